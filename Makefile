@@ -1,0 +1,180 @@
+# What CI runs, by the same commands; `make help` lists them.
+#
+# Environments are made under .venvs/ when first needed. They hold the wheel of this checkout, never its source
+# folder. Nothing has to be installed by hand but Python with venv and pip; the speech and FFmpeg come by apt.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SECONDEXPANSION:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# A build without CUDA. Where pip would find only others, TORCH_INDEX=URL names an index that has it.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+TORCHCODEC ?= torchcodec==0.12.0
+# For pytest, or for the demo: `make test-main ARGS="-k whisper -x"`, `make demo ARGS="--audio DIR"`.
+ARGS ?=
+
+# The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
+CORE := errors keys entry stores store local remote stats caches decode source conftest
+CORE_TESTS = $(wildcard $(CORE:%=tests/test_%.py) tests/stores)
+
+VENVS := .venvs
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' hf_audio_cache/__init__.py)
+WHEEL := dist/hf_audio_cache-$(VERSION)-py3-none-any.whl
+# With the folders, which a removed file makes newer than the wheel.
+SOURCES := setup.py setup.cfg pyproject.toml LICENSE $(wildcard README.md) \
+	$(shell find hf_audio_cache -name __pycache__ -prune -o -type d -print -o -name '*.py' -print -o -name py.typed -print)
+
+# Real speech: the user's folder, else .speech/ here.
+SPEECH := $(abspath $(or $(HF_AUDIO_CACHE_SPEECH),.speech))
+export HF_AUDIO_CACHE_SPEECH := $(SPEECH)
+
+# A source folder on PYTHONPATH would be tested in the place of the wheel.
+unexport PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# transformers has thousands of modules, of which few are imported. They are compiled then, once for all processes.
+unexport PYTHONDONTWRITEBYTECODE
+PIP_INSTALL := -m pip install -qq --no-compile
+
+# The full path of a Python by its version, or nothing. A pyenv shim needs the version named, also to say there is none.
+find_python = $(shell PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null)
+
+.PHONY: help
+help:  ## this list
+	@grep -E '^[a-z][a-z0-9%-]*:.* ## ' $(MAKEFILE_LIST) | sed -E 's/:.* ## /\t/' | expand -t 16
+
+# What people call
+
+.PHONY: style format
+style: $(VENVS)/main/package.stamp ## ruff, mypy and the import contracts
+	$(VENVS)/main/bin/ruff check
+	$(VENVS)/main/bin/ruff format --check
+	$(VENVS)/main/bin/mypy
+	$(VENVS)/main/bin/lint-imports --no-cache
+
+format: $(VENVS)/main/requirements.stamp ## let ruff rewrite what `make style` would refuse
+	$(VENVS)/main/bin/ruff check --fix
+	$(VENVS)/main/bin/ruff format
+
+# The environments two at a time, then the parts one by one, the shortest first: the first failure ends it.
+.PHONY: test test-environments
+test: ## the whole suite, in all its parts
+	@$(MAKE) -j2 test-environments
+	@$(MAKE) -j1 test-oldest test-py313 test-codec test-bare test-main
+
+test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) \
+	$(if $(call find_python,3.10),$(VENVS)/oldest/package.stamp) \
+	$(if $(call find_python,3.13),$(VENVS)/py313/package.stamp)
+
+.PHONY: test-main test-bare test-codec test-oldest
+test-main: $(VENVS)/main/package.stamp $(SPEECH) ## everything but the torchcodec tests, with torch
+	$(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
+
+test-bare: $(VENVS)/bare/package.stamp $(SPEECH) ## what needs no torch, in an environment without it
+	$(VENVS)/bare/bin/pytest -m "not torch and not torchcodec" $(ARGS)
+
+test-codec: $(VENVS)/main/package.stamp $(VENVS)/codec.stamp $(SPEECH) ffmpeg ## the torchcodec tests, with torchcodec and FFmpeg
+	PYTHONPATH=$(abspath $(VENVS)/codec) $(VENVS)/main/bin/pytest -m torchcodec $(ARGS)
+
+test-oldest: $$(if $$(call find_python,3.10),$(VENVS)/oldest/package.stamp $(SPEECH)) ## the core on Python 3.10, with the oldest libraries allowed
+	$(call core_part,3.10,oldest)
+
+test-py3%: $$(if $$(call find_python,3.$$*),$(VENVS)/py3$$*/package.stamp $(SPEECH)) ## the core on that Python: test-py313
+	$(call core_part,3.$*,py3$*)
+
+# core_part VERSION,ENVIRONMENT
+core_part = $(if $(call find_python,$(1)),\
+	$(VENVS)/$(2)/bin/pytest -m "not torch and not torchcodec" $(CORE_TESTS) $(ARGS),\
+	@echo "python$(1) is not on this machine: $@ is left out")
+
+.PHONY: test-source coverage
+test-source: $(VENVS)/main/requirements.stamp $(SPEECH) ## the tests on the source folder, without building a wheel
+	PYTHONPATH=$(CURDIR) HF_AUDIO_CACHE_TEST_SOURCE=1 $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
+
+coverage: $(VENVS)/main/package.stamp $(SPEECH) ## which lines the main part runs
+	$(VENVS)/main/bin/coverage run $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
+	$(VENVS)/main/bin/coverage report
+
+.PHONY: demo
+demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
+	@$(PYTHON) tests/speech.py || unset HF_AUDIO_CACHE_SPEECH; $(VENVS)/demo/bin/hf-audio-cache demo $(ARGS)
+
+.PHONY: dist
+dist: $(WHEEL) ## the wheel and the source distribution, in dist/
+
+.PHONY: clean
+clean: ## remove all that was made here, environments and fetched speech too
+	rm -rf $(VENVS) .speech build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -r {} +
+
+# What these are made of
+
+$(WHEEL): $(SOURCES) | $(VENVS)/build.stamp
+	@rm -rf dist build *.egg-info
+	@$(VENVS)/build/bin/python -m build --no-isolation --outdir dist . > $(VENVS)/build/log || { cat $(VENVS)/build/log; exit 1; }
+	@rm -rf *.egg-info
+	@echo "built $@ and the source distribution"
+
+$(VENVS)/build.stamp: pyproject.toml
+	@$(PYTHON) -m venv $(VENVS)/build
+	@$(VENVS)/build/bin/python $(PIP_INSTALL) build 'setuptools>=77'
+	@touch $@
+
+$(SPEECH):
+	@$(PYTHON) tests/speech.py $@
+
+# An environment by its name. Each takes what the wheel requires when setup.cfg changes, and the wheel when that does.
+extras = [test]
+python = $(PYTHON)
+$(VENVS)/main/requirements.stamp: extras = [test,style]
+$(VENVS)/main/requirements.stamp: $(VENVS)/torch.stamp
+$(VENVS)/demo/requirements.stamp: extras =
+$(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)
+$(VENVS)/oldest/requirements.stamp: constraints = --constraint tests/oldest-constraints.txt
+$(VENVS)/oldest/requirements.stamp: tests/oldest-constraints.txt
+$(VENVS)/py3%/requirements.stamp: python = $(call find_python,3.$*)
+
+.PRECIOUS: $(VENVS)/%/requirements.stamp $(VENVS)/%/package.stamp
+$(VENVS)/%/requirements.stamp: setup.cfg | $(WHEEL)
+	@SECONDS=0; \
+	[ -x $(@D)/bin/pip ] || $(python) -m venv $(@D); \
+	$(@D)/bin/python $(PIP_INSTALL) $(constraints) '$(WHEEL)$(extras)'; \
+	echo "$(@D): $$($(@D)/bin/python -V), what the package requires, in $$SECONDS s"
+	@touch $@
+
+$(VENVS)/%/package.stamp: $(VENVS)/%/requirements.stamp $(WHEEL)
+	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEEL)
+	@touch $@
+
+# torch goes first into the main environment, so that nothing brings another build of it.
+.PHONY: torch
+torch: $(VENVS)/torch.stamp ## the main environment, with torch and nothing else yet
+$(VENVS)/torch.stamp:
+	@SECONDS=0; \
+	[ -x $(VENVS)/main/bin/pip ] || $(PYTHON) -m venv $(VENVS)/main; \
+	$(VENVS)/main/bin/python $(PIP_INSTALL) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)); \
+	echo "$(VENVS)/main: $(TORCH), in $$SECONDS s"
+	@touch $@
+
+# Beside the main environment, not in it: the main part runs without torchcodec.
+$(VENVS)/codec.stamp: | $(VENVS)/torch.stamp
+	@rm -rf $(VENVS)/codec
+	@$(VENVS)/main/bin/python $(PIP_INSTALL) --no-deps --target $(VENVS)/codec $(TORCHCODEC)
+	@touch $@
+
+.PHONY: ffmpeg
+ffmpeg:
+	@if ! command -v ffmpeg > /dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+			SECONDS=0; \
+			apt-get -qq update; \
+			DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends ffmpeg > /dev/null; \
+			echo "FFmpeg, in $$SECONDS s"; \
+		else \
+			echo "torchcodec needs FFmpeg's libraries: sudo apt-get install --no-install-recommends ffmpeg" >&2; \
+			exit 1; \
+		fi; \
+	fi

@@ -1,0 +1,29 @@
+"""A plugin for Hugging Face `datasets` that makes audio preprocessing a one-time cost.
+
+``ds.map(cached_features)`` fingerprints the audio processor and routes each example's audio through two
+content-addressed caches, of decoded waveforms and of the processor's features, so that nothing is ever decoded or
+extracted twice.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+from .caches import AudioCache, WaveformCache
+from .fingerprint import processor_sha256
+from .keys import AudioCacheKey, WaveformCacheKey
+from .reference import CachedArray
+from .stats import Stats
+from .transform import CachedFeatures
+
+__all__ = [
+    "AudioCache",
+    "AudioCacheKey",
+    "CachedArray",
+    "CachedFeatures",
+    "Stats",
+    "WaveformCache",
+    "WaveformCacheKey",
+    "__version__",
+    "processor_sha256",
+]

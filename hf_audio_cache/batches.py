@@ -1,0 +1,113 @@
+"""What `datasets` hands to a mapped function, in all its forms, and results given back in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.formatting.formatting import LazyBatch, LazyDict
+
+from .errors import AudioColumnError, AudioSourceError
+from .source import is_audio_cell
+
+__all__ = ["AudioBatch", "check_column", "read_batch"]
+
+
+@dataclass(frozen=True)
+class AudioBatch:
+    """The audio cells of one call, and the form in which they came.
+
+    Attributes
+    ----------
+    cells
+        One for each row.
+    is_single
+        Whether it was one example (or one cell), and not a batch.
+    table
+        The Arrow table, where it was one.
+    """
+
+    cells: Sequence[Any]
+    is_single: bool = False
+    table: pa.Table | None = None
+
+    def give_back(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str], feature: Callable[[str], Any]) -> Any:
+        """Return the outputs of each row in the form in which the cells came.
+
+        Parameters
+        ----------
+        rows
+            The outputs of each row by name; a row that has none gets None.
+        names
+            The columns to return.
+        feature
+            Gives the `datasets` feature of a column; used for tables only, since they are typed.
+        """
+        if self.is_single:
+            return {name: rows[0].get(name) for name in names}
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        if self.table is None:
+            return columns
+        table = self.table.drop_columns([name for name in names if name in self.table.column_names])
+        features = datasets.Features.from_arrow_schema(table.schema)
+        for name, values in columns.items():
+            features[name] = feature(name)
+            typed = datasets.arrow_writer.TypedSequence(values, type=features[name])
+            table = table.append_column(name, pa.array(typed))
+        return table.replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def read_batch(examples: Any, audio_column: str) -> AudioBatch:
+    """Find the audio cells in the argument of a mapped function.
+
+    The encoded bytes are taken from the Arrow table below a lazy batch where there is one: nothing is decoded, and
+    an ``Audio(decode=True)`` column needs no torchcodec.
+
+    Raises
+    ------
+    AudioColumnError
+        If there is no such column.
+    AudioSourceError
+        If `examples` is nothing that `datasets` hands to a function.
+    """
+    if isinstance(examples, pa.Table):
+        check_column(audio_column, examples.column_names)
+        return AudioBatch(examples[audio_column].to_pylist(), table=examples)
+    if isinstance(examples, LazyDict):
+        check_column(audio_column, list(examples))
+        if audio_column in examples.keys_to_format:  # not yet formatted, and not replaced by the caller
+            cells = examples.pa_table[audio_column].to_pylist()
+            return AudioBatch(cells, is_single=not isinstance(examples, LazyBatch))
+    if isinstance(examples, Mapping) and (audio_column in examples or not is_audio_cell(examples)):
+        check_column(audio_column, list(examples))
+        examples = examples[audio_column]
+    if isinstance(examples, (pa.Array, pa.ChunkedArray)):
+        return AudioBatch(examples.to_pylist())
+    if isinstance(examples, (list, tuple)):
+        return AudioBatch(examples)
+    if isinstance(examples, np.ndarray) and examples.dtype.kind in "OUS" and examples.ndim == 1:
+        return AudioBatch(list(examples))
+    if hasattr(examples, "iloc"):
+        raise AudioSourceError(
+            f"expected an example, a batch or an Arrow table, and found a {type(examples).__name__}; nothing was "
+            'computed. Use ds.with_format(None) or ds.with_format("arrow") before map.',
+            clip=type(examples).__name__,
+        )
+    return AudioBatch([examples], is_single=True)
+
+
+def check_column(audio_column: str, columns: Sequence[str]) -> None:
+    """Raise `AudioColumnError` if `audio_column` is none of `columns`."""
+    if audio_column not in columns:
+        raise AudioColumnError(
+            f"expected an audio column {audio_column!r}, and found the columns {', '.join(map(repr, columns)) or '(none)'};"
+            " nothing was computed. Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, "
+            "pass remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
+            "does not take, audio among them, before a transform can see it.",
+            column=audio_column,
+            columns=tuple(columns),
+        )

@@ -1,0 +1,274 @@
+"""The two caches: keys, entries and a store put together.
+
+Neither ever returns a wrong array, nor raises for what it finds: a bad entry is a miss (counted, deleted, replaced),
+an object that cannot be read is a miss, and a write that fails is counted and warned of once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .entry import Entry, encode_entry, open_entry
+from .errors import CorruptEntryError, StoreError, UnstorableOutputError
+from .keys import AudioCacheKey, WaveformCacheKey
+from .stats import Counters, Stats
+from .stores import LocalStore, Store, is_temporary, open_store
+
+__all__ = ["AudioCache", "WaveformCache"]
+
+logger = logging.getLogger(__name__)
+
+KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
+
+_SETTINGS = r"[1-9][0-9]*\.[0-9]+(\.rs)?"
+
+
+class _Cache(Generic[KeyT]):
+    """What the two caches share; see them."""
+
+    _key_type: type[KeyT]
+    _own_name: re.Pattern[str]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | Store,
+        *,
+        compression: str | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        if compression not in (None, "blosc"):
+            raise ValueError(f'compression must be "blosc" or None, not {compression!r}; no cache was opened.')
+        self.compression = compression
+        self._store = open_store(root)
+        self._counters = counters or Counters()
+        self._warned = False
+
+    @property
+    def root(self) -> Path | str:
+        """Where the cache is: a path on a local disk, else the full URL."""
+        return self._store.location()
+
+    @property
+    def stats(self) -> Stats:
+        """What was read and written so far."""
+        return self._counters.total()
+
+    def path_for(self, key: KeyT) -> Path | str:
+        """Return where the entry of `key` is or would be: a path on a local disk, else the full URL."""
+        return self._store.location(self._name(key))
+
+    def exists(self, key: KeyT) -> bool:
+        """Return whether there is an entry of this name; only reading it tells whether it is a good one."""
+        return self.exists_many([key])[0]
+
+    def exists_many(self, keys: Sequence[KeyT]) -> list[bool]:
+        """Return `exists` for each key."""
+        return self._store.exists_many([self._name(key) for key in keys])
+
+    def open_many(self, keys: Sequence[KeyT]) -> list[Entry | None]:
+        """Return the entry of each key, checked but not yet decoded, or None; one batch of reads."""
+        names = [self._name(key) for key in keys]
+        entries: list[Entry | None] = []
+        n_bytes = failed = 0
+        for key, name, found in zip(keys, names, self._store.get_many(names), strict=True):
+            entry = None
+            if isinstance(found, StoreError):
+                failed += 1
+                self._warn(found, "what it holds is computed anew")
+            elif found is not None:
+                n_bytes += len(found)
+                try:
+                    entry = open_entry(found, key)
+                except CorruptEntryError as exc:
+                    entry = None
+                    self._discard(name, exc)
+            entries.append(entry)
+        if entries:
+            self._counters.add(bytes_read=n_bytes, read_errors=failed)
+        return entries
+
+    def get_all_many(self, keys: Sequence[KeyT]) -> list[dict[str, Any] | None]:
+        """Return, for each key, the entry's outputs by name, or None; one batch of reads."""
+        return [self.decode(key, entry, None) for key, entry in zip(keys, self.open_many(keys), strict=True)]
+
+    def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
+        """Store the outputs of each key; return whether all of them were kept.
+
+        Raises
+        ------
+        UnstorableOutputError
+            If an output is nothing that an entry can hold.
+        """
+        objects = {
+            self._name(key): encode_entry(
+                key, outputs, compression=self.compression, compute_seconds=compute_seconds / len(entries)
+            )
+            for key, outputs in entries.items()
+        }
+        failed = self._store.put_many(objects)
+        for error in failed.values():
+            self._warn(error, "the run goes on without it")
+        written = sum(len(content) for name, content in objects.items() if name not in failed)
+        self._counters.add(bytes_written=written, write_errors=len(failed))
+        return not failed
+
+    def clear(self) -> int:
+        """Delete every entry of this cache, and what interrupted writers left; return how many files that were.
+
+        Only files of this cache's own names are deleted: never a stranger's, never one outside the root.
+
+        Raises
+        ------
+        StoreError
+            If the root cannot be listed, or an entry not be deleted.
+        """
+        own = [name for name in self._store.names() if self._is_own(name)]
+        for error in self._store.delete(own).values():
+            raise error
+        return len(own)
+
+    def _is_own(self, name: str) -> bool:
+        if is_temporary(name):
+            folder, _, file_name = name.rpartition("/")
+            name = f"{folder}/{file_name[1:].rpartition('.')[0].rpartition('.')[0]}"
+        shard, _, file_name = name.partition("/")
+        return self._own_name.fullmatch(file_name) is not None and file_name.startswith(shard) and len(shard) == 2
+
+    def _name(self, key: KeyT) -> str:
+        if not isinstance(key, self._key_type):
+            raise TypeError(f"{type(self).__name__} takes a {self._key_type.__name__}, not {key!r}; nothing was done.")
+        return key.name()
+
+    def _check(self, value: Any) -> None:
+        """Raise `CorruptEntryError` if what a good entry holds is not what this cache is for."""
+
+    def decode(self, key: KeyT, entry: Entry | None, name: str | None = None) -> Any:
+        """Return one output of `entry`, or all of them where `name` is None; None where they turn out to be bad."""
+        if entry is None:
+            return None
+        try:
+            value = entry.read_all() if name is None else entry.read(name)
+            self._check(value)
+            return value
+        except Exception as exc:  # whatever a frame or a shape that somebody crafted makes numpy or Blosc raise
+            self._discard(self._name(key), exc)
+            return None
+
+    def _discard(self, name: str, reason: Exception) -> None:
+        """Delete a bad entry, where the root can be written; what is computed anew replaces it in any case."""
+        self._counters.add(bad_entries=1)
+        failed = self._store.delete([name])
+        self._warn(f"the entry {self._store.location(name)} is bad and counts as a miss: {reason}", *failed.values())
+
+    def _warn(self, *reasons: object) -> None:
+        """Warn of the first thing that goes wrong; the others are counted, and logged as information."""
+        level = logging.INFO if self._warned else logging.WARNING
+        self._warned = True
+        logger.log(level, "%s (further cases are only counted)", "; ".join(map(str, reasons)))
+
+
+class AudioCache(_Cache[AudioCacheKey]):
+    """Features that a processor made, by content.
+
+    Parameters
+    ----------
+    root
+        A directory. Opening a cache creates nothing: the first `put` does.
+    compression
+        ``"blosc"`` (LZ4 and byte shuffle, lossless), or None for members as `numpy.savez` writes them. Either kind is
+        read by either setting.
+    counters
+        Where to count; by default the cache's own.
+    """
+
+    _key_type = AudioCacheKey
+    _own_name = re.compile(rf"[0-9a-f]{{64}}\.[0-9a-f]{{12}}\.{_SETTINGS}\.npz")
+
+    def get(self, key: AudioCacheKey, name: str | None = None) -> Any:
+        """Return one output of the entry, or None where there is no good entry of this key.
+
+        Parameters
+        ----------
+        key
+            The key of the entry.
+        name
+            Which output; by default the one that a model takes: the only one, or ``input_features``, or
+            ``input_values``, or the first.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            The array, of the dtype and shape it was stored with (a JSON value, where the output was one). It is the
+            caller's own.
+        """
+        [entry] = self.open_many([key])
+        if entry is None or (name is not None and name not in entry.names):
+            return None
+        return self.decode(key, entry, name or entry.main)
+
+    def get_all(self, key: AudioCacheKey) -> dict[str, Any] | None:
+        """Return every output of the entry by name, or None where there is no good entry of this key."""
+        return self.get_all_many([key])[0]
+
+    def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
+        """Store the outputs of a processor: an array (as ``input_features``), or several by name.
+
+        Returns
+        -------
+        pathlib.Path or str
+            Where the entry is. On a disk that is full or read-only the write is lost, counted and logged.
+        """
+        self.put_many({key: outputs if isinstance(outputs, Mapping) else {"input_features": outputs}})
+        return self.path_for(key)
+
+
+class WaveformCache(_Cache[WaveformCacheKey]):
+    """Decoded waveforms, by content; parameters as for `AudioCache`.
+
+    With ``compression="blosc"`` a waveform that is exactly 16-bit PCM is kept as such; `get` still returns float32.
+    """
+
+    _key_type = WaveformCacheKey
+    _own_name = re.compile(rf"[0-9a-f]{{64}}\.{_SETTINGS}\.wav\.npz")
+
+    def get(self, key: WaveformCacheKey) -> npt.NDArray[np.float32] | None:
+        """Return the waveform, float32 mono of shape ``(n_samples,)``, or None where there is no good entry."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[WaveformCacheKey]) -> list[npt.NDArray[np.float32] | None]:
+        """Return `get` for each key; one batch of reads."""
+        return [self.decode(key, entry, "waveform") for key, entry in zip(keys, self.open_many(keys), strict=True)]
+
+    def put(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> Path | str:
+        """Store a waveform, float32 mono of shape ``(n_samples,)``; return where it is, as `AudioCache.put` does.
+
+        Raises
+        ------
+        UnstorableOutputError
+            If it is anything else.
+        """
+        if not _is_waveform(waveform):
+            found = f"{getattr(waveform, 'dtype', type(waveform))} {getattr(waveform, 'shape', '')}".strip()
+            raise UnstorableOutputError(
+                f"a waveform must be a float32 array of shape (n_samples,), not {found}; nothing was stored.",
+                name="waveform",
+            )
+        self.put_many({key: {"waveform": waveform}})
+        return self.path_for(key)
+
+    def _check(self, value: Any) -> None:
+        if not _is_waveform(value):
+            raise CorruptEntryError("it holds something else than one float32 waveform")
+
+
+def _is_waveform(array: object) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.float32 and array.ndim == 1

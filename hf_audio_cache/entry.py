@@ -1,0 +1,375 @@
+"""The entry format: a few named arrays and the key they belong to, as the bytes of an ordinary ``.npz``.
+
+An entry is a zip whose members are stored, each a ``.npy``; ``numpy.load(path, allow_pickle=False)`` opens it. What a
+member holds shows in its name:
+
+==========================  =================================================================================
+member                      content
+==========================  =================================================================================
+``NAME.npy``                the array, as ``numpy.savez`` would hold it
+``NAME.blosc.npy``          uint8: a Blosc frame of the array (LZ4, byte shuffle), lossless
+``NAME.pcm16.blosc.npy``    uint8: a Blosc frame of int16; the array is those numbers / 32768, as float32
+``NAME.json.npy``           uint8: JSON of an output that is no array
+==========================  =================================================================================
+
+The archive comment is 16 hex digits of xxh3-64 and one compact JSON manifest: the format's version, the full key, and
+for each member its output's name, codec, dtype, shape and ``offset`` (where the ``.npy`` starts in the file). The
+checksum covers everything before the comment, and the JSON; the file ends where the comment ends. In a frame, a
+constant tail along the last axis (the padding that an extractor appends) may be left out; it then stands in the
+manifest as ``tail``: its length, and its value as the hex of its bytes.
+
+The reader takes the file as one block of bytes, checks all of it, and decodes straight from the offsets. An ``.npz``
+without a comment, such as ``numpy.savez`` writes, is read through `numpy.load`. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from numcodecs import blosc
+
+from .errors import CorruptEntryError, UnstorableOutputError
+from .keys import AudioCacheKey, WaveformCacheKey
+
+__all__ = ["Entry", "encode_entry", "open_entry"]
+
+FORMAT_VERSION = 1
+MAX_MANIFEST_BYTES = 60_000  # a zip comment holds 65,535
+MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie
+MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
+_MIN_TAIL = 16  # a shorter tail is not worth a second copy
+
+_DIGEST_LENGTH = 16
+_END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
+_OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
+_MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's earliest date: the same arrays give the same bytes
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One line of the manifest: how the output `name` lies in the file."""
+
+    name: str
+    codec: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    tail: tuple[int, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {field: value for field, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> _Member:
+        member = cls(**{**line, "shape": tuple(line["shape"]), "tail": line.get("tail") and tuple(line["tail"])})
+        integers = [*member.shape, member.offset, *(member.tail[:1] if member.tail else ())]
+        if not all(type(number) is int and number >= 0 for number in integers):
+            raise CorruptEntryError(f"the manifest gives {member.name!r} a negative or broken number")
+        if not (_OUTPUT_NAME.fullmatch(member.name) and _DTYPE.fullmatch(member.dtype)):
+            raise CorruptEntryError(f"the manifest has an output {member.name!r} of dtype {member.dtype!r}")
+        if math.prod(member.shape) * np.dtype(member.dtype).itemsize > MAX_DECODED_BYTES:
+            raise CorruptEntryError(f"the manifest gives {member.name!r} the shape {member.shape}")
+        return member
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def encode_entry(
+    key: AudioCacheKey | WaveformCacheKey,
+    outputs: Mapping[str, Any],
+    *,
+    compression: str | None = None,
+    compute_seconds: float = 0.0,
+) -> bytes:
+    """Return the bytes of the entry that holds `outputs` under `key`.
+
+    Parameters
+    ----------
+    key
+        Goes into the manifest whole, so that the entry is never served for another key.
+    outputs
+        Arrays (bool, integer, float or complex, of any shape) and JSON values, by name.
+    compression
+        ``"blosc"``, or None for members as `numpy.savez` writes them.
+    compute_seconds
+        What it took to compute the outputs; kept for statistics.
+
+    Raises
+    ------
+    UnstorableOutputError
+        If an output is neither, or the manifest would pass 60 kB.
+    """
+    if not outputs:
+        raise UnstorableOutputError("an entry needs at least one output, and there is none; nothing was stored.")
+    buffer = io.BytesIO()
+    archive = zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED)
+    members = [_write_member(archive, buffer, name, value, compression) for name, value in outputs.items()]
+    manifest = {
+        "version": FORMAT_VERSION,
+        "key": asdict(key),
+        "compute_seconds": round(compute_seconds, 5),
+        "members": [member.to_json() for member in members],
+    }
+    text = json.dumps(manifest, separators=(",", ":")).encode("ascii")
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise UnstorableOutputError(
+            f"the manifest of an entry may have {MAX_MANIFEST_BYTES} bytes, and this one, of {len(members)} outputs, "
+            f"has {len(text)}; nothing was stored. Store fewer outputs in one entry."
+        )
+    archive.comment = b"0" * _DIGEST_LENGTH + text
+    archive.close()
+    entry = buffer.getbuffer()
+    comment_start = len(entry) - len(archive.comment)
+    entry[comment_start : comment_start + _DIGEST_LENGTH] = _digest(entry[:comment_start], text)
+    return buffer.getvalue()
+
+
+def _digest(before_comment: bytes | memoryview, manifest: bytes | memoryview) -> bytes:
+    state = xxhash.xxh3_64(before_comment)
+    state.update(manifest)
+    return state.hexdigest().encode("ascii")
+
+
+def _write_member(
+    archive: zipfile.ZipFile, buffer: io.BytesIO, name: str, value: Any, compression: str | None
+) -> _Member:
+    if not _OUTPUT_NAME.fullmatch(str(name)):
+        raise UnstorableOutputError(
+            f"an output's name must be an identifier, not {name!r}; nothing was stored.", name=str(name)
+        )
+    codec, payload, tail = _encode(name, value, compression)
+    array = value if isinstance(value, np.ndarray) else payload
+    suffix = {"raw": "", "json": ".json", "blosc": ".blosc", "pcm16": ".pcm16.blosc"}[codec]
+    info = zipfile.ZipInfo(f"{name}{suffix}.npy", _EPOCH)
+    info.file_size = payload.nbytes  # lets zipfile see that a member needs zip64
+    with archive.open(info, "w") as stream:
+        offset = buffer.tell()
+        np.lib.format.write_array(stream, payload, allow_pickle=False)
+    return _Member(name, codec, array.dtype.str, array.shape, offset, tail)
+
+
+def _encode(name: str, value: Any, compression: str | None) -> tuple[str, npt.NDArray[Any], tuple[int, str] | None]:
+    """Return the codec of an output, the array that its member holds, and the tail that was left out of it."""
+    if not isinstance(value, np.ndarray):
+        try:
+            text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError) as exc:
+            raise UnstorableOutputError(
+                f"the output {name!r} must be a NumPy array or a JSON value, and is of type "
+                f"{type(value).__module__}.{type(value).__qualname__} ({exc}); nothing was stored.",
+                name=name,
+            ) from exc
+        return "json", np.frombuffer(text, np.uint8), None
+    if not _DTYPE.fullmatch(value.dtype.str):
+        raise UnstorableOutputError(
+            f"the output {name!r} must be an array of booleans or numbers, and has dtype {value.dtype}; "
+            "nothing was stored.",
+            name=name,
+        )
+    array = np.asarray(value, order="C")  # unlike ascontiguousarray, it leaves a 0-d array 0-d
+    if compression is None or array.ndim == 0 or not 0 < array.nbytes <= blosc.MAX_BUFFERSIZE:
+        return "raw", array, None
+    if name == "waveform" and (pcm := _as_pcm16(array)) is not None:
+        return "pcm16", _frame(pcm), None
+    tail = _constant_tail(array)
+    kept = array[..., : array.shape[-1] - tail[0]] if tail else array
+    return "blosc", _frame(np.asarray(kept, order="C")), tail
+
+
+def _frame(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(blosc.compress(array, b"lz4", 5, blosc.SHUFFLE), np.uint8)
+
+
+def _as_pcm16(waveform: npt.NDArray[Any]) -> npt.NDArray[np.int16] | None:
+    """Return the 16-bit numbers that `waveform` is made of, or None where they would not give back its exact bits."""
+    if waveform.dtype != np.float32 or not (-1.0 <= waveform.min() and waveform.max() < 1.0):
+        return None
+    pcm = (waveform * np.float32(32768)).astype(np.int16)
+    return pcm if _from_pcm16(pcm).tobytes() == waveform.tobytes() else None
+
+
+def _from_pcm16(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    return pcm.astype(np.float32) * np.float32(1 / 32768)  # a power of two: exact
+
+
+def _constant_tail(array: npt.NDArray[Any]) -> tuple[int, str] | None:
+    """Return length and value of the constant tail along the last axis, where there is one worth leaving out."""
+    itemsize, length = array.dtype.itemsize, array.shape[-1]
+    if itemsize > 8 or length <= _MIN_TAIL or array.nbytes > MAX_TAIL_BYTES:
+        return None
+    bits = array.view(f"u{itemsize}").reshape(-1, length)  # bits, so that -0.0 and NaN are what they are
+    value = bits[-1, -1]
+    if not (bits[:, -_MIN_TAIL:] == value).all():
+        return None
+    different = np.flatnonzero((bits != value).any(axis=0))
+    kept = int(different[-1]) + 1 if different.size else 1
+    return length - kept, array.reshape(-1)[-1:].tobytes().hex()
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+class Entry:
+    """The outputs of one entry, decoded when they are asked for.
+
+    Attributes
+    ----------
+    names
+        The outputs, in the order in which they were stored.
+    main
+        The one that a model takes: the only one, or ``input_features``, or ``input_values``, or the first.
+    compute_seconds
+        What it took to compute them; 0.0 where that is not known.
+    """
+
+    def __init__(self, outputs: Mapping[str, Any], compute_seconds: float = 0.0) -> None:
+        self._outputs = outputs
+        self.names = tuple(outputs)
+        self.main = next((name for name in _MODEL_INPUTS if name in outputs), self.names[0])
+        self.compute_seconds = compute_seconds
+
+    def read(self, name: str) -> Any:
+        """Return the output `name`: an array that is the caller's own, or a JSON value.
+
+        Raises
+        ------
+        CorruptEntryError
+            If its bytes are not what the manifest says.
+        """
+        return self._outputs[name]
+
+    def read_all(self) -> dict[str, Any]:
+        """Return every output by name."""
+        return {name: self.read(name) for name in self.names}
+
+
+class _ManifestEntry(Entry):
+    def __init__(self, block: memoryview, members: list[_Member], compute_seconds: float) -> None:
+        super().__init__({member.name: member for member in members}, compute_seconds)
+        self._block = block
+
+    def read(self, name: str) -> Any:
+        return _decode(self._block, self._outputs[name])
+
+
+def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey) -> Entry:
+    """Check the bytes of an entry against their checksum and `key`, and return its outputs, not yet decoded.
+
+    Raises
+    ------
+    CorruptEntryError
+        If they are anything but a whole entry for this very key.
+    """
+    block = memoryview(data)
+    end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - 22 - 0xFFFF))
+    if end < 0 or end + 22 > len(data):
+        raise CorruptEntryError(f"its {len(data)} bytes are no zip, or not a whole one")
+    comment = block[end + 22 :]
+    if int.from_bytes(block[end + 20 : end + 22], "little") != len(comment):
+        raise CorruptEntryError(f"it does not end where its comment ends ({len(data)} bytes)")
+    # Whatever json, zipfile, zlib, numpy and the interpreter raise on bytes that somebody crafted (BadZipFile is neither
+    # an OSError nor a ValueError) has one meaning here.
+    try:
+        return _open_checked(block, comment, key) if len(comment) else Entry(_load_foreign(data))
+    except CorruptEntryError:
+        raise
+    except Exception as exc:
+        raise CorruptEntryError(f"{type(exc).__name__} while reading it: {exc}") from exc
+
+
+def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | WaveformCacheKey) -> Entry:
+    text = bytes(comment[_DIGEST_LENGTH:])
+    if _digest(block[: len(block) - len(comment)], text) != comment[:_DIGEST_LENGTH]:
+        raise CorruptEntryError("its checksum is wrong")
+    manifest = json.loads(text)
+    if manifest["version"] != FORMAT_VERSION:
+        raise CorruptEntryError(
+            f"its format is version {manifest['version']!r}, and this reader knows {FORMAT_VERSION}"
+        )
+    if manifest["key"] != asdict(key):
+        raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
+    members = [_Member.from_json(line) for line in manifest["members"]]
+    return _ManifestEntry(block, members, float(manifest["compute_seconds"]))
+
+
+def _decode(block: memoryview, member: _Member) -> Any:
+    """Return the output that `member` describes, decoded from the file's bytes into an array of its own."""
+    dtype, shape = np.dtype(member.dtype), member.shape
+    header_length = 10 + int.from_bytes(block[member.offset + 8 : member.offset + 10], "little")
+    payload = block[member.offset + header_length :]
+    if member.codec == "raw":
+        header = bytes(block[member.offset : member.offset + header_length])
+        if _parse_npy_header(header) != (dtype, shape):
+            raise CorruptEntryError(f"the .npy of {member.name!r} is not the {dtype} {shape} of the manifest")
+        n_bytes = math.prod(shape) * dtype.itemsize
+        return np.frombuffer(payload[:n_bytes], dtype).reshape(shape).copy()
+    if member.codec == "json":
+        return json.loads(bytes(payload[: math.prod(shape)]))
+    if member.codec == "pcm16":
+        return _from_pcm16(_unframe(payload, np.dtype(np.int16), shape))
+    if member.codec != "blosc":
+        raise CorruptEntryError(f"the output {member.name!r} has a codec {member.codec!r} that is not known")
+    if member.tail is None:
+        return _unframe(payload, dtype, shape)
+    return _with_tail(payload, dtype, shape, member.tail)
+
+
+def _with_tail(
+    payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], tail: tuple[int, str]
+) -> npt.NDArray[Any]:
+    length, value = tail[0], bytes.fromhex(tail[1])
+    kept = shape[-1] - length
+    if kept < 1 or len(value) != dtype.itemsize or math.prod(shape) * dtype.itemsize > MAX_TAIL_BYTES:
+        raise CorruptEntryError(f"a tail of {length} does not fit an array of shape {shape}")
+    array = np.empty(shape, dtype)
+    array[..., kept:] = np.frombuffer(value, dtype)[0]
+    array[..., :kept] = _unframe(payload, dtype, (*shape[:-1], kept))
+    return array
+
+
+def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Decode the Blosc frame at the start of `payload` into a new array."""
+    n_bytes = int.from_bytes(payload[4:8], "little")  # Blosc's header: bytes 4 to 7 decoded, 12 to 15 encoded length
+    n_frame_bytes = int.from_bytes(payload[12:16], "little")
+    if n_bytes != math.prod(shape) * dtype.itemsize or not 16 <= n_frame_bytes <= len(payload):
+        raise CorruptEntryError(f"a frame of {n_bytes} bytes stands for an array of {dtype} {shape}")
+    array = np.empty(shape, dtype)
+    blosc.decompress(payload[:n_frame_bytes], array)
+    return array
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[8:]))
+    if fortran_order or not header.startswith(b"\x93NUMPY\x01\x00"):
+        raise CorruptEntryError("a .npy member is not version 1.0 in C order")
+    return dtype, shape
+
+
+def _load_foreign(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an ``.npz`` that another program wrote; zip's own checksums are all that guards it."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as npz:
+        n_bytes = sum(info.file_size for info in npz.zip.infolist())
+        if n_bytes > MAX_TAIL_BYTES and n_bytes > 1000 * len(data):  # deflate's best is 1032 to 1
+            raise CorruptEntryError(f"its {len(data)} bytes would unpack to {n_bytes}")
+        arrays = {name: npz[name] for name in npz.files}
+    if not arrays:
+        raise CorruptEntryError("it is an empty zip")
+    for name, array in arrays.items():
+        if not (_OUTPUT_NAME.fullmatch(name) and isinstance(array, np.ndarray) and _DTYPE.fullmatch(array.dtype.str)):
+            raise CorruptEntryError(f"it has no manifest, and a member {name!r} that is no plain array")
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}

@@ -1,0 +1,160 @@
+"""Everything this package raises, as one tree.
+
+::
+
+    HfAudioCacheError
+    ├── InvalidKeyError(ValueError)                  a field of a key, a rate or a cap that cannot be one
+    ├── InvalidNameError(ValueError)                 a store name that could leave the root
+    ├── InvalidRootError(ValueError)                 a root that no store can serve
+    ├── UnstorableOutputError(TypeError)             an output that no entry can hold
+    ├── CorruptEntryError(ValueError)                stored bytes that are not the entry they should be
+    ├── StoreError(OSError)                          a store could not read, write, list or delete
+    ├── MissingEntryError(LookupError)               a reference whose entry is gone
+    ├── AudioColumnError(LookupError)                the batch has no such audio column
+    ├── AudioError(ValueError)                       this clip gives no features (see `on_error`)
+    │   ├── AudioSourceError                         its encoded bytes cannot be had
+    │   ├── AudioDecodeError                         its bytes are not audio that can be decoded
+    │   ├── SamplingRateError                        it has another rate, and resampling was not asked for
+    │   └── AudioExtractionError                     the processor failed on its waveform
+    ├── ProcessorError(TypeError)                    this processor cannot be called for audio
+    └── UnfingerprintableProcessorError(TypeError)   part of its state has no canonical form
+
+Every class keeps what it speaks of in fields, and survives pickling out of a worker process.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AudioColumnError",
+    "AudioDecodeError",
+    "AudioError",
+    "AudioExtractionError",
+    "AudioSourceError",
+    "CorruptEntryError",
+    "HfAudioCacheError",
+    "InvalidKeyError",
+    "InvalidNameError",
+    "InvalidRootError",
+    "MissingEntryError",
+    "ProcessorError",
+    "SamplingRateError",
+    "StoreError",
+    "UnfingerprintableProcessorError",
+    "UnstorableOutputError",
+]
+
+
+class HfAudioCacheError(Exception):
+    """Base class of every error that this package raises."""
+
+    # Fields are set as attributes and default to nothing, so that the pickling that every exception
+    # has (its class, its message, its attributes) rebuilds it.
+
+
+class InvalidKeyError(HfAudioCacheError, ValueError):
+    """A field of a key is not what the format allows; ``field`` names it, ``actual`` is its value."""
+
+    def __init__(self, message: str, *, field: str = "", actual: object = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.actual = actual
+
+
+class InvalidNameError(HfAudioCacheError, ValueError):
+    """A store was asked for a ``name`` that is absolute, leaves the root, or is no path at all."""
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class InvalidRootError(HfAudioCacheError, ValueError):
+    """``root`` is not a place where a cache can be."""
+
+    def __init__(self, message: str, *, root: str = "") -> None:
+        super().__init__(message)
+        self.root = root
+
+
+class UnstorableOutputError(HfAudioCacheError, TypeError):
+    """The output ``name`` of a processor is nothing that an entry can hold."""
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class CorruptEntryError(HfAudioCacheError, ValueError):
+    """Stored bytes that are not the entry they should be; the caches turn it into a miss."""
+
+
+class StoreError(HfAudioCacheError, OSError):
+    """A store failed at the object ``name``; the caches turn it into a miss, or a lost write."""
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class MissingEntryError(HfAudioCacheError, LookupError):
+    """A reference points to ``key`` under ``root``, and there is no such entry any more."""
+
+    def __init__(self, message: str, *, key: object = None, root: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.root = root
+
+
+class AudioColumnError(HfAudioCacheError, LookupError):
+    """The batch has no audio ``column``; ``columns`` are those that it has."""
+
+    def __init__(self, message: str, *, column: str = "", columns: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.column = column
+        self.columns = columns
+
+
+class AudioError(HfAudioCacheError, ValueError):
+    """No features can be made of the clip that ``clip`` names."""
+
+    def __init__(self, message: str, *, clip: str = "") -> None:
+        super().__init__(message)
+        self.clip = clip
+
+
+class AudioSourceError(AudioError):
+    """The encoded bytes of a clip cannot be had: no such file, no such form of cell, or None."""
+
+
+class AudioDecodeError(AudioError):
+    """The ``n_bytes`` encoded bytes of a clip are not audio that can be decoded; ``cause`` says why."""
+
+    def __init__(self, message: str, *, clip: str = "", n_bytes: int = 0, cause: str = "") -> None:
+        super().__init__(message, clip=clip)
+        self.n_bytes = n_bytes
+        self.cause = cause
+
+
+class SamplingRateError(AudioError):
+    """A clip's rate (``actual``, Hz) is not the wanted one (``expected``, Hz), and stays as it is."""
+
+    def __init__(self, message: str, *, clip: str = "", expected: int = 0, actual: int = 0) -> None:
+        super().__init__(message, clip=clip)
+        self.expected = expected
+        self.actual = actual
+
+
+class AudioExtractionError(AudioError):
+    """The processor raised something for the waveform of a clip, such as one that is too short for it."""
+
+
+class ProcessorError(HfAudioCacheError, TypeError):
+    """The processor has no audio part that can be called, or its output is not of a known form."""
+
+
+class UnfingerprintableProcessorError(HfAudioCacheError, TypeError):
+    """The attribute at ``path`` has no canonical form, so no identity can be given to the processor."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path

@@ -1,0 +1,171 @@
+"""Calling the audio part of a processor: one clip in, its outputs by name out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ProcessorError
+
+__all__ = ["audio_part", "extract", "processor_sampling_rate"]
+
+# Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
+_AUDIO_PARTS = ("audio_processor", "feature_extractor")
+
+# A process that has another pid than the one which imported this module was forked from it.
+_IMPORTED_BY = os.getpid()
+
+
+def audio_part(processor: Any) -> Any:
+    """Return the feature extractor of a processor: its ``audio_processor`` or ``feature_extractor``, or itself.
+
+    Raises
+    ------
+    ProcessorError
+        If that cannot be called.
+    """
+    parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
+    extractor = next((part for part in parts if part is not None), processor)
+    if callable(extractor) and not isinstance(extractor, type):
+        return extractor
+    raise ProcessorError(
+        f"expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
+        f"{processor!r}; nothing was computed. Pass what AutoFeatureExtractor or AutoProcessor.from_pretrained returns."
+    )
+
+
+def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) -> int:
+    """Return the rate in Hz at which a processor takes its waveforms.
+
+    Parameters
+    ----------
+    processor
+        Its ``sampling_rate`` says it, where it has one.
+    sampling_rate
+        What the caller asks for; needed where the processor does not say.
+
+    Raises
+    ------
+    ProcessorError
+        If neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
+    """
+    own = getattr(audio_part(processor), "sampling_rate", None)
+    if own is None and sampling_rate is None:
+        raise ProcessorError(
+            f"{type(audio_part(processor)).__name__} does not say its sampling rate; nothing was computed. "
+            "Pass sampling_rate= in Hz."
+        )
+    if own is not None and sampling_rate is not None and own != sampling_rate:
+        raise ProcessorError(
+            f"{type(audio_part(processor)).__name__} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
+            "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
+        )
+    return int(own if sampling_rate is None else sampling_rate)
+
+
+def extract(
+    extractor: Any, waveform: npt.NDArray[np.float32], sampling_rate: int, processor_kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the outputs of `extractor` for one clip, by name.
+
+    The clip goes in as a batch of one, so that nothing depends on other clips (the padding of a batch changes the
+    features of several extractors); the batch axis is taken off again. An extractor that makes several rows of one
+    clip keeps them all.
+
+    Parameters
+    ----------
+    waveform
+        float32 mono of shape ``(n_samples,)``, C-contiguous.
+    sampling_rate
+        Its rate in Hz; handed on where the extractor has such an argument.
+    processor_kwargs
+        Further arguments of the call.
+
+    Returns
+    -------
+    dict
+        C-contiguous NumPy arrays, and JSON values for outputs that are none.
+
+    Raises
+    ------
+    ProcessorError
+        If what it returned is not of this form.
+    """
+    _use_one_torch_thread_after_fork()
+    call = {"sampling_rate": sampling_rate, "return_tensors": "np"}
+    accepted = _accepted_arguments(type(extractor))
+    if accepted is not None:
+        call = {name: value for name, value in call.items() if name in accepted}
+    outputs = extractor([waveform], **{**call, **processor_kwargs})
+    if not isinstance(outputs, Mapping) or not outputs:
+        raise ProcessorError(
+            f"expected {type(extractor).__name__} to return its outputs by name, and got {type(outputs).__name__}; "
+            "nothing was stored."
+        )
+    return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _accepted_arguments(extractor_class: Hashable) -> frozenset[str] | None:
+    """Return the names of the arguments that a call takes; None for any."""
+    parameters = inspect.signature(getattr(extractor_class, "__call__")).parameters.values()  # noqa: B004 - its method is meant
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+        is_batch = False
+    else:
+        is_batch = True
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu().numpy()
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        if array.dtype == object:
+            raise ProcessorError(
+                f"expected the output {name!r} of {type(extractor).__name__} to be an array of numbers, and got one of "
+                "objects; nothing was stored. Call it with settings that give one shape (processor_kwargs)."
+            )
+        if is_batch and array.ndim and len(array) == 1:
+            array = array[0]
+        return np.asarray(array, order="C")
+    try:
+        return json.loads(json.dumps(value, default=_number))
+    except TypeError as exc:
+        raise ProcessorError(
+            f"the output {name!r} of {type(extractor).__name__} is neither an array nor a JSON value: {exc}; nothing "
+            "was stored."
+        ) from exc
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+@functools.lru_cache(maxsize=1)
+def _limit_torch_threads(pid: int) -> None:
+    sys.modules["torch"].set_num_threads(1)
+
+
+def _use_one_torch_thread_after_fork() -> None:
+    """Keep torch from its threads in a forked process.
+
+    OpenMP's threads do not live on in a fork: after any parallel operation of torch in the parent, the next one in
+    the child waits for them for ever. On one thread, which gives the same bits, a worker is also faster.
+    """
+    pid = os.getpid()
+    if pid != _IMPORTED_BY and "torch" in sys.modules:
+        _limit_torch_threads(pid)

@@ -1,0 +1,131 @@
+"""What the outputs of a processor look like, and the `datasets` feature for each."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .errors import ProcessorError
+from .extractor import extract
+
+__all__ = ["OutputSpec", "probe_outputs"]
+
+# Two lengths tell which axes follow the clip's; the longer one passes the 30 s to which several extractors pad.
+_PROBE_SECONDS = (1.0, 41.0)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Form of one output.
+
+    Attributes
+    ----------
+    dtype
+        Name of the array's dtype; None for an output that is a JSON value.
+    shape
+        Its shape, with None for an axis that follows the length of the clip.
+    example
+        A JSON value as it may be, for an output that is no array.
+    """
+
+    dtype: str | None
+    shape: tuple[int | None, ...] = ()
+    example: Any = None
+
+    @classmethod
+    def of(cls, value: Any) -> OutputSpec:
+        """Return the form of one array or JSON value."""
+        if isinstance(value, np.ndarray):
+            return cls(value.dtype.name, value.shape)
+        return cls(None, (), value)
+
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Any]) -> OutputSpec:
+        """Return the form that `to_json` described."""
+        return cls(spec["dtype"], tuple(spec["shape"]), spec["example"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this form as JSON values."""
+        return asdict(self)
+
+    def feature(self, *, nullable: bool = False) -> Any:
+        """Return the `datasets` feature that is fastest to write and to read for such an output.
+
+        Arrays of two to five dimensions whose shape is known become ``Array2D`` to ``Array5D``. Where rows may be
+        null they become lists, since an ``Array2D`` gives a null row back as NaN.
+        """
+        if self.dtype is None:
+            schema = pa.table({"output": pa.array([self.example])}).schema
+            return datasets.Features.from_arrow_schema(schema)["output"]
+        if 2 <= len(self.shape) <= 5 and None not in self.shape[1:] and not nullable:
+            array_feature = getattr(datasets, f"Array{len(self.shape)}D")
+            return array_feature(shape=self.shape, dtype=self.dtype)
+        feature: Any = datasets.Value(self.dtype)
+        for _ in self.shape:
+            feature = datasets.List(feature)
+        return feature
+
+    def merge(self, other: OutputSpec) -> OutputSpec:
+        """Return the form that covers both: an axis on which they differ follows the clip."""
+        if self.dtype != other.dtype or len(self.shape) != len(other.shape):
+            raise ProcessorError(
+                f"expected the outputs for a short and a long clip to differ in length only, and got {self} and {other}; "
+                "no column type can be given. Set max_length_seconds, or use ds.map(cached_features) without features."
+            )
+        shape = tuple(a if a == b else None for a, b in zip(self.shape, other.shape, strict=True))
+        return OutputSpec(self.dtype, shape, self.example)
+
+
+def probe_outputs(
+    extractor: Any, sampling_rate: int, max_length_ms: int, processor_kwargs: Mapping[str, Any]
+) -> dict[str, OutputSpec]:
+    """Return the form of each output, by calling the extractor on two made-up clips of different length.
+
+    The state of the random generators is put back: some extractors draw from them.
+
+    Raises
+    ------
+    ProcessorError
+        If the two have different outputs.
+    """
+    cap = max_length_ms / 1000 if max_length_ms else max(_PROBE_SECONDS)
+    lengths = [max(int(min(seconds, cap) * sampling_rate), 1) for seconds in _PROBE_SECONDS]
+    with _random_state_kept():
+        probes = [
+            extract(extractor, _hum(length, sampling_rate), sampling_rate, processor_kwargs) for length in lengths
+        ]
+    short, long = ({name: OutputSpec.of(value) for name, value in probe.items()} for probe in probes)
+    if set(short) != set(long):
+        raise ProcessorError(
+            f"expected the same outputs for a short and a long clip, and got {sorted(short)} and {sorted(long)}; "
+            "no column types can be given. Set max_length_seconds."
+        )
+    return {name: spec.merge(long[name]) for name, spec in short.items()}
+
+
+def _hum(n_samples: int, sampling_rate: int) -> npt.NDArray[np.float32]:
+    seconds = np.arange(n_samples) / sampling_rate
+    hum: npt.NDArray[np.float64] = 0.1 * np.sin(2 * np.pi * 220 * seconds) * (1 + np.sin(2 * np.pi * 3 * seconds))
+    return hum.astype(np.float32)
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if torch:
+            torch.set_rng_state(states[2])

@@ -1,0 +1,266 @@
+"""The way of a clip through the two caches: features, else a waveform, else its encoded bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import __version__
+from .caches import AudioCache, WaveformCache
+from .decode import decode_audio, to_waveform
+from .errors import AudioError, AudioExtractionError, ProcessorError, StoreError
+from .extractor import audio_part, extract
+from .fingerprint import ProcessorIdentity, processor_identity
+from .keys import AudioCacheKey
+from .outputs import OutputSpec, probe_outputs
+from .source import AudioSource, read_source
+from .stats import Counters
+from .stores import Store
+
+__all__ = ["Router"]
+
+_TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backup programs leave such a directory out
+_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+# This directory holds audio features and waveforms that hf_audio_cache can compute again.
+"""
+
+
+@dataclass
+class Router:
+    """Brings clips to their features, and keeps all that was computed on the way.
+
+    Parameters
+    ----------
+    processor
+        A feature extractor, or a processor that has one.
+    store
+        Where everything is kept: ``features/``, ``waveforms/`` and ``processors/``.
+    sampling_rate
+        Rate of the waveforms in Hz.
+    max_length_ms
+        Cap on their length in milliseconds; 0 for none.
+    auto_resample
+        Whether clips at another rate are resampled, or are errors.
+    processor_kwargs
+        Further arguments of the processor's call.
+    compression
+        That of new entries.
+    counters
+        Where to count.
+    """
+
+    processor: Any
+    store: Store
+    sampling_rate: int
+    max_length_ms: int
+    auto_resample: bool
+    processor_kwargs: Mapping[str, Any]
+    compression: str | None
+    counters: Counters
+    audio_cache: AudioCache = field(init=False)
+    waveform_cache: WaveformCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        options: dict[str, Any] = {"compression": self.compression, "counters": self.counters}
+        self.audio_cache = AudioCache(self.store.child("features"), **options)
+        self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
+        self._described: set[str] = set()
+
+    def identity(self) -> ProcessorIdentity:
+        """Return the processor's identity as it is now; nothing is remembered."""
+        return processor_identity(self.processor, self.processor_kwargs)
+
+    def key(self, blob_sha: str, identity: ProcessorIdentity) -> AudioCacheKey:
+        """Return the key of the features that `identity` gives for a clip."""
+        return AudioCacheKey(blob_sha, identity.sha, self.sampling_rate, self.max_length_ms, self.auto_resample)
+
+    def features(self, cells: Sequence[Any]) -> list[dict[str, Any] | AudioError]:
+        """Return, for each audio cell, its outputs by name, or why there are none.
+
+        The whole batch is looked up at once; each distinct clip that is missing is computed once, on its own, and
+        stored before the next.
+        """
+        identity = self.identity()
+        sources = self._read(cells)
+        distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
+        keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
+        found = self._look_up(keys)
+        missing = [source for blob_sha, source in distinct.items() if blob_sha not in found]
+        computed, _ = self._compute(missing, keys, identity)
+        results = found | computed
+        given: set[str] = set()
+        rows: list[dict[str, Any] | AudioError] = []
+        for source in sources:
+            result = source if isinstance(source, AudioError) else results[source.blob_sha]
+            if isinstance(source, AudioSource) and isinstance(result, dict):
+                # The rows of one clip are to be changed independently of each other.
+                result = dict(result) if source.blob_sha not in given else _copied(result)
+                given.add(source.blob_sha)
+            rows.append(result)
+        return rows
+
+    def ensure(self, cells: Sequence[Any], processor_sha: str) -> list[AudioCacheKey | AudioError]:
+        """Return, for each audio cell, the key of an entry that is in the cache now, or why there is none.
+
+        Raises
+        ------
+        ProcessorError
+            If the processor is not the one of `processor_sha` any more.
+        StoreError
+            If what was computed could not be stored.
+        """
+        identity = self.identity()
+        if identity.sha != processor_sha:
+            raise ProcessorError(
+                f"the processor changed under way: its identity was {processor_sha[:12]} and is {identity.sha[:12]}; "
+                "nothing more was computed. Change a processor before .map(ds) or after it, and not in another process."
+            )
+        sources = self._read(cells)
+        distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
+        keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
+        present = self.audio_cache.exists_many(list(keys.values()))
+        missing = [source for source, is_there in zip(distinct.values(), present, strict=True) if not is_there]
+        self.counters.add(hits=len(distinct) - len(missing), misses=len(missing))
+        computed, all_kept = self._compute(missing, keys, identity)
+        if not all_kept:
+            raise StoreError(
+                f"expected to store features under {self.audio_cache.root}, and could not; references need entries, so "
+                "no column was made. Make room or use another root, or read with cached_features.attach(ds)."
+            )
+        failed = {blob_sha: result for blob_sha, result in computed.items() if isinstance(result, AudioError)}
+        return [
+            source if isinstance(source, AudioError) else failed.get(source.blob_sha, keys[source.blob_sha])
+            for source in sources
+        ]
+
+    def output_specs(self) -> dict[str, OutputSpec]:
+        """Return the form of each output, as the processor's manifest says; without one, by trying it out."""
+        identity = self.identity()
+        specs = read_output_specs(self.store, identity.sha)
+        return specs if specs is not None else self._describe(identity)
+
+    def _read(self, cells: Sequence[Any]) -> list[AudioSource | AudioError]:
+        sources: list[AudioSource | AudioError] = []
+        for cell in cells:
+            try:
+                sources.append(read_source(cell))
+            except AudioError as exc:
+                self.counters.add(bad_clips=1)
+                sources.append(exc)
+        return sources
+
+    def _look_up(self, keys: Mapping[str, AudioCacheKey]) -> dict[str, dict[str, Any] | AudioError]:
+        """Return the outputs of those blobs that the cache has."""
+        started = time.perf_counter()
+        found: dict[str, dict[str, Any] | AudioError] = {}
+        once_took = 0.0
+        wanted = list(keys.values())
+        for key, entry in zip(wanted, self.audio_cache.open_many(wanted), strict=True):
+            outputs = self.audio_cache.decode(key, entry)
+            if entry is not None and outputs is not None:
+                found[key.blob_sha] = outputs
+                once_took += entry.compute_seconds
+        saved = once_took - (time.perf_counter() - started) if found else 0.0
+        self.counters.add(hits=len(found), misses=len(keys) - len(found), seconds_saved=saved)
+        return found
+
+    def _compute(
+        self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey], identity: ProcessorIdentity
+    ) -> tuple[dict[str, dict[str, Any] | AudioError], bool]:
+        """Compute and store the features of each clip; return them by blob, and whether all of them were stored."""
+        if not sources:
+            return {}, True
+        if identity.sha not in self._described and read_output_specs(self.store, identity.sha) is None:
+            self._describe(identity)
+        self._described.add(identity.sha)
+        waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
+        waveforms = self.waveform_cache.get_many(waveform_keys)
+        n_found = sum(waveform is not None for waveform in waveforms)
+        self.counters.add(waveform_hits=n_found, waveform_misses=len(sources) - n_found)
+        computed: dict[str, dict[str, Any] | AudioError] = {}
+        all_kept = True
+        extractor = audio_part(self.processor)
+        for source, waveform in zip(sources, waveforms, strict=True):
+            key = keys[source.blob_sha]
+            try:
+                started = time.perf_counter()
+                if waveform is None:
+                    waveform = self._decode(source)
+                    self.waveform_cache.put(key.waveform_key(), waveform)
+                outputs = self._extract(extractor, waveform, source.clip)
+            except AudioError as exc:
+                self.counters.add(bad_clips=1)
+                computed[source.blob_sha] = exc
+                continue
+            seconds = time.perf_counter() - started
+            all_kept &= self.audio_cache.put_many({key: outputs}, compute_seconds=seconds)
+            self.counters.add(computed=1, seconds_computing=seconds)
+            computed[source.blob_sha] = outputs
+        return computed, all_kept
+
+    def _decode(self, source: AudioSource) -> npt.NDArray[np.float32]:
+        settings: dict[str, Any] = {
+            "sampling_rate": self.sampling_rate,
+            "max_length_ms": self.max_length_ms,
+            "auto_resample": self.auto_resample,
+            "clip": source.clip,
+        }
+        self.counters.add(decodes=1)
+        if isinstance(source.content, np.ndarray):
+            return to_waveform(source.content, source.source_rate or 0, **settings)
+        return decode_audio(source.content, **settings)
+
+    def _extract(self, extractor: Any, waveform: npt.NDArray[np.float32], clip: str) -> dict[str, Any]:
+        try:
+            return extract(extractor, waveform, self.sampling_rate, self.processor_kwargs)
+        except ProcessorError:
+            raise
+        except Exception as exc:
+            raise AudioExtractionError(
+                f"{type(extractor).__name__} failed on {clip} ({len(waveform)} samples at {self.sampling_rate} Hz) with "
+                f"{type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see processor_kwargs; if "
+                'this one does, filter it out, or pass on_error="null".',
+                clip=clip,
+            ) from exc
+
+    def _describe(self, identity: ProcessorIdentity) -> dict[str, OutputSpec]:
+        """Write the processor's manifest, and what the root is; return the form of the outputs."""
+        extractor = audio_part(self.processor)
+        specs = probe_outputs(extractor, self.sampling_rate, self.max_length_ms, self.processor_kwargs)
+        manifest = {
+            "processor_sha": identity.sha,
+            "identity": identity.description,
+            "outputs": [{"name": name, **spec.to_json()} for name, spec in specs.items()],
+            "written_by": f"hf_audio_cache {__version__}",
+        }
+        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+        objects = {_manifest_name(identity.sha): text.encode()}
+        if not self.store.exists(_TAG_NAME):
+            objects[_TAG_NAME] = _TAG
+        self.counters.add(write_errors=len(self.store.put_many(objects)))
+        return specs
+
+
+def read_output_specs(store: Store, processor_sha: str) -> dict[str, OutputSpec] | None:
+    """Return the form of the outputs that the manifest of a processor gives; None without a readable manifest."""
+    [found] = store.get_many([_manifest_name(processor_sha)])
+    if not isinstance(found, bytes):
+        return None
+    try:
+        return {spec["name"]: OutputSpec.from_json(spec) for spec in json.loads(found)["outputs"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _manifest_name(processor_sha: str) -> str:
+    return f"processors/{processor_sha}.json"
+
+
+def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in outputs.items()}

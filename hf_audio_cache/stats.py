@@ -1,0 +1,153 @@
+"""Counting what a cache does, over all the processes that use it.
+
+Worker processes never hand their objects back, and may be killed. So each process counts into a small file of its own
+that is mapped into memory (what was counted is in the page cache at once, whatever happens to the process), all in one
+directory; `Counters.total` adds the files up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+import shutil
+import struct
+import tempfile
+import threading
+import weakref
+from dataclasses import asdict, dataclass, fields
+
+__all__ = ["Counters", "Stats"]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a cache did; two of them can be subtracted to get what happened between.
+
+    Parameters
+    ----------
+    hits, misses
+        Distinct clips of a batch whose features were, or were not, in the cache.
+    waveform_hits, waveform_misses
+        Of the misses: clips whose decoded waveform was, or was not, in the cache.
+    decodes, computed
+        Clips that were decoded; clips that went through the processor.
+    bad_clips
+        Clips that gave no features, because their bytes cannot be had or decoded.
+    bad_entries
+        Entries that were damaged, or another key's: each is a miss, and replaced.
+    read_errors, write_errors
+        Objects that the store could not read (each is a miss) or write (computed, but not kept).
+    bytes_read, bytes_written
+        Bytes of entries, as stored.
+    seconds_computing
+        Time spent in decoding and in the processor.
+    seconds_saved
+        What the hits once took to compute, as their entries say, less the time it took to read them.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    waveform_hits: int = 0
+    waveform_misses: int = 0
+    decodes: int = 0
+    computed: int = 0
+    bad_clips: int = 0
+    bad_entries: int = 0
+    read_errors: int = 0
+    write_errors: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds_computing: float = 0.0
+    seconds_saved: float = 0.0
+
+    def __sub__(self, earlier: Stats) -> Stats:
+        before, after = asdict(earlier), asdict(self)
+        return Stats(**{name: after[name] - before[name] for name in after})
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the distinct clips whose features were in the cache; 0.0 before the first."""
+        return self.hits / max(self.hits + self.misses, 1)
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Return the figures by name."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        figures = (f"{name}={round(value, 3):,}" for name, value in self.to_dict().items() if value)
+        return f"Stats({', '.join(figures)})"
+
+
+# One float64 for each figure: exact for whole numbers up to 2**53.
+_INDEX = {field.name: index for index, field in enumerate(fields(Stats))}
+_FILE = struct.Struct(f"<{len(_INDEX)}d")
+
+
+class Counters:
+    """The figures of `Stats`, shared by the processes that a pickle or a fork of this object reaches.
+
+    Parameters
+    ----------
+    directory
+        Where the processes keep their files; by default a new one among the system's temporary files, which is named
+        now, made at the first count, and removed with the object that named it.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.directory = directory or os.path.join(tempfile.gettempdir(), f"hf-audio-cache-{secrets.token_hex(8)}")
+        self._pid = -1
+        if directory is None:
+            weakref.finalize(self, _remove_directory, self.directory, os.getpid())
+
+    def __reduce__(self) -> tuple[type[Counters], tuple[str]]:
+        return type(self), (self.directory,)
+
+    def add(self, **counts: float) -> None:
+        """Add to the figures of these names."""
+        if self._pid != os.getpid():
+            self._open_file()
+        with self._lock:
+            for name, count in counts.items():
+                offset = 8 * _INDEX[name]
+                (before,) = struct.unpack_from("<d", self._memory, offset)
+                struct.pack_into("<d", self._memory, offset, before + count)
+
+    def _open_file(self) -> None:
+        """Begin this process's own file; after a fork the parent's mapping and lock are left alone."""
+        self._lock = threading.Lock()
+        self._memory: mmap.mmap | bytearray = bytearray(_FILE.size)
+        # Without a place for temporary files the figures of this process are its own: counting must not end a run.
+        with contextlib.suppress(OSError):
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            path = os.path.join(self.directory, f"{os.getpid()}-{secrets.token_hex(4)}")
+            with open(path, "xb+") as file:
+                file.truncate(_FILE.size)
+                self._memory = mmap.mmap(file.fileno(), _FILE.size)
+        self._pid = os.getpid()
+
+    def total(self) -> Stats:
+        """Return the sum over all processes so far."""
+        blocks = []
+        if self._pid == os.getpid() and isinstance(self._memory, bytearray):
+            blocks.append(bytes(self._memory))
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as files:
+            for file in files:
+                with open(file.path, "rb") as opened:
+                    blocks.append(opened.read())
+        sums = [0.0] * len(_INDEX)
+        for block in blocks:
+            if len(block) == _FILE.size:  # a process that was killed while it made its file has counted nothing
+                sums = [total + figure for total, figure in zip(sums, _FILE.unpack(block), strict=True)]
+        return Stats(
+            **{
+                field.name: total if field.type == "float" else int(total)
+                for field, total in zip(fields(Stats), sums, strict=True)
+            }
+        )
+
+
+def _remove_directory(directory: str, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:  # a forked child inherits the finalizer, and must not take the figures away
+        shutil.rmtree(directory, ignore_errors=True)

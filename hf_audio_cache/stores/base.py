@@ -1,0 +1,110 @@
+"""What every store promises."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import InvalidNameError, StoreError
+
+__all__ = ["Store", "check_name"]
+
+_NAME = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it is a relative path of plain segments that cannot leave a root.
+
+    Raises
+    ------
+    InvalidNameError
+        If it is anything else.
+    """
+    if _NAME.fullmatch(name) and not any(segment in (".", "..") for segment in name.split("/")):
+        return name
+    raise InvalidNameError(
+        f"a stored object's name must be a relative path of letters, digits, '.', '_' and '-', not {name!r}; "
+        "nothing was read or written.",
+        name=name,
+    )
+
+
+class Store(ABC):
+    """Bytes by name, under one root.
+
+    What is guaranteed, whoever else reads and writes the same root:
+
+    - a reader gets a whole object as some writer put it, or none; never a part, never a mixture;
+    - a put of a name that exists replaces it or leaves it, and does no harm;
+    - names are checked: none can stand for something outside the root;
+    - making a store creates nothing; the first put does.
+
+    What is not: that a put survives a power cut (entries carry their own checksum), that a listing shows what was
+    written a moment ago, or any order between writers.
+
+    Failures come back as values, one for each name, since a batch must not be lost for one of its objects.
+    """
+
+    @abstractmethod
+    def get_many(self, names: Sequence[str]) -> list[bytes | None | StoreError]:
+        """Return, for each name, the object's bytes, None where there is none, or why it could not be read."""
+
+    @abstractmethod
+    def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        """Store each object whole under its name; return those that could not be, and why."""
+
+    @abstractmethod
+    def exists_many(self, names: Sequence[str]) -> list[bool]:
+        """Return, for each name, whether an object is there; False where that cannot be told."""
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete these objects, present or not; return those that could not be, and why."""
+
+    @abstractmethod
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the name of each object whose name starts with `prefix`.
+
+        Raises
+        ------
+        StoreError
+            If the root cannot be listed. A root that is not there is an empty one.
+        """
+
+    @abstractmethod
+    def location(self, name: str = "") -> Path | str:
+        """Return where `name` is, or the root: a path on a local disk, else the full URL."""
+
+    @abstractmethod
+    def child(self, prefix: str) -> Store:
+        """Return the store of the objects under ``prefix/``."""
+
+    def get(self, name: str) -> bytes | None:
+        """Return the bytes of the object `name`, or None.
+
+        Raises
+        ------
+        StoreError
+            If it could not be read.
+        """
+        [found] = self.get_many([name])
+        if isinstance(found, StoreError):
+            raise found
+        return found
+
+    def put(self, name: str, content: bytes) -> None:
+        """Store an object.
+
+        Raises
+        ------
+        StoreError
+            If it could not be stored.
+        """
+        for error in self.put_many({name: content}).values():
+            raise error
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is an object of this name."""
+        return self.exists_many([name])[0]

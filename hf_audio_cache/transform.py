@@ -1,0 +1,505 @@
+"""`CachedFeatures`: the callable for ``ds.map``, and its two companions that keep arrays out of Arrow."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+import numpy as np
+
+from .batches import check_column, read_batch
+from .caches import AudioCache, WaveformCache
+from .errors import AudioError, ProcessorError
+from .extractor import processor_sampling_rate
+from .keys import max_length_ms
+from .outputs import OutputSpec
+from .reference import CachedArray, read_references
+from .router import Router, read_output_specs
+from .stats import Counters, Stats
+from .stores import Store, default_root, open_store
+
+__all__ = ["CachedFeatures"]
+
+DatasetT = TypeVar("DatasetT", datasets.Dataset, datasets.DatasetDict)
+AnyDatasetT = TypeVar(
+    "AnyDatasetT", datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict
+)
+
+# Raised when the same call would return something else than it did in an earlier version of this package: `datasets`
+# then looks no longer for what it kept of it.
+_TRANSFORM_VERSION = 1
+
+_BATCH_ROWS = 64  # of our own maps: a round trip's worth of entries, and the most that is in memory at once
+_WRITER_BYTES = 64 << 20
+
+
+class CachedFeatures:
+    """A processor's audio features for `datasets`, each computed once and then read from a cache.
+
+    Call it through ``ds.map(cached_features)``, batched or not, on datasets and streams, or from a mapped function of
+    your own: it returns the processor's outputs (NumPy arrays, without a batch axis) for the audio it is given. Each
+    clip is computed on its own; padding to the longest of a batch is the collator's work.
+
+    Parameters
+    ----------
+    processor
+        A feature extractor of transformers, or a processor that has one.
+    root
+        Directory of the cache; by default ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else
+        ``~/.cache/huggingface/audio_cache``. Nothing is created before the first clip is stored.
+    audio_column
+        Name of the column that holds the audio.
+    sampling_rate
+        Rate in Hz at which the processor takes its waveforms; only needed where it does not say.
+    max_length_seconds
+        Cap on the length of a clip: what comes later is left out. None for no cap.
+    auto_resample
+        Whether a clip at another rate is resampled; otherwise it is an error.
+    processor_kwargs
+        Further arguments of the processor's call. They are part of the key.
+    output_names
+        New names for outputs, such as ``{"attention_mask": "feature_attention_mask"}``.
+    compression
+        ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them.
+    on_error
+        ``"raise"`` ends the run at a clip that cannot be read or decoded; ``"null"`` gives its row None.
+
+    Raises
+    ------
+    ProcessorError, UnfingerprintableProcessorError
+        If the processor cannot be called for audio, or be given an identity.
+    InvalidKeyError
+        If the rate or the cap is none.
+
+    Examples
+    --------
+    >>> cached_features = CachedFeatures(processor)                     # doctest: +SKIP
+    >>> ds = ds.map(cached_features)           # arrays into Arrow      # doctest: +SKIP
+    >>> ds = cached_features.map(ds)           # references into Arrow  # doctest: +SKIP
+    >>> ds = cached_features.attach(ds)        # nothing into Arrow     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        audio_column: str = "audio",
+        sampling_rate: int | None = None,
+        max_length_seconds: float | None = None,
+        auto_resample: bool = False,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        output_names: Mapping[str, str] | None = None,
+        compression: str | None = "blosc",
+        on_error: str = "raise",
+    ) -> None:
+        if on_error not in ("raise", "null"):
+            raise ValueError(f'on_error must be "raise" or "null", not {on_error!r}; nothing was opened.')
+        self.audio_column = audio_column
+        self.output_names = dict(output_names or {})
+        self.on_error = on_error
+        self._root = os.fspath(default_root() if root is None else root)
+        self._router = Router(
+            processor=processor,
+            store=open_store(self._root),
+            sampling_rate=processor_sampling_rate(processor, sampling_rate),
+            max_length_ms=max_length_ms(max_length_seconds),
+            auto_resample=auto_resample,
+            processor_kwargs=dict(processor_kwargs or {}),
+            compression=compression,
+            counters=Counters(),
+        )
+        self._router.key("0" * 64, self._router.identity())  # says now what is wrong with the processor or a setting
+
+    # What it is -------------------------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Path | str:
+        """Where the cache is: a path on a local disk, else the full URL."""
+        return self._router.store.location()
+
+    @property
+    def audio_cache(self) -> AudioCache:
+        """The cache of features."""
+        return self._router.audio_cache
+
+    @property
+    def waveform_cache(self) -> WaveformCache:
+        """The cache of decoded waveforms."""
+        return self._router.waveform_cache
+
+    @property
+    def processor(self) -> Any:
+        """The processor; its state may be changed between two calls, and counts from the next one on."""
+        return self._router.processor
+
+    @property
+    def processor_sha(self) -> str:
+        """Identity of the processor as it is now, 64 hexadecimal digits."""
+        return self._router.identity().sha
+
+    @property
+    def stats(self) -> Stats:
+        """What was hit, missed, computed, read and written so far, in all processes that used this object."""
+        return self._router.counters.total()
+
+    def __repr__(self) -> str:
+        router = self._router
+        cap = f", max_length_seconds={router.max_length_ms / 1000}" if router.max_length_ms else ""
+        return (
+            f"CachedFeatures({type(router.processor).__name__} {self.processor_sha[:12]}, root={str(self.root)!r}, "
+            f"sampling_rate={router.sampling_rate}{cap}, auto_resample={router.auto_resample})"
+        )
+
+    # Arrays into Arrow ------------------------------------------------------------------------------------------------
+
+    def __call__(self, examples: Any) -> Any:
+        """Return the features of an example or a batch, in whatever form `datasets` hands it over.
+
+        Parameters
+        ----------
+        examples
+            An example or a batch that has the audio column; an Arrow table; or (with ``input_columns=``) an audio
+            cell or a list of them.
+
+        Returns
+        -------
+        dict or pyarrow.Table
+            The processor's outputs by name, for a batch as lists; a table comes back with columns added.
+
+        Raises
+        ------
+        AudioColumnError
+            If there is no such column.
+        AudioError
+            If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
+        """
+        batch = read_batch(examples, self.audio_column)
+        rows = [self._row(result) for result in self._router.features(batch.cells)]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if rows and not names:  # every clip is bad: the columns are there all the same
+            names = self._output_columns()
+        return batch.give_back(rows, names, self._feature)
+
+    def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
+        if isinstance(result, AudioError):
+            if self.on_error == "raise":
+                raise result
+            return {}
+        self._check_names(result)
+        return {
+            self.output_names.get(name, name): value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+            for name, value in result.items()
+        }
+
+    def _check_names(self, outputs: Mapping[str, Any]) -> None:
+        unknown = self.output_names.keys() - outputs.keys()
+        if unknown:
+            raise ProcessorError(
+                f"expected an output {', '.join(map(repr, sorted(unknown)))} to rename, and the processor gives "
+                f"{', '.join(map(repr, outputs))}; nothing was returned. Correct output_names."
+            )
+
+    def _specs(self) -> dict[str, OutputSpec]:
+        specs = self._router.output_specs()
+        self._check_names(specs)
+        return specs
+
+    def _output_columns(self) -> list[str]:
+        return [self.output_names.get(name, name) for name in self._specs()]
+
+    def _feature(self, column: str) -> Any:
+        specs = {self.output_names.get(name, name): spec for name, spec in self._specs().items()}
+        return specs[column].feature(nullable=self.on_error == "null")
+
+    def features(self, features: datasets.Features) -> datasets.Features:
+        """Return the features of a dataset after ``map``, with the types that are fastest to write and to read.
+
+        Pass them on: ``ds.map(cached_features, features=cached_features.features(ds.features))``. References are
+        given the type of the arrays they stand for (see `materialize`).
+        """
+        result = datasets.Features(features)
+        references = _reference_columns(features)
+        for name, reference in references.items():
+            result[name] = self._reference_spec(reference).feature(nullable=self.on_error == "null")
+        if not references:
+            result.update({name: self._feature(name) for name in self._output_columns()})
+        return result
+
+    def _reference_spec(self, reference: CachedArray) -> OutputSpec:
+        root = open_store(os.path.dirname(reference.root))
+        specs = read_output_specs(root, reference.processor_sha)
+        if specs is None or reference.name not in specs:
+            specs = self._specs()
+        return specs[reference.name]
+
+    # References into Arrow --------------------------------------------------------------------------------------------
+
+    def map(
+        self, dataset: DatasetT, *, remove_columns: str | Sequence[str] | None = None, **map_kwargs: Any
+    ) -> DatasetT:
+        """Add columns that refer to the cache, computing what is not in it yet.
+
+        Arrow gets 32 bytes a row and output; a row is read from the cache when it is read from the dataset. The
+        other columns are not written again.
+
+        Parameters
+        ----------
+        dataset
+            A dataset, or a dict of them, with the audio column.
+        remove_columns
+            Columns to leave out of the result, such as the audio.
+        **map_kwargs
+            Arguments of `datasets.Dataset.map`: ``num_proc``, ``desc``, ``batch_size``, ``load_from_cache_file`` …
+
+        Raises
+        ------
+        StoreError
+            If features cannot be stored: a reference needs an entry.
+        AudioError
+            If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
+        """
+        if isinstance(dataset, datasets.DatasetDict):
+            return datasets.DatasetDict(
+                {split: self.map(part, remove_columns=remove_columns, **map_kwargs) for split, part in dataset.items()}
+            )
+        if not isinstance(dataset, datasets.Dataset):
+            raise TypeError(
+                f"expected a Dataset or a DatasetDict, and got {type(dataset).__name__}; nothing was computed. "
+                "A stream keeps no columns to refer from: use cached_features.attach(dataset)."
+            )
+        check_column(self.audio_column, dataset.column_names)
+        types = self._reference_types()
+        cells = dataset.select_columns([self.audio_column]).with_format(None)
+        references = cells.map(
+            _ReferenceMaker(self, types),
+            batched=True,
+            features=datasets.Features(types),
+            remove_columns=[self.audio_column],
+            **{"batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs},
+        )
+        dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+        dropped += [name for name in types if name in dataset.column_names]
+        kept = dataset.remove_columns(dropped)
+        if not datasets.config.TORCHCODEC_AVAILABLE:  # rows with a column that datasets cannot decode cannot be read
+            kept = self._with_plain_audio(kept)
+        if not kept.column_names:
+            return references
+        joined = datasets.concatenate_datasets([kept.with_format(None), references], axis=1)
+        return joined.with_format(**_format_with(dataset, types))
+
+    def _with_plain_audio(self, dataset: Any) -> Any:
+        """Return the dataset with its audio column as encoded bytes and paths."""
+        if isinstance(dataset.features.get(self.audio_column), datasets.Audio):
+            return dataset.cast_column(self.audio_column, datasets.Audio(decode=False))
+        return dataset
+
+    def _reference_types(self) -> dict[str, CachedArray]:
+        router = self._router
+        return {
+            self.output_names.get(name, name): CachedArray(
+                root=str(self.audio_cache.root),
+                processor_sha=self.processor_sha,
+                sample_rate=router.sampling_rate,
+                max_length_ms=router.max_length_ms,
+                auto_resample=router.auto_resample,
+                name=name,
+            )
+            for name in self._specs()
+        }
+
+    def materialize(self, dataset: DatasetT, **map_kwargs: Any) -> DatasetT:
+        """Replace references by the arrays they stand for, such as before publishing a dataset.
+
+        Parameters
+        ----------
+        dataset
+            A dataset with columns of `CachedArray`, or a dict of them.
+        **map_kwargs
+            Arguments of `datasets.Dataset.map`.
+        """
+        if isinstance(dataset, datasets.DatasetDict):
+            return datasets.DatasetDict(
+                {split: self.materialize(part, **map_kwargs) for split, part in dataset.items()}
+            )
+        references = _reference_columns(dataset.features)
+        if not references:
+            return dataset
+        arrays = (
+            _undecoded(dataset, references)
+            .with_format(None)
+            .map(
+                _Attached(self, references),
+                batched=True,
+                features=self.features(dataset.features),
+                **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
+            )
+        )
+        return arrays.with_format(**dataset.format) if dataset.format["type"] != "custom" else arrays
+
+    # Nothing into Arrow -----------------------------------------------------------------------------------------------
+
+    def attach(self, dataset: AnyDatasetT, *, remove_columns: str | Sequence[str] | None = None) -> AnyDatasetT:
+        """Return the dataset with the features of each row, computed or read when the row is read.
+
+        A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once. On a dataset with references it reads the
+        entries of a batch at once, where `datasets` alone reads them one by one.
+
+        Parameters
+        ----------
+        dataset
+            A dataset, a stream, or a dict of either, with the audio column or with columns of `CachedArray`.
+        remove_columns
+            Columns to leave out of what is read, such as the audio, which a DataLoader would hand between processes.
+        """
+        if isinstance(dataset, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+            return type(dataset)(
+                {split: self.attach(part, remove_columns=remove_columns) for split, part in dataset.items()}
+            )
+        references = _reference_columns(dataset.features or {})
+        dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+        plain = _undecoded(dataset, references)
+        if not references and dataset.features is not None:
+            # Else datasets decodes the column, which needs torchcodec, before a transform sees it.
+            check_column(self.audio_column, list(dataset.features))
+            plain = self._with_plain_audio(plain)
+        attached = _Attached(self, references, tuple(dropped))
+        if isinstance(plain, datasets.IterableDataset):
+            return plain.map(attached, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
+        return plain.with_transform(attached)
+
+    # Being hashed and sent to other processes -------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what else than the processor decides what a call returns."""
+        router = self._router
+        return {
+            "audio_column": self.audio_column,
+            "output_names": self.output_names,
+            "on_error": self.on_error,
+            "sampling_rate": router.sampling_rate,
+            "max_length_ms": router.max_length_ms,
+            "auto_resample": router.auto_resample,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        router = self._router
+        return {
+            **self._settings(),
+            "root": self._root,
+            "processor": router.processor,
+            "processor_kwargs": router.processor_kwargs,
+            "compression": router.compression,
+            # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
+            # the counts of worker processes are lost then.
+            "counters": router.counters if _HAS_HASH_HOOK else None,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.audio_column = state["audio_column"]
+        self.output_names = state["output_names"]
+        self.on_error = state["on_error"]
+        self._root = state["root"]
+        self._router = Router(
+            processor=state["processor"],
+            store=open_store(self._root),
+            sampling_rate=state["sampling_rate"],
+            max_length_ms=state["max_length_ms"],
+            auto_resample=state["auto_resample"],
+            processor_kwargs=state["processor_kwargs"],
+            compression=state["compression"],
+            counters=state["counters"] or Counters(),
+        )
+
+
+@dataclass(frozen=True)
+class _ReferenceMaker:
+    """The mapped function of `CachedFeatures.map`: audio cells in, the ``blob_sha`` of each row out."""
+
+    cached_features: CachedFeatures
+    types: dict[str, CachedArray]  # names the root, so that datasets' own cache is not found for another one
+
+    def __call__(self, examples: Any) -> dict[str, list[bytes | None]]:
+        batch = read_batch(examples, self.cached_features.audio_column)
+        processor_sha = next(iter(self.types.values())).processor_sha
+        keys = self.cached_features._router.ensure(batch.cells, processor_sha)
+        shas: list[bytes | None] = []
+        for key in keys:
+            if isinstance(key, AudioError):
+                if self.cached_features.on_error == "raise":
+                    raise key
+                shas.append(None)
+            else:
+                shas.append(bytes.fromhex(key.blob_sha))
+        return dict.fromkeys(self.types, shas)
+
+
+@dataclass(frozen=True)
+class _Attached:
+    """The transform of `CachedFeatures.attach`: a batch in, the batch with its features out."""
+
+    cached_features: CachedFeatures
+    references: dict[str, CachedArray]
+    dropped: tuple[str, ...] = ()
+
+    def __call__(self, examples: Mapping[str, Any]) -> dict[str, Any]:
+        if self.references:
+            columns = {name: examples[name] for name in self.references if name in examples}
+            types = {name: self.references[name] for name in columns}
+            features = read_references(columns, types, self.cached_features.audio_cache)
+        else:
+            features = self.cached_features(examples)
+        return {**{name: column for name, column in examples.items() if name not in self.dropped}, **features}
+
+
+def _reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:
+    return {name: feature for name, feature in features.items() if isinstance(feature, CachedArray)}
+
+
+def _undecoded(dataset: Any, references: Mapping[str, CachedArray]) -> Any:
+    """Return the dataset with its references as they are stored."""
+    for name, feature in references.items():
+        dataset = dataset.cast_column(name, dataclasses.replace(feature, decode=False))
+    return dataset
+
+
+def _format_with(dataset: datasets.Dataset, new_columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `with_format` that keep a dataset's format, and show new columns in it."""
+    form = dict(dataset.format)
+    if form["type"] == "custom":
+        return {"type": None}
+    kept = [name for name in form["columns"]]
+    every = set(kept) == set(dataset.column_names)
+    return {
+        "type": form["type"],
+        "columns": None if every else [*kept, *new_columns],
+        "output_all_columns": form["output_all_columns"],
+        **form["format_kwargs"],
+    }
+
+
+def _hash_with_datasets() -> bool:
+    """Tell `datasets`' hasher what decides the result of a call; return whether it could be told.
+
+    Without it the root, the processor's bookkeeping and where counts are kept would be hashed too, and what `datasets`
+    kept of an earlier run would not be found again. The hook is private to `datasets` (as of 5.2).
+    """
+    try:
+        from datasets.utils._dill import pklregister
+    except ImportError:
+        return False
+
+    def save(pickler: Any, cached_features: CachedFeatures) -> None:
+        identity = {**cached_features._settings(), "processor_sha": cached_features.processor_sha}
+        pickler.save_reduce(dict, ([("CachedFeatures", _TRANSFORM_VERSION), *sorted(identity.items())],))
+
+    pklregister(CachedFeatures)(save)
+    return True
+
+
+_HAS_HASH_HOOK = _hash_with_datasets()

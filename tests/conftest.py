@@ -1,0 +1,124 @@
+"""What every test has: a home of its own, the installed package, real speech and real processors."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import processors
+import pytest
+import speech
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+# The libraries read these when they are imported, so they are set before any test module is.
+_SESSION_HOME = Path(tempfile.mkdtemp(prefix="hf-audio-cache-tests-"))
+_ENVIRONMENT = {
+    # Where a user's caches would be. No test can reach the real ones.
+    "HOME": _SESSION_HOME,
+    "XDG_CACHE_HOME": _SESSION_HOME / "xdg",
+    "HF_HOME": _SESSION_HOME / "huggingface",
+    "HF_AUDIO_CACHE": _SESSION_HOME / "audio_cache",
+    # No test needs the Hub; one that asks for it fails at once instead of trying again.
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Where the speech is, also after a change of the working directory.
+    "HF_AUDIO_CACHE_SPEECH": speech.directory().absolute(),
+    # The servers that tests start are not behind a proxy.
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+    # Quiet: no progress bars, no warning by tokenizers after a fork.
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# A user's setting of these would win over HF_HOME, or name a secret.
+_UNSET = ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_TOKEN")
+
+os.environ.update({name: str(value) for name, value in _ENVIRONMENT.items()})
+for _name in _UNSET:
+    os.environ.pop(_name, None)
+
+
+def pytest_configure() -> None:
+    """Refuse to test the source folder in the place of the installed wheel."""
+    spec = importlib.util.find_spec("hf_audio_cache")
+    if spec is None or spec.origin is None:
+        raise pytest.UsageError("hf_audio_cache is not installed here: `make test` builds its wheel and installs it.")
+    is_source = Path(spec.origin).resolve().is_relative_to(CHECKOUT / "hf_audio_cache")
+    if is_source and not os.environ.get("HF_AUDIO_CACHE_TEST_SOURCE"):
+        raise pytest.UsageError(
+            f"hf_audio_cache is imported from the source folder ({spec.origin}), not from the installed wheel, "
+            "so what is missing from the wheel would not be seen. `make test` runs the wheel, `make test-source` this."
+        )
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_SESSION_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_home() -> Iterator[Path]:
+    """The home directory of this run, and its working directory: a new, empty one.
+
+    A child started with ``python -c`` looks for modules in its working directory first: in the checkout it would
+    import the source folder.
+    """
+    before = Path.cwd()
+    os.chdir(_SESSION_HOME)
+    yield _SESSION_HOME
+    os.chdir(before)
+
+
+def _clips(name: str) -> list[Path]:
+    found = speech.clips(name)
+    if not found:
+        pytest.fail(
+            f"no {name} in {speech.directory()}: `make test` fetches them first; by hand, `python3 tests/speech.py`",
+            pytrace=False,
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[Path]:
+    """554 spoken prompts of 0.2 to 73 s, 24.5 minutes together: 16-bit mono WAV at 8 kHz, no two alike."""
+    return _clips("prompts")
+
+
+@pytest.fixture(scope="session")
+def letters() -> list[Path]:
+    """Spoken letters and syllables: OGG Vorbis, mono and stereo, at 22.05, 44.1, 48 and 128 kHz."""
+    return _clips("letters")
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[Path]:
+    """Ten read sentences and commands: mono WAV at 16 kHz."""
+    return _clips("sentences")
+
+
+@pytest.fixture
+def processor_config() -> Callable[[str], dict[str, Any]]:
+    """``processor_config(name)``: a published configuration, to be changed freely; names in `processors.CONFIGS`."""
+    return lambda name: copy.deepcopy(processors.CONFIGS[name])
+
+
+@pytest.fixture
+def make_processor() -> Callable[..., Any]:
+    """``make_processor(name, **changes)``: a new feature extractor of a published configuration."""
+    return processors.make_processor
+
+
+@pytest.fixture
+def processor_directory(tmp_path: Path) -> Callable[[str], Path]:
+    """``processor_directory(name)``: a directory that ``from_pretrained`` loads."""
+    return lambda name: processors.write_config(name, tmp_path / name)

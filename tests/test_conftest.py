@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import conftest
+import numpy as np
+import processors
+import pytest
+import soundfile
+
+
+def test_the_suite_cannot_reach_the_users_caches(session_home):
+    from huggingface_hub import constants
+
+    assert Path.home() == session_home
+    for path in (constants.HF_HOME, constants.HF_HUB_CACHE, os.environ["HF_AUDIO_CACHE"], os.environ["XDG_CACHE_HOME"]):
+        assert Path(path).is_relative_to(session_home)
+
+
+def test_datasets_writes_into_the_home_of_the_run_only(session_home):
+    import datasets
+
+    assert Path(datasets.config.HF_DATASETS_CACHE).is_relative_to(session_home)
+    assert datasets.are_progress_bars_disabled()
+
+
+def test_the_hub_is_not_asked():
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.skipif(
+    bool(os.environ.get("HF_AUDIO_CACHE_TEST_SOURCE")), reason="`make test-source` runs the source folder"
+)
+def test_a_child_process_imports_the_installed_package_too():
+    program = "import hf_audio_cache; print(hf_audio_cache.__file__)"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    installed = importlib.metadata.distribution("hf_audio_cache").locate_file("hf_audio_cache/__init__.py")
+    assert Path(child.stdout.strip()) == Path(installed)
+    assert not Path(installed).is_relative_to(conftest.CHECKOUT / "hf_audio_cache")
+
+
+def test_the_prompts_are_554_different_ones(prompts):
+    assert len(prompts) == 554
+    assert prompts == sorted(prompts)
+    assert len({path.read_bytes() for path in prompts}) == 554
+    assert {(soundfile.info(str(path)).samplerate, soundfile.info(str(path)).channels) for path in prompts} == {(8000, 1)}
+
+
+def test_the_letters_are_of_several_rates_and_channels(letters):
+    infos = [soundfile.info(str(path)) for path in letters]
+    assert {info.samplerate for info in infos} >= {22050, 44100, 48000, 128000}
+    assert {info.channels for info in infos} == {1, 2}
+
+
+def test_the_sentences_are_at_16_khz(sentences):
+    assert len(sentences) == 10
+    assert {soundfile.info(str(path)).samplerate for path in sentences} == {16000}
+
+
+# transformers 4 computes these with torch alone.
+_TORCH_IN_TRANSFORMERS_4 = {"ast", "clap_fused", "clap_unfused"}
+
+
+@pytest.mark.parametrize("name", sorted(processors.CONFIGS))
+def test_each_configuration_gives_the_extractor_that_from_pretrained_loads(name, make_processor, processor_directory):
+    if name in _TORCH_IN_TRANSFORMERS_4 and int(importlib.metadata.version("transformers").split(".")[0]) < 5:
+        pytest.skip("needs transformers 5, or torch")
+    built = make_processor(name)
+    loaded = type(built).from_pretrained(processor_directory(name))
+    assert loaded.to_dict() == built.to_dict()
+
+    clip = np.sin(np.arange(built.sampling_rate) / 20, dtype=np.float32)
+    from_built, from_loaded = (p(clip, sampling_rate=p.sampling_rate, return_tensors="np") for p in (built, loaded))
+    assert from_built.keys() == from_loaded.keys() != set()
+    for output in from_built:
+        assert np.array_equal(from_built[output], from_loaded[output])
+
+
+def test_a_configuration_can_be_changed_without_a_trace(processor_config, make_processor):
+    processor_config("whisper_tiny")["feature_size"] = 1
+    assert processors.CONFIGS["whisper_tiny"]["feature_size"] == 80
+    assert make_processor("whisper_tiny", feature_size=128).feature_size == 128
