@@ -135,7 +135,7 @@ $(VENVS)/demo/requirements.stamp: extras =
 $(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)
 $(VENVS)/oldest/requirements.stamp: constraints = --constraint tests/oldest-constraints.txt
 $(VENVS)/oldest/requirements.stamp: tests/oldest-constraints.txt
-$(VENVS)/py3%/requirements.stamp: python = $(call find_python,3.$*)
+$(VENVS)/py3%/requirements.stamp: python = $(call find_python,$(patsubst py3%,3.%,$*))
 
 .PRECIOUS: $(VENVS)/%/requirements.stamp $(VENVS)/%/package.stamp
 $(VENVS)/%/requirements.stamp: setup.cfg | $(WHEEL)

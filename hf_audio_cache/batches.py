@@ -103,10 +103,11 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
 def check_column(audio_column: str, columns: Sequence[str]) -> None:
     """Raise `AudioColumnError` if `audio_column` is none of `columns`."""
     if audio_column not in columns:
+        found = ", ".join(map(repr, columns)) or "(none)"
         raise AudioColumnError(
-            f"expected an audio column {audio_column!r}, and found the columns {', '.join(map(repr, columns)) or '(none)'};"
-            " nothing was computed. Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, "
-            "pass remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
+            f"expected an audio column {audio_column!r}, and found the columns {found}; nothing was computed. "
+            "Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, pass "
+            "remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
             "does not take, audio among them, before a transform can see it.",
             column=audio_column,
             columns=tuple(columns),

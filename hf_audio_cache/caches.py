@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +20,7 @@ from .entry import Entry, encode_entry, open_entry
 from .errors import CorruptEntryError, StoreError, UnstorableOutputError
 from .keys import AudioCacheKey, WaveformCacheKey
 from .stats import Counters, Stats
-from .stores import LocalStore, Store, is_temporary, open_store
+from .stores import Store, is_temporary, open_store
 
 __all__ = ["AudioCache", "WaveformCache"]
 
@@ -159,7 +158,7 @@ class _Cache(Generic[KeyT]):
             value = entry.read_all() if name is None else entry.read(name)
             self._check(value)
             return value
-        except Exception as exc:  # whatever a frame or a shape that somebody crafted makes numpy or Blosc raise
+        except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
             self._discard(self._name(key), exc)
             return None
 

@@ -5,14 +5,13 @@ for what libsndfile cannot open: M4A, AAC, WebM. soxr resamples. None of the thr
 
 Decoders return what is left of a truncated file without a word. So the length that a container states is compared
 with the bytes there are, before anything is decoded, and the frames it states with those that came out. What states
-no length cannot be checked: a streamed WAV, AIFF, AU, CAF or WebM, an MP3 without a Xing or Info header, and, when cut
-exactly where a frame or page ends, a streamed FLAC or an Ogg file. (The end-of-stream flag of Ogg is no sign: encoders
-forget it, and RFC 7845, section 4, tells decoders to expect that.)
+no length cannot be checked: a streamed WAV, AIFF, AU, CAF or WebM, and, when cut where a frame or page ends, a
+streamed FLAC, an Ogg file, or an MP3 without a Xing header. (The end-of-stream flag of Ogg is no sign: encoders forget
+it, and RFC 7845, section 4, has decoders expect that.)
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import struct
@@ -23,28 +22,37 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile  # type: ignore[import-untyped, unused-ignore]
-import soxr  # type: ignore[import-untyped, unused-ignore]
+import soundfile
+import soxr
 
 from .errors import AudioDecodeError, SamplingRateError
 
 __all__ = ["decode_audio", "to_waveform"]
 
+# What full scale is, by kind and bytes of a dtype.
 _FULL_SCALE = {"f2": 1, "f4": 1, "f8": 1, "i2": 1 << 15, "i4": 1 << 31}
 _MOST_CHANNELS = 32
 _BLOCK_VALUES = 1 << 16
-# A byte of FLAC holds at most 6,000 frames (65,535 equal samples in 11 bytes), of Vorbis or Opus 2,000. A header that
-# promises more is filled up with zeros by some of libsndfile's readers.
-_MOST_FRAMES_PER_BYTE = 8192
 _UNKNOWN_FRAMES = (1 << 63) - 1
-_LONGEST_MP3_FRAME = 2881
-# Outside these a resampler would turn one byte of a damaged header into gigabytes.
+# A byte of FLAC holds at most 6,000 frames (65,535 equal samples in 11 bytes), of Vorbis or Opus 2,000. Some of
+# libsndfile's readers fill up with zeros what a header promises beyond the bytes.
+_MOST_FRAMES_PER_BYTE = 8192
+# At other rates one byte of a damaged header would make a resampler fill gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
-# Sizes from here on (sox: 0x7F000000 and 0x7FFFF000, FFmpeg: 0xFFFFFFFF), and 0, are written where a stream's end is
-# not known yet.
-_UNKNOWN_SIZE = 0x7F000000
-_MOST_CHUNKS = 1000
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
+# Bytes that begin a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF, to the layout of its chunks' headers.
+_CHUNK_LAYOUTS = {
+    b"RIFF": "<4sI", b"RIFX": ">4sI", b"RF64": "<4sI", b"BW64": "<4sI", b"FORM": ">4sI", b"caff": ">4sQ"
+}  # fmt: skip
+_MOST_CHUNKS = 1000
+# Sizes from here on (sox: 0x7F000000, 0x7FFFF000, FFmpeg: 0xFFFFFFFF) mean that the end was not known yet.
+_UNKNOWN_SIZE = {"I": 0x7F000000, "Q": 1 << 63}
+# Bit rates of layer III in kbit/s, for MPEG-1 and for MPEG-2 and 2.5 (ISO/IEC 11172-3, 2.4.2.3, and 13818-3, 2.4.2.3).
+_MP3_BIT_RATES = (
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+_MP3_SAMPLING_RATES = (44100, 48000, 32000)
 
 
 def decode_audio(
@@ -191,11 +199,25 @@ class _NotForLibsndfileError(Exception):
     """Libsndfile cannot open these bytes, or not read them to their end."""
 
 
-class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]  # soundfile has no types
+class _Source(io.BytesIO):
+    """Bytes in which a seek to nowhere, as a damaged header asks for it, stays where it is.
+
+    libsndfile calls this from C, where an exception would be printed, and not be raised.
+    """
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Seek, if there is such a place."""
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile publishes no types
     """A file that is read front to back.
 
     soundfile seeks after every read of a seekable file, which loses an MP3 decoder's state, and fails in a FLAC of
-    unknown length. It also cuts the read to the frames that the header states.
+    unknown length.
     """
 
     def seekable(self) -> bool:
@@ -204,22 +226,26 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
 
 
 def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt.NDArray[np.float32], int]:
-    source = io.BytesIO(encoded)
     try:
-        sound = _SequentialFile(source)
+        sound = _SequentialFile(_Source(encoded))
     except Exception as exc:
         raise _NotForLibsndfileError(_reason(exc)) from exc
     with sound, _refusing("libsndfile", request):
         request.check_rate(sound.samplerate)
-        if sound.format == "MP3":
-            sound.seek(0)  # as soundfile.read does: before its first seek, libsndfile's last bits are others
+        is_mpeg = sound.subtype.startswith("MPEG")
+        if is_mpeg and sound.format != "MP3":
+            raise _NotForLibsndfileError("MPEG audio in another container, the length of which it guesses")
+        if is_mpeg:
+            sound.seek(0)  # as soundfile.read does: without any seek the last bits of libsndfile's MP3 are others
         mono = _read(sound, request)
         if len(mono) == request.needed(sound.samplerate):
             return mono, sound.samplerate
-        if sound.subtype.startswith("MPEG"):
+        if is_mpeg:
             # Without a Xing header libsndfile guesses the length from the first frame's bit rate, and stops there.
-            if (_xing_end(encoded) or len(encoded)) - source.tell() > _LONGEST_MP3_FRAME:
-                raise _NotForLibsndfileError("varying bit rate, without a Xing header that states the length")
+            start = _mp3_start(encoded)
+            n_frames, _ = _walk_mp3(encoded, start)
+            if _xing_end(encoded, start) is None and len(mono) < n_frames - 1152:
+                raise _NotForLibsndfileError("an MP3 of varying bit rate without a Xing header, whose end it misses")
         elif len(mono) < (stated := _stated_frames(sound, encoded)):
             cause = f"a truncated or damaged file: {len(mono)} of the {stated} frames that it states"
             raise request.refusal(cause, "Fetch the file again.")
@@ -259,7 +285,7 @@ def _decode_with_torchcodec(
         # Text is never handed to FFmpeg, which would follow a playlist to other files and hosts.
         raise request.refusal(f"text that begins {beginning[:40].decode()!r}") from libsndfile_error
     try:
-        audio_decoder = importlib.import_module("torchcodec.decoders").AudioDecoder
+        from torchcodec.decoders import AudioDecoder
     except Exception as exc:
         raise request.refusal(
             f"what libsndfile cannot open ({libsndfile_error}), and torchcodec, which decodes M4A, AAC and WebM, "
@@ -267,7 +293,7 @@ def _decode_with_torchcodec(
             "Install torchcodec (`pip install torchcodec`) and FFmpeg, or convert the clip to FLAC or WAV.",
         ) from exc
     with _refusing(f"libsndfile ({libsndfile_error}) and torchcodec", request):
-        decoder = audio_decoder(bytes(encoded))
+        decoder = AudioDecoder(bytes(encoded))
         source_rate = int(decoder.metadata.sample_rate)
         request.check_rate(source_rate)
         needed = request.needed(source_rate)
@@ -341,40 +367,40 @@ def _truncation(encoded: memoryview) -> str:
 def _stated_end(encoded: memoryview) -> int:
     """Return the number of bytes that a container says it has; 0 if it does not say."""
     magic, form = bytes(encoded[:4]), bytes(encoded[8:12])
-    if magic in (b"RIFF", b"RF64", b"BW64") and form == b"WAVE":
-        return _audio_chunk_end(encoded, "<4sI", 12, b"data")
-    if magic == b"RIFX" and form == b"WAVE":
-        return _audio_chunk_end(encoded, ">4sI", 12, b"data")
-    if magic == b"FORM" and form in (b"AIFF", b"AIFC"):
-        return _audio_chunk_end(encoded, ">4sI", 12, b"SSND")
-    if magic == b"caff":
-        return _audio_chunk_end(encoded, ">4sQ", 8, b"data")
+    if magic in _CHUNK_LAYOUTS and (magic == b"caff" or form in (b"WAVE", b"AIFF", b"AIFC")):
+        return _audio_chunk_end(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12)
     if magic == b".snd":
         start, size = struct.unpack_from(">II", encoded, 4)
-        return start + size if size < _UNKNOWN_SIZE else 0
+        return int(start + size) if size < _UNKNOWN_SIZE["I"] else 0
+    if magic == b"riff":  # Sony Wave64: the size of the file
+        (size,) = struct.unpack_from("<Q", encoded, 16)
+        return int(size) if size < _UNKNOWN_SIZE["Q"] else 0
     if magic == b"OggS":
         return _ogg_end(encoded)
     if magic == b"\x1aE\xdf\xa3":
         return _matroska_end(encoded)
     if bytes(encoded[4:8]) == b"ftyp":
         return _mp4_end(encoded)
-    return _xing_end(encoded)
+    start = _mp3_start(encoded)
+    xing_end = _xing_end(encoded, start)
+    return _walk_mp3(encoded, start)[1] if xing_end is None else xing_end
 
 
-def _audio_chunk_end(encoded: memoryview, layout: str, position: int, audio_chunk: bytes) -> int:
-    """Walk the chunks of a WAV (RIFF, or RF64 of EBU Tech 3306), AIFF or CAF to the end of that with the samples."""
-    is_caf = layout.endswith("Q")
+def _audio_chunk_end(encoded: memoryview, layout: str, position: int) -> int:
+    """Walk the chunks of a WAV, AIFF or CAF to the end of that which has the samples."""
     size_64 = 0
     for _ in range(_MOST_CHUNKS):
         chunk, size = struct.unpack_from(layout, encoded, position)
         position += struct.calcsize(layout)
         if chunk == b"ds64":
             (size_64,) = struct.unpack_from("<8xQ", encoded, position)
-        if chunk == audio_chunk:
+        if chunk in (b"data", b"SSND"):
             if size_64 and size == 0xFFFFFFFF:
-                return position + int(size_64)
-            return 0 if size >= (1 << 63 if is_caf else _UNKNOWN_SIZE) else position + int(size)
-        position += size if is_caf else size + size % 2
+                size = size_64
+            elif size >= _UNKNOWN_SIZE[layout[-1]]:
+                size = 0
+            return int(position + size)
+        position += size if layout.endswith("Q") else size + size % 2
     return 0
 
 
@@ -387,7 +413,7 @@ def _ogg_end(encoded: memoryview) -> int:
         n_segments = encoded[position + 26]
         position += 27 + n_segments + sum(encoded[position + 27 : position + 27 + n_segments])
     if position < len(encoded) and not is_last:
-        return len(encoded) + 27  # what follows is no page, or the beginning of one; a page has 27 bytes at least
+        return len(encoded) + 27  # a page is due, of 27 bytes at least, and what there is is none
     return position
 
 
@@ -398,7 +424,7 @@ def _matroska_end(encoded: memoryview) -> int:
     if bytes(encoded[position : position + 4]) != b"\x18S\x80g":
         return 0
     size, position = _ebml_size(encoded, position + 4)
-    return position + size if size else 0
+    return position + size
 
 
 def _ebml_size(encoded: memoryview, position: int) -> tuple[int, int]:
@@ -422,19 +448,42 @@ def _mp4_end(encoded: memoryview) -> int:
     return position
 
 
-def _xing_end(encoded: memoryview) -> int:
-    """Return where the Xing or Info header of an MP3 says that it ends; 0 if it has none."""
-    start = 0
-    if bytes(encoded[:3]) == b"ID3":
-        size = struct.unpack_from("4B", encoded, 6)
-        start = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+def _mp3_start(encoded: memoryview) -> int:
+    """Return where an ID3v2 tag ends."""
+    if bytes(encoded[:3]) != b"ID3":
+        return 0
+    size = struct.unpack_from("4B", encoded, 6)
+    return int(10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]))
+
+
+def _xing_end(encoded: memoryview, start: int) -> int | None:
+    """Return where the Xing or Info header of an MP3 says that it ends; None if there is none that says it."""
     # Behind the frame's header (4 bytes), its checksum (0 or 2) and side information (9, 17 or 32).
     header = re.match(rb"\xff[\xe0-\xff].{11,36}(?:Xing|Info)", encoded[start : start + 48], re.DOTALL)
     if header is None:
-        return start
-    start_of_flags = start + header.end()
-    (flags,) = struct.unpack_from(">I", encoded, start_of_flags)
+        return None
+    position = start + header.end()
+    (flags,) = struct.unpack_from(">I", encoded, position)
     if not flags & 2:
-        return start
-    (n_bytes,) = struct.unpack_from(">I", encoded, start_of_flags + 4 + 4 * (flags & 1))
-    return start + int(n_bytes)
+        return None
+    (n_bytes,) = struct.unpack_from(">I", encoded, position + 4 + 4 * (flags & 1))
+    return int(start + n_bytes)
+
+
+def _walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
+    """Return how many frames the layer III frames of an MP3 hold, and where the last of them ends."""
+    n_frames = 0
+    while position + 4 <= len(encoded):
+        header = int.from_bytes(encoded[position : position + 4], "big")
+        version, layer, bit_rate, rate = (
+            header >> shift & mask for shift, mask in ((19, 3), (17, 3), (12, 15), (10, 3))
+        )
+        if header >> 21 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
+            break
+        is_mpeg_2 = version != 3
+        bits_per_second = 1000 * _MP3_BIT_RATES[is_mpeg_2][bit_rate - 1]
+        samples_per_second = _MP3_SAMPLING_RATES[rate] >> (0, 1, 2)[3 - max(version, 1)]  # 3: MPEG-1, 2: MPEG-2, 0: 2.5
+        frames = 576 if is_mpeg_2 else 1152
+        n_frames += frames
+        position += frames // 8 * bits_per_second // samples_per_second + (header >> 9 & 1)
+    return n_frames, position

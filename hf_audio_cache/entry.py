@@ -196,7 +196,7 @@ def _frame(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _as_pcm16(waveform: npt.NDArray[Any]) -> npt.NDArray[np.int16] | None:
     """Return the 16-bit numbers that `waveform` is made of, or None where they would not give back its exact bits."""
-    if waveform.dtype != np.float32 or not (-1.0 <= waveform.min() and waveform.max() < 1.0):
+    if waveform.dtype != np.float32 or not (waveform.min() >= -1.0 and waveform.max() < 1.0):
         return None
     pcm = (waveform * np.float32(32768)).astype(np.int16)
     return pcm if _from_pcm16(pcm).tobytes() == waveform.tobytes() else None
@@ -281,8 +281,8 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey) -> Entry:
     comment = block[end + 22 :]
     if int.from_bytes(block[end + 20 : end + 22], "little") != len(comment):
         raise CorruptEntryError(f"it does not end where its comment ends ({len(data)} bytes)")
-    # Whatever json, zipfile, zlib, numpy and the interpreter raise on bytes that somebody crafted (BadZipFile is neither
-    # an OSError nor a ValueError) has one meaning here.
+    # Whatever json, zipfile, zlib, numpy and the interpreter raise on bytes that somebody crafted (BadZipFile is
+    # neither an OSError nor a ValueError) has one meaning here.
     try:
         return _open_checked(block, comment, key) if len(comment) else Entry(_load_foreign(data))
     except CorruptEntryError:

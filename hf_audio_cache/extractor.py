@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,9 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
     ProcessorError
         If neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
     """
-    own = getattr(audio_part(processor), "sampling_rate", None)
-    if own is None and sampling_rate is None:
+    own: int | None = getattr(audio_part(processor), "sampling_rate", None)
+    rate = own if sampling_rate is None else sampling_rate
+    if rate is None:
         raise ProcessorError(
             f"{type(audio_part(processor)).__name__} does not say its sampling rate; nothing was computed. "
             "Pass sampling_rate= in Hz."
@@ -68,7 +69,7 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
             f"{type(audio_part(processor)).__name__} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
             "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
         )
-    return int(own if sampling_rate is None else sampling_rate)
+    return int(rate)
 
 
 def extract(
@@ -101,9 +102,7 @@ def extract(
     """
     _use_one_torch_thread_after_fork()
     call = {"sampling_rate": sampling_rate, "return_tensors": "np"}
-    accepted = _accepted_arguments(type(extractor))
-    if accepted is not None:
-        call = {name: value for name, value in call.items() if name in accepted}
+    call = {name: value for name, value in call.items() if _accepts(extractor, name)}
     outputs = extractor([waveform], **{**call, **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
         raise ProcessorError(
@@ -113,13 +112,10 @@ def extract(
     return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
 
 
-@functools.lru_cache(maxsize=64)
-def _accepted_arguments(extractor_class: Hashable) -> frozenset[str] | None:
-    """Return the names of the arguments that a call takes; None for any."""
-    parameters = inspect.signature(getattr(extractor_class, "__call__")).parameters.values()  # noqa: B004 - its method is meant
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return frozenset(parameter.name for parameter in parameters)
+def _accepts(extractor: Any, name: str) -> bool:
+    """Return whether a call of `extractor` takes an argument of this name."""
+    parameters = inspect.signature(extractor).parameters
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:

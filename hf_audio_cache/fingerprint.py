@@ -103,7 +103,7 @@ class _Describer:
         self._open: list[int] = []  # objects that are being described: one that is met again is a cycle
 
     def value(self, value: Any, path: str) -> Any:
-        if value is None or isinstance(value, (bool, str)) and not isinstance(value, enum.Enum):
+        if value is None or (isinstance(value, (bool, str)) and not isinstance(value, enum.Enum)):
             return value
         if isinstance(value, (int, float)) and not isinstance(value, enum.Enum):
             return _number(value)
@@ -146,10 +146,8 @@ class _Describer:
             return os.fspath(value)
         if isinstance(value, functools.partial):
             return {"partial": self.value([value.func, value.args, value.keywords], path)}
-        if (
-            isinstance(value, np.dtype)
-            or type(value).__module__ == "torch"
-            and hasattr(sys.modules["torch"], str(value)[6:])
+        if isinstance(value, np.dtype) or (
+            type(value).__module__ == "torch" and hasattr(sys.modules["torch"], str(value)[6:])
         ):
             return {"dtype": str(value)}
         if inspect.isroutine(value) or isinstance(value, type):
@@ -199,8 +197,8 @@ def _array(array: np.ndarray[Any, np.dtype[Any]]) -> Any:
 def _unfingerprintable(value: Any, path: str, reason: str) -> UnfingerprintableProcessorError:
     return UnfingerprintableProcessorError(
         f"expected every attribute of the processor to have a canonical form, and {path} is a "
-        f"{_qualified_name(type(value))}: {reason}. Without an identity nothing can be cached, and nothing was. Remove the "
-        "attribute, or replace it by numbers, strings, arrays, or a function of a module.",
+        f"{_qualified_name(type(value))}: {reason}. Without an identity nothing can be cached, and nothing was. Remove "
+        "the attribute, or replace it by numbers, strings, arrays, or a function of a module.",
         path=path,
     )
 

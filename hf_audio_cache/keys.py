@@ -157,7 +157,8 @@ def max_length_ms(seconds: float | None) -> int:
     """
     if seconds is None:
         return 0
-    if not isinstance(seconds, bool) and isinstance(seconds, (int, float)) and math.isfinite(seconds):
+    is_number = hasattr(seconds, "__float__") and not isinstance(seconds, (bool, str))
+    if is_number and math.isfinite(seconds):
         milliseconds = math.floor(seconds * 1000 + 0.5)
         if milliseconds >= 1:
             return milliseconds

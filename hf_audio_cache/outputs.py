@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from .extractor import extract
 
 __all__ = ["OutputSpec", "probe_outputs"]
 
+logger = logging.getLogger(__name__)
+
 # Two lengths tell which axes follow the clip's; the longer one passes the 30 s to which several extractors pad.
 _PROBE_SECONDS = (1.0, 41.0)
 
@@ -32,13 +35,13 @@ class OutputSpec:
     dtype
         Name of the array's dtype; None for an output that is a JSON value.
     shape
-        Its shape, with None for an axis that follows the length of the clip.
+        Its shape, with None for an axis that follows the length of the clip; None where even the number of axes does.
     example
         A JSON value as it may be, for an output that is no array.
     """
 
     dtype: str | None
-    shape: tuple[int | None, ...] = ()
+    shape: tuple[int | None, ...] | None = ()
     example: Any = None
 
     @classmethod
@@ -51,7 +54,8 @@ class OutputSpec:
     @classmethod
     def from_json(cls, spec: Mapping[str, Any]) -> OutputSpec:
         """Return the form that `to_json` described."""
-        return cls(spec["dtype"], tuple(spec["shape"]), spec["example"])
+        shape = spec["shape"]
+        return cls(spec["dtype"], shape if shape is None else tuple(shape), spec["example"])
 
     def to_json(self) -> dict[str, Any]:
         """Return this form as JSON values."""
@@ -62,7 +66,17 @@ class OutputSpec:
 
         Arrays of two to five dimensions whose shape is known become ``Array2D`` to ``Array5D``. Where rows may be
         null they become lists, since an ``Array2D`` gives a null row back as NaN.
+
+        Raises
+        ------
+        ProcessorError
+            If no one type can hold the output for clips of every length.
         """
+        if self.shape is None:
+            raise ProcessorError(
+                "expected an output to have as many axes for a long clip as for a short one, and this one has not; no "
+                "column type can be given. Use references (cached_features.map) or cached_features.attach."
+            )
         if self.dtype is None:
             schema = pa.table({"output": pa.array([self.example])}).schema
             return datasets.Features.from_arrow_schema(schema)["output"]
@@ -76,40 +90,31 @@ class OutputSpec:
 
     def merge(self, other: OutputSpec) -> OutputSpec:
         """Return the form that covers both: an axis on which they differ follows the clip."""
-        if self.dtype != other.dtype or len(self.shape) != len(other.shape):
-            raise ProcessorError(
-                f"expected the outputs for a short and a long clip to differ in length only, and got {self} and {other}; "
-                "no column type can be given. Set max_length_seconds, or use ds.map(cached_features) without features."
-            )
+        if self.shape is None or other.shape is None or len(self.shape) != len(other.shape):
+            return OutputSpec(self.dtype, None)
         shape = tuple(a if a == b else None for a, b in zip(self.shape, other.shape, strict=True))
         return OutputSpec(self.dtype, shape, self.example)
 
 
-def probe_outputs(
-    extractor: Any, sampling_rate: int, max_length_ms: int, processor_kwargs: Mapping[str, Any]
-) -> dict[str, OutputSpec]:
+def probe_outputs(extractor: Any, sampling_rate: int, processor_kwargs: Mapping[str, Any]) -> dict[str, OutputSpec]:
     """Return the form of each output, by calling the extractor on two made-up clips of different length.
 
-    The state of the random generators is put back: some extractors draw from them.
-
-    Raises
-    ------
-    ProcessorError
-        If the two have different outputs.
+    The state of the random generators is put back: some extractors draw from them. A length at which the extractor
+    fails says nothing.
     """
-    cap = max_length_ms / 1000 if max_length_ms else max(_PROBE_SECONDS)
-    lengths = [max(int(min(seconds, cap) * sampling_rate), 1) for seconds in _PROBE_SECONDS]
+    specs: dict[str, OutputSpec] = {}
     with _random_state_kept():
-        probes = [
-            extract(extractor, _hum(length, sampling_rate), sampling_rate, processor_kwargs) for length in lengths
-        ]
-    short, long = ({name: OutputSpec.of(value) for name, value in probe.items()} for probe in probes)
-    if set(short) != set(long):
-        raise ProcessorError(
-            f"expected the same outputs for a short and a long clip, and got {sorted(short)} and {sorted(long)}; "
-            "no column types can be given. Set max_length_seconds."
-        )
-    return {name: spec.merge(long[name]) for name, spec in short.items()}
+        for seconds in _PROBE_SECONDS:
+            waveform = _hum(int(seconds * sampling_rate), sampling_rate)
+            try:
+                outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
+            except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
+                logger.info("%s failed on a made-up clip of %s s: %s", type(extractor).__name__, seconds, exc)
+                continue
+            for name, value in outputs.items():
+                spec = OutputSpec.of(value)
+                specs[name] = specs[name].merge(spec) if name in specs else spec
+    return specs
 
 
 def _hum(n_samples: int, sampling_rate: int) -> npt.NDArray[np.float32]:

@@ -61,6 +61,7 @@ class CachedArray:
     _type: str = field(default="CachedArray", init=False, repr=False)
 
     def __call__(self) -> pa.DataType:
+        """Return the Arrow type of the column."""
         return self.pa_type
 
     def encode_example(self, value: bytes | str | AudioCacheKey) -> bytes:

@@ -223,16 +223,16 @@ class Router:
             raise
         except Exception as exc:
             raise AudioExtractionError(
-                f"{type(extractor).__name__} failed on {clip} ({len(waveform)} samples at {self.sampling_rate} Hz) with "
-                f"{type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see processor_kwargs; if "
-                'this one does, filter it out, or pass on_error="null".',
+                f"{type(extractor).__name__} failed on {clip} ({len(waveform)} samples at {self.sampling_rate} Hz) "
+                f"with {type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see "
+                'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
                 clip=clip,
             ) from exc
 
     def _describe(self, identity: ProcessorIdentity) -> dict[str, OutputSpec]:
         """Write the processor's manifest, and what the root is; return the form of the outputs."""
         extractor = audio_part(self.processor)
-        specs = probe_outputs(extractor, self.sampling_rate, self.max_length_ms, self.processor_kwargs)
+        specs = probe_outputs(extractor, self.sampling_rate, self.processor_kwargs)
         manifest = {
             "processor_sha": identity.sha,
             "identity": identity.description,

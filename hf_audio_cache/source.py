@@ -49,7 +49,7 @@ def is_audio_cell(value: object) -> bool:
     """Return whether a mapping is itself an audio cell, and not an example that has one."""
     return (
         isinstance(value, Mapping)
-        and 0 < len(value)
+        and len(value) > 0
         and set(value) <= _CELL_FIELDS
         and ("bytes" in value or "path" in value or "array" in value)
     )
@@ -85,8 +85,8 @@ def read_source(cell: Any) -> AudioSource:
         if path is not None:
             return _from_bytes(_read_file(os.fspath(path)), os.fspath(path))
     raise AudioSourceError(
-        "expected audio as a dict of bytes or path, a path or URL, encoded bytes, a torchcodec decoder of datasets', or "
-        f"a dict of array and sampling_rate, and found {_describe(cell)}; no features were made of it. "
+        "expected audio as a dict of bytes or path, a path or URL, encoded bytes, a torchcodec decoder of datasets', "
+        f"or a dict of array and sampling_rate, and found {_describe(cell)}; no features were made of it. "
         'Filter such rows out, or pass on_error="null".',
         clip=_describe(cell),
     )
@@ -112,7 +112,8 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
             encoded = bytes(memoryview(encoded))
         except TypeError:
             raise AudioSourceError(
-                f"expected the encoded bytes of a clip, and found a {type(encoded).__name__}; no features were made of it.",
+                f"expected the encoded bytes of a clip, and found a {type(encoded).__name__}; no features were made of "
+                "it.",
                 clip=path or type(encoded).__name__,
             ) from None
     blob_sha = hashlib.sha256(encoded).hexdigest()
@@ -134,8 +135,8 @@ def _read_file(path: str) -> bytes:
             else " It is a bare file name: the bytes that belonged to it were not kept with the dataset."
         )
         raise AudioSourceError(
-            f"the audio file {path} could not be read ({type(exc).__name__}: {exc}); no features were made of it.{hint} "
-            "Check that the file is where the dataset says, and can be read.",
+            f"the audio file {path} could not be read ({type(exc).__name__}: {exc}); no features were made of it.{hint}"
+            " Check that the file is where the dataset says, and can be read.",
             clip=path,
         ) from exc
     return bytes(content)
@@ -158,6 +159,6 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
     header = json.dumps([samples.dtype.str, samples.shape, int(sampling_rate)]).encode()
     state = hashlib.sha256(_ARRAY_DOMAIN + header)
     if samples.dtype != object:  # an array of objects has no bytes of its own, and is refused when it is decoded
-        state.update(samples.reshape(-1).view(np.uint8))
+        state.update(samples.reshape(-1).view(np.uint8).data)
     blob_sha = state.hexdigest()
     return AudioSource(path or f"the array with sha256 {blob_sha[:12]}", blob_sha, samples, int(sampling_rate))

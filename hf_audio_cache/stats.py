@@ -17,6 +17,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 __all__ = ["Counters", "Stats"]
 
@@ -140,12 +141,11 @@ class Counters:
         for block in blocks:
             if len(block) == _FILE.size:  # a process that was killed while it made its file has counted nothing
                 sums = [total + figure for total, figure in zip(sums, _FILE.unpack(block), strict=True)]
-        return Stats(
-            **{
-                field.name: total if field.type == "float" else int(total)
-                for field, total in zip(fields(Stats), sums, strict=True)
-            }
-        )
+        figures: dict[str, Any] = {
+            field.name: total if field.type == "float" else int(total)
+            for field, total in zip(fields(Stats), sums, strict=True)
+        }
+        return Stats(**figures)
 
 
 def _remove_directory(directory: str, owner_pid: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +14,14 @@ from .batches import check_column, read_batch
 from .caches import AudioCache, WaveformCache
 from .errors import AudioError, ProcessorError
 from .extractor import processor_sampling_rate
+from .hashing import hash_by
 from .keys import max_length_ms
+from .mapped import Attached, ReferenceMaker, format_with, reference_columns, undecoded
 from .outputs import OutputSpec
-from .reference import CachedArray, read_references
+from .reference import CachedArray
 from .router import Router, read_output_specs
 from .stats import Counters, Stats
-from .stores import Store, default_root, open_store
+from .stores import default_root, open_store
 
 __all__ = ["CachedFeatures"]
 
@@ -32,10 +32,9 @@ AnyDatasetT = TypeVar(
 
 # Raised when the same call would return something else than it did in an earlier version of this package: `datasets`
 # then looks no longer for what it kept of it.
-_TRANSFORM_VERSION = 1
+TRANSFORM_VERSION = 1
 
 _BATCH_ROWS = 64  # of our own maps: a round trip's worth of entries, and the most that is in memory at once
-_WRITER_BYTES = 64 << 20
 
 
 class CachedFeatures:
@@ -104,7 +103,7 @@ class CachedFeatures:
         self.output_names = dict(output_names or {})
         self.on_error = on_error
         self._root = os.fspath(default_root() if root is None else root)
-        self._router = Router(
+        self.router = Router(
             processor=processor,
             store=open_store(self._root),
             sampling_rate=processor_sampling_rate(processor, sampling_rate),
@@ -114,42 +113,42 @@ class CachedFeatures:
             compression=compression,
             counters=Counters(),
         )
-        self._router.key("0" * 64, self._router.identity())  # says now what is wrong with the processor or a setting
+        self.router.key("0" * 64, self.router.identity())  # says now what is wrong with the processor or a setting
 
     # What it is -------------------------------------------------------------------------------------------------------
 
     @property
     def root(self) -> Path | str:
         """Where the cache is: a path on a local disk, else the full URL."""
-        return self._router.store.location()
+        return self.router.store.location()
 
     @property
     def audio_cache(self) -> AudioCache:
         """The cache of features."""
-        return self._router.audio_cache
+        return self.router.audio_cache
 
     @property
     def waveform_cache(self) -> WaveformCache:
         """The cache of decoded waveforms."""
-        return self._router.waveform_cache
+        return self.router.waveform_cache
 
     @property
     def processor(self) -> Any:
         """The processor; its state may be changed between two calls, and counts from the next one on."""
-        return self._router.processor
+        return self.router.processor
 
     @property
     def processor_sha(self) -> str:
         """Identity of the processor as it is now, 64 hexadecimal digits."""
-        return self._router.identity().sha
+        return self.router.identity().sha
 
     @property
     def stats(self) -> Stats:
         """What was hit, missed, computed, read and written so far, in all processes that used this object."""
-        return self._router.counters.total()
+        return self.router.counters.total()
 
     def __repr__(self) -> str:
-        router = self._router
+        router = self.router
         cap = f", max_length_seconds={router.max_length_ms / 1000}" if router.max_length_ms else ""
         return (
             f"CachedFeatures({type(router.processor).__name__} {self.processor_sha[:12]}, root={str(self.root)!r}, "
@@ -180,7 +179,7 @@ class CachedFeatures:
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
         """
         batch = read_batch(examples, self.audio_column)
-        rows = [self._row(result) for result in self._router.features(batch.cells)]
+        rows = [self._row(result) for result in self.router.features(batch.cells)]
         names = list(dict.fromkeys(name for row in rows for name in row))
         if rows and not names:  # every clip is bad: the columns are there all the same
             names = self._output_columns()
@@ -206,8 +205,13 @@ class CachedFeatures:
             )
 
     def _specs(self) -> dict[str, OutputSpec]:
-        specs = self._router.output_specs()
+        specs = self.router.output_specs()
         self._check_names(specs)
+        if not specs:
+            raise ProcessorError(
+                f"expected {type(self.processor).__name__} to say what its outputs are by processing a clip, and it "
+                "failed on clips of 1 and of 41 s; no column was made. See processor_kwargs; the log has its errors."
+            )
         return specs
 
     def _output_columns(self) -> list[str]:
@@ -224,7 +228,7 @@ class CachedFeatures:
         given the type of the arrays they stand for (see `materialize`).
         """
         result = datasets.Features(features)
-        references = _reference_columns(features)
+        references = reference_columns(features)
         for name, reference in references.items():
             result[name] = self._reference_spec(reference).feature(nullable=self.on_error == "null")
         if not references:
@@ -277,7 +281,7 @@ class CachedFeatures:
         types = self._reference_types()
         cells = dataset.select_columns([self.audio_column]).with_format(None)
         references = cells.map(
-            _ReferenceMaker(self, types),
+            ReferenceMaker(self, types),
             batched=True,
             features=datasets.Features(types),
             remove_columns=[self.audio_column],
@@ -291,7 +295,7 @@ class CachedFeatures:
         if not kept.column_names:
             return references
         joined = datasets.concatenate_datasets([kept.with_format(None), references], axis=1)
-        return joined.with_format(**_format_with(dataset, types))
+        return joined.with_format(**format_with(dataset, types))
 
     def _with_plain_audio(self, dataset: Any) -> Any:
         """Return the dataset with its audio column as encoded bytes and paths."""
@@ -300,7 +304,7 @@ class CachedFeatures:
         return dataset
 
     def _reference_types(self) -> dict[str, CachedArray]:
-        router = self._router
+        router = self.router
         return {
             self.output_names.get(name, name): CachedArray(
                 root=str(self.audio_cache.root),
@@ -327,14 +331,14 @@ class CachedFeatures:
             return datasets.DatasetDict(
                 {split: self.materialize(part, **map_kwargs) for split, part in dataset.items()}
             )
-        references = _reference_columns(dataset.features)
+        references = reference_columns(dataset.features)
         if not references:
             return dataset
         arrays = (
-            _undecoded(dataset, references)
+            undecoded(dataset, references)
             .with_format(None)
             .map(
-                _Attached(self, references),
+                Attached(self, references),
                 batched=True,
                 features=self.features(dataset.features),
                 **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
@@ -361,14 +365,14 @@ class CachedFeatures:
             return type(dataset)(
                 {split: self.attach(part, remove_columns=remove_columns) for split, part in dataset.items()}
             )
-        references = _reference_columns(dataset.features or {})
+        references = reference_columns(dataset.features or {})
         dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
-        plain = _undecoded(dataset, references)
+        plain = undecoded(dataset, references)
         if not references and dataset.features is not None:
             # Else datasets decodes the column, which needs torchcodec, before a transform sees it.
             check_column(self.audio_column, list(dataset.features))
             plain = self._with_plain_audio(plain)
-        attached = _Attached(self, references, tuple(dropped))
+        attached = Attached(self, references, tuple(dropped))
         if isinstance(plain, datasets.IterableDataset):
             return plain.map(attached, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
         return plain.with_transform(attached)
@@ -377,7 +381,7 @@ class CachedFeatures:
 
     def _settings(self) -> dict[str, Any]:
         """Return what else than the processor decides what a call returns."""
-        router = self._router
+        router = self.router
         return {
             "audio_column": self.audio_column,
             "output_names": self.output_names,
@@ -387,8 +391,12 @@ class CachedFeatures:
             "auto_resample": router.auto_resample,
         }
 
+    def _hashed_state(self) -> list[Any]:
+        """Return what `datasets` hashes in the place of this object: all that decides what a call returns."""
+        return [TRANSFORM_VERSION, self.processor_sha, sorted(self._settings().items())]
+
     def __getstate__(self) -> dict[str, Any]:
-        router = self._router
+        router = self.router
         return {
             **self._settings(),
             "root": self._root,
@@ -397,7 +405,7 @@ class CachedFeatures:
             "compression": router.compression,
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
             # the counts of worker processes are lost then.
-            "counters": router.counters if _HAS_HASH_HOOK else None,
+            "counters": router.counters if HAS_HASH_HOOK else None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -405,7 +413,7 @@ class CachedFeatures:
         self.output_names = state["output_names"]
         self.on_error = state["on_error"]
         self._root = state["root"]
-        self._router = Router(
+        self.router = Router(
             processor=state["processor"],
             store=open_store(self._root),
             sampling_rate=state["sampling_rate"],
@@ -417,89 +425,4 @@ class CachedFeatures:
         )
 
 
-@dataclass(frozen=True)
-class _ReferenceMaker:
-    """The mapped function of `CachedFeatures.map`: audio cells in, the ``blob_sha`` of each row out."""
-
-    cached_features: CachedFeatures
-    types: dict[str, CachedArray]  # names the root, so that datasets' own cache is not found for another one
-
-    def __call__(self, examples: Any) -> dict[str, list[bytes | None]]:
-        batch = read_batch(examples, self.cached_features.audio_column)
-        processor_sha = next(iter(self.types.values())).processor_sha
-        keys = self.cached_features._router.ensure(batch.cells, processor_sha)
-        shas: list[bytes | None] = []
-        for key in keys:
-            if isinstance(key, AudioError):
-                if self.cached_features.on_error == "raise":
-                    raise key
-                shas.append(None)
-            else:
-                shas.append(bytes.fromhex(key.blob_sha))
-        return dict.fromkeys(self.types, shas)
-
-
-@dataclass(frozen=True)
-class _Attached:
-    """The transform of `CachedFeatures.attach`: a batch in, the batch with its features out."""
-
-    cached_features: CachedFeatures
-    references: dict[str, CachedArray]
-    dropped: tuple[str, ...] = ()
-
-    def __call__(self, examples: Mapping[str, Any]) -> dict[str, Any]:
-        if self.references:
-            columns = {name: examples[name] for name in self.references if name in examples}
-            types = {name: self.references[name] for name in columns}
-            features = read_references(columns, types, self.cached_features.audio_cache)
-        else:
-            features = self.cached_features(examples)
-        return {**{name: column for name, column in examples.items() if name not in self.dropped}, **features}
-
-
-def _reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:
-    return {name: feature for name, feature in features.items() if isinstance(feature, CachedArray)}
-
-
-def _undecoded(dataset: Any, references: Mapping[str, CachedArray]) -> Any:
-    """Return the dataset with its references as they are stored."""
-    for name, feature in references.items():
-        dataset = dataset.cast_column(name, dataclasses.replace(feature, decode=False))
-    return dataset
-
-
-def _format_with(dataset: datasets.Dataset, new_columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `with_format` that keep a dataset's format, and show new columns in it."""
-    form = dict(dataset.format)
-    if form["type"] == "custom":
-        return {"type": None}
-    kept = [name for name in form["columns"]]
-    every = set(kept) == set(dataset.column_names)
-    return {
-        "type": form["type"],
-        "columns": None if every else [*kept, *new_columns],
-        "output_all_columns": form["output_all_columns"],
-        **form["format_kwargs"],
-    }
-
-
-def _hash_with_datasets() -> bool:
-    """Tell `datasets`' hasher what decides the result of a call; return whether it could be told.
-
-    Without it the root, the processor's bookkeeping and where counts are kept would be hashed too, and what `datasets`
-    kept of an earlier run would not be found again. The hook is private to `datasets` (as of 5.2).
-    """
-    try:
-        from datasets.utils._dill import pklregister
-    except ImportError:
-        return False
-
-    def save(pickler: Any, cached_features: CachedFeatures) -> None:
-        identity = {**cached_features._settings(), "processor_sha": cached_features.processor_sha}
-        pickler.save_reduce(dict, ([("CachedFeatures", _TRANSFORM_VERSION), *sorted(identity.items())],))
-
-    pklregister(CachedFeatures)(save)
-    return True
-
-
-_HAS_HASH_HOOK = _hash_with_datasets()
+HAS_HASH_HOOK = hash_by(CachedFeatures, CachedFeatures._hashed_state)

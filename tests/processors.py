@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 # Where transformers defines each class. By module path, since without torch transformers' own namespace has
 # a dummy in the place of CLAP's.
 _MODULES = {
@@ -204,6 +206,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sampling_rate": 16000,
     },
 }
+
+
+# AST pads with torch, whatever computed its features.
+NEEDS_TORCH = frozenset({"ast"})
+
+
+def parameters(*names: str) -> list[Any]:
+    """Return `names`, or all, for ``pytest.mark.parametrize``, with the marker `torch` where one needs it."""
+    return [
+        pytest.param(name, marks=[pytest.mark.torch] if name in NEEDS_TORCH else [])
+        for name in names or sorted(CONFIGS)
+    ]
 
 
 def make_processor(name: str, **changes: Any) -> Any:

@@ -48,7 +48,7 @@ class Store(ABC):
     """
 
     @abstractmethod
-    def get_many(self, names: Sequence[str]) -> list[bytes | None | StoreError]:
+    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         """Return, for each name, the object's bytes, None where there is none, or why it could not be read."""
 
     @abstractmethod

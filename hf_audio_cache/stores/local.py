@@ -33,10 +33,10 @@ class LocalStore(Store):
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.path.abspath(root)
 
-    def get_many(self, names: Sequence[str]) -> list[bytes | None | StoreError]:
+    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         return [self._read(name) for name in names]
 
-    def _read(self, name: str) -> bytes | None | StoreError:
+    def _read(self, name: str) -> bytes | StoreError | None:
         try:
             with open(self._path(name), "rb", buffering=0) as file:
                 return file.read()
@@ -58,13 +58,10 @@ class LocalStore(Store):
     def _write(path: str, content: bytes) -> None:
         folder, _, file_name = path.rpartition(os.sep)
         temporary = os.path.join(folder, f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
-        try:
-            file = open(temporary, "xb", buffering=0)
-        except FileNotFoundError:
+        if not os.path.isdir(folder):
             os.makedirs(folder, exist_ok=True)
-            file = open(temporary, "xb", buffering=0)
         try:
-            with file:
+            with open(temporary, "xb", buffering=0) as file:
                 remaining = memoryview(content)
                 while remaining:  # one write may take less than all of it: Linux stops at 2 GiB
                     remaining = remaining[file.write(remaining) :]

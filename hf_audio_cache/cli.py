@@ -1,0 +1,37 @@
+"""The command line, ``hf-audio-cache``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+
+
+@app.callback()
+def main() -> None:
+    """Keep audio features and waveforms so that nothing is decoded or extracted twice."""
+
+
+@app.command()
+def demo(
+    # typer reads annotations at run time, where Python 3.10's unions of strings cannot be read by its oldest release
+    audio: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A folder of audio files of your own.", exists=True, file_okay=False),
+    ] = None,
+    clips: Annotated[int, typer.Option(help="How many clips to take at most.", min=20)] = 600,
+) -> None:
+    """Do the main job on real speech, cold and warm, and show what it took.
+
+    Nothing is left behind. Example:
+
+        hf-audio-cache demo --audio ~/my-recordings
+    """
+    from .demo import run_demo  # what it needs takes seconds to import, and --help should not
+
+    run_demo(audio, clips)
