@@ -359,7 +359,7 @@ def _truncation(encoded: memoryview) -> str:
     """Return how a container shows that it is not all there; empty if it does not."""
     try:
         end = _stated_end(encoded)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return "it ends inside a header"
     return f"its container goes on to byte {end} at least" if end > len(encoded) else ""
 
@@ -482,7 +482,7 @@ def _walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
             break
         is_mpeg_2 = version != 3
         bits_per_second = 1000 * _MP3_BIT_RATES[is_mpeg_2][bit_rate - 1]
-        samples_per_second = _MP3_SAMPLING_RATES[rate] >> (0, 1, 2)[3 - max(version, 1)]  # 3: MPEG-1, 2: MPEG-2, 0: 2.5
+        samples_per_second = _MP3_SAMPLING_RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]  # MPEG-1, MPEG-2, MPEG-2.5
         frames = 576 if is_mpeg_2 else 1152
         n_frames += frames
         position += frames // 8 * bits_per_second // samples_per_second + (header >> 9 & 1)
