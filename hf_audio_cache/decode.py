@@ -227,7 +227,7 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
 
 def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt.NDArray[np.float32], int]:
     try:
-        sound = _SequentialFile(_Source(encoded))
+        sound = _SequentialFile(_Source(_with_known_end(encoded)))
     except Exception as exc:
         raise _NotForLibsndfileError(_reason(exc)) from exc
     with sound, _refusing("libsndfile", request):
@@ -255,16 +255,16 @@ def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt
 def _read(sound: _SequentialFile, request: _Request) -> npt.NDArray[np.float32]:
     """Return what is needed of a file, in blocks: nothing is allocated because a header says so."""
     needed = request.needed(sound.samplerate)
+    needed = sound.frames if needed is None else min(needed, sound.frames)
     block_frames = max(1, _BLOCK_VALUES // sound.channels)
-    blocks = []
+    blocks = [np.zeros(0, np.float32)]
     n_frames = 0
-    while needed is None or n_frames < needed:
-        n_wanted = block_frames if needed is None else min(block_frames, needed - n_frames)
-        block = sound.read(n_wanted, dtype="float32", always_2d=True)
-        blocks.append(_mono(block))
-        n_frames += len(block)
+    while n_frames < needed:
+        block = sound.read(min(block_frames, needed - n_frames), dtype="float32", always_2d=True)
         if not len(block):
             break
+        blocks.append(_mono(block))
+        n_frames += len(block)
         if n_frames > block_frames + _MOST_FRAMES_PER_BYTE * request.n_bytes:
             raise request.refusal(f"more than {n_frames} frames, which so few bytes cannot hold")
     return np.concatenate(blocks)
@@ -322,8 +322,8 @@ def _reason(exc: Exception) -> str:
 
 
 def _channels_last(samples: npt.NDArray[Any], request: _Request) -> npt.NDArray[Any]:
-    if samples.ndim == 1:
-        return samples[:, np.newaxis]
+    if samples.ndim == 1 or not samples.size:
+        return samples.reshape(-1, 1)
     if samples.ndim == 2 and samples.shape[0] != samples.shape[1] and min(samples.shape) <= _MOST_CHANNELS:
         return samples if samples.shape[1] < samples.shape[0] else samples.T
     raise request.refusal(
@@ -368,7 +368,7 @@ def _stated_end(encoded: memoryview) -> int:
     """Return the number of bytes that a container says it has; 0 if it does not say."""
     magic, form = bytes(encoded[:4]), bytes(encoded[8:12])
     if magic in _CHUNK_LAYOUTS and (magic == b"caff" or form in (b"WAVE", b"AIFF", b"AIFC")):
-        return _audio_chunk_end(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12)
+        return sum(_audio_chunk(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12))
     if magic == b".snd":
         start, size = struct.unpack_from(">II", encoded, 4)
         return int(start + size) if size < _UNKNOWN_SIZE["I"] else 0
@@ -386,8 +386,8 @@ def _stated_end(encoded: memoryview) -> int:
     return _walk_mp3(encoded, start)[1] if xing_end is None else xing_end
 
 
-def _audio_chunk_end(encoded: memoryview, layout: str, position: int) -> int:
-    """Walk the chunks of a WAV, AIFF or CAF to the end of that which has the samples."""
+def _audio_chunk(encoded: memoryview, layout: str, position: int) -> tuple[int, int]:
+    """Walk the chunks of a WAV, AIFF or CAF to that with the samples; return its position and size, 0 for unknown."""
     size_64 = 0
     for _ in range(_MOST_CHUNKS):
         chunk, size = struct.unpack_from(layout, encoded, position)
@@ -397,11 +397,21 @@ def _audio_chunk_end(encoded: memoryview, layout: str, position: int) -> int:
         if chunk in (b"data", b"SSND"):
             if size_64 and size == 0xFFFFFFFF:
                 size = size_64
-            elif size >= _UNKNOWN_SIZE[layout[-1]]:
-                size = 0
-            return int(position + size)
+            return position, 0 if size >= _UNKNOWN_SIZE[layout[-1]] else int(size)
         position += size if layout.endswith("Q") else size + size % 2
-    return 0
+    return 0, 0
+
+
+def _with_known_end(encoded: memoryview) -> bytes | memoryview:
+    """Return a streamed WAV that has 0 for its unknown size as one that has the other sign, which libsndfile knows."""
+    if bytes(encoded[:4]) != b"RIFF" or bytes(encoded[8:12]) != b"WAVE":
+        return encoded
+    position, size = _audio_chunk(encoded, "<4sI", 12)
+    (riff_size,) = struct.unpack_from("<I", encoded, 4)
+    # Where the outer size reaches beyond the samples, it is known that there are none.
+    if size or position == len(encoded) or position - 8 < riff_size < _UNKNOWN_SIZE["I"]:
+        return encoded
+    return b"".join((encoded[:4], b"\xff" * 4, encoded[8 : position - 4], b"\xff" * 4, encoded[position:]))
 
 
 def _ogg_end(encoded: memoryview) -> int:

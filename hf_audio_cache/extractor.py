@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,44 @@ import numpy.typing as npt
 
 from .errors import ProcessorError
 
-__all__ = ["audio_part", "extract", "processor_sampling_rate"]
+__all__ = ["NamedFunction", "audio_part", "extract", "processor_sampling_rate"]
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
 
 # A process that has another pid than the one which imported this module was forked from it.
 _IMPORTED_BY = os.getpid()
+
+
+class NamedFunction:
+    """A front end of the user's own, in the form of a feature extractor, under an identity that the user gives it.
+
+    Parameters
+    ----------
+    function
+        ``function(waveform, sampling_rate, **processor_kwargs)``; returns an array, or arrays by name.
+    identity
+        Its name; another one whenever the function computes something else.
+    """
+
+    def __init__(self, function: Callable[..., Any], identity: str) -> None:
+        if not callable(function):
+            raise ProcessorError(
+                f"expected a function of a waveform and its sampling rate beside identity={identity!r}, and got "
+                f"{function!r}; nothing was computed."
+            )
+        if not str(identity):
+            raise ProcessorError(f"identity must be a name, not {identity!r}; nothing was computed.")
+        self.function = function
+        self.identity = identity
+
+    def __call__(self, waveforms: list[npt.NDArray[np.float32]], sampling_rate: int, **kwargs: Any) -> dict[str, Any]:
+        """Return the outputs for a batch of one."""
+        [waveform] = waveforms
+        kwargs.pop("return_tensors", None)
+        outputs = self.function(waveform, sampling_rate, **kwargs)
+        named = outputs if isinstance(outputs, Mapping) else {"input_features": outputs}
+        return {name: [value] for name, value in named.items()}
 
 
 def audio_part(processor: Any) -> Any:
@@ -60,6 +91,11 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
     own: int | None = getattr(audio_part(processor), "sampling_rate", None)
     rate = own if sampling_rate is None else sampling_rate
     if rate is None:
+        if inspect.isroutine(audio_part(processor)):
+            raise ProcessorError(
+                f"a function ({processor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
+                'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).'
+            )
         raise ProcessorError(
             f"{type(audio_part(processor)).__name__} does not say its sampling rate; nothing was computed. "
             "Pass sampling_rate= in Hz."
@@ -101,9 +137,7 @@ def extract(
         If what it returned is not of this form.
     """
     _use_one_torch_thread_after_fork()
-    call = {"sampling_rate": sampling_rate, "return_tensors": "np"}
-    call = {name: value for name, value in call.items() if _accepts(extractor, name)}
-    outputs = extractor([waveform], **{**call, **processor_kwargs})
+    outputs = extractor([waveform], **{**_own_arguments(extractor, sampling_rate), **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
         raise ProcessorError(
             f"expected {type(extractor).__name__} to return its outputs by name, and got {type(outputs).__name__}; "
@@ -112,10 +146,21 @@ def extract(
     return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
 
 
-def _accepts(extractor: Any, name: str) -> bool:
-    """Return whether a call of `extractor` takes an argument of this name."""
+def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
+    """Return the arguments that each call has, as far as this extractor takes them.
+
+    Where it has a default of its own for ``return_tensors``, it is left at it: some know only that one.
+    """
     parameters = inspect.signature(extractor).parameters
-    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments: dict[str, Any] = {}
+    if takes_any or "sampling_rate" in parameters:
+        arguments["sampling_rate"] = sampling_rate
+    if ("return_tensors" in parameters and parameters["return_tensors"].default is None) or (
+        "return_tensors" not in parameters and takes_any
+    ):
+        arguments["return_tensors"] = "np"
+    return arguments
 
 
 def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:

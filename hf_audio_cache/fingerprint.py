@@ -10,29 +10,25 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import importlib.metadata
-import importlib.util
 import inspect
 import json
 import math
 import os
 import sys
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .code_digest import CodeDescription, describe_code
 from .errors import UnfingerprintableProcessorError
-from .extractor import audio_part
+from .extractor import NamedFunction, audio_part
 
-__all__ = ["ProcessorIdentity", "processor_identity", "processor_sha256"]
+__all__ = ["Fingerprinter", "ProcessorIdentity", "processor_sha256"]
 
 # What loading leaves on an extractor, and no output depends on.
 _BOOKKEEPING = frozenset({"feature_extractor_type", "processor_class", "name_or_path", "_name_or_path", "_auto_class"})
-
-# Optional libraries that compute other bits where they are installed.
-_BACKENDS = ("torch", "torchaudio")
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,17 @@ class ProcessorIdentity:
     sha
         sha256 of `description`, as 64 hexadecimal digits.
     description
-        The readable form, of JSON values only: class, state, call arguments, code, backend.
+        The readable form, of JSON values only: class, state, call arguments, code.
     """
 
     sha: str
     description: dict[str, Any]
+
+    @classmethod
+    def of(cls, description: dict[str, Any]) -> ProcessorIdentity:
+        """Return the identity of what `description` says."""
+        text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return cls(hashlib.sha256(text.encode()).hexdigest(), description)
 
 
 def processor_sha256(processor: Any, *, processor_kwargs: Mapping[str, Any] | None = None) -> str:
@@ -70,22 +72,77 @@ def processor_sha256(processor: Any, *, processor_kwargs: Mapping[str, Any] | No
     ProcessorError
         If it has no audio part.
     """
-    return processor_identity(processor, processor_kwargs or {}).sha
+    return Fingerprinter(processor, processor_kwargs or {}).identity().sha
 
 
-def processor_identity(processor: Any, processor_kwargs: Mapping[str, Any]) -> ProcessorIdentity:
-    """Return the identity of a processor with its description; see `processor_sha256`."""
-    extractor = audio_part(processor)
-    described = _Describer()
-    description = {
-        "class": _qualified_name(type(extractor)),
-        "state": described.value(_state_of(extractor), "processor"),
-        "call": described.value(processor_kwargs, "processor_kwargs"),
-        "code": _code_of(type(extractor)),
-        "backend": {name: importlib.util.find_spec(name) is not None for name in _BACKENDS},
-    }
-    text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return ProcessorIdentity(hashlib.sha256(text.encode()).hexdigest(), description)
+class Fingerprinter:
+    """Gives a processor its identity, as often as it is asked; see `processor_sha256`.
+
+    The state is described anew each time. The code is read once (some tenths of a second for the first processor of a
+    process), and again where one of the names in it stands for something else than before.
+
+    Parameters
+    ----------
+    processor
+        A feature extractor, or a processor that has one. It may change between two calls.
+    processor_kwargs
+        The arguments that it is called with.
+    carried_code
+        What `code_to_carry` gave in another process. It is gone by where the class came by pickle, as one that a
+        notebook defined does: there is no source of it here.
+    """
+
+    def __init__(
+        self, processor: Any, processor_kwargs: Mapping[str, Any], carried_code: Mapping[str, Any] | None = None
+    ) -> None:
+        self._processor = processor
+        self._processor_kwargs = processor_kwargs
+        self._carried_code = carried_code
+        self._code: CodeDescription | None = None
+        self._code_is_of: list[Any] = []
+
+    def identity(self) -> ProcessorIdentity:
+        """Return the identity of the processor as it is now."""
+        extractor = audio_part(self._processor)
+        if isinstance(extractor, NamedFunction):
+            return ProcessorIdentity.of(
+                {
+                    "identity": extractor.identity,
+                    "call": _Describer().value(self._processor_kwargs, "processor_kwargs"),
+                }
+            )
+        return ProcessorIdentity.of(
+            {
+                "class": _qualified_name(type(extractor)),
+                "state": _Describer().value(_state_of(extractor), "processor"),
+                "call": _Describer().value(self._processor_kwargs, "processor_kwargs"),
+                "code": self._describe_code(extractor),
+            }
+        )
+
+    def code_to_carry(self) -> dict[str, Any] | None:
+        """Return the code's description for a process that may not have its source; None where there is no need."""
+        extractor = audio_part(self._processor)
+        if isinstance(extractor, NamedFunction):
+            return None
+        return {"class": _qualified_name(type(extractor)), "code": self._describe_code(extractor)}
+
+    def _describe_code(self, extractor: Any) -> dict[str, Any]:
+        # What a call reaches depends on the class, and on the classes of the parts that the extractor holds.
+        is_of = [type(extractor), *(type(part) for part in vars(extractor).values())]
+        if self._code is None or self._code_is_of != is_of or not self._code.is_current():
+            if self._code is not None:
+                self._carried_code = None  # it speaks of what has changed since
+            self._code = describe_code(extractor, _describe_constant)
+            self._code_is_of = is_of
+        carried = self._carried_code
+        if carried is not None and not self._code.has_source and carried["class"] == _qualified_name(type(extractor)):
+            return dict(carried["code"])
+        return self._code.to_json()
+
+
+def _describe_constant(value: Any, name: str) -> Any:
+    return _Describer().value(value, name)
 
 
 def _qualified_name(cls: Any) -> str:
@@ -146,33 +203,26 @@ class _Describer:
             return os.fspath(value)
         if isinstance(value, functools.partial):
             return {"partial": self.value([value.func, value.args, value.keywords], path)}
-        if isinstance(value, np.dtype) or (
-            type(value).__module__ == "torch" and hasattr(sys.modules["torch"], str(value)[6:])
-        ):
+        if isinstance(value, np.dtype) or _qualified_name(type(value)) in ("torch.dtype", "torch.device"):
             return {"dtype": str(value)}
-        if inspect.isroutine(value) or isinstance(value, type):
-            return self._code(value, path)
-        if isinstance(value, np.random.Generator | np.random.RandomState) or not hasattr(value, "__dict__"):
+        if isinstance(value, (type, np.ufunc)):
+            return {"name": f"{getattr(value, '__module__', 'numpy')}.{value.__name__}"}
+        if inspect.isroutine(value):
+            return self._routine(value, path)
+        if isinstance(value, (np.random.Generator, np.random.RandomState)) or not hasattr(value, "__dict__"):
             raise _unfingerprintable(value, path, "it has no attributes that say what it is")
-        return {
-            "class": _qualified_name(type(value)),
-            "state": self.value(_state_of(value), path),
-            "code": _code_of(type(value)),
-        }
+        return {"class": _qualified_name(type(value)), "state": self.value(_state_of(value), path)}
 
-    def _code(self, value: Any, path: str) -> Any:
-        name = _qualified_name(value) if hasattr(value, "__qualname__") and value.__module__ else ""
+    def _routine(self, value: Any, path: str) -> Any:
+        """Describe a function that an attribute holds: by its name and its code, or by its name in a library."""
         owner = getattr(value, "__self__", None)
-        if name and "<" not in name and (owner is None or inspect.ismodule(owner)):
-            return {"code": name}
-        if inspect.isfunction(value) and value.__closure__ is None:
-            try:
-                source = inspect.getsource(value)
-            except (OSError, TypeError):
-                source = ""
-            if source:
-                return {"code": name, "source": hashlib.sha256(source.encode()).hexdigest()}
-        raise _unfingerprintable(value, path, "it is code that cannot be named")
+        if inspect.isfunction(inspect.unwrap(value)) or inspect.ismethod(value):
+            code = describe_code(value, _describe_constant).to_json()
+            held = {} if owner is None or inspect.isclass(owner) or id(owner) in self._open else self.value(owner, path)
+            return {"function": value.__qualname__, "code": code, "of": held}
+        if owner is None or inspect.ismodule(owner):
+            return {"name": f"{value.__module__}.{value.__qualname__}"}
+        raise _unfingerprintable(value, path, "it is a method of an object that is not Python's")
 
     def _tensor(self, tensor: Any) -> Any:
         content = tensor.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
@@ -201,21 +251,3 @@ def _unfingerprintable(value: Any, path: str, reason: str) -> UnfingerprintableP
         "the attribute, or replace it by numbers, strings, arrays, or a function of a module.",
         path=path,
     )
-
-
-@functools.lru_cache(maxsize=256)
-def _code_of(cls: Hashable) -> dict[str, str]:
-    """Return what stands for the code of a class: its distribution's version, or its source where it has none."""
-    code = {}
-    for part in getattr(cls, "__mro__", ()):
-        package = part.__module__.partition(".")[0]
-        if package in sys.stdlib_module_names and package != "__main__":
-            continue
-        try:
-            code[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            try:
-                code[_qualified_name(part)] = hashlib.sha256(inspect.getsource(part).encode()).hexdigest()
-            except (OSError, TypeError):
-                code[_qualified_name(part)] = "no source"
-    return code

@@ -16,7 +16,7 @@ from .caches import AudioCache, WaveformCache
 from .decode import decode_audio, to_waveform
 from .errors import AudioError, AudioExtractionError, ProcessorError, StoreError
 from .extractor import audio_part, extract
-from .fingerprint import ProcessorIdentity, processor_identity
+from .fingerprint import Fingerprinter, ProcessorIdentity
 from .keys import AudioCacheKey
 from .outputs import OutputSpec, probe_outputs
 from .source import AudioSource, read_source
@@ -53,6 +53,8 @@ class Router:
         That of new entries.
     counters
         Where to count.
+    carried_code
+        See `Fingerprinter`.
     """
 
     processor: Any
@@ -63,6 +65,7 @@ class Router:
     processor_kwargs: Mapping[str, Any]
     compression: str | None
     counters: Counters
+    carried_code: Mapping[str, Any] | None = None
     audio_cache: AudioCache = field(init=False)
     waveform_cache: WaveformCache = field(init=False)
 
@@ -70,11 +73,12 @@ class Router:
         options: dict[str, Any] = {"compression": self.compression, "counters": self.counters}
         self.audio_cache = AudioCache(self.store.child("features"), **options)
         self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
+        self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
         self._described: set[str] = set()
 
     def identity(self) -> ProcessorIdentity:
         """Return the processor's identity as it is now; nothing is remembered."""
-        return processor_identity(self.processor, self.processor_kwargs)
+        return self.fingerprinter.identity()
 
     def key(self, blob_sha: str, identity: ProcessorIdentity) -> AudioCacheKey:
         """Return the key of the features that `identity` gives for a clip."""

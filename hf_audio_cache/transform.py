@@ -13,7 +13,7 @@ import numpy as np
 from .batches import check_column, read_batch
 from .caches import AudioCache, WaveformCache
 from .errors import AudioError, ProcessorError
-from .extractor import processor_sampling_rate
+from .extractor import NamedFunction, processor_sampling_rate
 from .hashing import hash_by
 from .keys import max_length_ms
 from .mapped import Attached, ReferenceMaker, format_with, reference_columns, undecoded
@@ -67,6 +67,10 @@ class CachedFeatures:
         ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them.
     on_error
         ``"raise"`` ends the run at a clip that cannot be read or decoded; ``"null"`` gives its row None.
+    identity
+        Makes a front end of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
+        sampling_rate=16_000)``, with ``function(waveform, sampling_rate, **processor_kwargs)`` returning an array or
+        arrays by name. The name is all that its key knows of it: give it another whenever it computes something else.
 
     Raises
     ------
@@ -96,6 +100,7 @@ class CachedFeatures:
         output_names: Mapping[str, str] | None = None,
         compression: str | None = "blosc",
         on_error: str = "raise",
+        identity: str | None = None,
     ) -> None:
         if on_error not in ("raise", "null"):
             raise ValueError(f'on_error must be "raise" or "null", not {on_error!r}; nothing was opened.')
@@ -103,6 +108,8 @@ class CachedFeatures:
         self.output_names = dict(output_names or {})
         self.on_error = on_error
         self._root = os.fspath(default_root() if root is None else root)
+        if identity is not None:
+            processor = NamedFunction(processor, identity)
         self.router = Router(
             processor=processor,
             store=open_store(self._root),
@@ -406,6 +413,7 @@ class CachedFeatures:
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
             # the counts of worker processes are lost then.
             "counters": router.counters if HAS_HASH_HOOK else None,
+            "code": router.fingerprinter.code_to_carry(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -422,6 +430,7 @@ class CachedFeatures:
             processor_kwargs=state["processor_kwargs"],
             compression=state["compression"],
             counters=state["counters"] or Counters(),
+            carried_code=state["code"],
         )
 
 
