@@ -237,8 +237,10 @@ def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt
             raise _NotForLibsndfileError("MPEG audio in another container, the length of which it guesses")
         if is_mpeg:
             sound.seek(0)  # as soundfile.read does: without any seek the last bits of libsndfile's MP3 are others
-        mono = _read(sound, request)
-        if len(mono) == request.needed(sound.samplerate):
+        stated = _stated_frames(sound, encoded)
+        needed = request.needed(sound.samplerate)
+        mono = _read(sound, stated if needed is None else min(needed, stated), request)
+        if needed is not None and len(mono) == needed:
             return mono, sound.samplerate
         if is_mpeg:
             # Without a Xing header libsndfile guesses the length from the first frame's bit rate, and stops there.
@@ -246,21 +248,26 @@ def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt
             n_frames, _ = _walk_mp3(encoded, start)
             if _xing_end(encoded, start) is None and len(mono) < n_frames - 1152:
                 raise _NotForLibsndfileError("an MP3 of varying bit rate without a Xing header, whose end it misses")
-        elif len(mono) < (stated := _stated_frames(sound, encoded)):
+        elif len(mono) < stated < _UNKNOWN_FRAMES:
             cause = f"a truncated or damaged file: {len(mono)} of the {stated} frames that it states"
             raise request.refusal(cause, "Fetch the file again.")
         return mono, sound.samplerate
 
 
-def _read(sound: _SequentialFile, request: _Request) -> npt.NDArray[np.float32]:
-    """Return what is needed of a file, in blocks: nothing is allocated because a header says so."""
-    needed = request.needed(sound.samplerate)
-    needed = sound.frames if needed is None else min(needed, sound.frames)
+def _stated_frames(sound: _SequentialFile, encoded: memoryview) -> int:
+    """Return the number of frames that a file says it has; `_UNKNOWN_FRAMES` if it does not say."""
+    if sound.format == "NIST" and (sample_count := re.search(rb"sample_count -i (\d+)", encoded[:1024])):
+        return int(sample_count[1])  # libsndfile goes by the number of bytes
+    return int(sound.frames)
+
+
+def _read(sound: _SequentialFile, n_wanted: int, request: _Request) -> npt.NDArray[np.float32]:
+    """Return up to `n_wanted` frames, in blocks: nothing is allocated because a header says so."""
     block_frames = max(1, _BLOCK_VALUES // sound.channels)
     blocks = [np.zeros(0, np.float32)]
     n_frames = 0
-    while n_frames < needed:
-        block = sound.read(min(block_frames, needed - n_frames), dtype="float32", always_2d=True)
+    while n_frames < n_wanted:
+        block = sound.read(min(block_frames, n_wanted - n_frames), dtype="float32", always_2d=True)
         if not len(block):
             break
         blocks.append(_mono(block))
@@ -268,13 +275,6 @@ def _read(sound: _SequentialFile, request: _Request) -> npt.NDArray[np.float32]:
         if n_frames > block_frames + _MOST_FRAMES_PER_BYTE * request.n_bytes:
             raise request.refusal(f"more than {n_frames} frames, which so few bytes cannot hold")
     return np.concatenate(blocks)
-
-
-def _stated_frames(sound: _SequentialFile, encoded: memoryview) -> int:
-    """Return the number of frames that a file says it has; 0 if it does not say."""
-    if sound.format == "NIST" and (sample_count := re.search(rb"sample_count -i (\d+)", encoded[:1024])):
-        return int(sample_count[1])  # libsndfile goes by the number of bytes
-    return 0 if sound.frames == _UNKNOWN_FRAMES else int(sound.frames)
 
 
 def _decode_with_torchcodec(
@@ -297,10 +297,12 @@ def _decode_with_torchcodec(
         source_rate = int(decoder.metadata.sample_rate)
         request.check_rate(source_rate)
         needed = request.needed(source_rate)
-        # The stream may begin later than it says by the delay of its codec, hence the second.
         begin = decoder.metadata.begin_stream_seconds or 0.0
         stop = None if needed is None else begin + needed / source_rate + 1.0
         channels_first = decoder.get_samples_played_in_range(stop_seconds=stop).data.numpy()
+        if needed is not None and channels_first.shape[1] < needed:  # its time stamps have gaps, or it is as short
+            # Of a new decoder: the first samples of one that has been read depend on what it read.
+            channels_first = AudioDecoder(bytes(encoded)).get_all_samples().data.numpy()
     return _mono(channels_first.T), source_rate
 
 

@@ -15,7 +15,8 @@
     │   ├── AudioSourceError                         its encoded bytes cannot be had
     │   ├── AudioDecodeError                         its bytes are not audio that can be decoded
     │   ├── SamplingRateError                        it has another rate, and resampling was not asked for
-    │   └── AudioExtractionError                     the processor failed on its waveform
+    │   ├── AudioExtractionError                     the processor failed on its waveform
+    │   └── RandomOutputError                        the processor gives it other features each time
     ├── ProcessorError(TypeError)                    this processor cannot be called for audio
     └── UnfingerprintableProcessorError(TypeError)   part of its state has no canonical form
 
@@ -37,6 +38,7 @@ __all__ = [
     "InvalidRootError",
     "MissingEntryError",
     "ProcessorError",
+    "RandomOutputError",
     "SamplingRateError",
     "StoreError",
     "UnfingerprintableProcessorError",
@@ -146,6 +148,10 @@ class SamplingRateError(AudioError):
 
 class AudioExtractionError(AudioError):
     """The processor raised something for the waveform of a clip, such as one that is too short for it."""
+
+
+class RandomOutputError(AudioError):
+    """The processor's output for a clip is random, so that none of its draws may be kept."""
 
 
 class ProcessorError(HfAudioCacheError, TypeError):

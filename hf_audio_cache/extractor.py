@@ -156,9 +156,8 @@ def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if takes_any or "sampling_rate" in parameters:
         arguments["sampling_rate"] = sampling_rate
-    if ("return_tensors" in parameters and parameters["return_tensors"].default is None) or (
-        "return_tensors" not in parameters and takes_any
-    ):
+    default = parameters["return_tensors"].default if "return_tensors" in parameters else None
+    if default is None and (takes_any or "return_tensors" in parameters):
         arguments["return_tensors"] = "np"
     return arguments
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from .code_digest import CodeDescription, describe_code
 from .errors import UnfingerprintableProcessorError
@@ -226,8 +227,11 @@ class _Describer:
 
     def _tensor(self, tensor: Any) -> Any:
         content = tensor.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
-        digest = hashlib.sha256(content).hexdigest()
-        return {"array": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "sha256": digest}
+        return {
+            "array": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.shape),
+            "xxh3_128": xxhash.xxh3_128_hexdigest(content),
+        }
 
 
 def _number(number: int | float) -> Any:
@@ -241,7 +245,7 @@ def _number(number: int | float) -> Any:
 
 def _array(array: np.ndarray[Any, np.dtype[Any]]) -> Any:
     content = np.ascontiguousarray(array).tobytes()
-    return {"array": array.dtype.name, "shape": list(array.shape), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"array": array.dtype.name, "shape": list(array.shape), "xxh3_128": xxhash.xxh3_128_hexdigest(content)}
 
 
 def _unfingerprintable(value: Any, path: str, reason: str) -> UnfingerprintableProcessorError:

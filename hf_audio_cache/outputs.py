@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +14,7 @@ import pyarrow as pa
 
 from .errors import ProcessorError
 from .extractor import extract
+from .repeatable import random_state_kept
 
 __all__ = ["OutputSpec", "probe_outputs"]
 
@@ -103,7 +101,7 @@ def probe_outputs(extractor: Any, sampling_rate: int, processor_kwargs: Mapping[
     fails says nothing.
     """
     specs: dict[str, OutputSpec] = {}
-    with _random_state_kept():
+    with random_state_kept():
         for seconds in _PROBE_SECONDS:
             waveform = _hum(int(seconds * sampling_rate), sampling_rate)
             try:
@@ -121,16 +119,3 @@ def _hum(n_samples: int, sampling_rate: int) -> npt.NDArray[np.float32]:
     seconds = np.arange(n_samples) / sampling_rate
     hum: npt.NDArray[np.float64] = 0.1 * np.sin(2 * np.pi * 220 * seconds) * (1 + np.sin(2 * np.pi * 3 * seconds))
     return hum.astype(np.float32)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    torch = sys.modules.get("torch")
-    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if torch:
-            torch.set_rng_state(states[2])

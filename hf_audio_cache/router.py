@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import __version__
 from .caches import AudioCache, WaveformCache
 from .decode import decode_audio, to_waveform
-from .errors import AudioError, AudioExtractionError, ProcessorError, StoreError
-from .extractor import audio_part, extract
+from .errors import AudioError, AudioExtractionError, HfAudioCacheError, ProcessorError, StoreError
+from .extractor import audio_part
 from .fingerprint import Fingerprinter, ProcessorIdentity
 from .keys import AudioCacheKey
+from .manifest import Manifest, manifest_name, read_manifest
 from .outputs import OutputSpec, probe_outputs
+from .repeatable import extract_repeatable
 from .source import AudioSource, read_source
 from .stats import Counters
 from .stores import Store
@@ -74,7 +74,8 @@ class Router:
         self.audio_cache = AudioCache(self.store.child("features"), **options)
         self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
         self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
-        self._described: set[str] = set()
+        self._described: set[str] = set()  # identities that have a manifest
+        self._repeated: set[str] = set()  # identities that gave one clip the same features twice
 
     def identity(self) -> ProcessorIdentity:
         """Return the processor's identity as it is now; nothing is remembered."""
@@ -146,8 +147,8 @@ class Router:
     def output_specs(self) -> dict[str, OutputSpec]:
         """Return the form of each output, as the processor's manifest says; without one, by trying it out."""
         identity = self.identity()
-        specs = read_output_specs(self.store, identity.sha)
-        return specs if specs is not None else self._describe(identity)
+        manifest = read_manifest(self.store, identity.sha) or self._describe(identity)
+        return dict(manifest.outputs)
 
     def _read(self, cells: Sequence[Any]) -> list[AudioSource | AudioError]:
         sources: list[AudioSource | AudioError] = []
@@ -180,7 +181,7 @@ class Router:
         """Compute and store the features of each clip; return them by blob, and whether all of them were stored."""
         if not sources:
             return {}, True
-        if identity.sha not in self._described and read_output_specs(self.store, identity.sha) is None:
+        if identity.sha not in self._described and read_manifest(self.store, identity.sha) is None:
             self._describe(identity)
         self._described.add(identity.sha)
         waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
@@ -197,7 +198,7 @@ class Router:
                 if waveform is None:
                     waveform = self._decode(source)
                     self.waveform_cache.put(key.waveform_key(), waveform)
-                outputs = self._extract(extractor, waveform, source.clip)
+                outputs = self._extract(extractor, waveform, source.clip, identity)
             except AudioError as exc:
                 self.counters.add(bad_clips=1)
                 computed[source.blob_sha] = exc
@@ -220,10 +221,19 @@ class Router:
             return to_waveform(source.content, source.source_rate or 0, **settings)
         return decode_audio(source.content, **settings)
 
-    def _extract(self, extractor: Any, waveform: npt.NDArray[np.float32], clip: str) -> dict[str, Any]:
+    def _extract(
+        self, extractor: Any, waveform: npt.NDArray[np.float32], clip: str, identity: ProcessorIdentity
+    ) -> dict[str, Any]:
         try:
-            return extract(extractor, waveform, self.sampling_rate, self.processor_kwargs)
-        except ProcessorError:
+            outputs = extract_repeatable(
+                extractor,
+                waveform,
+                self.sampling_rate,
+                self.processor_kwargs,
+                clip=clip,
+                twice=identity.sha not in self._repeated,
+            )
+        except HfAudioCacheError:
             raise
         except Exception as exc:
             raise AudioExtractionError(
@@ -232,38 +242,18 @@ class Router:
                 'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
                 clip=clip,
             ) from exc
+        self._repeated.add(identity.sha)
+        return outputs
 
-    def _describe(self, identity: ProcessorIdentity) -> dict[str, OutputSpec]:
-        """Write the processor's manifest, and what the root is; return the form of the outputs."""
-        extractor = audio_part(self.processor)
-        specs = probe_outputs(extractor, self.sampling_rate, self.processor_kwargs)
-        manifest = {
-            "processor_sha": identity.sha,
-            "identity": identity.description,
-            "outputs": [{"name": name, **spec.to_json()} for name, spec in specs.items()],
-            "written_by": f"hf_audio_cache {__version__}",
-        }
-        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-        objects = {_manifest_name(identity.sha): text.encode()}
+    def _describe(self, identity: ProcessorIdentity) -> Manifest:
+        """Write the processor's manifest, and what the root is."""
+        outputs = probe_outputs(audio_part(self.processor), self.sampling_rate, self.processor_kwargs)
+        manifest = Manifest.of(identity, outputs)
+        objects = {manifest_name(identity.sha): manifest.to_bytes()}
         if not self.store.exists(_TAG_NAME):
             objects[_TAG_NAME] = _TAG
         self.counters.add(write_errors=len(self.store.put_many(objects)))
-        return specs
-
-
-def read_output_specs(store: Store, processor_sha: str) -> dict[str, OutputSpec] | None:
-    """Return the form of the outputs that the manifest of a processor gives; None without a readable manifest."""
-    [found] = store.get_many([_manifest_name(processor_sha)])
-    if not isinstance(found, bytes):
-        return None
-    try:
-        return {spec["name"]: OutputSpec.from_json(spec) for spec in json.loads(found)["outputs"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _manifest_name(processor_sha: str) -> str:
-    return f"processors/{processor_sha}.json"
+        return manifest
 
 
 def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:

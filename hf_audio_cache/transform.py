@@ -13,13 +13,16 @@ import numpy as np
 from .batches import check_column, read_batch
 from .caches import AudioCache, WaveformCache
 from .errors import AudioError, ProcessorError
+from .explain import Explanation, explain_key
 from .extractor import NamedFunction, processor_sampling_rate
 from .hashing import hash_by
 from .keys import max_length_ms
+from .manifest import read_manifest
 from .mapped import Attached, ReferenceMaker, format_with, reference_columns, undecoded
 from .outputs import OutputSpec
 from .reference import CachedArray
-from .router import Router, read_output_specs
+from .router import Router
+from .source import read_source
 from .stats import Counters, Stats
 from .stores import default_root, open_store
 
@@ -154,6 +157,19 @@ class CachedFeatures:
         """What was hit, missed, computed, read and written so far, in all processes that used this object."""
         return self.router.counters.total()
 
+    def explain(self, example: Any) -> Explanation:
+        """Say why an example's audio hits or misses: never seen, another processor (and what differs), rate or cap.
+
+        Parameters
+        ----------
+        example
+            An example that has the audio column, or an audio cell.
+        """
+        [cell] = read_batch(example, self.audio_column).cells
+        source = read_source(cell)
+        identity = self.router.identity()
+        return explain_key(self.router.store, self.router.key(source.blob_sha, identity), identity, source.clip)
+
     def __repr__(self) -> str:
         router = self.router
         cap = f", max_length_seconds={router.max_length_ms / 1000}" if router.max_length_ms else ""
@@ -244,10 +260,9 @@ class CachedFeatures:
 
     def _reference_spec(self, reference: CachedArray) -> OutputSpec:
         root = open_store(os.path.dirname(reference.root))
-        specs = read_output_specs(root, reference.processor_sha)
-        if specs is None or reference.name not in specs:
-            specs = self._specs()
-        return specs[reference.name]
+        manifest = read_manifest(root, reference.processor_sha)
+        specs = manifest.outputs if manifest is not None else {}
+        return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
 
     # References into Arrow --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,97 @@
+"""The manifest of a processor: what its identity stands for, in words, and the form of its outputs.
+
+``processors/<processor_sha>.json`` is written once under a root, sorted and indented, so that two of them can be
+compared by eye, and a miss be explained.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .fingerprint import ProcessorIdentity
+from .outputs import OutputSpec
+from .stores import Store
+
+__all__ = ["Manifest", "manifest_name", "read_manifest"]
+
+# What an identity does not contain, but somebody who looks for a difference wants to know.
+_LIBRARIES = ("hf_audio_cache", "transformers", "numpy", "torch", "torchaudio")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a processor.
+
+    Attributes
+    ----------
+    identity
+        Its identity, with the description.
+    outputs
+        The form of each output; none where that could not be found out.
+    versions
+        Releases of Python and of libraries where the manifest was written, for information.
+    """
+
+    identity: ProcessorIdentity
+    outputs: Mapping[str, OutputSpec]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, identity: ProcessorIdentity, outputs: Mapping[str, OutputSpec]) -> Manifest:
+        """Return the manifest of a processor in this process."""
+        versions = {"python": platform.python_version()}
+        for library in _LIBRARIES:
+            if library == "hf_audio_cache" or library in sys.modules:
+                try:
+                    versions[library] = importlib.metadata.version(library)
+                except importlib.metadata.PackageNotFoundError:
+                    versions[library] = "unknown"
+        return cls(identity, outputs, versions)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        manifest = {
+            "processor_sha": self.identity.sha,
+            "identity": self.identity.description,
+            "outputs": [{"name": name, **spec.to_json()} for name, spec in self.outputs.items()],
+            "versions": self.versions,
+        }
+        return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        """Return the manifest that a file holds.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError
+            If it is none.
+        """
+        manifest = json.loads(content)
+        return cls(
+            ProcessorIdentity(manifest["processor_sha"], dict(manifest["identity"])),
+            {spec["name"]: OutputSpec.from_json(spec) for spec in manifest["outputs"]},
+            dict(manifest["versions"]),
+        )
+
+
+def manifest_name(processor_sha: str) -> str:
+    """Return the name of a processor's manifest under the root."""
+    return f"processors/{processor_sha}.json"
+
+
+def read_manifest(store: Store, processor_sha: str) -> Manifest | None:
+    """Return the manifest of a processor; None where there is none, or none that can be read."""
+    [found] = store.get_many([manifest_name(processor_sha)])
+    if not isinstance(found, bytes):
+        return None
+    try:
+        manifest = Manifest.from_bytes(found)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest if manifest.identity.sha == processor_sha else None
