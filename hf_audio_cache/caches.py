@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -36,6 +37,8 @@ class _Cache(Generic[KeyT]):
 
     _key_type: type[KeyT]
     _own_name: re.Pattern[str]
+    _hits: str
+    _misses: str
 
     def __init__(
         self,
@@ -73,31 +76,35 @@ class _Cache(Generic[KeyT]):
         """Return `exists` for each key."""
         return self._store.exists_many([self._name(key) for key in keys])
 
-    def open_many(self, keys: Sequence[KeyT]) -> list[Entry | None]:
-        """Return the entry of each key, checked but not yet decoded, or None; one batch of reads."""
+    def _read_many(self, keys: Sequence[KeyT], pick: Callable[[Entry], Any]) -> list[Any]:
+        """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
+        started = time.perf_counter()
         names = [self._name(key) for key in keys]
-        entries: list[Entry | None] = []
-        n_bytes = failed = 0
+        values: list[Any] = []
+        n_bytes = n_failed = 0
+        once_took = 0.0
         for key, name, found in zip(keys, names, self._store.get_many(names), strict=True):
-            entry = None
+            value = None
             if isinstance(found, StoreError):
-                failed += 1
+                n_failed += 1
                 self._warn(found, "what it holds is computed anew")
             elif found is not None:
                 n_bytes += len(found)
                 try:
                     entry = open_entry(found, key)
-                except CorruptEntryError as exc:
-                    entry = None
+                    value = pick(entry)
+                    once_took += entry.compute_seconds
+                except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
                     self._discard(name, exc)
-            entries.append(entry)
-        if entries:
-            self._counters.add(bytes_read=n_bytes, read_errors=failed)
-        return entries
-
-    def get_all_many(self, keys: Sequence[KeyT]) -> list[dict[str, Any] | None]:
-        """Return, for each key, the entry's outputs by name, or None; one batch of reads."""
-        return [self.decode(key, entry, None) for key, entry in zip(keys, self.open_many(keys), strict=True)]
+            values.append(value)
+        n_hits = sum(value is not None for value in values)
+        self._counters.add(
+            **{self._hits: n_hits, self._misses: len(values) - n_hits},
+            bytes_read=n_bytes,
+            read_errors=n_failed,
+            seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
+        )
+        return values
 
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
         """Store the outputs of each key; return whether all of them were kept.
@@ -147,21 +154,6 @@ class _Cache(Generic[KeyT]):
             raise TypeError(f"{type(self).__name__} takes a {self._key_type.__name__}, not {key!r}; nothing was done.")
         return key.name()
 
-    def _check(self, value: Any) -> None:
-        """Raise `CorruptEntryError` if what a good entry holds is not what this cache is for."""
-
-    def decode(self, key: KeyT, entry: Entry | None, name: str | None = None) -> Any:
-        """Return one output of `entry`, or all of them where `name` is None; None where they turn out to be bad."""
-        if entry is None:
-            return None
-        try:
-            value = entry.read_all() if name is None else entry.read(name)
-            self._check(value)
-            return value
-        except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
-            self._discard(self._name(key), exc)
-            return None
-
     def _discard(self, name: str, reason: Exception) -> None:
         """Delete a bad entry, where the root can be written; what is computed anew replaces it in any case."""
         self._counters.add(bad_entries=1)
@@ -190,6 +182,7 @@ class AudioCache(_Cache[AudioCacheKey]):
     """
 
     _key_type = AudioCacheKey
+    _hits, _misses = "hits", "misses"
     _own_name = re.compile(rf"[0-9a-f]{{64}}\.[0-9a-f]{{12}}\.{_SETTINGS}\.npz")
 
     def get(self, key: AudioCacheKey, name: str | None = None) -> Any:
@@ -209,14 +202,20 @@ class AudioCache(_Cache[AudioCacheKey]):
             The array, of the dtype and shape it was stored with (a JSON value, where the output was one). It is the
             caller's own.
         """
-        [entry] = self.open_many([key])
-        if entry is None or (name is not None and name not in entry.names):
-            return None
-        return self.decode(key, entry, name or entry.main)
+
+        def pick(entry: Entry) -> Any:
+            wanted = name or entry.main
+            return entry.read(wanted) if wanted in entry.names else None
+
+        return self._read_many([key], pick)[0]
 
     def get_all(self, key: AudioCacheKey) -> dict[str, Any] | None:
         """Return every output of the entry by name, or None where there is no good entry of this key."""
         return self.get_all_many([key])[0]
+
+    def get_all_many(self, keys: Sequence[AudioCacheKey]) -> list[dict[str, Any] | None]:
+        """Return `get_all` for each key; one batch of reads."""
+        return self._read_many(keys, Entry.read_all)
 
     def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
         """Store the outputs of a processor: an array (as ``input_features``), or several by name.
@@ -237,6 +236,7 @@ class WaveformCache(_Cache[WaveformCacheKey]):
     """
 
     _key_type = WaveformCacheKey
+    _hits, _misses = "waveform_hits", "waveform_misses"
     _own_name = re.compile(rf"[0-9a-f]{{64}}\.{_SETTINGS}\.wav\.npz")
 
     def get(self, key: WaveformCacheKey) -> npt.NDArray[np.float32] | None:
@@ -245,7 +245,7 @@ class WaveformCache(_Cache[WaveformCacheKey]):
 
     def get_many(self, keys: Sequence[WaveformCacheKey]) -> list[npt.NDArray[np.float32] | None]:
         """Return `get` for each key; one batch of reads."""
-        return [self.decode(key, entry, "waveform") for key, entry in zip(keys, self.open_many(keys), strict=True)]
+        return self._read_many(keys, _waveform_of)
 
     def put(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> Path | str:
         """Store a waveform, float32 mono of shape ``(n_samples,)``; return where it is, as `AudioCache.put` does.
@@ -264,9 +264,12 @@ class WaveformCache(_Cache[WaveformCacheKey]):
         self.put_many({key: {"waveform": waveform}})
         return self.path_for(key)
 
-    def _check(self, value: Any) -> None:
-        if not _is_waveform(value):
-            raise CorruptEntryError("it holds something else than one float32 waveform")
+
+def _waveform_of(entry: Entry) -> Any:
+    waveform = entry.read("waveform") if entry.names == ("waveform",) else None
+    if not _is_waveform(waveform):
+        raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")
+    return waveform
 
 
 def _is_waveform(array: object) -> bool:

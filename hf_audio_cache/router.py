@@ -95,7 +95,10 @@ class Router:
         sources = self._read(cells)
         distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
         keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
-        found = self._look_up(keys)
+        looked_up = zip(keys, self.audio_cache.get_all_many(list(keys.values())), strict=True)
+        found: dict[str, dict[str, Any] | AudioError] = {
+            sha: outputs for sha, outputs in looked_up if outputs is not None
+        }
         missing = [source for blob_sha, source in distinct.items() if blob_sha not in found]
         computed, _ = self._compute(missing, keys, identity)
         results = found | computed
@@ -160,21 +163,6 @@ class Router:
                 sources.append(exc)
         return sources
 
-    def _look_up(self, keys: Mapping[str, AudioCacheKey]) -> dict[str, dict[str, Any] | AudioError]:
-        """Return the outputs of those blobs that the cache has."""
-        started = time.perf_counter()
-        found: dict[str, dict[str, Any] | AudioError] = {}
-        once_took = 0.0
-        wanted = list(keys.values())
-        for key, entry in zip(wanted, self.audio_cache.open_many(wanted), strict=True):
-            outputs = self.audio_cache.decode(key, entry)
-            if entry is not None and outputs is not None:
-                found[key.blob_sha] = outputs
-                once_took += entry.compute_seconds
-        saved = once_took - (time.perf_counter() - started) if found else 0.0
-        self.counters.add(hits=len(found), misses=len(keys) - len(found), seconds_saved=saved)
-        return found
-
     def _compute(
         self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey], identity: ProcessorIdentity
     ) -> tuple[dict[str, dict[str, Any] | AudioError], bool]:
@@ -186,8 +174,6 @@ class Router:
         self._described.add(identity.sha)
         waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
         waveforms = self.waveform_cache.get_many(waveform_keys)
-        n_found = sum(waveform is not None for waveform in waveforms)
-        self.counters.add(waveform_hits=n_found, waveform_misses=len(sources) - n_found)
         computed: dict[str, dict[str, Any] | AudioError] = {}
         all_kept = True
         extractor = audio_part(self.processor)

@@ -29,7 +29,8 @@ class Stats:
     Parameters
     ----------
     hits, misses
-        Distinct clips of a batch whose features were, or were not, in the cache.
+        Features that were, or were not, in the cache when they were asked for; each distinct clip of a batch counts
+        once.
     waveform_hits, waveform_misses
         Of the misses: clips whose decoded waveform was, or was not, in the cache.
     decodes, computed
