@@ -74,7 +74,7 @@ class Router:
         self.audio_cache = AudioCache(self.store.child("features"), **options)
         self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
         self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
-        self._described: set[str] = set()  # identities that have a manifest
+        self._manifests: dict[str, Manifest] = {}  # by identity, as read or written
         self._repeated: set[str] = set()  # identities that gave one clip the same features twice
 
     def identity(self) -> ProcessorIdentity:
@@ -150,8 +150,7 @@ class Router:
     def output_specs(self) -> dict[str, OutputSpec]:
         """Return the form of each output, as the processor's manifest says; without one, by trying it out."""
         identity = self.identity()
-        manifest = read_manifest(self.store, identity.sha) or self._describe(identity)
-        return dict(manifest.outputs)
+        return dict(self._manifest(identity).outputs)
 
     def _read(self, cells: Sequence[Any]) -> list[AudioSource | AudioError]:
         sources: list[AudioSource | AudioError] = []
@@ -169,9 +168,7 @@ class Router:
         """Compute and store the features of each clip; return them by blob, and whether all of them were stored."""
         if not sources:
             return {}, True
-        if identity.sha not in self._described and read_manifest(self.store, identity.sha) is None:
-            self._describe(identity)
-        self._described.add(identity.sha)
+        self._manifest(identity)
         waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
         waveforms = self.waveform_cache.get_many(waveform_keys)
         computed: dict[str, dict[str, Any] | AudioError] = {}
@@ -231,8 +228,15 @@ class Router:
         self._repeated.add(identity.sha)
         return outputs
 
+    def _manifest(self, identity: ProcessorIdentity) -> Manifest:
+        """Return the processor's manifest; where the root has none, write it, and what the root is."""
+        known = self._manifests.get(identity.sha) or read_manifest(self.store, identity.sha)
+        if known is None:
+            known = self._describe(identity)
+        self._manifests[identity.sha] = known
+        return known
+
     def _describe(self, identity: ProcessorIdentity) -> Manifest:
-        """Write the processor's manifest, and what the root is."""
         outputs = probe_outputs(audio_part(self.processor), self.sampling_rate, self.processor_kwargs)
         manifest = Manifest.of(identity, outputs)
         objects = {manifest_name(identity.sha): manifest.to_bytes()}

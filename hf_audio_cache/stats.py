@@ -119,25 +119,25 @@ class Counters:
     def _open_file(self) -> None:
         """Begin this process's own file; after a fork the parent's mapping and lock are left alone."""
         self._lock = threading.Lock()
+        self._file_name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._memory: mmap.mmap | bytearray = bytearray(_FILE.size)
         # Without a place for temporary files the figures of this process are its own: counting must not end a run.
         with contextlib.suppress(OSError):
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
-            path = os.path.join(self.directory, f"{os.getpid()}-{secrets.token_hex(4)}")
-            with open(path, "xb+") as file:
+            with open(os.path.join(self.directory, self._file_name), "xb+") as file:
                 file.truncate(_FILE.size)
                 self._memory = mmap.mmap(file.fileno(), _FILE.size)
         self._pid = os.getpid()
 
     def total(self) -> Stats:
         """Return the sum over all processes so far."""
-        blocks = []
-        if self._pid == os.getpid() and isinstance(self._memory, bytearray):
-            blocks.append(bytes(self._memory))
+        is_counting = self._pid == os.getpid()
+        blocks = [bytes(self._memory)] if is_counting else []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as files:
             for file in files:
-                with open(file.path, "rb") as opened:
-                    blocks.append(opened.read())
+                if not (is_counting and file.name == self._file_name):
+                    with open(file.path, "rb") as opened:
+                        blocks.append(opened.read())
         sums = [0.0] * len(_INDEX)
         for block in blocks:
             if len(block) == _FILE.size:  # a process that was killed while it made its file has counted nothing

@@ -69,7 +69,9 @@ class CachedFeatures:
     compression
         ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them.
     on_error
-        ``"raise"`` ends the run at a clip that cannot be read or decoded; ``"null"`` gives its row None.
+        ``"raise"`` ends the run at a clip that cannot be read, decoded or extracted; ``"null"`` gives its row None.
+        (`datasets` takes the column's type from the first rows: where they may be None, pass ``features=`` to its
+        ``map``, as under `features`.)
     identity
         Makes a front end of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
         sampling_rate=16_000)``, with ``function(waveform, sampling_rate, **processor_kwargs)`` returning an array or
