@@ -30,7 +30,7 @@ class ReferenceMaker:
         """Return the columns of references for a batch."""
         batch = read_batch(examples, self.cached_features.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
-        keys = self.cached_features.router.ensure(batch.cells, processor_sha)
+        keys = self.cached_features._router.ensure(batch.cells, processor_sha)
         shas: list[bytes | None] = []
         for key in keys:
             if isinstance(key, AudioError):

@@ -115,49 +115,51 @@ class CachedFeatures:
         self._root = os.fspath(default_root() if root is None else root)
         if identity is not None:
             processor = NamedFunction(processor, identity)
-        self.router = Router(
+        self._open(
             processor=processor,
-            store=open_store(self._root),
             sampling_rate=processor_sampling_rate(processor, sampling_rate),
             max_length_ms=max_length_ms(max_length_seconds),
             auto_resample=auto_resample,
             processor_kwargs=dict(processor_kwargs or {}),
             compression=compression,
-            counters=Counters(),
         )
-        self.router.key("0" * 64, self.router.identity())  # says now what is wrong with the processor or a setting
+        self._router.key("0" * 64, self._router.identity())  # says now what is wrong with the processor or a setting
+
+    def _open(self, **settings: Any) -> None:
+        counters = settings.pop("counters", None) or Counters()
+        self._router = Router(store=open_store(self._root), counters=counters, **settings)
 
     # What it is -------------------------------------------------------------------------------------------------------
 
     @property
     def root(self) -> Path | str:
         """Where the cache is: a path on a local disk, else the full URL."""
-        return self.router.store.location()
+        return self._router.store.location()
 
     @property
     def audio_cache(self) -> AudioCache:
         """The cache of features."""
-        return self.router.audio_cache
+        return self._router.audio_cache
 
     @property
     def waveform_cache(self) -> WaveformCache:
         """The cache of decoded waveforms."""
-        return self.router.waveform_cache
+        return self._router.waveform_cache
 
     @property
     def processor(self) -> Any:
         """The processor; its state may be changed between two calls, and counts from the next one on."""
-        return self.router.processor
+        return self._router.processor
 
     @property
     def processor_sha(self) -> str:
         """Identity of the processor as it is now, 64 hexadecimal digits."""
-        return self.router.identity().sha
+        return self._router.identity().sha
 
     @property
     def stats(self) -> Stats:
         """What was hit, missed, computed, read and written so far, in all processes that used this object."""
-        return self.router.counters.total()
+        return self._router.counters.total()
 
     def explain(self, example: Any) -> Explanation:
         """Say why an example's audio hits or misses: never seen, another processor (and what differs), rate or cap.
@@ -169,11 +171,11 @@ class CachedFeatures:
         """
         [cell] = read_batch(example, self.audio_column).cells
         source = read_source(cell)
-        identity = self.router.identity()
-        return explain_key(self.router.store, self.router.key(source.blob_sha, identity), identity, source.clip)
+        identity = self._router.identity()
+        return explain_key(self._router.store, self._router.key(source.blob_sha, identity), identity, source.clip)
 
     def __repr__(self) -> str:
-        router = self.router
+        router = self._router
         cap = f", max_length_seconds={router.max_length_ms / 1000}" if router.max_length_ms else ""
         return (
             f"CachedFeatures({type(router.processor).__name__} {self.processor_sha[:12]}, root={str(self.root)!r}, "
@@ -204,7 +206,7 @@ class CachedFeatures:
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
         """
         batch = read_batch(examples, self.audio_column)
-        rows = [self._row(result) for result in self.router.features(batch.cells)]
+        rows = [self._row(result) for result in self._router.features(batch.cells)]
         names = list(dict.fromkeys(name for row in rows for name in row))
         if rows and not names:  # every clip is bad: the columns are there all the same
             names = self._output_columns()
@@ -230,7 +232,7 @@ class CachedFeatures:
             )
 
     def _specs(self) -> dict[str, OutputSpec]:
-        specs = self.router.output_specs()
+        specs = self._router.output_specs()
         self._check_names(specs)
         if not specs:
             raise ProcessorError(
@@ -274,7 +276,8 @@ class CachedFeatures:
         """Add columns that refer to the cache, computing what is not in it yet.
 
         Arrow gets 32 bytes a row and output; a row is read from the cache when it is read from the dataset. The
-        other columns are not written again.
+        other columns are not written again, unless the dataset was shuffled or selected from: then `datasets` has to
+        put them in order.
 
         Parameters
         ----------
@@ -328,7 +331,7 @@ class CachedFeatures:
         return dataset
 
     def _reference_types(self) -> dict[str, CachedArray]:
-        router = self.router
+        router = self._router
         return {
             self.output_names.get(name, name): CachedArray(
                 root=str(self.audio_cache.root),
@@ -405,7 +408,7 @@ class CachedFeatures:
 
     def _settings(self) -> dict[str, Any]:
         """Return what else than the processor decides what a call returns."""
-        router = self.router
+        router = self._router
         return {
             "audio_column": self.audio_column,
             "output_names": self.output_names,
@@ -420,7 +423,7 @@ class CachedFeatures:
         return [TRANSFORM_VERSION, self.processor_sha, sorted(self._settings().items())]
 
     def __getstate__(self) -> dict[str, Any]:
-        router = self.router
+        router = self._router
         return {
             **self._settings(),
             "root": self._root,
@@ -438,17 +441,8 @@ class CachedFeatures:
         self.output_names = state["output_names"]
         self.on_error = state["on_error"]
         self._root = state["root"]
-        self.router = Router(
-            processor=state["processor"],
-            store=open_store(self._root),
-            sampling_rate=state["sampling_rate"],
-            max_length_ms=state["max_length_ms"],
-            auto_resample=state["auto_resample"],
-            processor_kwargs=state["processor_kwargs"],
-            compression=state["compression"],
-            counters=state["counters"] or Counters(),
-            carried_code=state["code"],
-        )
+        names = ("processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs", "compression")
+        self._open(**{name: state[name] for name in names}, counters=state["counters"], carried_code=state["code"])
 
 
 HAS_HASH_HOOK = hash_by(CachedFeatures, CachedFeatures._hashed_state)
