@@ -107,7 +107,7 @@ dist: $(WHEEL) ## the wheel and the source distribution, in dist/
 
 .PHONY: clean
 clean: ## remove all that was made here, environments and fetched speech too
-	rm -rf $(VENVS) .speech build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENVS) .speech build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -r {} +
 
 # What these are made of

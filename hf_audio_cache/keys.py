@@ -7,7 +7,7 @@ programs read: a later field adds a suffix only where it differs from its defaul
 from __future__ import annotations
 
 import math
-import operator
+import numbers
 import re
 from dataclasses import dataclass
 
@@ -30,9 +30,8 @@ def _check_sha(field: str, sha: object) -> None:
 
 def _check_int(field: str, number: object, at_least: int, unit: str) -> int:
     """Return `number` as an ``int``, NumPy's integers included; ``True`` is no number."""
-    is_integer = hasattr(number, "__index__") and not isinstance(number, bool)
-    if is_integer and (value := operator.index(number)) >= at_least:  # type: ignore[arg-type]  # __index__ was seen
-        return value
+    if isinstance(number, numbers.Integral) and not isinstance(number, bool) and number >= at_least:
+        return int(number)
     raise InvalidKeyError(
         f"{field} must be an integer of at least {at_least} ({unit}), not {number!r}; no key was made.",
         field=field,

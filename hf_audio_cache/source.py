@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,8 +149,8 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         # Arrow's float32 comes back as Python floats: the same clip has the same key in either form.
         single = samples.astype(np.float32)
         samples = single if np.array_equal(single, samples) else samples
-    is_rate = hasattr(sampling_rate, "__index__") and not isinstance(sampling_rate, bool) and int(sampling_rate) > 0
-    if not is_rate:
+    is_rate = isinstance(sampling_rate, numbers.Integral) and not isinstance(sampling_rate, bool)
+    if not (is_rate and sampling_rate > 0):
         raise AudioSourceError(
             f"expected a decoded array with its sampling_rate in Hz, and found the rate {sampling_rate!r}; no features "
             "were made of it.",
