@@ -7,9 +7,10 @@ programs read: a later field adds a suffix only where it differs from its defaul
 from __future__ import annotations
 
 import math
-import numbers
 import re
 from dataclasses import dataclass
+
+import numpy as np
 
 from .errors import InvalidKeyError
 
@@ -30,8 +31,9 @@ def _check_sha(field: str, sha: object) -> None:
 
 def _check_int(field: str, number: object, at_least: int, unit: str) -> int:
     """Return `number` as an ``int``, NumPy's integers included; ``True`` is no number."""
-    if isinstance(number, numbers.Integral) and not isinstance(number, bool) and number >= at_least:
-        return int(number)
+    is_integer = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if is_integer and int(number) >= at_least:  # type: ignore[call-overload]  # an integer, as was seen
+        return int(number)  # type: ignore[call-overload, no-any-return]
     raise InvalidKeyError(
         f"{field} must be an integer of at least {at_least} ({unit}), not {number!r}; no key was made.",
         field=field,

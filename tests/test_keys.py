@@ -109,7 +109,18 @@ def test_a_name_says_its_key(key):
 
 # Fields ---------------------------------------------------------------------------------------------------------------
 
-NOT_SHAS = ["", BLOB[:63], BLOB + "0", BLOB.upper(), "g" * 64, f"{BLOB}\n", f" {BLOB[1:]}", "٣" * 64, BLOB.encode(), None]
+NOT_SHAS = [
+    "",
+    BLOB[:63],
+    BLOB + "0",
+    BLOB.upper(),
+    "g" * 64,
+    f"{BLOB}\n",
+    f" {BLOB[1:]}",
+    "٣" * 64,
+    BLOB.encode(),
+    None,
+]
 NOT_RATES = [0, -16000, True, False, 16000.0, "16000", None, math.nan, np.float32(16000), np.True_, [16000], int]
 NOT_RATES += [np.array([16000, 8000]), np.array([16000.0])]
 NOT_CAPS = [-1, True, False, 0.0, "0", None, math.inf, np.float64(1), np.False_, np.array([1, 2])]
@@ -185,12 +196,35 @@ def test_a_cap_in_seconds_becomes_whole_milliseconds(seconds, milliseconds):
 
 @pytest.mark.parametrize(
     "seconds",
-    [0, 0.0, 0.0004, 0.00049999, 5e-324, -0.0, -1, -30.0, -0.001, math.nan, math.inf, -math.inf, True, False]
-    + ["30", [], {}, 1j, b"1", np.True_, np.float32("nan"), 1e306, 10**400],
+    [
+        0,
+        0.0,
+        0.0004,
+        0.00049999,
+        5e-324,
+        -0.0,
+        -1,
+        -30.0,
+        -0.001,
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        False,
+        "30",
+        [],
+        {},
+        1j,
+        b"1",
+        np.True_,
+        np.float32("nan"),
+        1e306,
+        10**400,
+    ],
     ids=lambda value: repr(value)[:20].strip("'\""),
 )
 def test_a_cap_that_is_none_or_rounds_to_none_is_an_error(seconds):
-    with pytest.raises(InvalidKeyError, match="^max_length_seconds must be at least 0.0005") as caught:
+    with pytest.raises(InvalidKeyError, match=r"^max_length_seconds must be at least 0\.0005") as caught:
         max_length_ms(seconds)
     assert caught.value.field == "max_length_seconds"
     assert caught.value.actual is seconds
