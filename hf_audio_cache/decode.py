@@ -7,7 +7,7 @@ Decoders return what is left of a truncated file without a word. So the length t
 with the bytes there are, before anything is decoded, and the frames it states with those that came out. What states
 no length cannot be checked: a streamed WAV, AIFF, AU, CAF or WebM, and, when cut where a frame or page ends, a
 streamed FLAC, an Ogg file, or an MP3 without a Xing header. (The end-of-stream flag of Ogg is no sign: encoders forget
-it, and RFC 7845, section 4, has decoders expect that.)
+it, and RFC 7845 has decoders expect that.) The rarer formats that libsndfile knows are not checked.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ _FULL_SCALE = {"f2": 1, "f4": 1, "f8": 1, "i2": 1 << 15, "i4": 1 << 31}
 _MOST_CHANNELS = 32
 _BLOCK_VALUES = 1 << 16
 _UNKNOWN_FRAMES = (1 << 63) - 1
-# A byte of FLAC holds at most 6,000 frames (65,535 equal samples in 11 bytes), of Vorbis or Opus 2,000. Some of
-# libsndfile's readers fill up with zeros what a header promises beyond the bytes.
-_MOST_FRAMES_PER_BYTE = 8192
 # At other rates one byte of a damaged header would make a resampler fill gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
@@ -72,8 +69,8 @@ def decode_audio(
     sampling_rate
         Rate of the waveform in Hz.
     max_length_ms
-        Cap on its length in milliseconds; 0 for none. At least one sample is kept. Not more than the cap and 100 ms
-        are decoded, so damage behind that which the container does not show is not found.
+        Cap on its length in milliseconds; 0 for none. At least one sample is kept. No more is decoded than the cap,
+        and 100 ms for the resampler's filter, so damage behind that is found only if the container shows it.
     auto_resample
         Whether a clip at another rate is resampled (soxr, quality HQ).
     clip
@@ -239,7 +236,7 @@ def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt
             sound.seek(0)  # as soundfile.read does: without any seek the last bits of libsndfile's MP3 are others
         stated = _stated_frames(sound, encoded)
         needed = request.needed(sound.samplerate)
-        mono = _read(sound, stated if needed is None else min(needed, stated), request)
+        mono = _read(sound, stated if needed is None else min(needed, stated))
         if needed is not None and len(mono) == needed:
             return mono, sound.samplerate
         if is_mpeg:
@@ -261,7 +258,7 @@ def _stated_frames(sound: _SequentialFile, encoded: memoryview) -> int:
     return int(sound.frames)
 
 
-def _read(sound: _SequentialFile, n_wanted: int, request: _Request) -> npt.NDArray[np.float32]:
+def _read(sound: _SequentialFile, n_wanted: int) -> npt.NDArray[np.float32]:
     """Return up to `n_wanted` frames, in blocks: nothing is allocated because a header says so."""
     block_frames = max(1, _BLOCK_VALUES // sound.channels)
     blocks = [np.zeros(0, np.float32)]
@@ -272,8 +269,6 @@ def _read(sound: _SequentialFile, n_wanted: int, request: _Request) -> npt.NDArr
             break
         blocks.append(_mono(block))
         n_frames += len(block)
-        if n_frames > block_frames + _MOST_FRAMES_PER_BYTE * request.n_bytes:
-            raise request.refusal(f"more than {n_frames} frames, which so few bytes cannot hold")
     return np.concatenate(blocks)
 
 

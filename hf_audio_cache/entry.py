@@ -24,13 +24,14 @@ without a comment, such as ``numpy.savez`` writes, is read through `numpy.load`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ _DIGEST_LENGTH = 16
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
 _OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
+_DTYPES_OF = {"raw": _DTYPE, "blosc": _DTYPE, "pcm16": re.compile("<f4"), "json": re.compile(r"\|u1")}
 _MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's earliest date: the same arrays give the same bytes
 
@@ -74,15 +76,28 @@ class _Member:
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> _Member:
-        member = cls(**{**line, "shape": tuple(line["shape"]), "tail": line.get("tail") and tuple(line["tail"])})
+        shape, tail = line["shape"], line.get("tail")
+        if not (isinstance(shape, list) and (tail is None or (isinstance(tail, list) and len(tail) == 2))):
+            raise CorruptEntryError(f"the manifest gives {line['name']!r} a broken shape or tail")
+        member = cls(**{**line, "shape": tuple(shape), "tail": tail and tuple(tail)})
         integers = [*member.shape, member.offset, *(member.tail[:1] if member.tail else ())]
         if not all(type(number) is int and number >= 0 for number in integers):
             raise CorruptEntryError(f"the manifest gives {member.name!r} a negative or broken number")
-        if not (_OUTPUT_NAME.fullmatch(member.name) and _DTYPE.fullmatch(member.dtype)):
-            raise CorruptEntryError(f"the manifest has an output {member.name!r} of dtype {member.dtype!r}")
-        if math.prod(member.shape) * np.dtype(member.dtype).itemsize > MAX_DECODED_BYTES:
-            raise CorruptEntryError(f"the manifest gives {member.name!r} the shape {member.shape}")
+        dtypes = _DTYPES_OF.get(member.codec)
+        if not (_OUTPUT_NAME.fullmatch(member.name) and dtypes is not None and dtypes.fullmatch(member.dtype)):
+            raise CorruptEntryError(
+                f"the manifest has an output {member.name!r} of codec {member.codec!r} and dtype {member.dtype!r}"
+            )
+        if member.n_bytes > MAX_DECODED_BYTES or (member.tail and member.codec != "blosc"):
+            raise CorruptEntryError(
+                f"the manifest gives {member.name!r} the shape {member.shape} or a tail it cannot have"
+            )
         return member
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the decoded array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -116,24 +131,23 @@ def encode_entry(
     if not outputs:
         raise UnstorableOutputError("an entry needs at least one output, and there is none; nothing was stored.")
     buffer = io.BytesIO()
-    archive = zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED)
-    members = [_write_member(archive, buffer, name, value, compression) for name, value in outputs.items()]
-    manifest = {
-        "version": FORMAT_VERSION,
-        "key": asdict(key),
-        "compute_seconds": round(compute_seconds, 5),
-        "members": [member.to_json() for member in members],
-    }
-    text = json.dumps(manifest, separators=(",", ":")).encode("ascii")
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise UnstorableOutputError(
-            f"the manifest of an entry may have {MAX_MANIFEST_BYTES} bytes, and this one, of {len(members)} outputs, "
-            f"has {len(text)}; nothing was stored. Store fewer outputs in one entry."
-        )
-    archive.comment = b"0" * _DIGEST_LENGTH + text
-    archive.close()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        members = [_write_member(archive, buffer, name, value, compression) for name, value in outputs.items()]
+        manifest = {
+            "version": FORMAT_VERSION,
+            "key": asdict(key),
+            "compute_seconds": round(compute_seconds, 5),
+            "members": [member.to_json() for member in members],
+        }
+        text = json.dumps(manifest, separators=(",", ":")).encode("ascii")
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise UnstorableOutputError(
+                f"the manifest of an entry may have {MAX_MANIFEST_BYTES} bytes, and this one, of {len(members)} "
+                f"outputs, has {len(text)}; nothing was stored. Store fewer outputs in one entry."
+            )
+        archive.comment = b"0" * _DIGEST_LENGTH + text
     entry = buffer.getbuffer()
-    comment_start = len(entry) - len(archive.comment)
+    comment_start = len(entry) - _DIGEST_LENGTH - len(text)
     entry[comment_start : comment_start + _DIGEST_LENGTH] = _digest(entry[:comment_start], text)
     return buffer.getvalue()
 
@@ -147,7 +161,7 @@ def _digest(before_comment: bytes | memoryview, manifest: bytes | memoryview) ->
 def _write_member(
     archive: zipfile.ZipFile, buffer: io.BytesIO, name: str, value: Any, compression: str | None
 ) -> _Member:
-    if not _OUTPUT_NAME.fullmatch(str(name)):
+    if type(name) is not str or not _OUTPUT_NAME.fullmatch(name):
         raise UnstorableOutputError(
             f"an output's name must be an identifier, not {name!r}; nothing was stored.", name=str(name)
         )
@@ -167,7 +181,7 @@ def _encode(name: str, value: Any, compression: str | None) -> tuple[str, npt.ND
     if not isinstance(value, np.ndarray):
         try:
             text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, RecursionError) as exc:
             raise UnstorableOutputError(
                 f"the output {name!r} must be a NumPy array or a JSON value, and is of type "
                 f"{type(value).__module__}.{type(value).__qualname__} ({exc}); nothing was stored.",
@@ -263,7 +277,8 @@ class _ManifestEntry(Entry):
         self._block = block
 
     def read(self, name: str) -> Any:
-        return _decode(self._block, self._outputs[name])
+        with _as_corrupt():
+            return _decode(self._block, self._outputs[name])
 
 
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey) -> Entry:
@@ -281,10 +296,18 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey) -> Entry:
     comment = block[end + 22 :]
     if int.from_bytes(block[end + 20 : end + 22], "little") != len(comment):
         raise CorruptEntryError(f"it does not end where its comment ends ({len(data)} bytes)")
-    # Whatever json, zipfile, zlib, numpy and the interpreter raise on bytes that somebody crafted (BadZipFile is
-    # neither an OSError nor a ValueError) has one meaning here.
-    try:
+    with _as_corrupt():
         return _open_checked(block, comment, key) if len(comment) else Entry(_load_foreign(data))
+
+
+@contextlib.contextmanager
+def _as_corrupt() -> Iterator[None]:
+    """Give one meaning to whatever json, zipfile, zlib, numpy and Blosc raise on bytes that somebody crafted.
+
+    (BadZipFile is neither an OSError nor a ValueError, and an encrypted member is a RuntimeError.)
+    """
+    try:
+        yield
     except CorruptEntryError:
         raise
     except Exception as exc:
@@ -303,6 +326,10 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
     if manifest["key"] != asdict(key):
         raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
     members = [_Member.from_json(line) for line in manifest["members"]]
+    if len({member.name for member in members}) != len(members):
+        raise CorruptEntryError("its manifest has two outputs of one name")
+    if sum(member.n_bytes for member in members if member.tail) > MAX_TAIL_BYTES:
+        raise CorruptEntryError(f"its tails would unpack {len(block)} bytes to more than {MAX_TAIL_BYTES}")
     return _ManifestEntry(block, members, float(manifest["compute_seconds"]))
 
 
@@ -311,18 +338,18 @@ def _decode(block: memoryview, member: _Member) -> Any:
     dtype, shape = np.dtype(member.dtype), member.shape
     header_length = 10 + int.from_bytes(block[member.offset + 8 : member.offset + 10], "little")
     payload = block[member.offset + header_length :]
-    if member.codec == "raw":
+    if member.codec in ("raw", "json"):
         header = bytes(block[member.offset : member.offset + header_length])
         if _parse_npy_header(header) != (dtype, shape):
             raise CorruptEntryError(f"the .npy of {member.name!r} is not the {dtype} {shape} of the manifest")
-        n_bytes = math.prod(shape) * dtype.itemsize
-        return np.frombuffer(payload[:n_bytes], dtype).reshape(shape).copy()
-    if member.codec == "json":
-        return json.loads(bytes(payload[: math.prod(shape)]))
+        content = payload[: member.n_bytes]
+        return (
+            json.loads(bytes(content))
+            if member.codec == "json"
+            else np.frombuffer(content, dtype).reshape(shape).copy()
+        )
     if member.codec == "pcm16":
         return _from_pcm16(_unframe(payload, np.dtype(np.int16), shape))
-    if member.codec != "blosc":
-        raise CorruptEntryError(f"the output {member.name!r} has a codec {member.codec!r} that is not known")
     if member.tail is None:
         return _unframe(payload, dtype, shape)
     return _with_tail(payload, dtype, shape, member.tail)
@@ -333,7 +360,7 @@ def _with_tail(
 ) -> npt.NDArray[Any]:
     length, value = tail[0], bytes.fromhex(tail[1])
     kept = shape[-1] - length
-    if kept < 1 or len(value) != dtype.itemsize or math.prod(shape) * dtype.itemsize > MAX_TAIL_BYTES:
+    if kept < 1 or len(value) != dtype.itemsize:
         raise CorruptEntryError(f"a tail of {length} does not fit an array of shape {shape}")
     array = np.empty(shape, dtype)
     array[..., kept:] = np.frombuffer(value, dtype)[0]
@@ -347,6 +374,8 @@ def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     n_frame_bytes = int.from_bytes(payload[12:16], "little")
     if n_bytes != math.prod(shape) * dtype.itemsize or not 16 <= n_frame_bytes <= len(payload):
         raise CorruptEntryError(f"a frame of {n_bytes} bytes stands for an array of {dtype} {shape}")
+    if n_bytes > 256 * n_frame_bytes:  # LZ4's best is 255 to 1
+        raise CorruptEntryError(f"a frame of {n_frame_bytes} bytes claims to hold {n_bytes}")
     array = np.empty(shape, dtype)
     blosc.decompress(payload[:n_frame_bytes], array)
     return array
@@ -362,14 +391,27 @@ def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
 def _load_foreign(data: bytes) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of an ``.npz`` that another program wrote; zip's own checksums are all that guards it."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as npz:
-        n_bytes = sum(info.file_size for info in npz.zip.infolist())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        n_bytes = sum(info.file_size for info in members)
         if n_bytes > MAX_TAIL_BYTES and n_bytes > 1000 * len(data):  # deflate's best is 1032 to 1
             raise CorruptEntryError(f"its {len(data)} bytes would unpack to {n_bytes}")
-        arrays = {name: npz[name] for name in npz.files}
-    if not arrays:
-        raise CorruptEntryError("it is an empty zip")
-    for name, array in arrays.items():
-        if not (_OUTPUT_NAME.fullmatch(name) and isinstance(array, np.ndarray) and _DTYPE.fullmatch(array.dtype.str)):
-            raise CorruptEntryError(f"it has no manifest, and a member {name!r} that is no plain array")
-    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        arrays = {info.filename.removesuffix(".npy"): _read_foreign_member(archive, info) for info in members}
+    if not arrays or not all(map(_OUTPUT_NAME.fullmatch, arrays)):
+        raise CorruptEntryError(f"it has no manifest, and the members {list(arrays)}, which are no outputs")
+    return arrays
+
+
+def _read_foreign_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+        raise CorruptEntryError(f"its member {info.filename!r} has a compression that numpy never writes")
+    # All of it, and not as far as its header says: zipfile compares the checksum at the end.
+    content = archive.read(info)
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+    shape, _, dtype = read_header(stream)
+    if not _DTYPE.fullmatch(dtype.str) or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise CorruptEntryError(f"its member {info.filename!r} is not the {dtype} {shape} that it says")
+    array: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return np.asarray(array, order="C")

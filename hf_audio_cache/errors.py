@@ -91,11 +91,19 @@ class CorruptEntryError(HfAudioCacheError, ValueError):
 
 
 class StoreError(HfAudioCacheError, OSError):
-    """A store failed at the object ``name``; the caches turn it into a miss, or a lost write."""
+    """A store failed at the object ``name``; the caches turn it into a miss, or a lost write.
 
-    def __init__(self, message: str, *, name: str = "") -> None:
+    ``errno`` is the system's error number, where there is one.
+    """
+
+    def __init__(self, message: str, *, name: str = "", errno: int | None = None) -> None:
         super().__init__(message)
         self.name = name
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # OSError keeps its errno outside of the attributes that are pickled.
+        return type(self), self.args, {"name": self.name, "errno": self.errno}
 
 
 class MissingEntryError(HfAudioCacheError, LookupError):

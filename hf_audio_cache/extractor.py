@@ -89,7 +89,7 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
         If neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
     """
     own: int | None = getattr(audio_part(processor), "sampling_rate", None)
-    rate = own if sampling_rate is None else sampling_rate
+    rate: Any = own if sampling_rate is None else sampling_rate
     if rate is None:
         if inspect.isroutine(audio_part(processor)):
             raise ProcessorError(
@@ -104,6 +104,12 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
         raise ProcessorError(
             f"{type(audio_part(processor)).__name__} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
             "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
+        )
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not is_number or rate <= 0 or not float(rate).is_integer():
+        raise ProcessorError(
+            f"a sampling rate must be a whole number of Hz, and {rate!r} was found; nothing was computed. "
+            "Pass sampling_rate= in Hz."
         )
     return int(rate)
 
@@ -169,7 +175,13 @@ def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
     else:
         is_batch = True
     if hasattr(value, "detach"):  # a torch tensor
-        value = value.detach().cpu().numpy()
+        try:
+            value = value.detach().cpu().numpy()
+        except TypeError as exc:  # bfloat16, for one
+            raise ProcessorError(
+                f"the output {name!r} of {type(extractor).__name__} is a tensor that NumPy has no form for ({exc}); "
+                "nothing was stored."
+            ) from exc
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
         if array.dtype == object:

@@ -6,7 +6,9 @@ programs read: a later field adds a suffix only where it differs from its defaul
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
 import re
 from dataclasses import dataclass
 
@@ -158,11 +160,11 @@ def max_length_ms(seconds: float | None) -> int:
     """
     if seconds is None:
         return 0
-    is_number = hasattr(seconds, "__float__") and not isinstance(seconds, (bool, str))
-    if is_number and math.isfinite(seconds):
-        milliseconds = math.floor(seconds * 1000 + 0.5)
-        if milliseconds >= 1:
-            return milliseconds
+    if not isinstance(seconds, (bool, np.bool_)):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # no number, NaN, infinity, beyond float
+            milliseconds: int = math.floor(operator.mul(seconds, 1000.0) + 0.5)
+            if milliseconds >= 1:
+                return milliseconds
     raise InvalidKeyError(
         f"max_length_seconds must be at least 0.0005 (half a millisecond) and finite, or None for no cap, "
         f"not {seconds!r}; nothing was computed.",

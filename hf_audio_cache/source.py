@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,13 +78,21 @@ def read_source(cell: Any) -> AudioSource:
         return _from_bytes(cell, None)
     if isinstance(cell, Mapping):
         path = cell.get("path")
+        if isinstance(path, os.PathLike):
+            path = os.fspath(path)
+        if path is not None and not isinstance(path, str):
+            raise _not_audio(cell)
         if cell.get("array") is not None:
             return _from_array(cell["array"], cell.get("sampling_rate"), path)
         if cell.get("bytes") is not None:
             return _from_bytes(cell["bytes"], path)
         if path is not None:
-            return _from_bytes(_read_file(os.fspath(path)), os.fspath(path))
-    raise AudioSourceError(
+            return _from_bytes(_read_file(path), path)
+    raise _not_audio(cell)
+
+
+def _not_audio(cell: Any) -> AudioSourceError:
+    return AudioSourceError(
         "expected audio as a dict of bytes or path, a path or URL, encoded bytes, a torchcodec decoder of datasets', "
         f"or a dict of array and sampling_rate, and found {_describe(cell)}; no features were made of it. "
         'Filter such rows out, or pass on_error="null".',
@@ -144,13 +151,20 @@ def _read_file(path: str) -> bytes:
 
 
 def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource:
-    samples = np.asarray(array)
+    try:
+        samples = np.asarray(array)
+    except ValueError as exc:
+        raise AudioSourceError(
+            f"expected a decoded array, and found one that is none ({exc}); no features were made of it.",
+            clip=path or "a ragged array",
+        ) from exc
     if not isinstance(array, np.ndarray) and samples.dtype == np.float64:
         # Arrow's float32 comes back as Python floats: the same clip has the same key in either form.
-        single = samples.astype(np.float32)
+        with np.errstate(over="ignore"):
+            single = samples.astype(np.float32)
         samples = single if np.array_equal(single, samples) else samples
-    is_rate = isinstance(sampling_rate, numbers.Integral) and not isinstance(sampling_rate, bool)
-    if not (is_rate and sampling_rate > 0):
+    is_rate = isinstance(sampling_rate, (int, np.integer)) and not isinstance(sampling_rate, bool)
+    if not is_rate or sampling_rate <= 0:
         raise AudioSourceError(
             f"expected a decoded array with its sampling_rate in Hz, and found the rate {sampling_rate!r}; no features "
             "were made of it.",

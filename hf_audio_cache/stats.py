@@ -16,6 +16,7 @@ import struct
 import tempfile
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -94,48 +95,36 @@ class Counters:
     ----------
     directory
         Where the processes keep their files; by default a new one among the system's temporary files, which is named
-        now, made at the first count, and removed with the object that named it.
+        now, made at the first count, and removed with the object that named it. Where there is no place for temporary
+        files each process has its own figures only: counting must not end a run.
     """
 
     def __init__(self, directory: str | None = None) -> None:
-        self.directory = directory or os.path.join(tempfile.gettempdir(), f"hf-audio-cache-{secrets.token_hex(8)}")
-        self._pid = -1
+        self._own: _OwnFigures | None = None
+        self.directory = directory
         if directory is None:
-            weakref.finalize(self, _remove_directory, self.directory, os.getpid())
+            with contextlib.suppress(FileNotFoundError):
+                self.directory = os.path.join(tempfile.gettempdir(), f"hf-audio-cache-{secrets.token_hex(8)}")
+                weakref.finalize(self, _remove_directory, self.directory, os.getpid())
 
-    def __reduce__(self) -> tuple[type[Counters], tuple[str]]:
+    def __reduce__(self) -> tuple[type[Counters], tuple[str | None]]:
         return type(self), (self.directory,)
 
     def add(self, **counts: float) -> None:
         """Add to the figures of these names."""
-        if self._pid != os.getpid():
-            self._open_file()
-        with self._lock:
-            for name, count in counts.items():
-                offset = 8 * _INDEX[name]
-                (before,) = struct.unpack_from("<d", self._memory, offset)
-                struct.pack_into("<d", self._memory, offset, before + count)
-
-    def _open_file(self) -> None:
-        """Begin this process's own file; after a fork the parent's mapping and lock are left alone."""
-        self._lock = threading.Lock()
-        self._file_name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._memory: mmap.mmap | bytearray = bytearray(_FILE.size)
-        # Without a place for temporary files the figures of this process are its own: counting must not end a run.
-        with contextlib.suppress(OSError):
-            os.makedirs(self.directory, mode=0o700, exist_ok=True)
-            with open(os.path.join(self.directory, self._file_name), "xb+") as file:
-                file.truncate(_FILE.size)
-                self._memory = mmap.mmap(file.fileno(), _FILE.size)
-        self._pid = os.getpid()
+        own = self._own
+        if own is None or own.pid != os.getpid():
+            # Two threads may both come here first: then both files count, each from one of them.
+            own = self._own = _OwnFigures(self.directory)
+        own.add(counts)
 
     def total(self) -> Stats:
         """Return the sum over all processes so far."""
-        is_counting = self._pid == os.getpid()
-        blocks = [bytes(self._memory)] if is_counting else []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as files:
+        own = self._own
+        blocks = [] if own is None or own.pid != os.getpid() else [bytes(own.memory)]
+        with contextlib.suppress(OSError), os.scandir(self.directory or os.devnull) as files:
             for file in files:
-                if not (is_counting and file.name == self._file_name):
+                if own is None or file.name != own.name:
                     with open(file.path, "rb") as opened:
                         blocks.append(opened.read())
         sums = [0.0] * len(_INDEX)
@@ -147,6 +136,32 @@ class Counters:
             for field, total in zip(fields(Stats), sums, strict=True)
         }
         return Stats(**figures)
+
+
+class _OwnFigures:
+    """What one process counts, in a file of its own; without a directory, in its memory."""
+
+    def __init__(self, directory: str | None) -> None:
+        self.pid = os.getpid()
+        self.name = f"{self.pid}-{secrets.token_hex(4)}"
+        self.memory: mmap.mmap | bytearray = bytearray(_FILE.size)
+        self._lock = threading.Lock()
+        if directory is not None:
+            with contextlib.suppress(OSError):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+                with open(os.path.join(directory, self.name), "xb+") as file:
+                    # Written, and not only made as long: on a full disk this fails here, and not at the first count,
+                    # where it would be a SIGBUS.
+                    file.write(self.memory)
+                    file.flush()
+                    self.memory = mmap.mmap(file.fileno(), _FILE.size)
+
+    def add(self, counts: Mapping[str, float]) -> None:
+        with self._lock:
+            for name, count in counts.items():
+                offset = 8 * _INDEX[name]
+                (before,) = struct.unpack_from("<d", self.memory, offset)
+                struct.pack_into("<d", self.memory, offset, before + count)
 
 
 def _remove_directory(directory: str, owner_pid: int) -> None:

@@ -47,9 +47,10 @@ class LocalStore(Store):
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         failed = {}
+        paths = {name: self._path(name) for name in objects}  # a bad name stops all of them before the first is written
         for name, content in objects.items():
             try:
-                self._write(self._path(name), content)
+                self._write(paths[name], content)
             except OSError as exc:
                 failed[name] = self._error("write", name, exc)
         return failed
@@ -116,7 +117,6 @@ class LocalStore(Store):
 
     def _error(self, action: str, name: str, exc: OSError) -> StoreError:
         where = f"{self._root}{os.sep}{name}"
-        error = StoreError(f"could not {action} {where}: {exc.strerror or exc}", name=name)
-        error.errno = exc.errno
+        error = StoreError(f"could not {action} {where}: {exc.strerror or exc}", name=name, errno=exc.errno)
         error.__cause__ = exc
         return error

@@ -1,0 +1,35 @@
+"""Running part of a test in a process of its own, whose limits, user and death are its own too."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+
+def start_child(function: Callable[..., Any], *arguments: Any, method: str = "fork") -> Any:
+    """Return a started process that calls `function`; a forked one begins at once, with all that is imported here."""
+    process = multiprocessing.get_context(method).Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def _send(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    sender.send(function(*arguments))
+
+
+def in_child(function: Callable[..., Any], *arguments: Any, method: str = "fork") -> Any:
+    """Return what `function` returns in a process of its own."""
+    receiver, sender = multiprocessing.get_context(method).Pipe(duplex=False)
+    with receiver, sender:
+        process = start_child(_send, sender, function, arguments, method=method)
+        sender.close()
+        try:
+            result = receiver.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(f"the child returned nothing, and ended with {process.exitcode}") from None
+        process.join()
+    if process.exitcode:
+        raise RuntimeError(f"the child ended with {process.exitcode}")
+    return result
