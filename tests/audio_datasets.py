@@ -114,7 +114,7 @@ def tar_file(clips: Sequence[Path], path: Path) -> Path:
 
 
 def web_archive(clips: Sequence[Path], path: Path, *, streaming: bool = True) -> Any:
-    """Return a ``webdataset`` of the clips, which all have one suffix (the name of the audio column); needs torchcodec."""
+    """Return a ``webdataset`` of the clips, which all have one suffix, which names the column; needs torchcodec."""
     return datasets.load_dataset(
         "webdataset",
         data_files={"train": str(tar_file(clips, path))},

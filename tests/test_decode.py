@@ -289,6 +289,14 @@ def test_a_container_that_is_cut_behind_the_cap_is_refused_too(
     assert str(refused(encoded[:-100])).endswith("It gives no waveform. Fetch the file again.")
 
 
+def test_ogg_that_is_cut_inside_the_header_of_a_page_is_refused(sentence: npt.NDArray[np.int16]) -> None:
+    for subtype in ("VORBIS", "OPUS"):
+        encoded = encode(sentence, 16000, "OGG", subtype)
+        last_page = encoded.rindex(b"OggS")
+        for n_left in range(1, 40):
+            assert refused(encoded[: last_page + n_left]).cause.startswith("a truncated file: it")
+
+
 def test_a_clip_with_a_tail_of_zeros_is_refused(sentence: npt.NDArray[np.int16]) -> None:
     for container, subtype in (("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")):
         encoded = encode(sentence, 16000, container, subtype)
