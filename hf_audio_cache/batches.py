@@ -14,7 +14,7 @@ from datasets.formatting.formatting import LazyBatch, LazyDict
 from .errors import AudioColumnError, AudioSourceError
 from .source import is_audio_cell
 
-__all__ = ["AudioBatch", "check_column", "read_batch"]
+__all__ = ["AudioBatch", "check_column", "read_batch", "with_columns"]
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,18 @@ class AudioBatch:
         if self.is_single:
             return {name: rows[0].get(name) for name in names}
         columns = {name: [row.get(name) for row in rows] for name in names}
-        if self.table is None:
-            return columns
-        table = self.table.drop_columns([name for name in names if name in self.table.column_names])
-        features = datasets.Features.from_arrow_schema(table.schema)
-        for name, values in columns.items():
-            features[name] = feature(name)
-            typed = datasets.arrow_writer.TypedSequence(values, type=features[name])
-            table = table.append_column(name, pa.array(typed))
-        return table.replace_schema_metadata(features.arrow_schema.metadata)
+        return columns if self.table is None else with_columns(self.table, columns, feature)
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature: Callable[[str], Any]) -> pa.Table:
+    """Return an Arrow table with columns added or replaced, each of the `datasets` feature that `feature` gives it."""
+    table = table.drop_columns([name for name in columns if name in table.column_names])
+    features = datasets.Features.from_arrow_schema(table.schema)
+    arrays = dict(zip(table.column_names, table.columns, strict=True))
+    for name, values in columns.items():
+        features[name] = feature(name)
+        arrays[name] = pa.array(datasets.arrow_writer.TypedSequence(values, type=features[name]))
+    return pa.table(arrays).replace_schema_metadata(features.arrow_schema.metadata)
 
 
 def read_batch(examples: Any, audio_column: str) -> AudioBatch:
@@ -86,7 +89,8 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
         check_column(audio_column, list(examples))
         examples = examples[audio_column]
     if isinstance(examples, (pa.Array, pa.ChunkedArray)):
-        return AudioBatch(examples.to_pylist())
+        # One row or a batch of one looks the same here; in a table without other columns it is both.
+        return AudioBatch(examples.to_pylist(), table=pa.table({}))
     if isinstance(examples, (list, tuple)):
         return AudioBatch(examples)
     if isinstance(examples, np.ndarray) and examples.dtype.kind in "OUS" and examples.ndim == 1:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import pyarrow as pa
 
-from .batches import read_batch
+from .batches import read_batch, with_columns
 from .errors import AudioError
 from .reference import CachedArray, read_references
 
 if TYPE_CHECKING:
     from .transform import CachedFeatures
 
-__all__ = ["Attached", "ReferenceMaker", "format_with", "reference_columns", "undecoded"]
+__all__ = [
+    "Attached",
+    "FeatureReader",
+    "ReferenceMaker",
+    "format_with",
+    "map_rows",
+    "reference_columns",
+    "side_by_side",
+    "undecoded",
+]
 
 
 @dataclass(frozen=True)
@@ -43,22 +53,39 @@ class ReferenceMaker:
 
 
 @dataclass(frozen=True)
-class Attached:
-    """The transform of `CachedFeatures.attach`: a batch in, the batch with its features out."""
+class FeatureReader:
+    """The mapped function behind `attach` and `materialize`: a batch in, its features out.
+
+    They are read where `references` says, and otherwise come from the audio.
+    """
 
     cached_features: CachedFeatures
     references: dict[str, CachedArray]
+
+    def __call__(self, examples: Any) -> Any:
+        """Return the columns of features for a batch; for an Arrow table the table with them."""
+        if not self.references:
+            return self.cached_features(examples)
+        is_table = isinstance(examples, pa.Table)
+        columns = {name: examples[name].to_pylist() if is_table else examples[name] for name in self.references}
+        arrays = read_references(columns, self.references, self.cached_features.audio_cache)
+        if not is_table:
+            return arrays
+        features = self.cached_features.features(datasets.Features.from_arrow_schema(examples.schema))
+        return with_columns(examples, arrays, features.__getitem__)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The transform of `CachedFeatures.attach`: a batch in, the whole batch with its features out."""
+
+    read: FeatureReader
     dropped: tuple[str, ...] = ()
 
     def __call__(self, examples: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch, its arrays added or put in the place of references."""
-        if self.references:
-            columns = {name: examples[name] for name in self.references if name in examples}
-            types = {name: self.references[name] for name in columns}
-            features = read_references(columns, types, self.cached_features.audio_cache)
-        else:
-            features = self.cached_features(examples)
-        return {**{name: column for name, column in examples.items() if name not in self.dropped}, **features}
+        kept = {name: column for name, column in examples.items() if name not in self.dropped}
+        return {**kept, **self.read(examples)}
 
 
 def reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:
@@ -73,16 +100,28 @@ def undecoded(dataset: Any, references: Mapping[str, CachedArray]) -> Any:
     return dataset
 
 
-def format_with(dataset: datasets.Dataset, new_columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `with_format` that keep a dataset's format, and show new columns in it."""
+def format_with(dataset: datasets.Dataset, removed: Sequence[str], added: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of `with_format` that keep a dataset's format, and show added columns in it."""
     form = dict(dataset.format)
     if form["type"] == "custom":
         return {"type": None}
-    kept = list(form["columns"])
-    every = set(kept) == set(dataset.column_names)
-    return {
-        "type": form["type"],
-        "columns": None if every else [*kept, *new_columns],
-        "output_all_columns": form["output_all_columns"],
-        **form["format_kwargs"],
-    }
+    shown = [name for name in form["columns"] if name not in (*removed, *added)]
+    return {**form, "columns": [*shown, *added]}
+
+
+def map_rows(dataset: datasets.Dataset, function: Any, features: datasets.Features, **map_kwargs: Any) -> Any:
+    """Map a batched function over a dataset whose resulting features are known."""
+    if len(dataset) == 0:  # which `datasets` gives back as it is, without the new columns
+        return _empty(features, dataset)
+    return dataset.with_format(None).map(function, batched=True, features=features, **map_kwargs)
+
+
+def side_by_side(kept: datasets.Dataset, added: datasets.Dataset) -> datasets.Dataset:
+    """Return the columns of two datasets of the same rows as one dataset; neither is written again."""
+    if len(kept) == 0:  # of which `datasets` takes the first alone
+        return _empty(datasets.Features({**kept.features, **added.features}), kept)
+    return datasets.concatenate_datasets([kept.with_format(None), added], axis=1)
+
+
+def _empty(features: datasets.Features, like: datasets.Dataset) -> datasets.Dataset:
+    return datasets.Dataset(features.arrow_schema.empty_table(), split=like.split)

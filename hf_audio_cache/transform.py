@@ -18,7 +18,16 @@ from .extractor import NamedFunction, processor_sampling_rate
 from .hashing import hash_by
 from .keys import max_length_ms
 from .manifest import read_manifest
-from .mapped import Attached, ReferenceMaker, format_with, reference_columns, undecoded
+from .mapped import (
+    Attached,
+    FeatureReader,
+    ReferenceMaker,
+    format_with,
+    map_rows,
+    reference_columns,
+    side_by_side,
+    undecoded,
+)
 from .outputs import OutputSpec
 from .reference import CachedArray
 from .router import Router
@@ -306,11 +315,10 @@ class CachedFeatures:
             )
         check_column(self.audio_column, dataset.column_names)
         types = self._reference_types()
-        cells = dataset.select_columns([self.audio_column]).with_format(None)
-        references = cells.map(
+        references = map_rows(
+            dataset.select_columns([self.audio_column]),
             ReferenceMaker(self, types),
-            batched=True,
-            features=datasets.Features(types),
+            datasets.Features(types),
             remove_columns=[self.audio_column],
             **{"batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs},
         )
@@ -321,8 +329,8 @@ class CachedFeatures:
             kept = self._with_plain_audio(kept)
         if not kept.column_names:
             return references
-        joined = datasets.concatenate_datasets([kept.with_format(None), references], axis=1)
-        return joined.with_format(**format_with(dataset, types))
+        joined = side_by_side(kept, references)
+        return joined.with_format(**format_with(dataset, dropped, list(types)))
 
     def _with_plain_audio(self, dataset: Any) -> Any:
         """Return the dataset with its audio column as encoded bytes and paths."""
@@ -361,17 +369,13 @@ class CachedFeatures:
         references = reference_columns(dataset.features)
         if not references:
             return dataset
-        arrays = (
-            undecoded(dataset, references)
-            .with_format(None)
-            .map(
-                Attached(self, references),
-                batched=True,
-                features=self.features(dataset.features),
-                **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
-            )
+        arrays = map_rows(
+            undecoded(dataset, references),
+            FeatureReader(self, references),
+            self.features(dataset.features),
+            **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
         )
-        return arrays.with_format(**dataset.format) if dataset.format["type"] != "custom" else arrays
+        return arrays.with_format(**format_with(dataset, [], list(references)))
 
     # Nothing into Arrow -----------------------------------------------------------------------------------------------
 
@@ -399,10 +403,10 @@ class CachedFeatures:
             # Else datasets decodes the column, which needs torchcodec, before a transform sees it.
             check_column(self.audio_column, list(dataset.features))
             plain = self._with_plain_audio(plain)
-        attached = Attached(self, references, tuple(dropped))
+        reader = FeatureReader(self, references)
         if isinstance(plain, datasets.IterableDataset):
-            return plain.map(attached, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
-        return plain.with_transform(attached)
+            return plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
+        return plain.with_transform(Attached(reader, tuple(dropped)))
 
     # Being hashed and sent to other processes -------------------------------------------------------------------------
 

@@ -1,0 +1,169 @@
+"""What the containers of audio files say of their length, so that a truncated one is noticed.
+
+Only headers are read, as the formats' specifications lay them out; what states no length cannot be checked.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+__all__ = ["mp3_start", "truncation", "walk_mp3", "with_known_end", "xing_end"]
+
+# Bytes that begin a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF, to the layout of its chunks' headers.
+_CHUNK_LAYOUTS = {
+    b"RIFF": "<4sI", b"RIFX": ">4sI", b"RF64": "<4sI", b"BW64": "<4sI", b"FORM": ">4sI", b"caff": ">4sQ"
+}  # fmt: skip
+_MOST_CHUNKS = 1000
+# Sizes from here on (sox: 0x7F000000, 0x7FFFF000, FFmpeg: 0xFFFFFFFF) mean that the end was not known yet.
+_UNKNOWN_SIZE = {"I": 0x7F000000, "Q": 1 << 63}
+# Bit rates of layer III in kbit/s, for MPEG-1 and for MPEG-2 and 2.5 (ISO/IEC 11172-3, 2.4.2.3, and 13818-3, 2.4.2.3).
+_MP3_BIT_RATES = (
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+_MP3_SAMPLING_RATES = (44100, 48000, 32000)
+
+
+def truncation(encoded: memoryview) -> str:
+    """Return how a container shows that it is not all there; empty if it does not."""
+    try:
+        end = _stated_end(encoded)
+    except (struct.error, IndexError, OverflowError):
+        return "it ends inside a header"
+    return f"its container goes on to byte {end} at least" if end > len(encoded) else ""
+
+
+def _stated_end(encoded: memoryview) -> int:
+    """Return the number of bytes that a container says it has; 0 if it does not say."""
+    magic, form = bytes(encoded[:4]), bytes(encoded[8:12])
+    if magic in _CHUNK_LAYOUTS and (magic == b"caff" or form in (b"WAVE", b"AIFF", b"AIFC")):
+        return sum(_audio_chunk(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12))
+    if magic == b".snd":
+        start, size = struct.unpack_from(">II", encoded, 4)
+        return int(start + size) if size < _UNKNOWN_SIZE["I"] else 0
+    if magic == b"riff":  # Sony Wave64: the size of the file
+        (size,) = struct.unpack_from("<Q", encoded, 16)
+        return int(size) if size < _UNKNOWN_SIZE["Q"] else 0
+    if magic == b"OggS":
+        return _ogg_end(encoded)
+    if magic == b"\x1aE\xdf\xa3":
+        return _matroska_end(encoded)
+    if bytes(encoded[4:8]) == b"ftyp":
+        return _mp4_end(encoded)
+    start = mp3_start(encoded)
+    stated = xing_end(encoded, start)
+    return walk_mp3(encoded, start)[1] if stated is None else stated
+
+
+def _audio_chunk(encoded: memoryview, layout: str, position: int) -> tuple[int, int]:
+    """Walk the chunks of a WAV, AIFF or CAF to that with the samples; return its position and size, 0 for unknown."""
+    size_64 = 0
+    for _ in range(_MOST_CHUNKS):
+        chunk, size = struct.unpack_from(layout, encoded, position)
+        position += struct.calcsize(layout)
+        if chunk == b"ds64":
+            (size_64,) = struct.unpack_from("<8xQ", encoded, position)
+        if chunk in (b"data", b"SSND"):
+            if size_64 and size == 0xFFFFFFFF:
+                size = size_64
+            return position, 0 if size >= _UNKNOWN_SIZE[layout[-1]] else int(size)
+        position += size if layout.endswith("Q") else size + size % 2
+    return 0, 0
+
+
+def with_known_end(encoded: memoryview) -> bytes | memoryview:
+    """Return a streamed WAV that has 0 for its unknown size as one that has the other sign, which libsndfile knows."""
+    if bytes(encoded[:4]) != b"RIFF" or bytes(encoded[8:12]) != b"WAVE":
+        return encoded
+    position, size = _audio_chunk(encoded, "<4sI", 12)
+    (riff_size,) = struct.unpack_from("<I", encoded, 4)
+    # Where the outer size reaches beyond the samples, it is known that there are none.
+    if size or position == len(encoded) or position - 8 < riff_size < _UNKNOWN_SIZE["I"]:
+        return encoded
+    return b"".join((encoded[:4], b"\xff" * 4, encoded[8 : position - 4], b"\xff" * 4, encoded[position:]))
+
+
+def _ogg_end(encoded: memoryview) -> int:
+    """Walk the pages of an Ogg file (RFC 3533, section 6)."""
+    position = 0
+    is_last = False
+    while bytes(encoded[position : position + 4]) == b"OggS":
+        is_last = bool(encoded[position + 5] & 4)
+        n_segments = encoded[position + 26]
+        position += 27 + n_segments + sum(encoded[position + 27 : position + 27 + n_segments])
+    if position < len(encoded) and not is_last:
+        return len(encoded) + 27  # a page is due, of 27 bytes at least, and what there is is none
+    return position
+
+
+def _matroska_end(encoded: memoryview) -> int:
+    """Return the end of the segment of a WebM file (RFC 8794, sections 4 and 6.2)."""
+    size, position = _ebml_size(encoded, 4)
+    position += size
+    if bytes(encoded[position : position + 4]) != b"\x18S\x80g":
+        return 0
+    size, position = _ebml_size(encoded, position + 4)
+    return position + size
+
+
+def _ebml_size(encoded: memoryview, position: int) -> tuple[int, int]:
+    """Return the size of an element, 0 for unknown, and the position behind it."""
+    length = 9 - encoded[position].bit_length()
+    ones = (1 << 7 * length) - 1
+    size = int.from_bytes(encoded[position : position + length], "big") & ones
+    return 0 if size == ones else size, position + length
+
+
+def _mp4_end(encoded: memoryview) -> int:
+    """Walk the boxes of an MP4 or M4A file (ISO/IEC 14496-12, section 4.2)."""
+    position = 0
+    while position + 8 <= len(encoded):
+        (size,) = struct.unpack_from(">I", encoded, position)
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", encoded, position + 8)
+        if size < 8:  # 0: to the end of the file
+            return 0
+        position += int(size)
+    return position
+
+
+def mp3_start(encoded: memoryview) -> int:
+    """Return where an ID3v2 tag ends."""
+    if bytes(encoded[:3]) != b"ID3":
+        return 0
+    size = struct.unpack_from("4B", encoded, 6)
+    return int(10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]))
+
+
+def xing_end(encoded: memoryview, start: int) -> int | None:
+    """Return where the Xing or Info header of an MP3 says that it ends; None if there is none that says it."""
+    # Behind the frame's header (4 bytes), its checksum (0 or 2) and side information (9, 17 or 32).
+    header = re.match(rb"\xff[\xe0-\xff].{11,36}(?:Xing|Info)", encoded[start : start + 48], re.DOTALL)
+    if header is None:
+        return None
+    position = start + header.end()
+    (flags,) = struct.unpack_from(">I", encoded, position)
+    if not flags & 2:
+        return None
+    (n_bytes,) = struct.unpack_from(">I", encoded, position + 4 + 4 * (flags & 1))
+    return int(start + n_bytes)
+
+
+def walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
+    """Return how many frames the layer III frames of an MP3 hold, and where the last of them ends."""
+    n_frames = 0
+    while position + 4 <= len(encoded):
+        header = int.from_bytes(encoded[position : position + 4], "big")
+        version, layer, bit_rate, rate = (
+            header >> shift & mask for shift, mask in ((19, 3), (17, 3), (12, 15), (10, 3))
+        )
+        if header >> 21 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
+            break
+        is_mpeg_2 = version != 3
+        bits_per_second = 1000 * _MP3_BIT_RATES[is_mpeg_2][bit_rate - 1]
+        samples_per_second = _MP3_SAMPLING_RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]  # MPEG-1, MPEG-2, MPEG-2.5
+        frames = 576 if is_mpeg_2 else 1152
+        n_frames += frames
+        position += frames // 8 * bits_per_second // samples_per_second + (header >> 9 & 1)
+    return n_frames, position
