@@ -142,8 +142,9 @@ def _pick(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root
     if outputs is None or name not in outputs:
         raise MissingEntryError(
             f"expected the output {name!r} of the entry {key} under {root}, and it is not there; the row was not read. "
-            "If the cache was moved, cast each column to its new root: ds.cast_column(column, "
-            "dataclasses.replace(ds.features[column], root=NEW_ROOT)). If it was pruned or damaged, run "
+            "If the cache was moved, cast each column to its new place, with cached_features on the new root: "
+            "ds.cast_column(column, dataclasses.replace(ds.features[column], "
+            "root=str(cached_features.audio_cache.root))). If it was pruned or damaged, run "
             "cached_features.map(ds, load_from_cache_file=False) again on the dataset with its audio.",
             key=key,
             root=root,

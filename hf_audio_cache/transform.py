@@ -138,6 +138,9 @@ class CachedFeatures:
         counters = settings.pop("counters", None) or Counters()
         self._router = Router(store=open_store(self._root), counters=counters, **settings)
 
+    def __init_subclass__(cls) -> None:
+        hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
+
     # What it is -------------------------------------------------------------------------------------------------------
 
     @property
@@ -382,7 +385,8 @@ class CachedFeatures:
     def attach(self, dataset: AnyDatasetT, *, remove_columns: str | Sequence[str] | None = None) -> AnyDatasetT:
         """Return the dataset with the features of each row, computed or read when the row is read.
 
-        A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once. On a dataset with references it reads the
+        A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once. It takes the place of another format (numpy,
+        torch): features come as NumPy arrays, other columns as Python values. On a dataset with references it reads the
         entries of a batch at once, where `datasets` alone reads them one by one.
 
         Parameters
