@@ -297,7 +297,7 @@ def test_a_decoder_is_taken_through_its_encoded_bytes(clips, expected, cached_fe
         ("qwen2_audio", {"input_features": (128, 3000), "attention_mask": (480000,)}),
         ("seamless_m4t", {"input_features": (None, 160), "attention_mask": (None,)}),
         ("wav2vec2_spanish", {"input_values": (None,), "attention_mask": (None,)}),
-        ("ast", {"input_values": (1024, 128)}),
+        pytest.param("ast", {"input_values": (1024, 128)}, marks=pytest.mark.torch),
         ("clap_unfused", {"input_features": (1, 1001, 64), "is_longer": (1,)}),
     ],
 )
