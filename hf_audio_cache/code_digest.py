@@ -17,14 +17,15 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import logging
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CodeDescription", "describe_code"]
+__all__ = ["CodeDescription", "describe_code", "function_digest", "held_code", "is_routine"]
 
 # Parts of transformers that a call passes through without their changing what it returns.
 _PASSED_BY = re.compile(
@@ -33,7 +34,14 @@ _PASSED_BY = re.compile(
 # Questions for optional libraries. Those that an extractor's own module asks decide by which one it computes; those of
 # the shared modules decide how a tensor is told from an array.
 _AVAILABILITY = re.compile(r"_?is_\w+_available")
-_SHARED = re.compile(r"transformers\.(feature_extraction_\w+|audio_utils|processing_utils|utils\b.*)")
+_SHARED = re.compile(
+    r"transformers\.(feature_extraction_\w+|image_processing_base|audio_utils|processing_utils|utils\b.*)"
+)
+
+# What runs when an instance is made and called.
+_MAKING = ("__new__", "__init__", "__post_init__", "__call__", "__getattr__", "__getitem__", "__get__")
+
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class CodeDescription:
         Digest of each function, by its qualified name. ``bytecode:`` marks one whose source is not to be had (it then
         depends on the Python), ``version:`` one that is not written in Python.
     constants
-        The module and class constants that they use.
+        The module and class constants, and the default values, that they use.
     backends
         The answers of the availability checks that choose between libraries.
     """
@@ -54,20 +62,29 @@ class CodeDescription:
     functions: dict[str, str]
     constants: dict[str, Any]
     backends: dict[str, bool]
-    watched: list[tuple[Callable[[], Any], Any]] = field(repr=False, compare=False)
+    _watched: list[tuple[Callable[[], Any], Any]] = field(repr=False, compare=False)
+    _mutable: list[tuple[Any, str, Any]] = field(repr=False, compare=False)
+    _describe_constant: Callable[[Any, str], Any] = field(repr=False, compare=False)
 
     def is_current(self) -> bool:
         """Return whether every name still stands for what it did; a patched function or constant makes it false."""
-        return all(look_up() is found for look_up, found in self.watched)
+        return all(look_up() is found for look_up, found in self._watched) and all(
+            self._describe_constant(value, name) == described for value, name, described in self._mutable
+        )
 
-    @property
-    def has_source(self) -> bool:
-        """Whether all of it could be read as source."""
-        return not any(":" in digest for digest in self.functions.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the description as JSON values."""
-        return {"functions": self.functions, "constants": self.constants, "backends": self.backends}
+    def to_json(self, carried: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the description as JSON values; what is in ``__main__`` as `carried` has it, if that is given."""
+        own = {"functions": self.functions, "constants": self.constants, "backends": self.backends}
+        if carried is None:
+            return own
+        merged = {}
+        for part, named in own.items():
+            there = {name: value for name, value in carried[part].items() if name.startswith("__main__.")}
+            merged[part] = {**{name: value for name, value in named.items() if name not in there}, **there}
+            merged[part] = {
+                name: value for name, value in merged[part].items() if name in there or not name.startswith("__main__.")
+            }
+        return merged
 
 
 def describe_code(called: Any, describe_constant: Callable[[Any, str], Any]) -> CodeDescription:
@@ -79,6 +96,11 @@ def describe_code(called: Any, describe_constant: Callable[[Any, str], Any]) -> 
         A function, or an object whose class has ``__call__``.
     describe_constant
         Gives the canonical form of a constant, or raises TypeError where it has none.
+
+    Raises
+    ------
+    TypeError
+        If a constant that the code uses has no canonical form.
     """
     reader = _CodeReader(called, describe_constant)
     reader.follow_all()
@@ -87,7 +109,43 @@ def describe_code(called: Any, describe_constant: Callable[[Any, str], Any]) -> 
         dict(sorted(reader.constants.items())),
         dict(sorted(reader.backends.items())),
         reader.watched,
+        reader.mutable,
+        describe_constant,
     )
+
+
+def held_code(called: Any) -> list[Any]:
+    """Return the class of an object, and the functions and classes that its attributes bring with them.
+
+    While these are the same objects, a description of its code holds (see `CodeDescription.is_current`).
+    """
+    held: list[Any] = [type(called)]
+    _collect_held(list(vars(called).values()) if hasattr(called, "__dict__") else [], held, set())
+    return held
+
+
+def _collect_held(values: list[Any], held: list[Any], seen: set[int]) -> None:
+    for value in values:
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, functools.partial):
+            _collect_held([value.func, *value.args, *value.keywords.values()], held, seen)
+        elif isinstance(value, Mapping):
+            _collect_held(list(value.values()), held, seen)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            _collect_held(list(value), held, seen)
+        elif isinstance(value, type) or is_routine(value):
+            held.append(value)
+        elif not _is_library(_module_of(type(value))) or _package(type(value)) == "transformers":
+            held.append(type(value))
+            if hasattr(value, "__dict__"):
+                _collect_held(list(vars(value).values()), held, seen)
+
+
+def is_routine(value: Any) -> bool:
+    """Return whether `value` is a function or a method with a name (any object with ``__get__`` passes for one)."""
+    return inspect.isroutine(value) and hasattr(value, "__qualname__")
 
 
 @dataclass(frozen=True)
@@ -105,25 +163,36 @@ class _CodeReader:
         self.constants: dict[str, Any] = {}
         self.backends: dict[str, bool] = {}
         self.watched: list[tuple[Callable[[], Any], Any]] = []
+        self.mutable: list[tuple[Any, str, Any]] = []
         self._describe_constant = describe_constant
         self._seen: set[tuple[int, type | None]] = set()
+        self._classes: set[type] = set()
         self._pending: list[_Reached] = []
-        classes = type(called).__mro__ if not inspect.isroutine(called) else (called,)
-        packages = {_package(part) for part in classes}
-        self._packages = {package for package in packages if package == "__main__" or not _is_standard(package)}
-        self._reach_object(called)
+        classes = (called,) if is_routine(called) else type(called).__mro__
+        self._packages = {_package(part) for part in classes if not _is_standard(_package(part))}
+        # Whatever function is given the object may call its methods, by whatever name it has it.
+        self._root = None if is_routine(called) else called
+        # Of these, what a call uses is reached by its name: the rest is how an instance was made, loaded and saved.
+        self._own_classes = () if is_routine(called) else type(called).__mro__
+        if is_routine(called):
+            self._reach(called, None, None)
+        else:
+            self._reach_attribute("__call__", type(called), called)
+            for value in vars(called).values() if hasattr(called, "__dict__") else ():
+                self._reach_held(value, {id(called)})
 
     def follow_all(self) -> None:
         while self._pending:
             self._read(self._pending.pop())
 
-    # What a name stands for ---------------------------------------------------------------------------------------
+    def _is_followed(self, value: Any) -> bool:
+        """Return whether the code of a function or class counts: it is of the packages in question, or no library's."""
+        module = _module_of(value)
+        if _PASSED_BY.match(module):
+            return False
+        return module.partition(".")[0] in self._packages or not _is_library(module)
 
-    def _reach_object(self, called: Any) -> None:
-        if inspect.isroutine(called):
-            self._reach(called, None, None)
-        else:
-            self._reach_attribute("__call__", type(called), called)
+    # What a name stands for ---------------------------------------------------------------------------------------
 
     def _reach(self, value: Any, owner: type | None, instance: Any) -> None:
         """Note that a call may run `value`."""
@@ -131,28 +200,66 @@ class _CodeReader:
             value = value.__func__
         if isinstance(value, property):
             value = value.fget
+        if isinstance(value, functools.cached_property):
+            value = value.func
         if isinstance(value, types.MethodType):
-            value, owner = value.__func__, type(value.__self__)
+            value, owner, instance = value.__func__, type(value.__self__), value.__self__
         value = inspect.unwrap(value) if callable(value) else value
         if isinstance(value, types.FunctionType):
-            is_followed = _package(value) in self._packages and not _PASSED_BY.match(value.__module__)
-            if is_followed and (id(value), owner) not in self._seen:
+            if self._is_followed(value) and (id(value), owner) not in self._seen:
                 self._seen.add((id(value), owner))
                 self._pending.append(_Reached(value, owner, instance))
         elif isinstance(value, type):
-            self._reach_class(value)
-        elif inspect.isroutine(value) and _package(value) in self._packages:
-            self._note_function(_name(value), _version_of(_package(value)) or "version:unknown")
+            self._reach_class(value, None)
+        elif is_routine(value):
+            if _package(value) in self._packages:
+                self._note_function(_name(value), _version_of(_package(value)) or "version:unknown")
+        elif value is not None:
+            self._reach_held(value, set())
 
-    def _reach_class(self, value: type) -> None:
-        """Note that a call may make an instance of a class."""
-        if _package(value) not in self._packages or _PASSED_BY.match(value.__module__):
+    def _reach_class(self, value: type, instance: Any) -> None:
+        """Note that a call may make or use an instance of a class: any of its functions may run.
+
+        Of the parents that all of transformers shares, with their loading and saving, just what makes an instance.
+        """
+        if not self._is_followed(value) or value in self._classes or value in self._own_classes:
             return
+        self._classes.add(value)
         if issubclass(value, enum.Enum):
-            self.constants[_name(value)] = {member.name: repr(member.value) for member in value}
+            for member in value:
+                try:
+                    self._note_constant(f"{_name(value)}.{member.name}.value", member.value)
+                except TypeError:  # a mere token, which is told by its name
+                    self.constants[f"{_name(value)}.{member.name}.value"] = {"class": _name(type(member.value))}
             return
-        for name in ("__new__", "__init__", "__post_init__", "__call__"):
-            self._reach_attribute(name, value, None)
+        for part in value.__mro__:
+            if self._is_followed(part):
+                is_shared = _SHARED.match(_module_of(part)) is not None
+                for name in list(vars(part)):
+                    if name in _MAKING or not (is_shared or name.startswith(("__", "_abc_"))):
+                        self._reach_attribute(name, value, instance)
+
+    def _reach_held(self, value: Any, seen: set[int]) -> None:
+        """Note the functions that an object may bring with it, itself or in a container."""
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, functools.partial):
+            self._reach_held([value.func, *value.args, *value.keywords.values()], seen)
+        elif isinstance(value, Mapping):
+            self._reach_held(list(value.values()), seen)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            for item in value:
+                self._reach_held(item, seen)
+        elif isinstance(value, type) or is_routine(value):
+            if not isinstance(value, types.MethodType) or value.__self__ is not self._root:
+                self._reach(value, None, None)
+            else:
+                self._reach(value, type(self._root), self._root)
+        elif self._is_followed(type(value)):
+            self._reach_class(type(value), value)
+            for part in vars(value).values() if hasattr(value, "__dict__") else ():
+                self._reach_held(part, seen)
 
     def _reach_attribute(self, name: str, owner: type, instance: Any, after: type | None = None) -> bool:
         """Note that ``self.name`` is used; return whether the class has it."""
@@ -160,14 +267,17 @@ class _CodeReader:
         if after is not None:
             classes = classes[classes.index(after) + 1 :] if after in classes else ()
         for part in classes:
-            if name in vars(part):
-                value = vars(part)[name]
-                self._watch(functools.partial(vars(part).get, name), value)
-                if isinstance(value, (staticmethod, classmethod, property)) or callable(value):
-                    self._reach(value, owner, instance)
-                elif _package(part) in self._packages and not isinstance(value, types.MemberDescriptorType):
-                    self._note_constant(f"{_name(part)}.{name}", value)
+            value = vars(part).get(name, _ABSENT)
+            self.watched.append((functools.partial(vars(part).get, name, _ABSENT), value))
+            if value is _ABSENT:
+                continue
+            if _PASSED_BY.match(_module_of(part)) or part is object:
                 return True
+            if callable(value) or hasattr(value, "__get__"):
+                self._reach(value, owner, instance)
+            elif self._is_followed(part):
+                self._note_constant(f"{_name(part)}.{name}", value)
+            return True
         return False
 
     def _note_function(self, name: str, digest: str) -> None:
@@ -176,13 +286,12 @@ class _CodeReader:
         self.functions[name] = " ".join(sorted(digests))
 
     def _note_constant(self, name: str, value: Any) -> None:
-        try:
-            self.constants[name] = self._describe_constant(value, name)
-        except TypeError:  # a logger, a lock, a table of functions: not what an output is made of
-            self.constants[name] = {"class": _name(type(value))}
-
-    def _watch(self, look_up: Callable[[], Any], found: Any) -> None:
-        self.watched.append((look_up, found))
+        if name not in self.constants:
+            described = self._describe_constant(value, name)
+            self.constants[name] = described
+            if not isinstance(value, (type(None), bool, int, float, str, bytes)):
+                self.mutable.append((value, name, described))
+            self._reach_held(value, set())
 
     # What a function uses -----------------------------------------------------------------------------------------
 
@@ -190,27 +299,30 @@ class _CodeReader:
         function = reached.function
         name = _name(function)
         tree = _tree_of(function)
+        self._note_function(name, function_digest(function))
+        for part in ("__defaults__", "__kwdefaults__"):
+            value = getattr(function, part)
+            self.watched.append((functools.partial(getattr, function, part), value))
+            if value:
+                self._note_constant(f"{name}{part}", list(value) if isinstance(value, tuple) else dict(value))
         if tree is None:
-            self._note_function(name, _without_source(function))
-            self._note_constant(f"{name}(defaults)", [function.__defaults__, function.__kwdefaults__])
             self._read_names_of_code(function.__code__, reached)
             return
-        self._note_function(name, hashlib.sha256(_canonical(tree).encode()).hexdigest())
-        self_name = function.__code__.co_varnames[0] if function.__code__.co_argcount and reached.owner else None
-        for node in ast.walk(tree):
+        for node in _walk_meant(tree):
             if isinstance(node, ast.Name):
                 self._read_name(node.id, reached)
             elif isinstance(node, ast.Attribute):
-                self._read_attribute(node, self_name, reached)
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                self._read_attribute(node, reached)
+            elif isinstance(node, ast.ImportFrom):
                 self._read_import(node, function)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+                self._read_getattr(node, reached)
 
     def _read_names_of_code(self, code: types.CodeType, reached: _Reached) -> None:
         """Follow the names of a function without source: which of them are attributes is not known."""
-        for name in code.co_names:
+        for name in (*code.co_names, *code.co_freevars):
             self._read_name(name, reached)
-            if reached.owner is not None:
-                self._reach_member(name, reached)
+            self._reach_member(name, reached)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 self._read_names_of_code(constant, reached)
@@ -218,60 +330,73 @@ class _CodeReader:
     def _read_name(self, name: str, reached: _Reached) -> None:
         function = reached.function
         code = function.__code__
-        if name in code.co_freevars and name != "__class__":
-            cell = (function.__closure__ or ())[code.co_freevars.index(name)]
-            try:
-                value = cell.cell_contents
-            except ValueError:  # not yet filled: a name that the enclosing function gives later
-                return
-            look_up: Callable[[], Any] = functools.partial(getattr, cell, "cell_contents", None)
-            qualified = f"{_name(function)}.{name}"
-        elif name in function.__globals__:
-            value = function.__globals__[name]
-            look_up = functools.partial(function.__globals__.get, name)
-            qualified = f"{function.__module__}.{name}"
-        else:
+        if name.startswith("__"):
             return
-        self._watch(look_up, value)
-        self._use_value(qualified, name, value, reached)
+        if name in code.co_freevars:
+            cell = (function.__closure__ or ())[code.co_freevars.index(name)]
+            look_up: Callable[[], Any] = functools.partial(_cell_contents, cell)
+            qualified = f"{_name(function)}.{name}"
+        else:
+            look_up = functools.partial(function.__globals__.get, name, _ABSENT)
+            qualified = f"{_module_of(function)}.{name}"
+        value = look_up()
+        self.watched.append((look_up, value))
+        if value is not _ABSENT:
+            self._use_value(qualified, name, value, reached)
 
     def _use_value(self, qualified: str, name: str, value: Any, reached: _Reached) -> None:
         if _AVAILABILITY.fullmatch(name):
-            if not _SHARED.match(reached.function.__module__):
+            if not _SHARED.match(_module_of(reached.function)):
                 self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
-        elif isinstance(value, types.ModuleType) or name.startswith("__"):
+        elif isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
             return
-        elif callable(value) and hasattr(value, "__qualname__"):
-            package = _package(value)
-            if package in self._packages:
+        elif isinstance(value, type) or is_routine(value):
+            if self._is_followed(value):
                 self._reach(value, None, None)
-            elif not _is_standard(package):
-                self.constants[qualified] = {"imported": f"{package}: {value.__qualname__}"}
-        elif not _PASSED_BY.match(type(value).__module__) and type(value).__module__ != "logging":
+            elif not _is_standard(_package(value)) and not _PASSED_BY.match(_module_of(value)):
+                self.constants[qualified] = {"imported": f"{_package(value)}: {value.__qualname__}"}
+        elif not _PASSED_BY.match(_module_of(type(value))):
             self._note_constant(qualified, value)
 
-    def _read_attribute(self, node: ast.Attribute, self_name: str | None, reached: _Reached) -> None:
+    def _read_attribute(self, node: ast.Attribute, reached: _Reached) -> None:
         value = node.value
-        if isinstance(value, ast.Name) and value.id == self_name:
-            self._reach_member(node.attr, reached)
-        elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "super":
-            if reached.owner is not None:
-                after = _defining_class(reached.function, reached.owner)
-                self._reach_attribute(node.attr, reached.owner, reached.instance, after=after)
-        elif isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) and value.value.id == self_name:
-            held = vars(reached.instance).get(value.attr) if hasattr(reached.instance, "__dict__") else None
-            if held is not None and _package(type(held)) in self._packages:  # self.part.method(...)
-                self._reach_attribute(node.attr, type(held), held)
-        else:
-            self._read_dotted_name(node, reached)
+        is_super = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "super"
+        if is_super and reached.owner is not None:
+            after = _defining_class(reached.function, reached.owner)
+            self._reach_attribute(node.attr, reached.owner, reached.instance, after=after)
+            return
+        # The object may have any name here: `self`, `type(self)`, an argument, or a part taken from it before.
+        self._reach_member(node.attr, reached)
+        self._read_dotted_name(node, reached)
 
     def _reach_member(self, name: str, reached: _Reached) -> None:
-        """Note the use of ``self.name``: of the class, or an object that the instance holds and may call."""
-        if reached.owner is None or self._reach_attribute(name, reached.owner, reached.instance):
+        """Note the use of an attribute of this name: of ``self``, or of the object that was called."""
+        for owner, instance in ((reached.owner, reached.instance), (self._root and type(self._root), self._root)):
+            if owner is None:
+                continue
+            names = [name]
+            if name.startswith("__") and not name.endswith("__"):
+                names = [f"_{part.__name__.lstrip('_')}{name}" for part in owner.__mro__]
+            for each in names:
+                if any(each in vars(part) for part in owner.__mro__ if self._is_followed(part)):
+                    self._reach_attribute(each, owner, instance)
+                else:  # it may come to be
+                    self.watched += [
+                        (functools.partial(vars(part).get, each, _ABSENT), _ABSENT) for part in owner.__mro__[:1]
+                    ]
+
+    def _read_getattr(self, node: ast.Call, reached: _Reached) -> None:
+        """Follow ``getattr(self, name)``: a name that is only known at run time may be any."""
+        if len(node.args) < 2:
             return
-        held = vars(reached.instance).get(name) if hasattr(reached.instance, "__dict__") else None
-        if callable(held) and not inspect.isroutine(held) and _package(type(held)) in self._packages:
-            self._reach_object(held)
+        if isinstance(node.args[1], ast.Constant):
+            self._reach_member(str(node.args[1].value), reached)
+        elif reached.owner is not None and not _SHARED.match(_module_of(reached.function)):
+            for part in reached.owner.__mro__:
+                if self._is_followed(part) and not _SHARED.match(_module_of(part)):
+                    for name in list(vars(part)):
+                        if not name.startswith("__") and name.startswith(_literal_prefix(node.args[1])):
+                            self._reach_attribute(name, reached.owner, reached.instance)
 
     def _read_dotted_name(self, node: ast.Attribute, reached: _Reached) -> None:
         """Follow ``module.function`` and ``Class.method``."""
@@ -283,24 +408,28 @@ class _CodeReader:
         if not isinstance(value, ast.Name) or value.id not in reached.function.__globals__:
             return
         found = reached.function.__globals__[value.id]
+        module = found
         for name in reversed(names):
-            if isinstance(found, type) and _package(found) in self._packages:
-                self._reach_attribute(name, found, None)
+            if isinstance(found, type):
+                if self._is_followed(found):
+                    self._reach_attribute(name, found, None)
                 return
-            if not isinstance(found, types.ModuleType) or _package(found) not in self._packages:
+            if not isinstance(found, types.ModuleType) or not self._is_followed_module(found):
                 return
             module, found = found, getattr(found, name, None)
-            self._watch(functools.partial(getattr, module, name, None), found)
+            self.watched.append((functools.partial(getattr, module, name, None), found))
         self._use_value(f"{module.__name__}.{names[0]}", names[0], found, reached)
 
-    def _read_import(self, node: ast.Import | ast.ImportFrom, function: types.FunctionType) -> None:
+    def _is_followed_module(self, module: types.ModuleType) -> bool:
+        name = module.__name__
+        return not _PASSED_BY.match(name) and (name.partition(".")[0] in self._packages or not _is_library(name))
+
+    def _read_import(self, node: ast.ImportFrom, function: types.FunctionType) -> None:
         """Follow an import inside a function, where it is of the same package."""
-        if isinstance(node, ast.Import):
-            return  # what it imports is used as module.function, and a package's own modules are imported by `from`
         package = function.__globals__.get("__package__") or ""
-        name = (
-            importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
-        )
+        name = node.module
+        if node.level:
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
         if name is None or name.partition(".")[0] not in self._packages or _PASSED_BY.match(name):
             return
         try:
@@ -309,34 +438,74 @@ class _CodeReader:
             return
         for alias in node.names:
             value = getattr(module, alias.name, None)
-            self._watch(functools.partial(getattr, module, alias.name, None), value)
-            self._use_value(f"{name}.{alias.name}", alias.name, value, _Reached(function))
+            self.watched.append((functools.partial(getattr, module, alias.name, None), value))
+            if value is not None:
+                self._use_value(f"{name}.{alias.name}", alias.name, value, _Reached(function))
+
+
+def _literal_prefix(node: ast.expr) -> str:
+    """Return how a name begins that is put together at run time, as far as the source says it."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        node = node.left
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _cell_contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return _ABSENT
+
+
+def _module_of(value: Any) -> str:
+    """Return the name of the module of a function or class; a spawned process has ``__main__`` under another name."""
+    name = getattr(value, "__module__", None)
+    return "__main__" if name == "__mp_main__" else name if isinstance(name, str) else ""
 
 
 def _package(value: Any) -> str:
-    name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-    return (name or "").partition(".")[0]
+    return _module_of(value).partition(".")[0]
 
 
 def _is_standard(package: str) -> bool:
-    return package == "" or package in sys.stdlib_module_names or package in sys.builtin_module_names
+    return package != "__main__" and (package == "" or package in sys.stdlib_module_names)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_library(module: str) -> bool:
+    """Return whether a module is Python's or an installed library's, and not somebody's own file beside others."""
+    package = module.partition(".")[0]
+    if _is_standard(package):
+        return True
+    if package == "__main__":
+        return False
+    path = getattr(sys.modules.get(package), "__file__", None) or getattr(sys.modules.get(module), "__file__", None)
+    return path is None or "site-packages" in path or "dist-packages" in path
 
 
 def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
+    return f"{_module_of(value)}.{value.__qualname__}"
 
 
 def _defining_class(function: types.FunctionType, owner: type) -> type:
     """Return the class of `owner`'s parents in whose body `function` stands."""
     for part in owner.__mro__:
         found = vars(part).get(function.__name__)
-        found = getattr(found, "__func__", getattr(found, "fget", found))
+        found = getattr(found, "__func__", getattr(found, "fget", getattr(found, "func", found)))
         if callable(found) and inspect.unwrap(found) is function:
             return part
     return owner
 
 
 # Source ---------------------------------------------------------------------------------------------------------------
+
+
+def function_digest(function: types.FunctionType) -> str:
+    """Return a digest of a function's canonical source, or what stands for it."""
+    tree = _tree_of(function)
+    return _without_source(function) if tree is None else hashlib.sha256(_canonical(tree).encode()).hexdigest()
 
 
 def _without_source(function: types.FunctionType) -> str:
@@ -360,9 +529,19 @@ def _version_of(package: str) -> str | None:
 
 
 def _bytecode_digest(code: types.CodeType) -> str:
-    constants = [_bytecode_digest(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    constants = [_constant_of_code(constant) for constant in code.co_consts]
     parts = [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _constant_of_code(constant: Any) -> str:
+    if isinstance(constant, types.CodeType):
+        return _bytecode_digest(constant)
+    if isinstance(constant, frozenset):  # its order is another in each process
+        return f"frozenset({sorted(map(_constant_of_code, constant))})"
+    if isinstance(constant, tuple):
+        return f"({','.join(map(_constant_of_code, constant))})"
+    return repr(constant)
 
 
 def _tree_of(function: types.FunctionType) -> ast.AST | None:
@@ -413,11 +592,25 @@ def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
 _NOT_MEANT = {"annotation", "returns", "type_comment", "kind", "ctx", "type_params", "type_ignores", "simple"}
 
 
+def _walk_meant(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree, as `ast.walk` does, but for annotations."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name not in _NOT_MEANT:
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from _walk_meant(child)
+
+
 def _canonical(node: Any) -> str:
     """Return a text of a syntax tree that is the same on every Python, and for every way to write the same code."""
     if isinstance(node, list):
-        statements = [item for item in node if not _is_idle(item)]
-        return "[" + ",".join(map(_canonical, statements)) + "]"
+        # A missing item (of a dict: ``**other``; of keyword-only defaults: none) is not the constant None.
+        items = ["missing" if item is None else _canonical(item) for item in node if not _is_idle(item)]
+        return "[" + ",".join(items) + "]"
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 has an empty string here and there, where others have none
+        values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+        return f"JoinedStr({_canonical(values)})"
     if isinstance(node, ast.AnnAssign) and node.value is not None:
         node = ast.Assign(targets=[node.target], value=node.value)
     if isinstance(node, ast.Constant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -144,7 +145,7 @@ def _code_differences(there: Manifest, wanted: Manifest) -> Iterator[str]:
 
 
 def _value_differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    if old == new:
+    if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):  # True is not 1
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping) and not {"array", "xxh3_128"} & (old.keys() | new.keys()):
         dot = "" if path == "" or path.endswith((".", " ")) else "."

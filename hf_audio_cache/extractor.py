@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .errors import ProcessorError
 
-__all__ = ["NamedFunction", "audio_part", "extract", "processor_sampling_rate"]
+__all__ = ["NamedFunction", "audio_part", "extract", "name_of", "processor_sampling_rate"]
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
@@ -41,7 +41,7 @@ class NamedFunction:
                 f"expected a function of a waveform and its sampling rate beside identity={identity!r}, and got "
                 f"{function!r}; nothing was computed."
             )
-        if not str(identity):
+        if type(identity) is not str or not identity:
             raise ProcessorError(f"identity must be a name, not {identity!r}; nothing was computed.")
         self.function = function
         self.identity = identity
@@ -65,12 +65,22 @@ def audio_part(processor: Any) -> Any:
     """
     parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
     extractor = next((part for part in parts if part is not None), processor)
+    if inspect.isroutine(extractor):
+        raise ProcessorError(
+            f"a function ({extractor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
+            'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).'
+        )
     if callable(extractor) and not isinstance(extractor, type):
         return extractor
     raise ProcessorError(
         f"expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
         f"{processor!r}; nothing was computed. Pass what AutoFeatureExtractor or AutoProcessor.from_pretrained returns."
     )
+
+
+def name_of(extractor: Any) -> str:
+    """Return what messages call an extractor: its class, or the name that the user gave a function."""
+    return extractor.identity if isinstance(extractor, NamedFunction) else type(extractor).__name__
 
 
 def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) -> int:
@@ -91,18 +101,13 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
     own: int | None = getattr(audio_part(processor), "sampling_rate", None)
     rate: Any = own if sampling_rate is None else sampling_rate
     if rate is None:
-        if inspect.isroutine(audio_part(processor)):
-            raise ProcessorError(
-                f"a function ({processor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
-                'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).'
-            )
         raise ProcessorError(
-            f"{type(audio_part(processor)).__name__} does not say its sampling rate; nothing was computed. "
+            f"{name_of(audio_part(processor))} does not say its sampling rate; nothing was computed. "
             "Pass sampling_rate= in Hz."
         )
     if own is not None and sampling_rate is not None and own != sampling_rate:
         raise ProcessorError(
-            f"{type(audio_part(processor)).__name__} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
+            f"{name_of(audio_part(processor))} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
             "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
         )
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
@@ -146,7 +151,7 @@ def extract(
     outputs = extractor([waveform], **{**_own_arguments(extractor, sampling_rate), **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
         raise ProcessorError(
-            f"expected {type(extractor).__name__} to return its outputs by name, and got {type(outputs).__name__}; "
+            f"expected {name_of(extractor)} to return its outputs by name, and got {type(outputs).__name__}; "
             "nothing was stored."
         )
     return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
@@ -179,14 +184,14 @@ def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
             value = value.detach().cpu().numpy()
         except TypeError as exc:  # bfloat16, for one
             raise ProcessorError(
-                f"the output {name!r} of {type(extractor).__name__} is a tensor that NumPy has no form for ({exc}); "
+                f"the output {name!r} of {name_of(extractor)} is a tensor that NumPy has no form for ({exc}); "
                 "nothing was stored."
             ) from exc
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
         if array.dtype == object:
             raise ProcessorError(
-                f"expected the output {name!r} of {type(extractor).__name__} to be an array of numbers, and got one of "
+                f"expected the output {name!r} of {name_of(extractor)} to be an array of numbers, and got one of "
                 "objects; nothing was stored. Call it with settings that give one shape (processor_kwargs)."
             )
         if is_batch and array.ndim and len(array) == 1:
@@ -196,7 +201,7 @@ def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
         return json.loads(json.dumps(value, default=_number))
     except TypeError as exc:
         raise ProcessorError(
-            f"the output {name!r} of {type(extractor).__name__} is neither an array nor a JSON value: {exc}; nothing "
+            f"the output {name!r} of {name_of(extractor)} is neither an array nor a JSON value: {exc}; nothing "
             "was stored."
         ) from exc
 

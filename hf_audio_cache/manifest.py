@@ -73,8 +73,11 @@ class Manifest:
             If it is none.
         """
         manifest = json.loads(content)
+        identity = ProcessorIdentity.of(dict(manifest["identity"]))
+        if manifest["processor_sha"] != identity.sha:
+            raise ValueError("the identity that the manifest describes has another sha than it says")
         return cls(
-            ProcessorIdentity(manifest["processor_sha"], dict(manifest["identity"])),
+            identity,
             {spec["name"]: OutputSpec.from_json(spec) for spec in manifest["outputs"]},
             dict(manifest["versions"]),
         )

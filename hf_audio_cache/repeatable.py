@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import RandomOutputError
-from .extractor import NamedFunction, extract
+from .extractor import NamedFunction, extract, name_of
 
 __all__ = ["extract_repeatable", "random_state_kept"]
 
@@ -85,15 +85,20 @@ def extract_repeatable(
         If a random generator was drawn from (its state is put back), or the two outputs differ.
     """
     before = _RandomState.now()
-    outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
-    moved = _RandomState.now().moved_since(before)
+    second = None
+    try:
+        outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
+        if twice:
+            second = extract(extractor, waveform, sampling_rate, processor_kwargs)
+    finally:
+        moved = _RandomState.now().moved_since(before)
+        if moved is not None:
+            before.restore()
     if moved is not None:
-        before.restore()
         raise _random_output(extractor, clip, f"it drew from {moved}")
-    if twice:
-        different = _difference(outputs, extract(extractor, waveform, sampling_rate, processor_kwargs))
-        if different is not None:
-            raise _random_output(extractor, clip, f"a second call gave another {different!r}")
+    different = None if second is None else _difference(outputs, second)
+    if different is not None:
+        raise _random_output(extractor, clip, f"a second call gave another {different!r}")
     return outputs
 
 
@@ -110,10 +115,9 @@ def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | No
 
 
 def _random_output(extractor: Any, clip: str, observed: str) -> RandomOutputError:
-    name = extractor.identity if isinstance(extractor, NamedFunction) else type(extractor).__name__
     return RandomOutputError(
-        f"expected {name} to give the same features for {clip} each time, and {observed}: every epoch would get "
-        f"one and the same draw from a cache. Nothing was stored for this clip. {_remedy(extractor)}",
+        f"expected {name_of(extractor)} to give the same features for {clip} each time, and {observed}: every epoch "
+        f"would get one and the same draw from a cache. Nothing was stored for this clip. {_remedy(extractor)}",
         clip=clip,
     )
 

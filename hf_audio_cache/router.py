@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .caches import AudioCache, WaveformCache
 from .decode import decode_audio, to_waveform
 from .errors import AudioError, AudioExtractionError, HfAudioCacheError, ProcessorError, StoreError
-from .extractor import audio_part
+from .extractor import audio_part, name_of
 from .fingerprint import Fingerprinter, ProcessorIdentity
 from .keys import AudioCacheKey
 from .manifest import Manifest, manifest_name, read_manifest
@@ -220,7 +220,7 @@ class Router:
             raise
         except Exception as exc:
             raise AudioExtractionError(
-                f"{type(extractor).__name__} failed on {clip} ({len(waveform)} samples at {self.sampling_rate} Hz) "
+                f"{name_of(extractor)} failed on {clip} ({len(waveform)} samples at {self.sampling_rate} Hz) "
                 f"with {type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see "
                 'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
                 clip=clip,

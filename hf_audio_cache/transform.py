@@ -14,7 +14,7 @@ from .batches import check_column, read_batch
 from .caches import AudioCache, WaveformCache
 from .errors import AudioError, ProcessorError
 from .explain import Explanation, explain_key
-from .extractor import NamedFunction, processor_sampling_rate
+from .extractor import NamedFunction, name_of, processor_sampling_rate
 from .hashing import hash_by
 from .keys import max_length_ms
 from .manifest import read_manifest
@@ -190,7 +190,7 @@ class CachedFeatures:
         router = self._router
         cap = f", max_length_seconds={router.max_length_ms / 1000}" if router.max_length_ms else ""
         return (
-            f"CachedFeatures({type(router.processor).__name__} {self.processor_sha[:12]}, root={str(self.root)!r}, "
+            f"CachedFeatures({name_of(router.processor)} {self.processor_sha[:12]}, root={str(self.root)!r}, "
             f"sampling_rate={router.sampling_rate}{cap}, auto_resample={router.auto_resample})"
         )
 
@@ -248,7 +248,7 @@ class CachedFeatures:
         self._check_names(specs)
         if not specs:
             raise ProcessorError(
-                f"expected {type(self.processor).__name__} to say what its outputs are by processing a clip, and it "
+                f"expected {name_of(self.processor)} to say what its outputs are by processing a clip, and it "
                 "failed on clips of 1 and of 41 s; no column was made. See processor_kwargs; the log has its errors."
             )
         return specs
