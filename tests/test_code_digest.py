@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import json
 import linecache
 import os
@@ -467,6 +468,9 @@ def test_an_edited_copy_of_an_extractor_is_another_processor(edit, whisper_sha):
     assert whisper_sha(edit) != whisper_sha()
 
 
+@pytest.mark.skipif(
+    importlib.metadata.version("transformers").startswith("4."), reason="the edits are of transformers 5's source"
+)
 def test_a_reformatted_copy_of_an_extractor_is_the_same(whisper_sha):
     edits = [
         ("        log_spec_batch = []\n", "        # a comment\n        log_spec_batch = [\n        ]\n"),
