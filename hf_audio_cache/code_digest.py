@@ -11,21 +11,30 @@ from __future__ import annotations
 import ast
 import enum
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import json
 import logging
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CodeDescription", "describe_code", "function_digest", "held_code", "is_routine"]
+from .code_form import (
+    function_digest,
+    is_routine,
+    module_of,
+    package_of,
+    qualified_name,
+    tree_of,
+    version_of,
+    walk_meant,
+)
+
+__all__ = ["CodeDescription", "describe_code", "held_code"]
 
 # Parts of transformers that a call passes through without their changing what it returns.
 _PASSED_BY = re.compile(
@@ -137,15 +146,10 @@ def _collect_held(values: list[Any], held: list[Any], seen: set[int]) -> None:
             _collect_held(list(value), held, seen)
         elif isinstance(value, type) or is_routine(value):
             held.append(value)
-        elif not _is_library(_module_of(type(value))) or _package(type(value)) == "transformers":
+        elif not _is_library(module_of(type(value))) or package_of(type(value)) == "transformers":
             held.append(type(value))
             if hasattr(value, "__dict__"):
                 _collect_held(list(vars(value).values()), held, seen)
-
-
-def is_routine(value: Any) -> bool:
-    """Return whether `value` is a function or a method with a name (any object with ``__get__`` passes for one)."""
-    return inspect.isroutine(value) and hasattr(value, "__qualname__")
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class _CodeReader:
         self._classes: set[type] = set()
         self._pending: list[_Reached] = []
         classes = (called,) if is_routine(called) else type(called).__mro__
-        self._packages = {_package(part) for part in classes if not _is_standard(_package(part))}
+        self._packages = {package_of(part) for part in classes if not _is_standard(package_of(part))}
         # Whatever function is given the object may call its methods, by whatever name it has it.
         self._root = None if is_routine(called) else called
         # Of these, what a call uses is reached by its name: the rest is how an instance was made, loaded and saved.
@@ -187,7 +191,7 @@ class _CodeReader:
 
     def _is_followed(self, value: Any) -> bool:
         """Return whether the code of a function or class counts: it is of the packages in question, or no library's."""
-        module = _module_of(value)
+        module = module_of(value)
         if _PASSED_BY.match(module):
             return False
         return module.partition(".")[0] in self._packages or not _is_library(module)
@@ -212,8 +216,8 @@ class _CodeReader:
         elif isinstance(value, type):
             self._reach_class(value, None)
         elif is_routine(value):
-            if _package(value) in self._packages:
-                self._note_function(_name(value), _version_of(_package(value)) or "version:unknown")
+            if package_of(value) in self._packages:
+                self._note_function(qualified_name(value), version_of(package_of(value)) or "version:unknown")
         elif value is not None:
             self._reach_held(value, set())
 
@@ -227,14 +231,15 @@ class _CodeReader:
         self._classes.add(value)
         if issubclass(value, enum.Enum):
             for member in value:
+                name = f"{qualified_name(value)}.{member.name}.value"
                 try:
-                    self._note_constant(f"{_name(value)}.{member.name}.value", member.value)
+                    self._note_constant(name, member.value)
                 except TypeError:  # a mere token, which is told by its name
-                    self.constants[f"{_name(value)}.{member.name}.value"] = {"class": _name(type(member.value))}
+                    self.constants[name] = {"class": qualified_name(type(member.value))}
             return
         for part in value.__mro__:
             if self._is_followed(part):
-                is_shared = _SHARED.match(_module_of(part)) is not None
+                is_shared = _SHARED.match(module_of(part)) is not None
                 for name in list(vars(part)):
                     if name in _MAKING or not (is_shared or name.startswith(("__", "_abc_"))):
                         self._reach_attribute(name, value, instance)
@@ -271,12 +276,12 @@ class _CodeReader:
             self.watched.append((functools.partial(vars(part).get, name, _ABSENT), value))
             if value is _ABSENT:
                 continue
-            if _PASSED_BY.match(_module_of(part)) or part is object:
+            if _PASSED_BY.match(module_of(part)) or part is object:
                 return True
             if callable(value) or hasattr(value, "__get__"):
                 self._reach(value, owner, instance)
             elif self._is_followed(part):
-                self._note_constant(f"{_name(part)}.{name}", value)
+                self._note_constant(f"{qualified_name(part)}.{name}", value)
             return True
         return False
 
@@ -297,8 +302,8 @@ class _CodeReader:
 
     def _read(self, reached: _Reached) -> None:
         function = reached.function
-        name = _name(function)
-        tree = _tree_of(function)
+        name = qualified_name(function)
+        tree = tree_of(function)
         self._note_function(name, function_digest(function))
         for part in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, part)
@@ -308,7 +313,7 @@ class _CodeReader:
         if tree is None:
             self._read_names_of_code(function.__code__, reached)
             return
-        for node in _walk_meant(tree):
+        for node in walk_meant(tree):
             if isinstance(node, ast.Name):
                 self._read_name(node.id, reached)
             elif isinstance(node, ast.Attribute):
@@ -335,10 +340,10 @@ class _CodeReader:
         if name in code.co_freevars:
             cell = (function.__closure__ or ())[code.co_freevars.index(name)]
             look_up: Callable[[], Any] = functools.partial(_cell_contents, cell)
-            qualified = f"{_name(function)}.{name}"
+            qualified = f"{qualified_name(function)}.{name}"
         else:
             look_up = functools.partial(function.__globals__.get, name, _ABSENT)
-            qualified = f"{_module_of(function)}.{name}"
+            qualified = f"{module_of(function)}.{name}"
         value = look_up()
         self.watched.append((look_up, value))
         if value is not _ABSENT:
@@ -346,16 +351,16 @@ class _CodeReader:
 
     def _use_value(self, qualified: str, name: str, value: Any, reached: _Reached) -> None:
         if _AVAILABILITY.fullmatch(name):
-            if not _SHARED.match(_module_of(reached.function)):
+            if not _SHARED.match(module_of(reached.function)):
                 self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
         elif isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
             return
         elif isinstance(value, type) or is_routine(value):
             if self._is_followed(value):
                 self._reach(value, None, None)
-            elif not _is_standard(_package(value)) and not _PASSED_BY.match(_module_of(value)):
-                self.constants[qualified] = {"imported": f"{_package(value)}: {value.__qualname__}"}
-        elif not _PASSED_BY.match(_module_of(type(value))):
+            elif not _is_standard(package_of(value)) and not _PASSED_BY.match(module_of(value)):
+                self.constants[qualified] = {"imported": f"{package_of(value)}: {value.__qualname__}"}
+        elif not _PASSED_BY.match(module_of(type(value))):
             self._note_constant(qualified, value)
 
     def _read_attribute(self, node: ast.Attribute, reached: _Reached) -> None:
@@ -391,9 +396,9 @@ class _CodeReader:
             return
         if isinstance(node.args[1], ast.Constant):
             self._reach_member(str(node.args[1].value), reached)
-        elif reached.owner is not None and not _SHARED.match(_module_of(reached.function)):
+        elif reached.owner is not None and not _SHARED.match(module_of(reached.function)):
             for part in reached.owner.__mro__:
-                if self._is_followed(part) and not _SHARED.match(_module_of(part)):
+                if self._is_followed(part) and not _SHARED.match(module_of(part)):
                     for name in list(vars(part)):
                         if not name.startswith("__") and name.startswith(_literal_prefix(node.args[1])):
                             self._reach_attribute(name, reached.owner, reached.instance)
@@ -459,16 +464,6 @@ def _cell_contents(cell: types.CellType) -> Any:
         return _ABSENT
 
 
-def _module_of(value: Any) -> str:
-    """Return the name of the module of a function or class; a spawned process has ``__main__`` under another name."""
-    name = getattr(value, "__module__", None)
-    return "__main__" if name == "__mp_main__" else name if isinstance(name, str) else ""
-
-
-def _package(value: Any) -> str:
-    return _module_of(value).partition(".")[0]
-
-
 def _is_standard(package: str) -> bool:
     return package != "__main__" and (package == "" or package in sys.stdlib_module_names)
 
@@ -485,10 +480,6 @@ def _is_library(module: str) -> bool:
     return path is None or "site-packages" in path or "dist-packages" in path
 
 
-def _name(value: Any) -> str:
-    return f"{_module_of(value)}.{value.__qualname__}"
-
-
 def _defining_class(function: types.FunctionType, owner: type) -> type:
     """Return the class of `owner`'s parents in whose body `function` stands."""
     for part in owner.__mro__:
@@ -497,142 +488,3 @@ def _defining_class(function: types.FunctionType, owner: type) -> type:
         if callable(found) and inspect.unwrap(found) is function:
             return part
     return owner
-
-
-# Source ---------------------------------------------------------------------------------------------------------------
-
-
-def function_digest(function: types.FunctionType) -> str:
-    """Return a digest of a function's canonical source, or what stands for it."""
-    tree = _tree_of(function)
-    return _without_source(function) if tree is None else hashlib.sha256(_canonical(tree).encode()).hexdigest()
-
-
-def _without_source(function: types.FunctionType) -> str:
-    """Return what stands for a function whose source is not to be had."""
-    try:
-        inspect.findsource(function)
-    except (OSError, TypeError):
-        version = _version_of(_package(function))
-        if version is not None:
-            return version
-    # There is source, but of something else; or no version to go by.
-    return f"bytecode:{sys.version_info[0]}.{sys.version_info[1]}:{_bytecode_digest(function.__code__)}"
-
-
-@functools.lru_cache(maxsize=64)
-def _version_of(package: str) -> str | None:
-    try:
-        return f"version:{package}=={importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _bytecode_digest(code: types.CodeType) -> str:
-    constants = [_constant_of_code(constant) for constant in code.co_consts]
-    parts = [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _constant_of_code(constant: Any) -> str:
-    if isinstance(constant, types.CodeType):
-        return _bytecode_digest(constant)
-    if isinstance(constant, frozenset):  # its order is another in each process
-        return f"frozenset({sorted(map(_constant_of_code, constant))})"
-    if isinstance(constant, tuple):
-        return f"({','.join(map(_constant_of_code, constant))})"
-    return repr(constant)
-
-
-def _tree_of(function: types.FunctionType) -> ast.AST | None:
-    """Return the syntax tree of a function; None where its source cannot be had, or is not what runs.
-
-    A file that was edited after its import has another source than what runs: to go by it would put the features of
-    the old code under the identity of the new. So the source is compiled, and must give this very bytecode.
-    """
-    code = function.__code__
-    try:
-        lines, _ = inspect.findsource(function)
-        trees, codes = _functions_of("".join(lines), code.co_filename)
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return None
-    where = (code.co_name, code.co_firstlineno)
-    found = trees.get(where, [])
-    if len(found) != 1 or _bytecode_digest(code) not in codes.get(where, ()):
-        return None
-    return found[0]
-
-
-@functools.lru_cache(maxsize=64)
-def _functions_of(
-    source: str, filename: str
-) -> tuple[dict[tuple[str, int], list[ast.AST]], dict[tuple[str, int], list[str]]]:
-    """Return the trees and the bytecode digests of the functions in a file, by name and first line."""
-    trees: dict[tuple[str, int], list[ast.AST]] = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            first_line = min(part.lineno for part in (node, *node.decorator_list))
-            trees.setdefault((node.name, first_line), []).append(node)
-        elif isinstance(node, ast.Lambda):
-            trees.setdefault(("<lambda>", node.lineno), []).append(node)
-    codes: dict[tuple[str, int], list[str]] = {}
-    for code in _codes_in(compile(source, filename, "exec", dont_inherit=True)):
-        codes.setdefault((code.co_name, code.co_firstlineno), []).append(_bytecode_digest(code))
-    return trees, codes
-
-
-def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield constant
-            yield from _codes_in(constant)
-
-
-# Fields that say how code is written, or what it expects, and not what it does.
-_NOT_MEANT = {"annotation", "returns", "type_comment", "kind", "ctx", "type_params", "type_ignores", "simple"}
-
-
-def _walk_meant(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree, as `ast.walk` does, but for annotations."""
-    yield node
-    for name, value in ast.iter_fields(node):
-        if name not in _NOT_MEANT:
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    yield from _walk_meant(child)
-
-
-def _canonical(node: Any) -> str:
-    """Return a text of a syntax tree that is the same on every Python, and for every way to write the same code."""
-    if isinstance(node, list):
-        # A missing item (of a dict: ``**other``; of keyword-only defaults: none) is not the constant None.
-        items = ["missing" if item is None else _canonical(item) for item in node if not _is_idle(item)]
-        return "[" + ",".join(items) + "]"
-    if isinstance(node, ast.JoinedStr):  # Python 3.12 has an empty string here and there, where others have none
-        values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
-        return f"JoinedStr({_canonical(values)})"
-    if isinstance(node, ast.AnnAssign) and node.value is not None:
-        node = ast.Assign(targets=[node.target], value=node.value)
-    if isinstance(node, ast.Constant):
-        return _constant_text(node.value)
-    if isinstance(node, ast.AST):
-        fields = sorted(
-            (name, _canonical(value))
-            for name, value in ast.iter_fields(node)
-            if name not in _NOT_MEANT and value is not None and value != []
-        )
-        return type(node).__name__ + "(" + ",".join(f"{name}={text}" for name, text in fields) + ")"
-    return _constant_text(node)
-
-
-def _is_idle(statement: Any) -> bool:
-    """Return whether a statement does nothing: a docstring or another bare constant, or a bare annotation."""
-    if isinstance(statement, ast.Expr):
-        return isinstance(statement.value, ast.Constant)
-    return isinstance(statement, ast.AnnAssign) and statement.value is None
-
-
-def _constant_text(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value)  # repr() leaves out what this Python's Unicode tables call printable
-    return f"{type(value).__name__}:{value!r}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_audio_cache.code_digest import _canonical
+from hf_audio_cache.code_form import canonical as canonical_form
 from hf_audio_cache.fingerprint import Fingerprinter, processor_sha256
 
 TESTS = Path(__file__).resolve().parent
@@ -779,7 +779,7 @@ def golden_digests():
         for node in body:
             if isinstance(node, functions):
                 name = prefix + node.name + (".setter" if prefix + node.name in found else "")
-                found[name] = hashlib.sha256(_canonical(node).encode()).hexdigest()
+                found[name] = hashlib.sha256(canonical_form(node).encode()).hexdigest()
     return found
 
 
@@ -790,7 +790,7 @@ def test_digests_are_the_same_on_every_python():
 
 
 def canonical(source):
-    return _canonical(ast.parse(textwrap.dedent(source)).body[0])
+    return canonical_form(ast.parse(textwrap.dedent(source)).body[0])
 
 
 @pytest.mark.parametrize(
