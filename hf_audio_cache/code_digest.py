@@ -23,7 +23,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from .code_form import (
+    attributes_of,
     function_digest,
     is_routine,
     module_of,
@@ -129,7 +132,7 @@ def held_code(called: Any) -> list[Any]:
     While these are the same objects, a description of its code holds (see `CodeDescription.is_current`).
     """
     held: list[Any] = [type(called)]
-    _collect_held(list(vars(called).values()) if hasattr(called, "__dict__") else [], held, set())
+    _collect_held(list(attributes_of(called).values()), held, set())
     return held
 
 
@@ -142,14 +145,13 @@ def _collect_held(values: list[Any], held: list[Any], seen: set[int]) -> None:
             _collect_held([value.func, *value.args, *value.keywords.values()], held, seen)
         elif isinstance(value, Mapping):
             _collect_held(list(value.values()), held, seen)
-        elif isinstance(value, (list, tuple, set, frozenset)):
+        elif isinstance(value, (list, tuple, set, frozenset)) or _holds_objects(value):
             _collect_held(list(value), held, seen)
         elif isinstance(value, type) or is_routine(value):
             held.append(value)
         elif not _is_library(module_of(type(value))) or package_of(type(value)) == "transformers":
             held.append(type(value))
-            if hasattr(value, "__dict__"):
-                _collect_held(list(vars(value).values()), held, seen)
+            _collect_held(list(attributes_of(value).values()), held, seen)
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class _CodeReader:
             self._reach(called, None, None)
         else:
             self._reach_attribute("__call__", type(called), called)
-            for value in vars(called).values() if hasattr(called, "__dict__") else ():
+            for value in attributes_of(called).values():
                 self._reach_held(value, {id(called)})
 
     def follow_all(self) -> None:
@@ -208,11 +210,13 @@ class _CodeReader:
             value = value.func
         if isinstance(value, types.MethodType):
             value, owner, instance = value.__func__, type(value.__self__), value.__self__
-        value = inspect.unwrap(value) if callable(value) else value
+        for chosen in _registry(value):
+            self._reach(chosen, owner, instance)
+        while hasattr(value, "__wrapped__"):  # of a decorated function, what the decorator made runs too
+            self._reach_function(value, owner, instance)
+            value = value.__wrapped__
         if isinstance(value, types.FunctionType):
-            if self._is_followed(value) and (id(value), owner) not in self._seen:
-                self._seen.add((id(value), owner))
-                self._pending.append(_Reached(value, owner, instance))
+            self._reach_function(value, owner, instance)
         elif isinstance(value, type):
             self._reach_class(value, None)
         elif is_routine(value):
@@ -220,6 +224,11 @@ class _CodeReader:
                 self._note_function(qualified_name(value), version_of(package_of(value)) or "version:unknown")
         elif value is not None:
             self._reach_held(value, set())
+
+    def _reach_function(self, value: Any, owner: type | None, instance: Any) -> None:
+        if isinstance(value, types.FunctionType) and self._is_followed(value) and (id(value), owner) not in self._seen:
+            self._seen.add((id(value), owner))
+            self._pending.append(_Reached(value, owner, instance))
 
     def _reach_class(self, value: type, instance: Any) -> None:
         """Note that a call may make or use an instance of a class: any of its functions may run.
@@ -253,7 +262,7 @@ class _CodeReader:
             self._reach_held([value.func, *value.args, *value.keywords.values()], seen)
         elif isinstance(value, Mapping):
             self._reach_held(list(value.values()), seen)
-        elif isinstance(value, (list, tuple, set, frozenset)):
+        elif isinstance(value, (list, tuple, set, frozenset)) or _holds_objects(value):
             for item in value:
                 self._reach_held(item, seen)
         elif isinstance(value, type) or is_routine(value):
@@ -263,7 +272,7 @@ class _CodeReader:
                 self._reach(value, type(self._root), self._root)
         elif self._is_followed(type(value)):
             self._reach_class(type(value), value)
-            for part in vars(value).values() if hasattr(value, "__dict__") else ():
+            for part in attributes_of(value).values():
                 self._reach_held(part, seen)
 
     def _reach_attribute(self, name: str, owner: type, instance: Any, after: type | None = None) -> bool:
@@ -291,8 +300,12 @@ class _CodeReader:
         self.functions[name] = " ".join(sorted(digests))
 
     def _note_constant(self, name: str, value: Any) -> None:
+        described = self._describe_constant(value, name)
+        first, n = name, 1
+        while name in self.constants and self.constants[name] != described:  # cells of two closures have one name
+            n += 1
+            name = f"{first}#{n}"
         if name not in self.constants:
-            described = self._describe_constant(value, name)
             self.constants[name] = described
             if not isinstance(value, (type(None), bool, int, float, str, bytes)):
                 self.mutable.append((value, name, described))
@@ -319,7 +332,10 @@ class _CodeReader:
             elif isinstance(node, ast.Attribute):
                 self._read_attribute(node, reached)
             elif isinstance(node, ast.ImportFrom):
-                self._read_import(node, function)
+                self._read_import_from(node, function)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    self._read_import(alias.name, function)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
                 self._read_getattr(node, reached)
 
@@ -429,23 +445,46 @@ class _CodeReader:
         name = module.__name__
         return not _PASSED_BY.match(name) and (name.partition(".")[0] in self._packages or not _is_library(name))
 
-    def _read_import(self, node: ast.ImportFrom, function: types.FunctionType) -> None:
-        """Follow an import inside a function, where it is of the same package."""
+    def _read_import_from(self, node: ast.ImportFrom, function: types.FunctionType) -> None:
+        """Follow ``from module import name`` inside a function."""
         package = function.__globals__.get("__package__") or ""
-        name = node.module
+        name = node.module or ""
         if node.level:
-            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-        if name is None or name.partition(".")[0] not in self._packages or _PASSED_BY.match(name):
-            return
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            return
-        for alias in node.names:
+            name = importlib.util.resolve_name("." * node.level + name, package)
+        module = self._imported(name)
+        for alias in node.names if module is not None else ():
             value = getattr(module, alias.name, None)
             self.watched.append((functools.partial(getattr, module, alias.name, None), value))
             if value is not None:
                 self._use_value(f"{name}.{alias.name}", alias.name, value, _Reached(function))
+
+    def _read_import(self, name: str, function: types.FunctionType) -> None:
+        """Follow ``import module`` inside a function: whatever the module has may be used."""
+        module = self._imported(name)
+        for member, value in list(vars(module).items()) if module is not None else ():
+            if not member.startswith("__"):
+                self.watched.append((functools.partial(getattr, module, member, None), value))
+                self._use_value(f"{name}.{member}", member, value, _Reached(function))
+
+    def _imported(self, name: str) -> types.ModuleType | None:
+        """Return a module whose code counts."""
+        package = name.partition(".")[0]
+        if _PASSED_BY.match(name) or (package not in self._packages and _is_library(name)):
+            return None
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            return None
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.hasobject
+
+
+def _registry(value: Any) -> list[Any]:
+    """Return the functions that `functools.singledispatch` chooses from."""
+    registry = getattr(value, "registry", None)
+    return list(registry.values()) if isinstance(registry, types.MappingProxyType) else []
 
 
 def _literal_prefix(node: ast.expr) -> str:
@@ -477,6 +516,9 @@ def _is_library(module: str) -> bool:
     if package == "__main__":
         return False
     path = getattr(sys.modules.get(package), "__file__", None) or getattr(sys.modules.get(module), "__file__", None)
+    if path is None and package not in sys.modules:
+        spec = importlib.util.find_spec(package)
+        path = None if spec is None else spec.origin
     return path is None or "site-packages" in path or "dist-packages" in path
 
 

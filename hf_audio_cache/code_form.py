@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
+    "attributes_of",
     "canonical",
     "function_digest",
     "is_routine",
@@ -33,6 +34,17 @@ __all__ = [
 def is_routine(value: Any) -> bool:
     """Return whether `value` is a function or a method with a name (any object with ``__get__`` passes for one)."""
     return inspect.isroutine(value) and hasattr(value, "__qualname__")
+
+
+def attributes_of(owner: Any) -> dict[str, Any]:
+    """Return the attributes of an object, those in slots too."""
+    attributes = dict(getattr(owner, "__dict__", {}))
+    for part in type(owner).__mro__:
+        slots = vars(part).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if hasattr(owner, name) and name not in ("__dict__", "__weakref__"):
+                attributes[name] = getattr(owner, name)
+    return attributes
 
 
 def module_of(value: Any) -> str:

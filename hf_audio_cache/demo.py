@@ -24,6 +24,7 @@ from .transform import CachedFeatures
 
 __all__ = ["run_demo"]
 
+_FEWEST_CLIPS = 4
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".m4a", ".webm"}
 _HUB_DATASET = ("hf-internal-testing/librispeech_asr_dummy", "clean", "validation")
 _SPEECH = "HF_AUDIO_CACHE_SPEECH"  # where `make demo` puts the prompts that it fetched
@@ -57,6 +58,12 @@ def run_demo(audio: Path | None, max_clips: int) -> None:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     clips, origin = _find_clips(audio, max_clips)
+    if len(clips) < _FEWEST_CLIPS:
+        console.print(
+            f"expected at least {_FEWEST_CLIPS} audio files ({', '.join(sorted(_AUDIO_SUFFIXES))}), and found "
+            f"{len(clips)}: {origin}. Nothing was run; name another folder with --audio."
+        )
+        raise SystemExit(2)
     console.print(f"{len(clips)} clips: {origin}")
     with tempfile.TemporaryDirectory(prefix="hf-audio-cache-demo-") as folder:
         _run(console, clips, Path(folder))

@@ -111,10 +111,10 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
             "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
         )
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
-    if not is_number or rate <= 0 or not float(rate).is_integer():
+    if not is_number or not 0 < rate <= 1_000_000 or not float(rate).is_integer():
         raise ProcessorError(
-            f"a sampling rate must be a whole number of Hz, and {rate!r} was found; nothing was computed. "
-            "Pass sampling_rate= in Hz."
+            f"a sampling rate must be a whole number of Hz, at most 1,000,000, and {rate!r} was found; nothing was "
+            "computed. Pass sampling_rate= in Hz."
         )
     return int(rate)
 
@@ -148,7 +148,8 @@ def extract(
         If what it returned is not of this form.
     """
     _use_one_torch_thread_after_fork()
-    outputs = extractor([waveform], **{**_own_arguments(extractor, sampling_rate), **processor_kwargs})
+    # A copy, for an extractor that works in place; and what it returns is copied, for one that uses its buffers again.
+    outputs = extractor([waveform.copy()], **{**_own_arguments(extractor, sampling_rate), **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
         raise ProcessorError(
             f"expected {name_of(extractor)} to return its outputs by name, and got {type(outputs).__name__}; "
@@ -196,7 +197,7 @@ def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
             )
         if is_batch and array.ndim and len(array) == 1:
             array = array[0]
-        return np.asarray(array, order="C")
+        return np.array(array, order="C")
     try:
         return json.loads(json.dumps(value, default=_number))
     except TypeError as exc:

@@ -18,6 +18,7 @@ from .errors import InvalidKeyError
 
 __all__ = ["AudioCacheKey", "WaveformCacheKey", "max_length_ms"]
 
+_LONGEST_MS = 10**12  # a cap that is no cap; a file name must hold its digits
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -163,10 +164,10 @@ def max_length_ms(seconds: float | None) -> int:
     if not isinstance(seconds, (bool, np.bool_)):
         with contextlib.suppress(TypeError, ValueError, OverflowError):  # no number, NaN, infinity, beyond float
             milliseconds: int = math.floor(operator.mul(seconds, 1000.0) + 0.5)
-            if milliseconds >= 1:
+            if 1 <= milliseconds <= _LONGEST_MS:
                 return milliseconds
     raise InvalidKeyError(
-        f"max_length_seconds must be at least 0.0005 (half a millisecond) and finite, or None for no cap, "
+        f"max_length_seconds must be at least 0.0005 (half a millisecond) and at most 10^9, or None for no cap, "
         f"not {seconds!r}; nothing was computed.",
         field="max_length_seconds",
         actual=seconds,

@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 
 from .batches import read_batch, with_columns
-from .errors import AudioError
+from .errors import AudioError, MissingEntryError
 from .reference import CachedArray, read_references
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ class ReferenceMaker:
 class FeatureReader:
     """The mapped function behind `attach` and `materialize`: a batch in, its features out.
 
-    They are read where `references` says, and otherwise come from the audio.
+    They are read where `references` says, and come from the audio where `computes` says so.
     """
 
     cached_features: CachedFeatures
     references: dict[str, CachedArray]
+    computes: bool
 
     def __call__(self, examples: Any) -> Any:
         """Return the columns of features for a batch; for an Arrow table the table with them."""
@@ -68,11 +69,28 @@ class FeatureReader:
             return self.cached_features(examples)
         is_table = isinstance(examples, pa.Table)
         columns = {name: examples[name].to_pylist() if is_table else examples[name] for name in self.references}
-        arrays = read_references(columns, self.references, self.cached_features.audio_cache)
+        try:
+            arrays = read_references(columns, self.references, self.cached_features.audio_cache)
+        except MissingEntryError as exc:
+            arrays = self._compute(examples, exc)
         if not is_table:
-            return arrays
+            return {**arrays, **self.cached_features(examples)} if self.computes else arrays
+        if self.computes:
+            examples = self.cached_features(examples)
         features = self.cached_features.features(datasets.Features.from_arrow_schema(examples.schema))
         return with_columns(examples, arrays, features.__getitem__)
+
+    def _compute(self, examples: Any, missing: MissingEntryError) -> dict[str, list[Any]]:
+        """Compute what references stand for from the audio of the same rows, where they have it."""
+        present = examples.column_names if isinstance(examples, pa.Table) else examples
+        if self.cached_features.audio_column not in present:
+            raise missing
+        cells = read_batch(examples, self.cached_features.audio_column).cells
+        computed = self.cached_features({self.cached_features.audio_column: list(cells)})
+        names = self.cached_features.output_names
+        return {
+            column: computed[names.get(reference.name, reference.name)] for column, reference in self.references.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class Router:
         self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
         self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
         self._manifests: dict[str, Manifest] = {}  # by identity, as read or written
+        self._written: set[str] = set()  # identities whose manifest this process has seen to
         self._repeated: set[str] = set()  # identities that gave one clip the same features twice
 
     def identity(self) -> ProcessorIdentity:
@@ -168,7 +169,7 @@ class Router:
         """Compute and store the features of each clip; return them by blob, and whether all of them were stored."""
         if not sources:
             return {}, True
-        self._manifest(identity)
+        self._write_manifest(identity)
         waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
         waveforms = self.waveform_cache.get_many(waveform_keys)
         computed: dict[str, dict[str, Any] | AudioError] = {}
@@ -229,21 +230,25 @@ class Router:
         return outputs
 
     def _manifest(self, identity: ProcessorIdentity) -> Manifest:
-        """Return the processor's manifest; where the root has none, write it, and what the root is."""
+        """Return the processor's manifest, as the root has it, or as it will be written."""
         known = self._manifests.get(identity.sha) or read_manifest(self.store, identity.sha)
         if known is None:
-            known = self._describe(identity)
+            outputs = probe_outputs(audio_part(self.processor), self.sampling_rate, self.processor_kwargs)
+            known = Manifest.of(identity, outputs)
         self._manifests[identity.sha] = known
         return known
 
-    def _describe(self, identity: ProcessorIdentity) -> Manifest:
-        outputs = probe_outputs(audio_part(self.processor), self.sampling_rate, self.processor_kwargs)
-        manifest = Manifest.of(identity, outputs)
-        objects = {manifest_name(identity.sha): manifest.to_bytes()}
+    def _write_manifest(self, identity: ProcessorIdentity) -> None:
+        """Write the processor's manifest, and what the root is, where they are not yet there; once a process."""
+        if identity.sha in self._written:
+            return
+        self._written.add(identity.sha)
+        missing = {}
+        if read_manifest(self.store, identity.sha) is None:
+            missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes()
         if not self.store.exists(_TAG_NAME):
-            objects[_TAG_NAME] = _TAG
-        self.counters.add(write_errors=len(self.store.put_many(objects)))
-        return manifest
+            missing[_TAG_NAME] = _TAG
+        self.counters.add(write_errors=len(self.store.put_many(missing)))
 
 
 def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:

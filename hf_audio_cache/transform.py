@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ AnyDatasetT = TypeVar(
 # Raised when the same call would return something else than it did in an earlier version of this package: `datasets`
 # then looks no longer for what it kept of it.
 TRANSFORM_VERSION = 1
+
+_SETTINGS_OF_REFERENCES = ("processor_sha", "sample_rate", "max_length_ms", "auto_resample")
 
 _BATCH_ROWS = 64  # of our own maps: a round trip's worth of entries, and the most that is in memory at once
 
@@ -121,7 +124,8 @@ class CachedFeatures:
         self.audio_column = audio_column
         self.output_names = dict(output_names or {})
         self.on_error = on_error
-        self._root = os.fspath(default_root() if root is None else root)
+        # Absolute, as it travels to processes that may have another working directory.
+        self._root = str(open_store(default_root() if root is None else root).location())
         if identity is not None:
             processor = NamedFunction(processor, identity)
         self._open(
@@ -237,6 +241,12 @@ class CachedFeatures:
 
     def _check_names(self, outputs: Mapping[str, Any]) -> None:
         unknown = self.output_names.keys() - outputs.keys()
+        named = [self.output_names.get(name, name) for name in outputs]
+        if len(set(named)) != len(named):
+            raise ProcessorError(
+                f"expected each output to have a name of its own, and output_names makes {named} of "
+                f"{', '.join(map(repr, outputs))}; nothing was returned. Correct output_names."
+            )
         if unknown:
             raise ProcessorError(
                 f"expected an output {', '.join(map(repr, sorted(unknown)))} to rename, and the processor gives "
@@ -318,13 +328,13 @@ class CachedFeatures:
             )
         check_column(self.audio_column, dataset.column_names)
         types = self._reference_types()
-        references = map_rows(
-            dataset.select_columns([self.audio_column]),
-            ReferenceMaker(self, types),
-            datasets.Features(types),
-            remove_columns=[self.audio_column],
-            **{"batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs},
-        )
+        arguments = {"batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
+        cells = dataset.select_columns([self.audio_column])
+        maker, features = ReferenceMaker(self, types), datasets.Features(types)
+        references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
+        if not self._are_there(references, types):  # datasets kept the references, and the cache was cleared or pruned
+            arguments["load_from_cache_file"] = False
+            references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
         dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
         dropped += [name for name in types if name in dataset.column_names]
         kept = dataset.remove_columns(dropped)
@@ -334,6 +344,34 @@ class CachedFeatures:
             return references
         joined = side_by_side(kept, references)
         return joined.with_format(**format_with(dataset, dropped, list(types)))
+
+    def _are_there(self, references: datasets.Dataset, types: Mapping[str, CachedArray]) -> bool:
+        name, feature = next(iter(types.items()))
+        shas = set(references.with_format("arrow")[:][name].to_pylist()) - {None} if len(references) else set()
+        return all(self.audio_cache.exists_many([feature.key(sha) for sha in shas]))
+
+    def _computes_beside(self, references: Mapping[str, CachedArray], columns: Sequence[str]) -> bool:
+        """Return whether a dataset has the audio for features that its references are not about.
+
+        Raises
+        ------
+        ProcessorError
+            If it has references of these features' names, to what another processor or other settings made.
+        """
+        if self.audio_column not in columns:
+            return False
+        own = self._reference_types()
+        for column in references.keys() & own.keys():
+            theirs, ours = dataclasses.asdict(references[column]), dataclasses.asdict(own[column])
+            differing = [name for name in _SETTINGS_OF_REFERENCES if theirs[name] != ours[name]]
+            if differing:
+                raise ProcessorError(
+                    f"expected the references in column {column!r} to be this processor's, and they have "
+                    f"{', '.join(f'{name}={theirs[name]!r}, not {ours[name]!r}' for name in differing)}; nothing was "
+                    "attached. Attach with the processor and the settings that made them, or remove the column to have "
+                    "the features of this one."
+                )
+        return not references.keys() & own.keys()
 
     def _with_plain_audio(self, dataset: Any) -> Any:
         """Return the dataset with its audio column as encoded bytes and paths."""
@@ -374,7 +412,7 @@ class CachedFeatures:
             return dataset
         arrays = map_rows(
             undecoded(dataset, references),
-            FeatureReader(self, references),
+            FeatureReader(self, references, computes=False),
             self.features(dataset.features),
             **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
         )
@@ -401,13 +439,14 @@ class CachedFeatures:
                 {split: self.attach(part, remove_columns=remove_columns) for split, part in dataset.items()}
             )
         references = reference_columns(dataset.features or {})
+        computes = not references or self._computes_beside(references, list(dataset.features))
         dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
         plain = undecoded(dataset, references)
-        if not references and dataset.features is not None:
+        if computes and dataset.features is not None:
             # Else datasets decodes the column, which needs torchcodec, before a transform sees it.
             check_column(self.audio_column, list(dataset.features))
             plain = self._with_plain_audio(plain)
-        reader = FeatureReader(self, references)
+        reader = FeatureReader(self, references, computes)
         if isinstance(plain, datasets.IterableDataset):
             return plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
         return plain.with_transform(Attached(reader, tuple(dropped)))
@@ -428,7 +467,12 @@ class CachedFeatures:
 
     def _hashed_state(self) -> list[Any]:
         """Return what `datasets` hashes in the place of this object: all that decides what a call returns."""
-        return [TRANSFORM_VERSION, self.processor_sha, sorted(self._settings().items())]
+        return [TRANSFORM_VERSION, self.processor_sha, sorted(self._settings().items()), self._additions()]
+
+    def _additions(self) -> dict[str, Any]:
+        """Return the attributes that a derived class has beside ours."""
+        own = {"audio_column", "output_names", "on_error", "_root", "_router"}
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __getstate__(self) -> dict[str, Any]:
         router = self._router
@@ -441,10 +485,12 @@ class CachedFeatures:
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
             # the counts of worker processes are lost then.
             "counters": router.counters if HAS_HASH_HOOK else None,
+            "additions": self._additions(),
             "code": router.fingerprinter.code_to_carry(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state["additions"])
         self.audio_column = state["audio_column"]
         self.output_names = state["output_names"]
         self.on_error = state["on_error"]

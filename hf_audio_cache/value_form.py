@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from .code_form import function_digest, is_routine, qualified_name
+from .code_form import attributes_of, function_digest, is_routine, qualified_name
 from .errors import UnfingerprintableProcessorError
 
 __all__ = ["Describer", "state_of"]
@@ -35,19 +35,13 @@ _CONTAINER_MODULES = ("builtins", "collections", "types", "_collections_abc")
 
 
 def state_of(owner: Any) -> dict[str, Any]:
-    """Return the attributes of an object, in slots too, without what properties keep there."""
-    state = dict(getattr(owner, "__dict__", {}))
-    for part in type(owner).__mro__:
-        slots = vars(part).get("__slots__", ())
-        for name in [slots] if isinstance(slots, str) else slots:
-            if hasattr(owner, name) and name not in ("__dict__", "__weakref__"):
-                state[name] = getattr(owner, name)
-        state = {
-            name: value
-            for name, value in state.items()
-            if name not in _BOOKKEEPING and not isinstance(vars(part).get(name), functools.cached_property)
-        }
-    return state
+    """Return the attributes of an object that can change what it computes, without what properties keep there."""
+    kept = {name for part in type(owner).__mro__ for name, value in vars(part).items() if _keeps_its_value(value)}
+    return {name: value for name, value in attributes_of(owner).items() if name not in _BOOKKEEPING | kept}
+
+
+def _keeps_its_value(value: Any) -> bool:
+    return isinstance(value, functools.cached_property)
 
 
 class Describer:
@@ -92,10 +86,12 @@ class Describer:
             plain = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))(value)
             return self._with_state(self.value(plain, path), value, path)
         if isinstance(value, Mapping):
-            if all(type(name) is str for name in value):
-                return self._with_state({"dict": self.fields(value, path)}, value, path)
-            items = [[self.value(name, f"{path} key"), self.value(item, f"{path}[…]")] for name, item in value.items()]
-            return self._with_state({"items": sorted(items, key=_sorting)}, value, path)
+            # In its order, which can decide what is computed.
+            items = [
+                [self.value(name, f"{path} key"), self.value(item, f"{path}.{name}" if type(name) is str else path)]
+                for name, item in value.items()
+            ]
+            return self._with_state({"dict": items}, value, path)
         if isinstance(value, (list, tuple)):  # one thing: JSON gives lists back where there were tuples
             return self._with_state(
                 [self.value(item, f"{path}[{index}]") for index, item in enumerate(value)], value, path

@@ -105,7 +105,8 @@ def test_a_clip_goes_in_as_a_batch_of_one():
     extractor = Extractor(input_features=np.zeros((1, 80, 3)))
     extract(extractor, WAVEFORM, 16000, {})
     [[waveform]] = extractor.arguments
-    assert waveform is WAVEFORM
+    assert waveform is not WAVEFORM  # which an extractor that works in place would spoil
+    assert np.array_equal(waveform, WAVEFORM)
     assert extractor.settings == {"sampling_rate": 16000, "return_tensors": "np"}
 
 

@@ -356,3 +356,14 @@ def test_a_derived_class_hashes_as_stably(make_processor, tmp_path):
     first, second = (Derived(make_processor("wav2vec2"), tmp_path / name) for name in "ab")
     assert Hasher.hash(first) == Hasher.hash(second)
     assert Hasher.hash(first) != Hasher.hash(CachedFeatures(make_processor("wav2vec2"), tmp_path / "a"))
+    first.gain = 2.0
+    assert Hasher.hash(first) != Hasher.hash(second)
+    assert pickle.loads(pickle.dumps(first)).gain == 2.0
+
+
+def test_a_relative_root_stays_where_it_is(make_processor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cached_features = CachedFeatures(make_processor("wav2vec2"), "cache")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickle.dumps(cached_features)).root == cached_features.root == tmp_path / "cache"

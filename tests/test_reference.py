@@ -683,7 +683,7 @@ def test_a_moved_root_is_an_error_whose_remedy_works_as_printed(clips, expected,
     before = str(cached_features.audio_cache.root)
     moved = tmp_path / "moved"
     own_root.rename(moved)
-    for reader in (ds, cached_features.attach(ds)):
+    for reader in (ds, cached_features.attach(ds.remove_columns("audio"))):
         with pytest.raises(MissingEntryError) as caught:
             reader[3]
         assert caught.value.key == key
@@ -735,3 +735,44 @@ def test_the_error_comes_out_of_a_worker_process(references, seamless, own_root,
         ds.map(lambda row: {"n": len(row["attention_mask"])}, num_proc=2)
     assert caught.value.root == str(own_root / "features")
     assert caught.value.key.processor_sha == references.features["input_features"].processor_sha
+
+
+# What is gone is computed again where it can be
+
+
+def test_attach_and_materialize_compute_a_damaged_entry_from_the_audio(clips, expected, seamless, own_root):
+    cached_features = CachedFeatures(seamless, own_root, auto_resample=True)
+    ds = cached_features.map(data.in_memory(clips))
+    for read in (cached_features.attach, lambda ds: cached_features.materialize(ds).with_format("numpy")):
+        path = cached_features.audio_cache.path_for(ds.features["input_features"].key(_stored(ds)[2]))
+        content = bytearray(path.read_bytes())
+        content[100] ^= 1
+        path.write_bytes(content)
+        for row, outputs in zip(read(ds), expected, strict=True):
+            assert np.asarray(row["input_features"]).tobytes() == outputs["input_features"].tobytes()
+
+
+def test_map_fills_a_cache_that_was_cleared(clips, expected, seamless, own_root, tmp_path):
+    cached_features = CachedFeatures(seamless, own_root, auto_resample=True)
+    dataset = data.saved(clips, tmp_path / "saved")
+    cached_features.map(dataset)
+    cached_features.audio_cache.clear()
+    data.assert_rows(list(cached_features.map(dataset).remove_columns("audio")), expected)
+
+
+def test_another_processors_references_are_not_attached(clips, cached_features, make_processor, tmp_path):
+    ds = cached_features.map(data.in_memory(clips))
+    other = CachedFeatures(make_processor("seamless_m4t"), tmp_path / "other", auto_resample=True, max_length_seconds=1)
+    with pytest.raises(ProcessorError, match=r"to be this processor's, .*max_length_ms=0, not 1000"):
+        other.attach(ds)
+
+
+def test_attach_computes_beside_another_processors_references(
+    clips, cached_features, expected, make_processor, tmp_path
+):
+    ds = cached_features.map(data.in_memory(clips))
+    other = CachedFeatures(make_processor("wav2vec2"), tmp_path / "other", auto_resample=True)
+    rows = list(other.attach(ds))
+    data.assert_rows([{name: row[name] for name in OUTPUTS} for row in rows], expected)
+    fresh = [data.expected_features(other.processor, clip, auto_resample=True) for clip in clips]
+    data.assert_rows([{"input_values": row["input_values"]} for row in rows], fresh)

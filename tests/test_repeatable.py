@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 
 import extractors
 import numpy as np
@@ -264,3 +265,60 @@ def test_one_clip_is_computed_twice_and_the_others_once(tmp_path):
     cached_features(cells(4.0))
     assert lengths[-1:] == [4 * RATE]
     assert len(lengths) == 7
+
+
+class WorksInPlace:
+    """An extractor that changes the samples it is given, and returns them."""
+
+    sampling_rate = 16_000
+
+    def __call__(self, raw_speech, sampling_rate=None):
+        for samples in raw_speech:
+            samples *= 0.5
+        return {"input_values": raw_speech}
+
+
+def test_an_extractor_that_works_in_place_spoils_nothing(tmp_path):
+    cached_features = CachedFeatures(WorksInPlace(), tmp_path)
+    samples = np.linspace(-1, 1, 1600, dtype=np.float32)
+    cell = {"array": samples.copy(), "sampling_rate": 16_000}
+    for _ in range(2):
+        assert np.array_equal(cached_features({"audio": cell})["input_values"], samples * np.float32(0.5))
+
+
+def test_a_buffer_that_is_used_again_is_copied(tmp_path):
+    buffer = np.zeros(80, np.float32)
+
+    def last(waveform, sampling_rate):
+        buffer[:] = waveform[-80:]
+        return buffer
+
+    cached_features = CachedFeatures(last, tmp_path, identity="last", sampling_rate=16_000)
+    clips = [np.full(100, value, np.float32) for value in (0.1, 0.2, 0.3)]
+    cells = [{"array": clip, "sampling_rate": 16_000} for clip in clips]
+    for _ in range(2):
+        arrays = cached_features({"audio": cells})["input_features"]
+        assert [float(array[0]) for array in arrays] == [float(clip[0]) for clip in clips]
+
+
+def test_a_thread_that_draws_beside_it_is_left_alone(tmp_path):
+
+    stop = threading.Event()
+    drawn = []
+
+    def draw():
+        while not stop.is_set():
+            drawn.append(np.random.random())
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        cached_features = CachedFeatures(WorksInPlace(), tmp_path)
+        for value in range(1, 6):
+            clip = np.full(1600, value / 10, np.float32)
+            cached_features({"audio": {"array": clip, "sampling_rate": 16_000}})
+    finally:
+        stop.set()
+        thread.join()
+    assert cached_features.stats.computed == 5
+    assert len(set(drawn)) == len(drawn)

@@ -53,6 +53,15 @@ def cells(clips, kind="dict"):
     return batch if kind == "dict" else [cell["bytes"] for cell in batch]
 
 
+def test_two_outputs_of_one_name_are_refused(make_processor, clips, tmp_path):
+    processor = make_processor("wav2vec2_spanish")
+    cached_features = CachedFeatures(
+        processor, tmp_path, auto_resample=True, output_names={"attention_mask": "input_values"}
+    )
+    with pytest.raises(ProcessorError, match="each output to have a name of its own"):
+        cached_features({"audio": str(clips[0])})
+
+
 # Where the datasets come from
 
 
