@@ -18,8 +18,8 @@ TORCHCODEC ?= torchcodec==0.12.0
 ARGS ?=
 
 # The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
-CORE := errors keys entry golden stores store local remote stats caches decode source extractor code_digest conftest
-CORE_TESTS = $(wildcard $(CORE:%=tests/test_%.py) tests/stores)
+CORE := errors keys entry golden stores stats caches decode source extractor code_digest conftest
+CORE_TESTS = $(CORE:%=tests/test_%.py)
 
 VENVS := .venvs
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' hf_audio_cache/__init__.py)
