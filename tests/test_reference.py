@@ -776,3 +776,11 @@ def test_attach_computes_beside_another_processors_references(
     data.assert_rows([{name: row[name] for name in OUTPUTS} for row in rows], expected)
     fresh = [data.expected_features(other.processor, clip, auto_resample=True) for clip in clips]
     data.assert_rows([{"input_values": row["input_values"]} for row in rows], fresh)
+
+
+def test_another_processor_does_not_compute_what_is_missing(clips, seamless, own_root, make_processor):
+    ds = CachedFeatures(seamless, own_root, auto_resample=True).map(data.in_memory(clips))
+    other = CachedFeatures(make_processor("seamless_m4t", stride=4), own_root, auto_resample=True)
+    other.audio_cache.clear()
+    with pytest.raises(MissingEntryError):
+        other.materialize(ds)
