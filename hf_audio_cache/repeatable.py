@@ -19,6 +19,9 @@ from .extractor import NamedFunction, extract, name_of
 
 __all__ = ["extract_repeatable", "random_state_kept"]
 
+# Of tqdm, which `datasets` shows its progress with, and of fsspec.
+_HARMLESS_THREADS = ("tqdm_monitor", "fsspecIO")
+
 
 @dataclass(frozen=True)
 class _RandomState:
@@ -52,11 +55,17 @@ class _RandomState:
             sys.modules["torch"].set_rng_state(self.torch)
 
 
+def _is_alone() -> bool:
+    """Return whether no other thread can draw random numbers now; some that libraries keep running never do."""
+    others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
+    return all(thread.name in _HARMLESS_THREADS for thread in others)
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """Put the random generators back to where they were, where no other thread can have drawn from them."""
     before = _RandomState.now()
-    is_alone = threading.active_count() == 1
+    is_alone = _is_alone()
     try:
         yield
     finally:
@@ -114,7 +123,7 @@ def _extract_watched(
     Where no other thread can have drawn from it, it is put back, and the clip is refused.
     """
     before = _RandomState.now()
-    is_alone = threading.active_count() == 1
+    is_alone = _is_alone()
     moved = None
     try:
         outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
