@@ -124,7 +124,6 @@ def _extract_watched(
     """
     before = _RandomState.now()
     is_alone = _is_alone()
-    moved = None
     try:
         outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
     finally:

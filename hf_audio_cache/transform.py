@@ -335,7 +335,7 @@ class CachedFeatures:
         if not self._are_there(references, types):  # datasets kept the references, and the cache was cleared or pruned
             arguments["load_from_cache_file"] = False
             references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
-        dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+        dropped = _names(remove_columns)
         dropped += [name for name in types if name in dataset.column_names]
         kept = dataset.remove_columns(dropped)
         if not datasets.config.TORCHCODEC_AVAILABLE:  # rows with a column that datasets cannot decode cannot be read
@@ -440,7 +440,7 @@ class CachedFeatures:
             )
         references = reference_columns(dataset.features or {})
         computes = not references or self._computes_beside(references, list(dataset.features))
-        dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+        dropped = _names(remove_columns)
         plain = undecoded(dataset, references)
         if computes and dataset.features is not None:
             # Else datasets decodes the column, which needs torchcodec, before a transform sees it.
@@ -497,6 +497,11 @@ class CachedFeatures:
         self._root = state["root"]
         names = ("processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs", "compression")
         self._open(**{name: state[name] for name in names}, counters=state["counters"], carried_code=state["code"])
+
+
+def _names(columns: str | Sequence[str] | None) -> list[str]:
+    """Return one column, several or none, as `datasets` takes them, as a list."""
+    return [columns] if isinstance(columns, str) else list(columns or [])
 
 
 HAS_HASH_HOOK = hash_by(CachedFeatures, CachedFeatures._hashed_state)

@@ -122,3 +122,21 @@ def make_processor() -> Callable[..., Any]:
 def processor_directory(tmp_path: Path) -> Callable[[str], Path]:
     """``processor_directory(name)``: a directory that ``from_pretrained`` loads."""
     return lambda name: processors.write_config(name, tmp_path / name)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The batches of names that were asked of the stores, features alone, in this process."""
+    from hf_audio_cache.stores import LocalStore  # not before it was seen which package this is
+
+    batches: list[list[str]] = []
+    read = LocalStore.get_many
+
+    def get_many(store: Any, names: Any) -> Any:
+        wanted = list(names)
+        if wanted and str(store.location()).endswith("features"):
+            batches.append(wanted)
+        return read(store, wanted)
+
+    monkeypatch.setattr(LocalStore, "get_many", get_many)
+    return batches

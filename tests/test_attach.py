@@ -12,7 +12,6 @@ import pytest
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, SamplingRateError
-from hf_audio_cache.stores import LocalStore
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +28,6 @@ def expected(make_processor, clips):
 @pytest.fixture
 def cached_features(make_processor, tmp_path):
     return CachedFeatures(make_processor("wav2vec2"), tmp_path / "root", auto_resample=True)
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """The batches of names that were asked of the stores, features alone, in this process."""
-    batches = []
-    read = LocalStore.get_many
-
-    def get_many(store, names):
-        wanted = list(names)
-        if wanted and str(store.location()).endswith("features"):
-            batches.append(wanted)
-        return read(store, wanted)
-
-    monkeypatch.setattr(LocalStore, "get_many", get_many)
-    return batches
 
 
 SOURCES = {

@@ -15,7 +15,6 @@ import pytest
 
 from hf_audio_cache import CachedArray, CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, AudioDecodeError, MissingEntryError, ProcessorError, StoreError
-from hf_audio_cache.stores import LocalStore
 
 # Two outputs, so that there are two columns: float32 of shape (n, 160), and an int32 mask.
 OUTPUTS = ("input_features", "attention_mask")
@@ -65,22 +64,6 @@ def references(cached_features, clips):
 def own_root(warm_root, tmp_path):
     """A copy of the warm root, to be changed."""
     return shutil.copytree(warm_root, tmp_path / "own")
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """The batches of names that were asked of the stores, features alone, in this process."""
-    batches = []
-    read = LocalStore.get_many
-
-    def get_many(store, names):
-        wanted = list(names)
-        if wanted and str(store.location()).endswith("features"):
-            batches.append(wanted)
-        return read(store, wanted)
-
-    monkeypatch.setattr(LocalStore, "get_many", get_many)
-    return batches
 
 
 def by_number(rows, expected):
