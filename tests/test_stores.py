@@ -378,8 +378,55 @@ def test_symbolic_links_are_not_listed_and_never_deleted_through(tmp_path):
     assert list(store.names()) == ["real"]
     assert store.delete(["link", "dangling"]) == {}
     assert (outside / "precious").read_bytes() == b"precious"
-    store.put("loop2", b"content")
-    assert store.get("dangling") is None
+    assert (root / "folder").is_symlink()
+
+
+def test_nothing_is_read_written_or_deleted_through_a_link_under_the_root(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "name").write_bytes(b"precious")
+    root = tmp_path / "root"
+    (root / "features").mkdir(parents=True)
+    (root / "features/ab").symlink_to(outside)
+    (root / "waveforms").symlink_to(outside)
+    (root / "link").symlink_to(outside / "name")
+    store = LocalStore(root)
+    features, waveforms = store.child("features"), store.child("waveforms")
+    answers = [
+        *store.get_many(["link"]),
+        *features.get_many(["ab/name"]),
+        *waveforms.get_many(["name"]),
+        *features.put_many({"ab/name": b"new", "ab/new": b"new"}).values(),
+        *waveforms.put_many({"name": b"new", "cd/new": b"new"}).values(),
+        *features.delete(["ab/name"]).values(),
+        *waveforms.delete(["name"]).values(),
+    ]
+    assert [answer.errno for answer in answers] == [errno.ELOOP] * 9
+    assert "is a symbolic link, and none is followed under a root" in str(answers[1])
+    assert not features.exists("ab/name")
+    assert not store.exists("link")
+    assert list(features.names()) == []
+    with pytest.raises(StoreError, match="could not list"):
+        list(waveforms.names())
+    assert files_under(outside) == {"name": b"precious"}
+
+
+def test_a_root_may_itself_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    LocalStore(tmp_path / "root").put("ab/name", b"content")
+    assert files_under(tmp_path / "disk") == {"ab/name": b"content"}
+    assert LocalStore(tmp_path / "root").get("ab/name") == b"content"
+
+
+def test_a_pipe_in_an_objects_place_stops_nobody(tmp_path):
+    os.mkfifo(tmp_path / "name")
+    store = LocalStore(tmp_path)
+    [found] = store.get_many(["name"])
+    assert str(found) == f"could not read {tmp_path}/name: it is no regular file"
+    assert not store.exists("name")
+    store.put("name", b"content")
+    assert store.get("name") == b"content"
 
 
 def test_a_put_replaces_a_link_and_not_what_it_points_to(tmp_path):
@@ -422,7 +469,7 @@ def test_an_interrupted_put_leaves_nothing_and_keeps_the_old_object(tmp_path, mo
     store.put("ab/name", b"old")
     before_publishing = []
 
-    def replace(source, target):
+    def replace(source, target, **folders):
         before_publishing.append({**files_under(tmp_path)})
         raise error
 
@@ -480,14 +527,16 @@ def use_up_all_files(root):
         listed = list(store.names())
     except StoreError as error:
         listed = error.errno
-    os.close(held.pop())
-    return read.errno, name, written.errno, store.exists("ab/name"), listed, store.get("ab/name")
+    known = store.exists("ab/name")
+    for _ in range(2):  # a folder, and what is in it
+        os.close(held.pop())
+    return read.errno, name, written.errno, known, listed, store.get("ab/name")
 
 
 def test_no_more_open_files_is_an_error_of_one_call(tmp_path):
     LocalStore(tmp_path).put("ab/name", b"content")
     results = in_child(use_up_all_files, tmp_path)
-    assert results == (errno.EMFILE, "ab/new", errno.EMFILE, True, errno.EMFILE, b"content")
+    assert results == (errno.EMFILE, "ab/new", errno.EMFILE, False, errno.EMFILE, b"content")
     assert files_under(tmp_path) == {"ab/name": b"content"}
 
 
@@ -610,7 +659,7 @@ class ShortWrites(io.FileIO):
 
 
 def test_an_object_is_whole_though_the_system_takes_less_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "open", lambda path, mode, buffering: ShortWrites(path, "x"), raising=False)
+    monkeypatch.setattr(local, "open", lambda file, mode, buffering: ShortWrites(file, mode), raising=False)
     LocalStore(tmp_path).put("ab/name", bytes(range(256)) * 40)
     monkeypatch.undo()
     assert files_under(tmp_path) == {"ab/name": bytes(range(256)) * 40}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from ..errors import InvalidRootError
-from .base import Store
+from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
 
-__all__ = ["LocalStore", "Store", "default_root", "is_temporary", "open_store"]
+__all__ = ["LocalStore", "Store", "StoredObject", "default_root", "is_temporary", "open_store"]
 
 
 def default_root() -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidNameError, StoreError
 
-__all__ = ["Store", "check_name"]
+__all__ = ["Store", "StoredObject", "check_name"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*")
 
@@ -29,6 +30,25 @@ def check_name(name: str) -> str:
         "nothing was read or written.",
         name=name,
     )
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One line of a listing.
+
+    Attributes
+    ----------
+    name
+        Its name under the root.
+    n_bytes
+        Its size.
+    modified
+        When it was last put, in seconds since 1970.
+    """
+
+    name: str
+    n_bytes: int
+    modified: float
 
 
 class Store(ABC):
@@ -64,8 +84,8 @@ class Store(ABC):
         """Delete these objects, present or not; return those that could not be, and why."""
 
     @abstractmethod
-    def names(self, prefix: str = "") -> Iterator[str]:
-        """Yield the name of each object whose name starts with `prefix`.
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield each object whose name starts with `prefix`.
 
         Raises
         ------
@@ -80,6 +100,10 @@ class Store(ABC):
     @abstractmethod
     def child(self, prefix: str) -> Store:
         """Return the store of the objects under ``prefix/``."""
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the name of each object whose name starts with `prefix`, as `scan` does."""
+        return (found.name for found in self.scan(prefix))
 
     def get(self, name: str) -> bytes | None:
         """Return the bytes of the object `name`, or None.

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
-from .base import Store, check_name
+from .base import Store, StoredObject, check_name
 
 __all__ = ["LocalStore", "is_temporary"]
 
 _TEMPORARY_SUFFIX = ".tmp"
+
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN_STEP = _OPEN_FOLDER | os.O_NOFOLLOW
+# Without O_NONBLOCK a pipe in an object's place would stop the reader.
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAKE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_temporary(name: str) -> bool:
@@ -25,21 +33,41 @@ def is_temporary(name: str) -> bool:
 class LocalStore(Store):
     """Objects as files under `root`.
 
-    An object is written to a temporary file beside its final place and published by ``os.replace``, which is atomic
-    on POSIX file systems, NFS and Lustre included. Modes are those of the umask (``mkstemp`` would give 0600, which
-    colleagues who share the root could not read).
+    An object is written to a temporary file beside its final place and published by a rename, which is atomic on POSIX
+    file systems, NFS and Lustre included. Modes are those of the umask (``mkstemp`` would give 0600, which colleagues
+    who share the root could not read).
+
+    The root may be a symbolic link; nothing under it is followed if it is one. A colleague who can write in the root
+    could otherwise turn what we write and delete to any place that we can reach. So each folder is opened from its
+    parent, and not by its path, which could change between a look and its use.
+
+    Parameters
+    ----------
+    root
+        A directory; it need not be there.
+    inside
+        A folder under it, which the store is confined to.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], inside: str = "") -> None:
         self._root = os.path.abspath(root)
+        self._folders = tuple(check_name(inside).split("/")) if inside else ()
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         return [self._read(name) for name in names]
 
     def _read(self, name: str) -> bytes | StoreError | None:
+        folders, file_name = self._split(name)
         try:
-            with open(self._path(name), "rb", buffering=0) as file:
-                return file.read()
+            folder = self._open_folder(folders)
+            try:
+                file = os.open(file_name, _OPEN_FILE, dir_fd=folder)
+            finally:
+                os.close(folder)
+            with open(file, "rb", buffering=0) as opened:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    return StoreError(f"could not read {self.location(name)}: it is no regular file", name=name)
+                return opened.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
@@ -47,76 +75,140 @@ class LocalStore(Store):
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         failed = {}
-        paths = {name: self._path(name) for name in objects}  # a bad name stops all of them before the first is written
+        places = {name: self._split(name) for name in objects}  # a bad name stops all before the first is written
         for name, content in objects.items():
             try:
-                self._write(paths[name], content)
+                self._write(*places[name], content)
             except OSError as exc:
                 failed[name] = self._error("write", name, exc)
         return failed
 
-    @staticmethod
-    def _write(path: str, content: bytes) -> None:
-        folder, _, file_name = path.rpartition(os.sep)
-        temporary = os.path.join(folder, f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
-        if not os.path.isdir(folder):
-            os.makedirs(folder, exist_ok=True)
+    def _write(self, folders: Sequence[str], file_name: str, content: bytes) -> None:
+        folder = self._open_folder(folders, make=True)
+        temporary = f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
         try:
-            with open(temporary, "xb", buffering=0) as file:
+            with open(os.open(temporary, _MAKE_FILE, 0o666, dir_fd=folder), "wb", buffering=0) as file:
                 remaining = memoryview(content)
                 while remaining:  # one write may take less than all of it: Linux stops at 2 GiB
                     remaining = remaining[file.write(remaining) :]
-            os.replace(temporary, path)
+            os.replace(temporary, file_name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(temporary, dir_fd=folder)
             raise
+        finally:
+            os.close(folder)
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
-        return [os.path.isfile(self._path(name)) for name in names]
+        return [self._is_file(name) for name in names]
+
+    def _is_file(self, name: str) -> bool:
+        folders, file_name = self._split(name)
+        try:
+            folder = self._open_folder(folders)
+            try:
+                return stat.S_ISREG(os.stat(file_name, dir_fd=folder, follow_symlinks=False).st_mode)
+            finally:
+                os.close(folder)
+        except OSError:
+            return False
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         failed = {}
         for name in names:
+            folders, file_name = self._split(name)
             try:
-                os.unlink(self._path(name))
+                folder = self._open_folder(folders)
+                try:
+                    os.unlink(file_name, dir_fd=folder)
+                finally:
+                    os.close(folder)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as exc:
                 failed[name] = self._error("delete", name, exc)
         return failed
 
-    def names(self, prefix: str = "") -> Iterator[str]:
-        """Yield the name of each file, symbolic links left out: what they point to is not in the root."""
-        yield from self._walk(self._root, "", prefix)
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield each file, symbolic links left out: what they point to is not in the root."""
+        yield from self._walk((), prefix)
 
-    def _walk(self, folder: str, relative: str, prefix: str) -> Iterator[str]:
+    def _walk(self, folders: tuple[str, ...], prefix: str) -> Iterator[StoredObject]:
+        relative = "".join(f"{name}/" for name in folders)
         try:
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            folder = self._open_folder((*self._folders, *folders))
+            try:
+                with os.scandir(folder) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+                inner, files = self._sort_out(found, relative, prefix)
+            finally:
+                os.close(folder)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as exc:
             raise self._error("list", relative, exc) from exc
+        yield from files
+        for name in inner:
+            yield from self._walk((*folders, name), prefix)
+
+    @staticmethod
+    def _sort_out(
+        found: Iterable[os.DirEntry[str]], relative: str, prefix: str
+    ) -> tuple[list[str], list[StoredObject]]:
+        """Return the folders to look into, and the files of a listing."""
+        folders, files = [], []
         for entry in found:
             name = relative + entry.name
             if entry.is_dir(follow_symlinks=False):
                 if prefix.startswith(f"{name}/") or f"{name}/".startswith(prefix):
-                    yield from self._walk(entry.path, f"{name}/", prefix)
+                    folders.append(entry.name)
             elif entry.is_file(follow_symlinks=False) and name.startswith(prefix):
-                yield name
+                with contextlib.suppress(FileNotFoundError):  # deleted since
+                    status = entry.stat(follow_symlinks=False)
+                    files.append(StoredObject(name, status.st_size, status.st_mtime))
+        return folders, files
 
     def location(self, name: str = "") -> Path:
-        return Path(self._path(name) if name else self._root)
+        return Path(self._root, *self._folders, *(check_name(name).split("/") if name else ()))
 
     def child(self, prefix: str) -> LocalStore:
-        return LocalStore(self._path(prefix))
+        return LocalStore(self._root, "/".join((*self._folders, check_name(prefix))))
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}{os.sep}{check_name(name)}"
+    def _split(self, name: str) -> tuple[tuple[str, ...], str]:
+        """Return the folders that an object is in, under the root, and the name of its file."""
+        *folders, file_name = check_name(name).split("/")
+        return (*self._folders, *folders), file_name
+
+    def _open_folder(self, folders: Iterable[str], *, make: bool = False) -> int:
+        """Return a descriptor of the root, or of a folder under it, reached step by step."""
+        if make:
+            os.makedirs(self._root, exist_ok=True)
+        folder = os.open(self._root, _OPEN_FOLDER)
+        for name in folders:
+            parent = folder
+            try:
+                folder = _open_step(parent, name, make=make)
+            finally:
+                os.close(parent)
+        return folder
 
     def _error(self, action: str, name: str, exc: OSError) -> StoreError:
-        where = f"{self._root}{os.sep}{name}"
+        where = os.path.join(self._root, *self._folders, name)
         error = StoreError(f"could not {action} {where}: {exc.strerror or exc}", name=name, errno=exc.errno)
         error.__cause__ = exc
         return error
+
+
+def _open_step(parent: int, name: str, *, make: bool) -> int:
+    try:
+        return os.open(name, _OPEN_STEP, dir_fd=parent)
+    except FileNotFoundError:
+        if not make:
+            raise
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=parent)
+        return os.open(name, _OPEN_STEP, dir_fd=parent)
+    except NotADirectoryError:  # what Linux says of a link; others say ELOOP
+        if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, f"{name} is a symbolic link, and none is followed under a root") from None
+        raise
