@@ -93,17 +93,21 @@ class CorruptEntryError(HfAudioCacheError, ValueError):
 class StoreError(HfAudioCacheError, OSError):
     """A store failed at the object ``name``; the caches turn it into a miss, or a lost write.
 
-    ``errno`` is the system's error number, where there is one.
+    ``errno`` is the system's error number, where there is one. ``kind`` says what may be done about it:
+    ``"throttled"`` (asked too much: later it may succeed), ``"unreachable"`` (no answer, a broken one, or a server's
+    own error), ``"denied"`` (by the store's permissions or for its credentials), ``"no bucket"``, or ``""`` for all
+    else.
     """
 
-    def __init__(self, message: str, *, name: str = "", errno: int | None = None) -> None:
+    def __init__(self, message: str, *, name: str = "", errno: int | None = None, kind: str = "") -> None:
         super().__init__(message)
         self.name = name
         self.errno = errno
+        self.kind = kind
 
     def __reduce__(self) -> tuple[object, ...]:
         # OSError keeps its errno outside of the attributes that are pickled.
-        return type(self), self.args, {"name": self.name, "errno": self.errno}
+        return type(self), self.args, {"name": self.name, "errno": self.errno, "kind": self.kind}
 
 
 class MissingEntryError(HfAudioCacheError, LookupError):
