@@ -91,6 +91,17 @@ core_part = $(if $(call find_python,$(1)),\
 	$(VENVS)/$(2)/bin/pytest -m "not torch and not torchcodec" $(CORE_TESTS) $(ARGS),\
 	@echo "python$(1) is not on this machine: $@ is left out")
 
+# The modules of the fault suite; `make test` runs a bounded form of each.
+FAULTS := $(wildcard tests/test_faults_*.py)
+
+.PHONY: stress
+stress: $(VENVS)/main/package.stamp $(SPEECH) ## the fault suite in its long form, and fuzzing, with a closing table
+	$(VENVS)/main/bin/python $(PIP_INSTALL) '$(WHEEL)[fuzz]'
+	$(VENVS)/main/bin/python tests/fuzz_entry.py $(FUZZ_SECONDS)
+	$(VENVS)/main/bin/pytest --stress -o timeout=3600 -m "not torchcodec" $(FAULTS) $(ARGS)
+
+FUZZ_SECONDS ?= 300
+
 .PHONY: test-source coverage
 test-source: $(VENVS)/main/requirements.stamp $(SPEECH) ## the tests on the source folder, without building a wheel
 	PYTHONPATH=$(CURDIR) HF_AUDIO_CACHE_TEST_SOURCE=1 $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)

@@ -12,18 +12,24 @@ __version__ = "0.1.0"
 from .caches import AudioCache, WaveformCache
 from .fingerprint import processor_sha256
 from .keys import AudioCacheKey, WaveformCacheKey
+from .maintenance import PruneReport, VerifyReport, prune, verify
 from .reference import CachedArray
-from .stats import Stats
+from .stats import BadClip, Stats
 from .transform import CachedFeatures
 
 __all__ = [
     "AudioCache",
     "AudioCacheKey",
+    "BadClip",
     "CachedArray",
     "CachedFeatures",
+    "PruneReport",
     "Stats",
+    "VerifyReport",
     "WaveformCache",
     "WaveformCacheKey",
     "__version__",
     "processor_sha256",
+    "prune",
+    "verify",
 ]

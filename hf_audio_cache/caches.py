@@ -17,9 +17,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .entry import Entry, encode_entry, open_entry
-from .errors import CorruptEntryError, StoreError, UnstorableOutputError
+from .entry import Entry, check_signature, encode_entry, open_entry
+from .errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError, UnstorableOutputError
 from .keys import AudioCacheKey, WaveformCacheKey
+from .signing import SigningKey, SigningKeys, signing_keys
 from .stats import Counters, Stats
 from .stores import Store, is_temporary, open_store
 
@@ -45,12 +46,14 @@ class _Cache(Generic[KeyT]):
         root: str | os.PathLike[str] | Store,
         *,
         compression: str | None = None,
+        signing_key: SigningKey | SigningKeys | None = None,
         counters: Counters | None = None,
     ) -> None:
         if compression not in (None, "blosc"):
             raise ValueError(f'compression must be "blosc" or None, not {compression!r}; no cache was opened.')
         self.compression = compression
         self._store = open_store(root)
+        self._signing_keys = signing_keys(signing_key)
         self._counters = counters or Counters()
         self._warned = False
 
@@ -69,12 +72,28 @@ class _Cache(Generic[KeyT]):
         return self._store.location(self._name(key))
 
     def exists(self, key: KeyT) -> bool:
-        """Return whether there is an entry of this name; only reading it tells whether it is a good one."""
+        """Return whether there is an entry of this name; only reading it tells whether it is a good one.
+
+        In a signed root it is read as far as its signature: what somebody else put there counts as absent.
+        """
         return self.exists_many([key])[0]
 
     def exists_many(self, keys: Sequence[KeyT]) -> list[bool]:
         """Return `exists` for each key."""
-        return self._store.exists_many([self._name(key) for key in keys])
+        names = [self._name(key) for key in keys]
+        if self._signing_keys is None:
+            return self._store.exists_many(names)
+        return [self._is_signed(found, self._signing_keys) for found in self._store.get_many(names)]
+
+    @staticmethod
+    def _is_signed(found: bytes | StoreError | None, keys: SigningKeys) -> bool:
+        if not isinstance(found, bytes):
+            return False
+        try:
+            check_signature(found, keys)
+        except UnsignedEntryError:
+            return False
+        return True
 
     def _read_many(self, keys: Sequence[KeyT], pick: Callable[[Entry], Any]) -> list[Any]:
         """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
@@ -91,9 +110,11 @@ class _Cache(Generic[KeyT]):
             elif found is not None:
                 n_bytes += len(found)
                 try:
-                    entry = open_entry(found, key)
+                    entry = open_entry(found, key, self._signing_keys)
                     value = pick(entry)
                     once_took += entry.compute_seconds
+                except UnsignedEntryError as exc:
+                    self._ignore(name, exc)
                 except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
                     self._discard(name, exc)
             values.append(value)
@@ -116,7 +137,11 @@ class _Cache(Generic[KeyT]):
         """
         objects = {
             self._name(key): encode_entry(
-                key, outputs, compression=self.compression, compute_seconds=compute_seconds / len(entries)
+                key,
+                outputs,
+                compression=self.compression,
+                compute_seconds=compute_seconds / len(entries),
+                signing_keys=self._signing_keys,
             )
             for key, outputs in entries.items()
         }
@@ -137,17 +162,48 @@ class _Cache(Generic[KeyT]):
         StoreError
             If the root cannot be listed, or an entry not be deleted.
         """
-        own = [name for name in self._store.names() if self._is_own(name)]
+        own = [name for name in self._store.names() if self.owns(name)]
         for error in self._store.delete(own).values():
             raise error
         return len(own)
 
-    def _is_own(self, name: str) -> bool:
+    @classmethod
+    def owns(cls, name: str) -> bool:
+        """Return whether `name`, a file's path under the root of such a cache, is that of an entry, finished or not."""
         if is_temporary(name):
             folder, _, file_name = name.rpartition("/")
             name = f"{folder}/{file_name[1:].rpartition('.')[0].rpartition('.')[0]}"
         shard, _, file_name = name.partition("/")
-        return self._own_name.fullmatch(file_name) is not None and file_name.startswith(shard) and len(shard) == 2
+        return cls._own_name.fullmatch(file_name) is not None and file_name.startswith(shard) and len(shard) == 2
+
+    def check_many(self, names: Sequence[str]) -> list[HfAudioCacheError | None]:
+        """Return, for the entry of each name, what is wrong with it: it is read whole, and all of it is decoded."""
+        return [self._check(name, found) for name, found in zip(names, self._store.get_many(names), strict=True)]
+
+    def _check(self, name: str, found: bytes | StoreError | None) -> HfAudioCacheError | None:
+        if not isinstance(found, bytes):
+            return found  # deleted since it was listed, or why it could not be read
+        try:
+            entry = open_entry(found, None, self._signing_keys)
+            self._outputs(entry)
+            if entry.key is not None and self._key_type(**entry.key).name() != name:
+                return CorruptEntryError(f"it is the entry of another key, {entry.key!r}")
+        except HfAudioCacheError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - as in _read_many
+            return CorruptEntryError(f"{type(exc).__name__}: {exc}")
+        return None
+
+    @staticmethod
+    def _outputs(entry: Entry) -> Any:
+        """Return what `get` would make of an entry.
+
+        Raises
+        ------
+        CorruptEntryError
+            If that is nothing for this cache.
+        """
+        raise NotImplementedError
 
     def _name(self, key: KeyT) -> str:
         if not isinstance(key, self._key_type):
@@ -159,6 +215,11 @@ class _Cache(Generic[KeyT]):
         self._counters.add(bad_entries=1)
         failed = self._store.delete([name])
         self._warn(f"the entry {self._store.location(name)} is bad and counts as a miss: {reason}", *failed.values())
+
+    def _ignore(self, name: str, reason: Exception) -> None:
+        """Count an entry that is not ours to trust. It may be good to those who put it there, so that it stays."""
+        self._counters.add(unsigned_entries=1)
+        self._warn(f"the entry {self._store.location(name)} counts as a miss: {reason}")
 
     def _warn(self, *reasons: object) -> None:
         """Warn of the first thing that goes wrong; the others are counted, and logged as information."""
@@ -177,6 +238,8 @@ class AudioCache(_Cache[AudioCacheKey]):
     compression
         ``"blosc"`` (LZ4 and byte shuffle, lossless), or None for members as `numpy.savez` writes them. Either kind is
         read by either setting.
+    signing_key
+        That of a signed root, as in `CachedFeatures`.
     counters
         Where to count; by default the cache's own.
     """
@@ -215,7 +278,11 @@ class AudioCache(_Cache[AudioCacheKey]):
 
     def get_all_many(self, keys: Sequence[AudioCacheKey]) -> list[dict[str, Any] | None]:
         """Return `get_all` for each key; one batch of reads."""
-        return self._read_many(keys, Entry.read_all)
+        return self._read_many(keys, self._outputs)
+
+    @staticmethod
+    def _outputs(entry: Entry) -> dict[str, Any]:
+        return entry.read_all()
 
     def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
         """Store the outputs of a processor: an array (as ``input_features``), or several by name.
@@ -245,7 +312,14 @@ class WaveformCache(_Cache[WaveformCacheKey]):
 
     def get_many(self, keys: Sequence[WaveformCacheKey]) -> list[npt.NDArray[np.float32] | None]:
         """Return `get` for each key; one batch of reads."""
-        return self._read_many(keys, _waveform_of)
+        return self._read_many(keys, self._outputs)
+
+    @staticmethod
+    def _outputs(entry: Entry) -> Any:
+        waveform = entry.read("waveform") if entry.names == ("waveform",) else None
+        if not _is_waveform(waveform):
+            raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")
+        return waveform
 
     def put(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> Path | str:
         """Store a waveform, float32 mono of shape ``(n_samples,)``; return where it is, as `AudioCache.put` does.
@@ -263,13 +337,6 @@ class WaveformCache(_Cache[WaveformCacheKey]):
             )
         self.put_many({key: {"waveform": waveform}})
         return self.path_for(key)
-
-
-def _waveform_of(entry: Entry) -> Any:
-    waveform = entry.read("waveform") if entry.names == ("waveform",) else None
-    if not _is_waveform(waveform):
-        raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")
-    return waveform
 
 
 def _is_waveform(array: object) -> bool:

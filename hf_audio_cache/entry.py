@@ -14,9 +14,11 @@ member                      content
 
 The archive comment is 16 hex digits of xxh3-64 and one compact JSON manifest: the format's version, the full key, and
 for each member its output's name, codec, dtype, shape and ``offset`` (where the ``.npy`` starts in the file). The
-checksum covers everything before the comment, and the JSON; the file ends where the comment ends. In a frame, a
-constant tail along the last axis (the padding that an extractor appends) may be left out; it then stands in the
-manifest as ``tail``: its length, and its value as the hex of its bytes.
+checksum covers everything before the comment, and the JSON; the file ends where the comment ends. In a signed root 64
+hex digits follow the JSON: the HMAC-SHA256 of every byte before them, the key, the manifest and the checksum included.
+
+In a frame, a constant tail along the last axis (the padding that an extractor appends) may be left out; it then stands
+in the manifest as ``tail``: its length, and its value as the hex of its bytes.
 
 The reader takes the file as one block of bytes, checks all of it, and decodes straight from the offsets. An ``.npz``
 without a comment, such as ``numpy.savez`` writes, is read through `numpy.load`. Nothing is ever unpickled.
@@ -40,8 +42,9 @@ import numpy.typing as npt
 import xxhash
 from numcodecs import blosc
 
-from .errors import CorruptEntryError, UnstorableOutputError
+from .errors import CorruptEntryError, UnsignedEntryError, UnstorableOutputError
 from .keys import AudioCacheKey, WaveformCacheKey
+from .signing import SIGNATURE_LENGTH, SigningKeys
 
 __all__ = ["Entry", "encode_entry", "open_entry"]
 
@@ -49,6 +52,8 @@ FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 60_000  # a zip comment holds 65,535
 MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie
 MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
+_MAX_RATIO = 256  # LZ4's best is 255 to 1
+_LZ4 = 1  # the codec in the upper three bits of a Blosc frame's flags, its third byte; the fourth is the item's size
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
 
 _DIGEST_LENGTH = 16
@@ -109,6 +114,7 @@ def encode_entry(
     *,
     compression: str | None = None,
     compute_seconds: float = 0.0,
+    signing_keys: SigningKeys | None = None,
 ) -> bytes:
     """Return the bytes of the entry that holds `outputs` under `key`.
 
@@ -122,6 +128,8 @@ def encode_entry(
         ``"blosc"``, or None for members as `numpy.savez` writes them.
     compute_seconds
         What it took to compute the outputs; kept for statistics.
+    signing_keys
+        Those of a signed root.
 
     Raises
     ------
@@ -145,10 +153,14 @@ def encode_entry(
                 f"the manifest of an entry may have {MAX_MANIFEST_BYTES} bytes, and this one, of {len(members)} "
                 f"outputs, has {len(text)}; nothing was stored. Store fewer outputs in one entry."
             )
-        archive.comment = b"0" * _DIGEST_LENGTH + text
+        signature_length = 0 if signing_keys is None else SIGNATURE_LENGTH
+        archive.comment = b"0" * _DIGEST_LENGTH + text + b"0" * signature_length
     entry = buffer.getbuffer()
-    comment_start = len(entry) - _DIGEST_LENGTH - len(text)
-    entry[comment_start : comment_start + _DIGEST_LENGTH] = _digest(entry[:comment_start], text)
+    signed = entry[: len(entry) - signature_length]
+    comment_start = len(signed) - _DIGEST_LENGTH - len(text)
+    signed[comment_start : comment_start + _DIGEST_LENGTH] = _digest(signed[:comment_start], text)
+    if signing_keys is not None:
+        entry[len(signed) :] = signing_keys.sign(signed)
     return buffer.getvalue()
 
 
@@ -248,10 +260,15 @@ class Entry:
         The one that a model takes: the only one, or ``input_features``, or ``input_values``, or the first.
     compute_seconds
         What it took to compute them; 0.0 where that is not known.
+    key
+        The fields of the key that it was stored under; None where it does not say.
     """
 
-    def __init__(self, outputs: Mapping[str, Any], compute_seconds: float = 0.0) -> None:
+    def __init__(
+        self, outputs: Mapping[str, Any], compute_seconds: float = 0.0, key: Mapping[str, Any] | None = None
+    ) -> None:
         self._outputs = outputs
+        self.key = key
         self.names = tuple(outputs)
         self.main = next((name for name in _MODEL_INPUTS if name in outputs), self.names[0])
         self.compute_seconds = compute_seconds
@@ -272,8 +289,10 @@ class Entry:
 
 
 class _ManifestEntry(Entry):
-    def __init__(self, block: memoryview, members: list[_Member], compute_seconds: float) -> None:
-        super().__init__({member.name: member for member in members}, compute_seconds)
+    def __init__(self, block: memoryview, members: list[_Member], manifest: Mapping[str, Any]) -> None:
+        super().__init__(
+            {member.name: member for member in members}, float(manifest["compute_seconds"]), dict(manifest["key"])
+        )
         self._block = block
 
     def read(self, name: str) -> Any:
@@ -281,15 +300,29 @@ class _ManifestEntry(Entry):
             return _decode(self._block, self._outputs[name])
 
 
-def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey) -> Entry:
+def check_signature(data: bytes, signing_keys: SigningKeys) -> None:
+    """Raise `UnsignedEntryError` if none of the keys signed these bytes of an entry."""
+    block = memoryview(data)
+    if not signing_keys.accept(block[:-SIGNATURE_LENGTH], block[-SIGNATURE_LENGTH:]):
+        raise UnsignedEntryError("it has no signature that one of the signing keys made")
+
+
+def open_entry(
+    data: bytes, key: AudioCacheKey | WaveformCacheKey | None, signing_keys: SigningKeys | None = None
+) -> Entry:
     """Check the bytes of an entry against their checksum and `key`, and return its outputs, not yet decoded.
+
+    With `signing_keys` the signature comes first: nothing is parsed of an entry that has none of theirs. Without `key`
+    it is for the caller to look at the entry's own.
 
     Raises
     ------
-    CorruptEntryError
+    UnsignedEntryError, CorruptEntryError
         If they are anything but a whole entry for this very key.
     """
     block = memoryview(data)
+    if signing_keys is not None:
+        check_signature(data, signing_keys)
     end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - 22 - 0xFFFF))
     if end < 0 or end + 22 > len(data):
         raise CorruptEntryError(f"its {len(data)} bytes are no zip, or not a whole one")
@@ -314,8 +347,10 @@ def _as_corrupt() -> Iterator[None]:
         raise CorruptEntryError(f"{type(exc).__name__} while reading it: {exc}") from exc
 
 
-def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | WaveformCacheKey) -> Entry:
+def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
     text = bytes(comment[_DIGEST_LENGTH:])
+    if not text.endswith(b"}"):  # it was signed: JSON, and then hexadecimal digits
+        text = text[:-SIGNATURE_LENGTH]
     if _digest(block[: len(block) - len(comment)], text) != comment[:_DIGEST_LENGTH]:
         raise CorruptEntryError("its checksum is wrong")
     manifest = json.loads(text)
@@ -323,14 +358,16 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
         raise CorruptEntryError(
             f"its format is version {manifest['version']!r}, and this reader knows {FORMAT_VERSION}"
         )
-    if manifest["key"] != asdict(key):
+    if key is not None and manifest["key"] != asdict(key):
         raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
     members = [_Member.from_json(line) for line in manifest["members"]]
     if len({member.name for member in members}) != len(members):
         raise CorruptEntryError("its manifest has two outputs of one name")
+    if sum(member.n_bytes for member in members) > MAX_TAIL_BYTES + _MAX_RATIO * len(block):
+        raise CorruptEntryError(f"its manifest has outputs that {len(block)} bytes cannot hold")
     if sum(member.n_bytes for member in members if member.tail) > MAX_TAIL_BYTES:
         raise CorruptEntryError(f"its tails would unpack {len(block)} bytes to more than {MAX_TAIL_BYTES}")
-    return _ManifestEntry(block, members, float(manifest["compute_seconds"]))
+    return _ManifestEntry(block, members, manifest)
 
 
 def _decode(block: memoryview, member: _Member) -> Any:
@@ -374,7 +411,9 @@ def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     n_frame_bytes = int.from_bytes(payload[12:16], "little")
     if n_bytes != math.prod(shape) * dtype.itemsize or not 16 <= n_frame_bytes <= len(payload):
         raise CorruptEntryError(f"a frame of {n_bytes} bytes stands for an array of {dtype} {shape}")
-    if n_bytes > 256 * n_frame_bytes:  # LZ4's best is 255 to 1
+    if payload[2] >> 5 != _LZ4 or payload[3] != min(dtype.itemsize, 255):
+        raise CorruptEntryError(f"a frame of codec {payload[2] >> 5} and items of {payload[3]} bytes is none of ours")
+    if n_bytes > _MAX_RATIO * n_frame_bytes:
         raise CorruptEntryError(f"a frame of {n_frame_bytes} bytes claims to hold {n_bytes}")
     array = np.empty(shape, dtype)
     blosc.decompress(payload[:n_frame_bytes], array)

@@ -7,9 +7,12 @@
     ├── InvalidNameError(ValueError)                 a store name that could leave the root
     ├── InvalidRootError(ValueError)                 a root that no store can serve
     ├── UnstorableOutputError(TypeError)             an output that no entry can hold
+    ├── SigningKeyError(ValueError)                  signing keys that are unusable, or not to be had
     ├── CorruptEntryError(ValueError)                stored bytes that are not the entry they should be
+    │   └── UnsignedEntryError                       they have no signature that our keys made
     ├── StoreError(OSError)                          a store could not read, write, list or delete
     ├── MissingEntryError(LookupError)               a reference whose entry is gone
+    ├── CannotSkipError(ValueError)                  on_error="skip" where no row can be left out
     ├── AudioColumnError(LookupError)                the batch has no such audio column
     ├── AudioError(ValueError)                       this clip gives no features (see `on_error`)
     │   ├── AudioSourceError                         its encoded bytes cannot be had
@@ -31,6 +34,7 @@ __all__ = [
     "AudioError",
     "AudioExtractionError",
     "AudioSourceError",
+    "CannotSkipError",
     "CorruptEntryError",
     "HfAudioCacheError",
     "InvalidKeyError",
@@ -40,8 +44,10 @@ __all__ = [
     "ProcessorError",
     "RandomOutputError",
     "SamplingRateError",
+    "SigningKeyError",
     "StoreError",
     "UnfingerprintableProcessorError",
+    "UnsignedEntryError",
     "UnstorableOutputError",
 ]
 
@@ -86,8 +92,20 @@ class UnstorableOutputError(HfAudioCacheError, TypeError):
         self.name = name
 
 
+class SigningKeyError(HfAudioCacheError, ValueError):
+    """Keys for signing entries are too short, readable for others (in the file ``path``), or not known here."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class CorruptEntryError(HfAudioCacheError, ValueError):
     """Stored bytes that are not the entry they should be; the caches turn it into a miss."""
+
+
+class UnsignedEntryError(CorruptEntryError):
+    """An entry under a signed root that none of the keys signed."""
 
 
 class StoreError(HfAudioCacheError, OSError):
@@ -117,6 +135,10 @@ class MissingEntryError(HfAudioCacheError, LookupError):
         super().__init__(message)
         self.key = key
         self.root = root
+
+
+class CannotSkipError(HfAudioCacheError, ValueError):
+    """Bad clips were to be skipped, where `datasets` gives no way to leave a row out."""
 
 
 class AudioColumnError(HfAudioCacheError, LookupError):

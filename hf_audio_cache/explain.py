@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .entry import open_entry
-from .errors import CorruptEntryError, StoreError
+from .errors import CorruptEntryError, StoreError, UnsignedEntryError
 from .fingerprint import ProcessorIdentity
 from .keys import AudioCacheKey
 from .manifest import Manifest, read_manifest
+from .signing import SigningKeys
 from .stores import Store
 
 __all__ = ["Explanation", "explain_difference", "explain_key"]
@@ -33,7 +34,7 @@ class Explanation:
         What the clip is called.
     status
         ``"hit"``, ``"never seen"``, ``"other processor"``, ``"other settings"`` (rate, cap or resampling),
-        ``"bad entry"`` or ``"unreadable"``.
+        ``"bad entry"``, ``"unsigned entry"`` or ``"unreadable"``.
     key
         The key that was looked for.
     reasons
@@ -53,7 +54,13 @@ class Explanation:
         return "\n".join([f"{self.clip}: {self.status}", *(f"  {reason}" for reason in self.reasons)])
 
 
-def explain_key(store: Store, key: AudioCacheKey, identity: ProcessorIdentity, clip: str) -> Explanation:
+def explain_key(
+    store: Store,
+    key: AudioCacheKey,
+    identity: ProcessorIdentity,
+    clip: str,
+    signing_keys: SigningKeys | None = None,
+) -> Explanation:
     """Say why `key` hits or misses under the root of `store`; nothing is changed there.
 
     Parameters
@@ -66,16 +73,20 @@ def explain_key(store: Store, key: AudioCacheKey, identity: ProcessorIdentity, c
         What its ``processor_sha`` stands for.
     clip
         What to call the clip.
+    signing_keys
+        Those of a signed root.
     """
     features = store.child("features")
     try:
         found = features.get(key.name())
         if found is not None:
-            open_entry(found, key)
+            open_entry(found, key, signing_keys)
             return Explanation(clip, "hit", key)
         others = [
             match for name in features.names(f"{key.shard()}/{key.blob_sha}.") if (match := _NAME.fullmatch(name))
         ]
+    except UnsignedEntryError as exc:
+        return Explanation(clip, "unsigned entry", key, (f"The entry is there, but {exc}. It is replaced.",))
     except CorruptEntryError as exc:
         return Explanation(clip, "bad entry", key, (f"The entry is there, but {exc}. It is replaced when it is read.",))
     except StoreError as exc:
@@ -85,7 +96,9 @@ def explain_key(store: Store, key: AudioCacheKey, identity: ProcessorIdentity, c
     same_processor = [other for other in others if key.processor_sha.startswith(other["processor"])]
     if same_settings:
         wanted = Manifest.of(identity, {})
-        reasons = [reason for other in same_settings for reason in _compare(store, other["processor"], wanted)]
+        reasons = [
+            reason for other in same_settings for reason in _compare(store, other["processor"], wanted, signing_keys)
+        ]
         return Explanation(clip, "other processor", key, tuple(reasons))
     if others:
         nearest = same_processor or others
@@ -105,10 +118,10 @@ def _settings_of(name: re.Match[str]) -> str:
     return _settings(int(name["rate"]), int(name["cap"]), name["resampled"] is not None)
 
 
-def _compare(store: Store, processor: str, wanted: Manifest) -> Iterator[str]:
+def _compare(store: Store, processor: str, wanted: Manifest, signing_keys: SigningKeys | None) -> Iterator[str]:
     manifests = [name for name in store.names(f"processors/{processor}") if name.endswith(".json")]
     for name in manifests:
-        there = read_manifest(store, name.removeprefix("processors/").removesuffix(".json"))
+        there = read_manifest(store, name.removeprefix("processors/").removesuffix(".json"), signing_keys)
         if there is not None:
             yield f"It is there for processor {processor}. From that one to this:"
             yield from (f"- {difference}" for difference in explain_difference(there, wanted))

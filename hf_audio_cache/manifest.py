@@ -12,9 +12,12 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from .errors import UnsignedEntryError
 from .fingerprint import ProcessorIdentity
 from .outputs import OutputSpec
+from .signing import SigningKeys
 from .stores import Store
 
 __all__ = ["Manifest", "manifest_name", "read_manifest"]
@@ -53,26 +56,31 @@ class Manifest:
                     versions[library] = "unknown"
         return cls(identity, outputs, versions)
 
-    def to_bytes(self) -> bytes:
-        """Return the file's content."""
+    def to_bytes(self, signing_keys: SigningKeys | None = None) -> bytes:
+        """Return the file's content; under a signed root with a ``signature`` of all else that it says."""
         manifest = {
             "processor_sha": self.identity.sha,
             "identity": self.identity.description,
             "outputs": [{"name": name, **spec.to_json()} for name, spec in self.outputs.items()],
             "versions": self.versions,
         }
-        return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        if signing_keys is not None:
+            manifest["signature"] = signing_keys.sign(_text(manifest)).decode()
+        return _text(manifest)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Manifest:
+    def from_bytes(cls, content: bytes, signing_keys: SigningKeys | None = None) -> Manifest:
         """Return the manifest that a file holds.
 
         Raises
         ------
-        ValueError, KeyError, TypeError, AttributeError
-            If it is none.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError
+            If it is none, or not signed by any of the keys.
         """
         manifest = json.loads(content)
+        signature = manifest.pop("signature", "")
+        if signing_keys is not None and not signing_keys.accept(_text(manifest), signature.encode()):
+            raise UnsignedEntryError("the manifest has no signature that one of the signing keys made")
         identity = ProcessorIdentity.of(dict(manifest["identity"]))
         if manifest["processor_sha"] != identity.sha:
             raise ValueError("the identity that the manifest describes has another sha than it says")
@@ -83,18 +91,22 @@ class Manifest:
         )
 
 
+def _text(manifest: Mapping[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
 def manifest_name(processor_sha: str) -> str:
     """Return the name of a processor's manifest under the root."""
     return f"processors/{processor_sha}.json"
 
 
-def read_manifest(store: Store, processor_sha: str) -> Manifest | None:
+def read_manifest(store: Store, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:
     """Return the manifest of a processor; None where there is none, or none that can be read."""
     [found] = store.get_many([manifest_name(processor_sha)])
     if not isinstance(found, bytes):
         return None
     try:
-        manifest = Manifest.from_bytes(found)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        manifest = Manifest.from_bytes(found, signing_keys)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return manifest if manifest.identity.sha == processor_sha else None

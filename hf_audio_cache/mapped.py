@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attached",
     "FeatureReader",
+    "HasFeatures",
     "ReferenceMaker",
     "format_with",
     "map_rows",
@@ -36,20 +37,26 @@ class ReferenceMaker:
     cached_features: CachedFeatures
     types: dict[str, CachedArray]  # names the root, so that datasets' own cache is not found for another one
 
-    def __call__(self, examples: Any) -> dict[str, list[bytes | None]]:
-        """Return the columns of references for a batch."""
+    def __call__(self, examples: Any) -> dict[str, list[Any]]:
+        """Return the columns of references for a batch, and that of reasons where one was asked for."""
         batch = read_batch(examples, self.cached_features.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
         keys = self.cached_features._router.ensure(batch.cells, processor_sha)
         shas: list[bytes | None] = []
+        reasons = []
         for key in keys:
-            if isinstance(key, AudioError):
-                if self.cached_features.on_error == "raise":
-                    raise key
-                shas.append(None)
-            else:
+            if not isinstance(key, AudioError):
                 shas.append(bytes.fromhex(key.blob_sha))
-        return dict.fromkeys(self.types, shas)
+                reasons.append("")
+            elif self.cached_features.on_error == "raise":
+                raise key
+            else:
+                shas.append(None)
+                reasons.append(str(key))
+        columns: dict[str, list[Any]] = dict.fromkeys(self.types, shas)
+        if self.cached_features.reason_column is not None:
+            columns[self.cached_features.reason_column] = reasons
+        return columns
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class FeatureReader:
     def __call__(self, examples: Any) -> Any:
         """Return the columns of features for a batch; for an Arrow table the table with them."""
         if not self.references:
-            return self.cached_features(examples)
+            return self.cached_features._features_of(examples)
         is_table = isinstance(examples, pa.Table)
         columns = {name: examples[name].to_pylist() if is_table else examples[name] for name in self.references}
         try:
@@ -74,9 +81,9 @@ class FeatureReader:
         except MissingEntryError as exc:
             arrays = self._compute(examples, exc)
         if not is_table:
-            return {**arrays, **self.cached_features(examples)} if self.computes else arrays
+            return {**arrays, **self.cached_features._features_of(examples)} if self.computes else arrays
         if self.computes:
-            examples = self.cached_features(examples)
+            examples = self.cached_features._features_of(examples)
         features = self.cached_features.features(datasets.Features.from_arrow_schema(examples.schema))
         return with_columns(examples, arrays, features.__getitem__)
 
@@ -89,7 +96,7 @@ class FeatureReader:
         if not are_own or self.cached_features.audio_column not in present:
             raise missing
         cells = read_batch(examples, self.cached_features.audio_column).cells
-        computed = self.cached_features({self.cached_features.audio_column: list(cells)})
+        computed = self.cached_features._features_of({self.cached_features.audio_column: list(cells)})
         names = self.cached_features.output_names
         return {
             column: computed[names.get(reference.name, reference.name)] for column, reference in self.references.items()
@@ -107,6 +114,17 @@ class Attached:
         """Return the batch, its arrays added or put in the place of references."""
         kept = {name: column for name, column in examples.items() if name not in self.dropped}
         return {**kept, **self.read(examples)}
+
+
+@dataclass(frozen=True)
+class HasFeatures:
+    """Tells rows with features from those of bad clips."""
+
+    cached_features: CachedFeatures
+
+    def __call__(self, example: Mapping[str, Any]) -> bool:
+        """Return whether a row of a stream has features."""
+        return any(example[name] is not None for name in self.cached_features._output_columns())
 
 
 def reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:

@@ -21,7 +21,7 @@ from .caches import AudioCache
 from .errors import MissingEntryError
 from .keys import AudioCacheKey
 
-__all__ = ["CachedArray", "read_references"]
+__all__ = ["CachedArray", "read_references", "read_references_by"]
 
 _SHA_BYTES = 32
 
@@ -163,8 +163,8 @@ class _Reader:
     _MAX_KEPT = 2048
     _MAX_KEPT_BYTES = 64 << 20
 
-    def __init__(self, root: str) -> None:
-        self.cache = AudioCache(root)
+    def __init__(self, cache: AudioCache) -> None:
+        self.cache = cache
         self._kept: OrderedDict[tuple[AudioCacheKey, str], Any] = OrderedDict()
         self._kept_bytes = 0
 
@@ -198,6 +198,20 @@ class _Reader:
             self._kept_bytes -= getattr(dropped, "nbytes", 0)
 
 
-@functools.lru_cache(maxsize=32)
+# Roots that need more than their name to be read, such as a key. A reference names its root alone, and `datasets`
+# decodes it without asking us: it has to find here how this process was told to read that root.
+_TOLD: dict[str, _Reader] = {}
+
+
+def read_references_by(cache: AudioCache) -> None:
+    """Let references to the root of `cache` be read through it, in this process and those forked from it."""
+    _TOLD[str(cache.root)] = _Reader(cache)
+
+
 def _reader(root: str) -> _Reader:
-    return _Reader(root)
+    return _TOLD.get(root) or _opened(root)
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(root: str) -> _Reader:
+    return _Reader(AudioCache(root))

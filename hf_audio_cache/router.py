@@ -19,14 +19,15 @@ from .keys import AudioCacheKey
 from .manifest import Manifest, manifest_name, read_manifest
 from .outputs import OutputSpec, probe_outputs
 from .repeatable import extract_repeatable
+from .signing import SigningKeys
 from .source import AudioSource, read_source
-from .stats import Counters
+from .stats import BadClip, Counters
 from .stores import Store
 
 __all__ = ["Router"]
 
-_TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backup programs leave such a directory out
-_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backup programs leave such a directory out
+TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds audio features and waveforms that hf_audio_cache can compute again.
 """
 
@@ -51,6 +52,8 @@ class Router:
         Further arguments of the processor's call.
     compression
         That of new entries.
+    signing_keys
+        Those of a signed root.
     counters
         Where to count.
     carried_code
@@ -64,13 +67,18 @@ class Router:
     auto_resample: bool
     processor_kwargs: Mapping[str, Any]
     compression: str | None
+    signing_keys: SigningKeys | None
     counters: Counters
     carried_code: Mapping[str, Any] | None = None
     audio_cache: AudioCache = field(init=False)
     waveform_cache: WaveformCache = field(init=False)
 
     def __post_init__(self) -> None:
-        options: dict[str, Any] = {"compression": self.compression, "counters": self.counters}
+        options: dict[str, Any] = {
+            "compression": self.compression,
+            "signing_key": self.signing_keys,
+            "counters": self.counters,
+        }
         self.audio_cache = AudioCache(self.store.child("features"), **options)
         self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
         self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
@@ -159,7 +167,7 @@ class Router:
             try:
                 sources.append(read_source(cell))
             except AudioError as exc:
-                self.counters.add(bad_clips=1)
+                self._note(exc)
                 sources.append(exc)
         return sources
 
@@ -184,7 +192,7 @@ class Router:
                     self.waveform_cache.put(key.waveform_key(), waveform)
                 outputs = self._extract(extractor, waveform, source.clip, identity)
             except AudioError as exc:
-                self.counters.add(bad_clips=1)
+                self._note(exc)
                 computed[source.blob_sha] = exc
                 continue
             seconds = time.perf_counter() - started
@@ -192,6 +200,9 @@ class Router:
             self.counters.add(computed=1, seconds_computing=seconds)
             computed[source.blob_sha] = outputs
         return computed, all_kept
+
+    def _note(self, error: AudioError) -> None:
+        self.counters.add_bad_clip(BadClip(error.clip, type(error).__name__, str(error)))
 
     def _decode(self, source: AudioSource) -> npt.NDArray[np.float32]:
         settings: dict[str, Any] = {
@@ -231,7 +242,7 @@ class Router:
 
     def _manifest(self, identity: ProcessorIdentity) -> Manifest:
         """Return the processor's manifest, as the root has it, or as it will be written."""
-        known = self._manifests.get(identity.sha) or read_manifest(self.store, identity.sha)
+        known = self._manifests.get(identity.sha) or read_manifest(self.store, identity.sha, self.signing_keys)
         if known is None:
             outputs = probe_outputs(audio_part(self.processor), self.sampling_rate, self.processor_kwargs)
             known = Manifest.of(identity, outputs)
@@ -244,10 +255,10 @@ class Router:
             return
         self._written.add(identity.sha)
         missing = {}
-        if read_manifest(self.store, identity.sha) is None:
-            missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes()
-        if not self.store.exists(_TAG_NAME):
-            missing[_TAG_NAME] = _TAG
+        if read_manifest(self.store, identity.sha, self.signing_keys) is None:
+            missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes(self.signing_keys)
+        if not self.store.exists(TAG_NAME):
+            missing[TAG_NAME] = TAG
         self.counters.add(write_errors=len(self.store.put_many(missing)))
 
 

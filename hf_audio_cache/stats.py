@@ -8,6 +8,7 @@ directory; `Counters.total` adds the files up.
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import secrets
@@ -20,7 +21,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["Counters", "Stats"]
+__all__ = ["BadClip", "Counters", "Stats"]
+
+_MAX_BAD_CLIPS = 100_000  # that a process keeps a record of; beyond it counts only
+_BAD_CLIPS_SUFFIX = ".bad-clips"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Stats:
         Clips that gave no features, because their bytes cannot be had or decoded.
     bad_entries
         Entries that were damaged, or another key's: each is a miss, and replaced.
+    unsigned_entries
+        Entries of a signed root that none of the keys signed: each is a miss, and replaced.
     read_errors, write_errors
         Objects that the store could not read (each is a miss) or write (computed, but not kept).
     bytes_read, bytes_written
@@ -58,6 +64,7 @@ class Stats:
     computed: int = 0
     bad_clips: int = 0
     bad_entries: int = 0
+    unsigned_entries: int = 0
     read_errors: int = 0
     write_errors: int = 0
     bytes_read: int = 0
@@ -86,6 +93,25 @@ class Stats:
 # One float64 for each figure: exact for whole numbers up to 2**53.
 _INDEX = {field.name: index for index, field in enumerate(fields(Stats))}
 _FILE = struct.Struct(f"<{len(_INDEX)}d")
+
+
+@dataclass(frozen=True)
+class BadClip:
+    """A clip that gave no features.
+
+    Attributes
+    ----------
+    clip
+        What messages call it: its path where it has one.
+    error
+        The class of the error, such as ``"AudioDecodeError"``.
+    reason
+        Its message.
+    """
+
+    clip: str
+    error: str
+    reason: str
 
 
 class Counters:
@@ -118,14 +144,33 @@ class Counters:
             own = self._own = _OwnFigures(self.directory)
         own.add(counts)
 
+    def add_bad_clip(self, clip: BadClip) -> None:
+        """Count a clip that gave no features, and keep what is known of it."""
+        self.add(bad_clips=1)
+        if self._own is not None:
+            self._own.add_bad_clip(clip)
+
+    def bad_clips(self) -> list[BadClip]:
+        """Return the clips that gave no features, in all processes so far, each once."""
+        own = self._own
+        is_ours = own is not None and own.pid == os.getpid()
+        found: dict[BadClip, None] = dict(own.bad_clips) if own is not None and is_ours else {}
+        with contextlib.suppress(OSError), os.scandir(self.directory or os.devnull) as files:
+            for file in files:
+                if file.name.endswith(_BAD_CLIPS_SUFFIX):
+                    with contextlib.suppress(OSError), open(file.path, encoding="utf-8") as lines:
+                        # The last line of a process that was killed may be a part of one.
+                        found.update((BadClip(*json.loads(line)), None) for line in lines if line.endswith("]\n"))
+        return list(found)
+
     def total(self) -> Stats:
         """Return the sum over all processes so far."""
         own = self._own
         blocks = [] if own is None or own.pid != os.getpid() else [bytes(own.memory)]
         with contextlib.suppress(OSError), os.scandir(self.directory or os.devnull) as files:
             for file in files:
-                if own is None or file.name != own.name:
-                    with open(file.path, "rb") as opened:
+                if (own is None or file.name != own.name) and not file.name.endswith(_BAD_CLIPS_SUFFIX):
+                    with contextlib.suppress(OSError), open(file.path, "rb") as opened:
                         blocks.append(opened.read())
         sums = [0.0] * len(_INDEX)
         for block in blocks:
@@ -146,6 +191,8 @@ class _OwnFigures:
         self.name = f"{self.pid}-{secrets.token_hex(4)}"
         self.memory: mmap.mmap | bytearray = bytearray(_FILE.size)
         self._lock = threading.Lock()
+        self.bad_clips: dict[BadClip, None] = {}
+        self._directory = directory
         if directory is not None:
             with contextlib.suppress(OSError):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -162,6 +209,16 @@ class _OwnFigures:
                 offset = 8 * _INDEX[name]
                 (before,) = struct.unpack_from("<d", self.memory, offset)
                 struct.pack_into("<d", self.memory, offset, before + count)
+
+    def add_bad_clip(self, clip: BadClip) -> None:
+        with self._lock:
+            if clip in self.bad_clips or len(self.bad_clips) >= _MAX_BAD_CLIPS:
+                return
+            self.bad_clips[clip] = None
+        if self._directory is not None:
+            path = os.path.join(self._directory, self.name + _BAD_CLIPS_SUFFIX)
+            with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps([clip.clip, clip.error, clip.reason]) + "\n")
 
 
 def _remove_directory(directory: str, owner_pid: int) -> None:

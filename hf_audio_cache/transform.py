@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any, TypeVar
 import datasets
 import numpy as np
 
-from .batches import check_column, read_batch
+from .batches import AudioBatch, check_column, read_batch
 from .caches import AudioCache, WaveformCache
-from .errors import AudioError, ProcessorError
+from .errors import AudioError, CannotSkipError, ProcessorError
 from .explain import Explanation, explain_key
 from .extractor import NamedFunction, name_of, processor_sampling_rate
 from .hashing import hash_by
@@ -22,6 +23,7 @@ from .manifest import read_manifest
 from .mapped import (
     Attached,
     FeatureReader,
+    HasFeatures,
     ReferenceMaker,
     format_with,
     map_rows,
@@ -30,13 +32,16 @@ from .mapped import (
     undecoded,
 )
 from .outputs import OutputSpec
-from .reference import CachedArray
+from .reference import CachedArray, read_references_by
 from .router import Router
+from .signing import SigningKey, signing_keys
 from .source import read_source
-from .stats import Counters, Stats
+from .stats import BadClip, Counters, Stats
 from .stores import default_root, open_store
 
 __all__ = ["CachedFeatures"]
+
+logger = logging.getLogger(__name__)
 
 DatasetT = TypeVar("DatasetT", datasets.Dataset, datasets.DatasetDict)
 AnyDatasetT = TypeVar(
@@ -81,9 +86,18 @@ class CachedFeatures:
     compression
         ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them.
     on_error
-        ``"raise"`` ends the run at a clip that cannot be read, decoded or extracted; ``"null"`` gives its row None.
-        (`datasets` takes the column's type from the first rows: where they may be None, pass ``features=`` to its
-        ``map``, as under `features`.)
+        ``"raise"`` ends the run at a clip that cannot be read, decoded or extracted; ``"null"`` gives its row None;
+        ``"skip"`` leaves its row out, in ``ds.map(cached_features, batched=True)``, `map`, and `attach` of a stream.
+        (With ``"null"``, `datasets` takes the column's type from the first rows: where they may be None, pass
+        ``features=`` to its ``map``, as under `features`.) `bad_clips` lists them.
+    reason_column
+        With ``on_error="null"``: name of a further column, the reason why a row has no features; "" where it has.
+    signing_key
+        Makes the root a signed one: entries carry a signature, and those without are misses. A key of at least 16
+        bytes, or several (all are accepted, the first one signs), or the `pathlib.Path` of a file that only you can
+        read, with a key in each line; by default ``$HF_AUDIO_CACHE_SIGNING_KEY`` (keys separated by blanks), or the
+        file ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE``. Keys are never pickled: a worker that is not forked or spawned by
+        this process needs one of these variables.
     identity
         Makes a front end of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
         sampling_rate=16_000)``, with ``function(waveform, sampling_rate, **processor_kwargs)`` returning an array or
@@ -117,13 +131,21 @@ class CachedFeatures:
         output_names: Mapping[str, str] | None = None,
         compression: str | None = "blosc",
         on_error: str = "raise",
+        reason_column: str | None = None,
+        signing_key: SigningKey | None = None,
         identity: str | None = None,
     ) -> None:
-        if on_error not in ("raise", "null"):
-            raise ValueError(f'on_error must be "raise" or "null", not {on_error!r}; nothing was opened.')
+        if on_error not in ("raise", "null", "skip"):
+            raise ValueError(f'on_error must be "raise", "null" or "skip", not {on_error!r}; nothing was opened.')
+        if reason_column is not None and on_error != "null":
+            raise ValueError(
+                f'reason_column needs on_error="null": with {on_error!r} no row without features is left to give a '
+                "reason for; nothing was opened. See cached_features.bad_clips."
+            )
         self.audio_column = audio_column
         self.output_names = dict(output_names or {})
         self.on_error = on_error
+        self.reason_column = reason_column
         # Absolute, as it travels to processes that may have another working directory.
         self._root = str(open_store(default_root() if root is None else root).location())
         if identity is not None:
@@ -135,12 +157,15 @@ class CachedFeatures:
             auto_resample=auto_resample,
             processor_kwargs=dict(processor_kwargs or {}),
             compression=compression,
+            signing_keys=signing_keys(signing_key),
         )
         self._router.key("0" * 64, self._router.identity())  # says now what is wrong with the processor or a setting
 
     def _open(self, **settings: Any) -> None:
         counters = settings.pop("counters", None) or Counters()
         self._router = Router(store=open_store(self._root), counters=counters, **settings)
+        if self._router.signing_keys is not None:
+            read_references_by(self.audio_cache)
 
     def __init_subclass__(cls) -> None:
         hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
@@ -177,6 +202,11 @@ class CachedFeatures:
         """What was hit, missed, computed, read and written so far, in all processes that used this object."""
         return self._router.counters.total()
 
+    @property
+    def bad_clips(self) -> list[BadClip]:
+        """Clips that gave no features so far, and why, each once; in all processes, as `stats`."""
+        return self._router.counters.bad_clips()
+
     def explain(self, example: Any) -> Explanation:
         """Say why an example's audio hits or misses: never seen, another processor (and what differs), rate or cap.
 
@@ -188,7 +218,8 @@ class CachedFeatures:
         [cell] = read_batch(example, self.audio_column).cells
         source = read_source(cell)
         identity = self._router.identity()
-        return explain_key(self._router.store, self._router.key(source.blob_sha, identity), identity, source.clip)
+        key = self._router.key(source.blob_sha, identity)
+        return explain_key(self._router.store, key, identity, source.clip, self._router.signing_keys)
 
     def __repr__(self) -> str:
         router = self._router
@@ -220,21 +251,37 @@ class CachedFeatures:
             If there is no such column.
         AudioError
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
+        CannotSkipError
+            If rows cannot be left out in this form, with ``on_error="skip"``.
         """
         batch = read_batch(examples, self.audio_column)
-        rows = [self._row(result) for result in self._router.features(batch.cells)]
+        if self.on_error != "skip":
+            return self._give_back(batch, self._router.features(batch.cells))
+        batch.without(())  # says so at the first batch if rows cannot be left out, and not at the first bad clip
+        results = self._router.features(batch.cells)
+        bad = {row for row, result in enumerate(results) if isinstance(result, AudioError)}
+        return self._give_back(batch.without(bad), [result for row, result in enumerate(results) if row not in bad])
+
+    def _features_of(self, examples: Any) -> Any:
+        """Return what a call returns, with None for what it would skip."""
+        batch = read_batch(examples, self.audio_column)
+        return self._give_back(batch, self._router.features(batch.cells))
+
+    def _give_back(self, batch: AudioBatch, results: Sequence[dict[str, Any] | AudioError]) -> Any:
+        rows = [self._row(result) for result in results]
         names = list(dict.fromkeys(name for row in rows for name in row))
-        if rows and not names:  # every clip is bad: the columns are there all the same
-            names = self._output_columns()
+        if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
+            names = self._output_columns() + names  # every clip is bad: the columns are there all the same
         return batch.give_back(rows, names, self._feature)
 
     def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
+        reason = {} if self.reason_column is None else {self.reason_column: ""}
         if isinstance(result, AudioError):
             if self.on_error == "raise":
                 raise result
-            return {}
+            return {name: str(result) for name in reason}
         self._check_names(result)
-        return {
+        return reason | {
             self.output_names.get(name, name): value[()] if isinstance(value, np.ndarray) and not value.ndim else value
             for name, value in result.items()
         }
@@ -242,10 +289,11 @@ class CachedFeatures:
     def _check_names(self, outputs: Mapping[str, Any]) -> None:
         unknown = self.output_names.keys() - outputs.keys()
         named = [self.output_names.get(name, name) for name in outputs]
+        named += [] if self.reason_column is None else [self.reason_column]
         if len(set(named)) != len(named):
             raise ProcessorError(
                 f"expected each output to have a name of its own, and output_names makes {named} of "
-                f"{', '.join(map(repr, outputs))}; nothing was returned. Correct output_names."
+                f"{', '.join(map(repr, outputs))}; nothing was returned. Correct output_names or reason_column."
             )
         if unknown:
             raise ProcessorError(
@@ -267,6 +315,8 @@ class CachedFeatures:
         return [self.output_names.get(name, name) for name in self._specs()]
 
     def _feature(self, column: str) -> Any:
+        if column == self.reason_column:
+            return datasets.Value("string")
         specs = {self.output_names.get(name, name): spec for name, spec in self._specs().items()}
         return specs[column].feature(nullable=self.on_error == "null")
 
@@ -281,12 +331,13 @@ class CachedFeatures:
         for name, reference in references.items():
             result[name] = self._reference_spec(reference).feature(nullable=self.on_error == "null")
         if not references:
-            result.update({name: self._feature(name) for name in self._output_columns()})
+            names = self._output_columns() + ([] if self.reason_column is None else [self.reason_column])
+            result.update({name: self._feature(name) for name in names})
         return result
 
     def _reference_spec(self, reference: CachedArray) -> OutputSpec:
         root = open_store(os.path.dirname(reference.root))
-        manifest = read_manifest(root, reference.processor_sha)
+        manifest = read_manifest(root, reference.processor_sha, self._router.signing_keys)
         specs = manifest.outputs if manifest is not None else {}
         return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
 
@@ -331,19 +382,38 @@ class CachedFeatures:
         arguments = {"batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
         cells = dataset.select_columns([self.audio_column])
         maker, features = ReferenceMaker(self, types), datasets.Features(types)
+        if self.reason_column is not None:
+            features[self.reason_column] = datasets.Value("string")
         references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
         if not self._are_there(references, types):  # datasets kept the references, and the cache was cleared or pruned
             arguments["load_from_cache_file"] = False
             references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
         dropped = _names(remove_columns)
-        dropped += [name for name in types if name in dataset.column_names]
+        dropped += [name for name in features if name in dataset.column_names]
         kept = dataset.remove_columns(dropped)
         if not datasets.config.TORCHCODEC_AVAILABLE:  # rows with a column that datasets cannot decode cannot be read
             kept = self._with_plain_audio(kept)
         if not kept.column_names:
-            return references
-        joined = side_by_side(kept, references)
-        return joined.with_format(**format_with(dataset, dropped, list(types)))
+            return self._without_bad_rows(references, types)
+        joined = self._without_bad_rows(side_by_side(kept, references), types)
+        return joined.with_format(**format_with(dataset, dropped, list(features)))
+
+    def _without_bad_rows(self, dataset: datasets.Dataset, types: Mapping[str, CachedArray]) -> datasets.Dataset:
+        """Return a dataset of references as `on_error` wants it, and say in the log how many clips are bad."""
+        shas = dataset.with_format("arrow").select_columns([next(iter(types))])[:].column(0)
+        if shas.null_count == 0:
+            return dataset
+        bad = self.bad_clips
+        logger.warning(
+            "%d of %d rows have no features and %s; the first: %s (cached_features.bad_clips lists them)",
+            shas.null_count,
+            len(dataset),
+            "were left out" if self.on_error == "skip" else "have None in their place",
+            bad[0].reason if bad else "not known, as datasets had kept the result of an earlier run",
+        )
+        if self.on_error == "null":
+            return dataset
+        return dataset.select([row for row, sha in enumerate(shas.is_valid().to_pylist()) if sha])
 
     def _are_there(self, references: datasets.Dataset, types: Mapping[str, CachedArray]) -> bool:
         name, feature = next(iter(types.items()))
@@ -448,7 +518,13 @@ class CachedFeatures:
             plain = self._with_plain_audio(plain)
         reader = FeatureReader(self, references, computes)
         if isinstance(plain, datasets.IterableDataset):
-            return plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
+            mapped = plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
+            return mapped.filter(HasFeatures(self)) if computes and self.on_error == "skip" else mapped
+        if computes and self.on_error == "skip":
+            raise CannotSkipError(
+                'on_error="skip" leaves rows out, and the rows of a Dataset are counted before any is read; nothing '
+                'was attached. Use cached_features.map(ds), which skips, and attach that; or on_error="null".'
+            )
         return plain.with_transform(Attached(reader, tuple(dropped)))
 
     # Being hashed and sent to other processes -------------------------------------------------------------------------
@@ -460,6 +536,7 @@ class CachedFeatures:
             "audio_column": self.audio_column,
             "output_names": self.output_names,
             "on_error": self.on_error,
+            "reason_column": self.reason_column,
             "sampling_rate": router.sampling_rate,
             "max_length_ms": router.max_length_ms,
             "auto_resample": router.auto_resample,
@@ -471,7 +548,7 @@ class CachedFeatures:
 
     def _additions(self) -> dict[str, Any]:
         """Return the attributes that a derived class has beside ours."""
-        own = {"audio_column", "output_names", "on_error", "_root", "_router"}
+        own = {"audio_column", "output_names", "on_error", "reason_column", "_root", "_router"}
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -482,6 +559,7 @@ class CachedFeatures:
             "processor": router.processor,
             "processor_kwargs": router.processor_kwargs,
             "compression": router.compression,
+            "signing_keys": router.signing_keys,
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
             # the counts of worker processes are lost then.
             "counters": router.counters if HAS_HASH_HOOK else None,
@@ -494,8 +572,10 @@ class CachedFeatures:
         self.audio_column = state["audio_column"]
         self.output_names = state["output_names"]
         self.on_error = state["on_error"]
+        self.reason_column = state["reason_column"]
         self._root = state["root"]
-        names = ("processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs", "compression")
+        names = ["processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs"]
+        names += ["compression", "signing_keys"]
         self._open(**{name: state[name] for name in names}, counters=state["counters"], carried_code=state["code"])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fault_tally
 import processors
 import pytest
 import speech
@@ -46,6 +47,25 @@ _UNSET = ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFO
 os.environ.update({name: str(value) for name, value in _ENVIRONMENT.items()})
 for _name in _UNSET:
     os.environ.pop(_name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stress", action="store_true", help="run the fault suite in its long form (`make stress`)")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """End with what the fault suite tried, and what came of it."""
+    lines = fault_tally.table()
+    if lines:
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> fault_tally.Faults:
+    """Where a test of the fault suite says what it tried, and asks how often it is to try it."""
+    return fault_tally.Faults(request.node.nodeid, is_long=request.config.getoption("--stress"))
 
 
 def pytest_configure() -> None:

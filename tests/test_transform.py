@@ -488,8 +488,8 @@ def test_on_error_null_with_arrays_of_two_dimensions(clips, make_processor, tmp_
     data.assert_same_bits(mapped.with_format("numpy")[1]["input_features"], wanted)
 
 
-def test_on_error_has_two_values(make_processor, tmp_path):
-    with pytest.raises(ValueError, match=r"""on_error must be "raise" or "null", not 'ignore'"""):
+def test_on_error_has_three_values(make_processor, tmp_path):
+    with pytest.raises(ValueError, match=r"""on_error must be "raise", "null" or "skip", not 'ignore'"""):
         CachedFeatures(make_processor("wav2vec2"), tmp_path, on_error="ignore")
 
 
