@@ -135,7 +135,13 @@ class _Cache(Generic[KeyT]):
         UnstorableOutputError
             If an output is nothing that an entry can hold.
         """
-        objects = {
+        return not self.store_many(self.encode_many(entries, compute_seconds=compute_seconds))
+
+    def encode_many(
+        self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
+    ) -> dict[str, bytes]:
+        """Return the entries' bytes by name: the part of `put_many` that needs the arrays."""
+        return {
             self._name(key): encode_entry(
                 key,
                 outputs,
@@ -145,12 +151,15 @@ class _Cache(Generic[KeyT]):
             )
             for key, outputs in entries.items()
         }
+
+    def store_many(self, objects: Mapping[str, bytes]) -> list[StoreError]:
+        """Store entries by name; return why some could not be."""
         failed = self._store.put_many(objects)
         for error in failed.values():
             self._warn(error, "the run goes on without it")
         written = sum(len(content) for name, content in objects.items() if name not in failed)
         self._counters.add(bytes_written=written, write_errors=len(failed))
-        return not failed
+        return list(failed.values())
 
     def clear(self) -> int:
         """Delete every entry of this cache, and what interrupted writers left; return how many files that were.

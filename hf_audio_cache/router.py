@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from .decode import decode_audio, to_waveform
 from .errors import AudioError, AudioExtractionError, HfAudioCacheError, ProcessorError, StoreError
 from .extractor import audio_part, name_of
 from .fingerprint import Fingerprinter, ProcessorIdentity
-from .keys import AudioCacheKey
+from .keys import AudioCacheKey, WaveformCacheKey
 from .manifest import Manifest, manifest_name, read_manifest
 from .outputs import OutputSpec, probe_outputs
 from .repeatable import extract_repeatable
@@ -23,6 +24,7 @@ from .signing import SigningKeys
 from .source import AudioSource, read_source
 from .stats import BadClip, Counters
 from .stores import Store
+from .writer import Writer
 
 __all__ = ["Router"]
 
@@ -82,6 +84,7 @@ class Router:
         self.audio_cache = AudioCache(self.store.child("features"), **options)
         self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
         self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
+        self._writer = Writer()
         self._manifests: dict[str, Manifest] = {}  # by identity, as read or written
         self._written: set[str] = set()  # identities whose manifest this process has seen to
         self._repeated: set[str] = set()  # identities that gave one clip the same features twice
@@ -104,17 +107,19 @@ class Router:
         sources = self._read(cells)
         distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
         keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
+        self._writer.wait_for(set(keys.values()))
         looked_up = zip(keys, self.audio_cache.get_all_many(list(keys.values())), strict=True)
         found: dict[str, dict[str, Any] | AudioError] = {
             sha: outputs for sha, outputs in looked_up if outputs is not None
         }
         missing = [source for blob_sha, source in distinct.items() if blob_sha not in found]
-        computed, _ = self._compute(missing, keys, identity)
-        results = found | computed
+        found.update(self._compute(missing, keys, identity))
+        # A map of single examples has nothing to hide its last writes behind but the next call.
+        self._writer.wait(leave=0 if self.store.is_local or len(cells) > 1 else 2)
         given: set[str] = set()
         rows: list[dict[str, Any] | AudioError] = []
         for source in sources:
-            result = source if isinstance(source, AudioError) else results[source.blob_sha]
+            result = source if isinstance(source, AudioError) else found[source.blob_sha]
             if isinstance(source, AudioSource) and isinstance(result, dict):
                 # The rows of one clip are to be changed independently of each other.
                 result = dict(result) if source.blob_sha not in given else _copied(result)
@@ -141,16 +146,20 @@ class Router:
         sources = self._read(cells)
         distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
         keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
+        self._writer.wait_for(set(keys.values()))
         present = self.audio_cache.exists_many(list(keys.values()))
         missing = [source for source, is_there in zip(distinct.values(), present, strict=True) if not is_there]
         self.counters.add(hits=len(distinct) - len(missing), misses=len(missing))
-        computed, all_kept = self._compute(missing, keys, identity)
-        if not all_kept:
+        failed = {
+            blob_sha: result
+            for blob_sha, result in self._compute(missing, keys, identity)
+            if isinstance(result, AudioError)
+        }
+        for error in self._writer.wait():
             raise StoreError(
-                f"expected to store features under {self.audio_cache.root}, and could not; references need entries, so "
+                f"expected to store features under {self.audio_cache.root}, and {error}; references need entries, so "
                 "no column was made. Make room or use another root, or read with cached_features.attach(ds)."
-            )
-        failed = {blob_sha: result for blob_sha, result in computed.items() if isinstance(result, AudioError)}
+            ) from error
         return [
             source if isinstance(source, AudioError) else failed.get(source.blob_sha, keys[source.blob_sha])
             for source in sources
@@ -173,15 +182,13 @@ class Router:
 
     def _compute(
         self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey], identity: ProcessorIdentity
-    ) -> tuple[dict[str, dict[str, Any] | AudioError], bool]:
-        """Compute and store the features of each clip; return them by blob, and whether all of them were stored."""
+    ) -> Iterator[tuple[str, dict[str, Any] | AudioError]]:
+        """Compute the features of each clip, and yield them by blob; they are stored behind that of the next."""
         if not sources:
-            return {}, True
+            return
         self._write_manifest(identity)
         waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
         waveforms = self.waveform_cache.get_many(waveform_keys)
-        computed: dict[str, dict[str, Any] | AudioError] = {}
-        all_kept = True
         extractor = audio_part(self.processor)
         for source, waveform in zip(sources, waveforms, strict=True):
             key = keys[source.blob_sha]
@@ -189,17 +196,25 @@ class Router:
                 started = time.perf_counter()
                 if waveform is None:
                     waveform = self._decode(source)
-                    self.waveform_cache.put(key.waveform_key(), waveform)
+                    self._write_waveform(key.waveform_key(), waveform)
                 outputs = self._extract(extractor, waveform, source.clip, identity)
             except AudioError as exc:
                 self._note(exc)
-                computed[source.blob_sha] = exc
+                yield source.blob_sha, exc
                 continue
             seconds = time.perf_counter() - started
-            all_kept &= self.audio_cache.put_many({key: outputs}, compute_seconds=seconds)
             self.counters.add(computed=1, seconds_computing=seconds)
-            computed[source.blob_sha] = outputs
-        return computed, all_kept
+            encode = functools.partial(self.audio_cache.encode_many, {key: outputs}, compute_seconds=seconds)
+            self._writer.submit(key, encode, self.audio_cache.store_many)
+            yield source.blob_sha, outputs
+
+    def _write_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> None:
+        def store(objects: Mapping[str, bytes]) -> list[StoreError]:
+            self.waveform_cache.store_many(objects)
+            return []  # nobody refers to a waveform: losing one costs a decoding, and is counted
+
+        encode = functools.partial(self.waveform_cache.encode_many, {key: {"waveform": waveform}})
+        self._writer.submit(key, encode, store)
 
     def _note(self, error: AudioError) -> None:
         self.counters.add_bad_clip(BadClip(error.clip, type(error).__name__, str(error)))

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..errors import InvalidNameError, StoreError
 
@@ -65,7 +66,14 @@ class Store(ABC):
     written a moment ago, or any order between writers.
 
     Failures come back as values, one for each name, since a batch must not be lost for one of its objects.
+
+    Attributes
+    ----------
+    is_local
+        Whether a call costs no round trip.
     """
+
+    is_local: ClassVar[bool] = False
 
     @abstractmethod
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:

@@ -49,6 +49,8 @@ class LocalStore(Store):
         A folder under it, which the store is confined to.
     """
 
+    is_local = True
+
     def __init__(self, root: str | os.PathLike[str], inside: str = "") -> None:
         self._root = os.path.abspath(root)
         self._folders = tuple(check_name(inside).split("/")) if inside else ()
