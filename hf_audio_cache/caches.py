@@ -6,6 +6,7 @@ an object that cannot be read is a miss, and a write that fails is counted and w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -47,12 +48,15 @@ class _Cache(Generic[KeyT]):
         *,
         compression: str | None = None,
         signing_key: SigningKey | SigningKeys | None = None,
+        strict: bool = False,
         counters: Counters | None = None,
+        **root_settings: Any,
     ) -> None:
         if compression not in (None, "blosc"):
             raise ValueError(f'compression must be "blosc" or None, not {compression!r}; no cache was opened.')
         self.compression = compression
-        self._store = open_store(root)
+        self._store = open_store(root, **root_settings)
+        self._strict = strict
         self._signing_keys = signing_keys(signing_key)
         self._counters = counters or Counters()
         self._warned = False
@@ -106,17 +110,11 @@ class _Cache(Generic[KeyT]):
             value = None
             if isinstance(found, StoreError):
                 n_failed += 1
-                self._warn(found, "what it holds is computed anew")
+                self._fail(found, "what it holds is computed anew")
             elif found is not None:
                 n_bytes += len(found)
-                try:
-                    entry = open_entry(found, key, self._signing_keys)
-                    value = pick(entry)
-                    once_took += entry.compute_seconds
-                except UnsignedEntryError as exc:
-                    self._ignore(name, exc)
-                except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
-                    self._discard(name, exc)
+                value, compute_seconds = self._open(name, key, found, pick)
+                once_took += compute_seconds
             values.append(value)
         n_hits = sum(value is not None for value in values)
         self._counters.add(
@@ -126,6 +124,33 @@ class _Cache(Generic[KeyT]):
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
         return values
+
+    def _open(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+        """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
+        reason: Exception
+        try:
+            return self._pick(key, found, pick)
+        except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
+            reason = exc
+        [again] = self._store.get_again([name])
+        if isinstance(again, bytes) and again != found:  # a copy was bad, or what came over the network
+            self._counters.add(bad_entries=1)
+            with contextlib.suppress(Exception):
+                return self._pick(key, again, pick)
+            where = self._store.location(name)
+            self._warn(f"the entry {where} was read twice, bad in two ways, and counts as a miss: {reason}")
+        elif isinstance(again, StoreError):  # what it is a copy of may be good
+            self._counters.add(bad_entries=1, read_errors=1)
+            self._fail(again, "what it holds is computed anew")
+        elif isinstance(reason, UnsignedEntryError):
+            self._ignore(name, reason)
+        else:
+            self._discard(name, reason)
+        return None, 0.0
+
+    def _pick(self, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+        entry = open_entry(found, key, self._signing_keys)
+        return pick(entry), entry.compute_seconds
 
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
         """Store the outputs of each key; return whether all of them were kept.
@@ -155,10 +180,11 @@ class _Cache(Generic[KeyT]):
     def store_many(self, objects: Mapping[str, bytes]) -> list[StoreError]:
         """Store entries by name; return why some could not be."""
         failed = self._store.put_many(objects)
-        for error in failed.values():
-            self._warn(error, "the run goes on without it")
         written = sum(len(content) for name, content in objects.items() if name not in failed)
-        self._counters.add(bytes_written=written, write_errors=len(failed))
+        by_fault = [error for error in failed.values() if error.kind != "read-only"]
+        self._counters.add(bytes_written=written, write_errors=len(by_fault))
+        for error in by_fault:
+            self._fail(error, "the run goes on without it")
         return list(failed.values())
 
     def clear(self) -> int:
@@ -222,13 +248,19 @@ class _Cache(Generic[KeyT]):
     def _discard(self, name: str, reason: Exception) -> None:
         """Delete a bad entry, where the root can be written; what is computed anew replaces it in any case."""
         self._counters.add(bad_entries=1)
-        failed = self._store.delete([name])
-        self._warn(f"the entry {self._store.location(name)} is bad and counts as a miss: {reason}", *failed.values())
+        failed = [error for error in self._store.delete([name]).values() if error.kind != "read-only"]
+        self._warn(f"the entry {self._store.location(name)} is bad and counts as a miss: {reason}", *failed)
 
     def _ignore(self, name: str, reason: Exception) -> None:
         """Count an entry that is not ours to trust. It may be good to those who put it there, so that it stays."""
         self._counters.add(unsigned_entries=1)
         self._warn(f"the entry {self._store.location(name)} counts as a miss: {reason}")
+
+    def _fail(self, error: StoreError, consequence: str) -> None:
+        """Go on without what the store could not do; raise it where failures are to end the run."""
+        if self._strict:
+            raise error
+        self._warn(error, consequence)
 
     def _warn(self, *reasons: object) -> None:
         """Warn of the first thing that goes wrong; the others are counted, and logged as information."""
@@ -243,14 +275,19 @@ class AudioCache(_Cache[AudioCacheKey]):
     Parameters
     ----------
     root
-        A directory. Opening a cache creates nothing: the first `put` does.
+        A directory or a URL. Opening a cache creates nothing: the first `put` does.
     compression
         ``"blosc"`` (LZ4 and byte shuffle, lossless), or None for members as `numpy.savez` writes them. Either kind is
         read by either setting.
     signing_key
         That of a signed root, as in `CachedFeatures`.
+    strict
+        Whether a store that fails is an error.
     counters
         Where to count; by default the cache's own.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``near``, ``near_max_bytes``, ``write``,
+        ``read_only`` and ``timeouts``, as in `CachedFeatures`.
     """
 
     _key_type = AudioCacheKey

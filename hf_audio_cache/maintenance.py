@@ -79,7 +79,11 @@ class VerifyReport:
 
 
 def verify(
-    root: str | os.PathLike[str] | Store, *, repair: bool = False, signing_key: SigningKey | SigningKeys | None = None
+    root: str | os.PathLike[str] | Store,
+    *,
+    repair: bool = False,
+    signing_key: SigningKey | SigningKeys | None = None,
+    **root_settings: Any,
 ) -> VerifyReport:
     """Read every entry under a root whole, and say what is wrong with which.
 
@@ -91,13 +95,15 @@ def verify(
         Whether to delete what is bad, unsigned or was left unfinished; it is computed again when it is asked for.
     signing_key
         That of a signed root.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
     StoreError
         If the root cannot be listed, or what is to be repaired not be deleted.
     """
-    store, keys = open_store(root), signing_keys(signing_key)
+    store, keys = _open(root, root_settings), signing_keys(signing_key)
     report = VerifyReport(str(store.location()))
     caches: dict[str, AudioCache | WaveformCache] = {
         "features": AudioCache(store.child("features"), signing_key=keys),
@@ -119,6 +125,10 @@ def verify(
     if repair:
         report.n_deleted = _delete(store, [*report.bad, *report.unsigned, *report.unfinished])
     return report
+
+
+def _open(root: str | os.PathLike[str] | Store, settings: dict[str, Any]) -> Store:
+    return open_store(root, **{"near": None, **settings})  # the root itself, and not what this machine has of it
 
 
 def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> bool:
@@ -211,6 +221,7 @@ def prune(
     max_bytes: int | None = None,
     older_than_seconds: float | None = None,
     dry_run: bool = False,
+    **root_settings: Any,
 ) -> PruneReport:
     """Delete entries until the rest is small or young enough; those written first go first.
 
@@ -226,6 +237,8 @@ def prune(
         How long ago an entry may have been written.
     dry_run
         Whether to say only what would go.
+    **root_settings
+        As for `verify`.
 
     Raises
     ------
@@ -235,7 +248,7 @@ def prune(
     for name, limit in (("max_bytes", max_bytes), ("older_than_seconds", older_than_seconds)):
         if limit is not None and not limit >= 0:
             raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")
-    store = open_store(root)
+    store = _open(root, root_settings)
     now = time.time()
     found = [one for one in store.scan() if _is_ours(one.name) and not one.name.startswith("processors/")]
     kept = [one for one in found if not is_temporary(one.name)]

@@ -56,6 +56,8 @@ class Router:
         That of new entries.
     signing_keys
         Those of a signed root.
+    strict
+        Whether a store that fails is an error.
     counters
         Where to count.
     carried_code
@@ -70,6 +72,7 @@ class Router:
     processor_kwargs: Mapping[str, Any]
     compression: str | None
     signing_keys: SigningKeys | None
+    strict: bool
     counters: Counters
     carried_code: Mapping[str, Any] | None = None
     audio_cache: AudioCache = field(init=False)
@@ -79,6 +82,7 @@ class Router:
         options: dict[str, Any] = {
             "compression": self.compression,
             "signing_key": self.signing_keys,
+            "strict": self.strict,
             "counters": self.counters,
         }
         self.audio_cache = AudioCache(self.store.child("features"), **options)
@@ -156,6 +160,8 @@ class Router:
             if isinstance(result, AudioError)
         }
         for error in self._writer.wait():
+            if all(self.audio_cache.exists_many([keys[source.blob_sha] for source in missing])):
+                break  # near, though not far
             raise StoreError(
                 f"expected to store features under {self.audio_cache.root}, and {error}; references need entries, so "
                 "no column was made. Make room or use another root, or read with cached_features.attach(ds)."
@@ -274,7 +280,8 @@ class Router:
             missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes(self.signing_keys)
         if not self.store.exists(TAG_NAME):
             missing[TAG_NAME] = TAG
-        self.counters.add(write_errors=len(self.store.put_many(missing)))
+        failed = self.store.put_many(missing).values()
+        self.counters.add(write_errors=sum(error.kind != "read-only" for error in failed))
 
 
 def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import datasets
 import numpy as np
@@ -37,7 +37,7 @@ from .router import Router
 from .signing import SigningKey, signing_keys
 from .source import read_source
 from .stats import BadClip, Counters, Stats
-from .stores import default_root, open_store
+from .stores import Root, default_root, open_store
 
 __all__ = ["CachedFeatures"]
 
@@ -69,7 +69,8 @@ class CachedFeatures:
     processor
         A feature extractor of transformers, or a processor that has one.
     root
-        Directory of the cache; by default ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else
+        Directory of the cache, or its URL: ``s3://``, ``gs://``, ``az://``, ``hf://buckets/…``, ``memory://`` and
+        whatever else fsspec knows. By default ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else
         ``~/.cache/huggingface/audio_cache``. Nothing is created before the first clip is stored.
     audio_column
         Name of the column that holds the audio.
@@ -98,6 +99,28 @@ class CachedFeatures:
         read, with a key in each line; by default ``$HF_AUDIO_CACHE_SIGNING_KEY`` (keys separated by blanks), or the
         file ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE``. Keys are never pickled: a worker that is not forked or spawned by
         this process needs one of these variables.
+    storage_options
+        Options of the URL's fsspec filesystem, as `datasets` takes them. Credentials are looked for where that
+        filesystem does anyway. What stands here is never pickled, hashed, logged or shown: a worker that is not forked
+        or spawned by this process does without.
+    filesystem
+        A filesystem of fsspec's, in which `root` is a path.
+    near
+        Directory of the near tier of a far root: it holds what was read from there or written to it. ``"auto"`` puts
+        it under ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else
+        ``~/.cache/huggingface/audio_cache_near``, if the root is an object store or a network mount; None is for none.
+    near_max_bytes
+        What the near tier may take; by default a tenth of its disk. What was not used for longest makes room, and
+        nothing that this run has used.
+    write
+        Where new entries go: ``"both"``, ``"near"`` or ``"none"``.
+    read_only
+        Whether nothing is ever written, near or far.
+    strict
+        Whether a store that fails is an error. Otherwise what it should have had is computed, and what it should have
+        got is lost; both are counted, and warned of once.
+    timeouts
+        Seconds to wait for a connection to a far root, and for an answer.
     identity
         Makes a front end of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
         sampling_rate=16_000)``, with ``function(waveform, sampling_rate, **processor_kwargs)`` returning an array or
@@ -133,6 +156,14 @@ class CachedFeatures:
         on_error: str = "raise",
         reason_column: str | None = None,
         signing_key: SigningKey | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: Any = None,
+        near: str | os.PathLike[str] | None = "auto",
+        near_max_bytes: int | None = None,
+        write: Literal["both", "near", "none"] = "both",
+        read_only: bool = False,
+        strict: bool = False,
+        timeouts: tuple[float, float] = (2.0, 5.0),
         identity: str | None = None,
     ) -> None:
         if on_error not in ("raise", "null", "skip"):
@@ -146,8 +177,16 @@ class CachedFeatures:
         self.output_names = dict(output_names or {})
         self.on_error = on_error
         self.reason_column = reason_column
-        # Absolute, as it travels to processes that may have another working directory.
-        self._root = str(open_store(default_root() if root is None else root).location())
+        self._root = Root.of(
+            default_root() if root is None else root,
+            storage_options=storage_options,
+            filesystem=filesystem,
+            near=near,
+            near_max_bytes=near_max_bytes,
+            write=write,
+            read_only=read_only,
+            timeouts=timeouts,
+        )
         if identity is not None:
             processor = NamedFunction(processor, identity)
         self._open(
@@ -158,14 +197,17 @@ class CachedFeatures:
             processor_kwargs=dict(processor_kwargs or {}),
             compression=compression,
             signing_keys=signing_keys(signing_key),
+            strict=strict,
         )
         self._router.key("0" * 64, self._router.identity())  # says now what is wrong with the processor or a setting
 
     def _open(self, **settings: Any) -> None:
         counters = settings.pop("counters", None) or Counters()
-        self._router = Router(store=open_store(self._root), counters=counters, **settings)
-        if self._router.signing_keys is not None:
-            read_references_by(self.audio_cache)
+        self._router = Router(store=self._root.open(), counters=counters, **settings)
+        router = self._router
+        if router.signing_keys is not None or not router.store.is_local:
+            features = router.store.child("features")
+            read_references_by(AudioCache(features, signing_key=router.signing_keys, strict=router.strict))
 
     def __init_subclass__(cls) -> None:
         hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
@@ -336,8 +378,9 @@ class CachedFeatures:
         return result
 
     def _reference_spec(self, reference: CachedArray) -> OutputSpec:
-        root = open_store(os.path.dirname(reference.root))
-        manifest = read_manifest(root, reference.processor_sha, self._router.signing_keys)
+        root, own = os.path.dirname(reference.root), self._router.store
+        store = own if root == str(own.location()) else open_store(root)
+        manifest = read_manifest(store, reference.processor_sha, self._router.signing_keys)
         specs = manifest.outputs if manifest is not None else {}
         return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
 
@@ -560,6 +603,7 @@ class CachedFeatures:
             "processor_kwargs": router.processor_kwargs,
             "compression": router.compression,
             "signing_keys": router.signing_keys,
+            "strict": router.strict,
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
             # the counts of worker processes are lost then.
             "counters": router.counters if HAS_HASH_HOOK else None,
@@ -575,7 +619,7 @@ class CachedFeatures:
         self.reason_column = state["reason_column"]
         self._root = state["root"]
         names = ["processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs"]
-        names += ["compression", "signing_keys"]
+        names += ["compression", "signing_keys", "strict"]
         self._open(**{name: state[name] for name in names}, counters=state["counters"], carried_code=state["code"])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import fault_tally
 import processors
 import pytest
+import servers
 import speech
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -124,6 +125,20 @@ def letters() -> list[Path]:
 def sentences() -> list[Path]:
     """Ten read sentences and commands: mono WAV at 16 kHz."""
     return _clips("sentences")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    """SeaweedFS, which honours conditional puts."""
+    with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.GcsServer]:
+    """fake-gcs-server, on a folder."""
+    with servers.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
 
 
 @pytest.fixture

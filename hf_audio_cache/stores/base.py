@@ -83,6 +83,14 @@ class Store(ABC):
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         """Store each object whole under its name; return those that could not be, and why."""
 
+    def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        """Return objects whose content turned out to be bad, read in another way; None where there is no other.
+
+        A store behind a network reads them once more. One that keeps copies drops these, and reads the objects
+        themselves.
+        """
+        return [None for _ in names]
+
     @abstractmethod
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         """Return, for each name, whether an object is there; False where that cannot be told."""

@@ -1,0 +1,37 @@
+"""Whether a directory is on this machine, or behind a network."""
+
+from __future__ import annotations
+
+import os
+import re
+
+__all__ = ["is_network_mount"]
+
+_LOCAL_FUSE = "fuse-overlayfs|portal|lxcfs|mergerfs|snapfuse|ntfs-3g|exfat|gocryptfs|encfs|bindfs|unionfs"
+_NETWORK = re.compile(rf"nfs\d?|cifs|smb\w*|9p|afs|ceph|davfs|glusterfs|fuse\.(?!(?:{_LOCAL_FUSE})$).*")
+
+
+def is_network_mount(path: str, table: str = "/proc/self/mounts") -> bool:
+    """Return whether `path`, or what of it exists, is on a file system behind a network; False where that is not known.
+
+    Parallel file systems of clusters (Lustre, GPFS, BeeGFS) count as near: they are what such a machine has for data.
+
+    Parameters
+    ----------
+    path
+        An absolute path.
+    table
+        The kernel's list of mounts, see ``proc(5)``: device, directory and type, in the order of mounting.
+    """
+    path = os.path.realpath(path)
+    found, kind = "", ""
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                _, directory, fs_type, *_ = line.split(" ")
+                directory = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), directory)
+                if len(directory) >= len(found) and f"{path}/".startswith(f"{directory.rstrip('/')}/"):
+                    found, kind = directory, fs_type
+    except (OSError, ValueError):
+        return False
+    return _NETWORK.fullmatch(kind) is not None

