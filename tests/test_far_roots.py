@@ -19,6 +19,8 @@ from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import InvalidRootError, StoreError
 from hf_audio_cache.stores import LocalStore, open_store
 
+pytestmark = pytest.mark.servers
+
 N_CLIPS = 24
 EXTRACTOR = "seamless_m4t"
 
@@ -165,7 +167,6 @@ from pathlib import Path
 from hf_audio_cache import CachedFeatures
 import processors
 
-pytestmark = pytest.mark.servers
 url, options, *clips = json.loads(sys.argv[1])
 extractor = processors.make_processor("seamless_m4t")
 cached_features = CachedFeatures(extractor, url, storage_options=options, auto_resample=True)
