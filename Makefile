@@ -21,6 +21,9 @@ ARGS ?=
 CORE := errors keys entry golden stores stats caches decode source extractor code_digest conftest
 CORE_TESTS = $(CORE:%=tests/test_%.py)
 
+# The modules of the fault suite; `make test` runs a bounded form of each.
+FAULTS := $(wildcard tests/test_faults_*.py)
+
 VENVS := .venvs
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' hf_audio_cache/__init__.py)
 WHEEL := dist/hf_audio_cache-$(VERSION)-py3-none-any.whl
@@ -76,9 +79,9 @@ test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VEN
 test-main: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## everything but the torchcodec tests, with torch
 	$(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 
-# The core has been seen without torch by test-oldest and test-py313.
+# The core has been seen without torch by test-oldest and test-py313; the fault suite is the same with it.
 test-bare: $(VENVS)/bare/package.stamp $(SPEECH) ## the rest of what needs no torch, in an environment without it
-	$(VENVS)/bare/bin/pytest -m "not torch and not torchcodec and not servers" $(CORE_TESTS:%=--ignore=%) $(ARGS)
+	$(VENVS)/bare/bin/pytest -m "not torch and not torchcodec and not servers" $(patsubst %,--ignore=%,$(CORE_TESTS) $(FAULTS)) $(ARGS)
 
 test-codec: $(VENVS)/main/package.stamp $(VENVS)/codec.stamp $(SPEECH) ffmpeg ## the torchcodec tests, with torchcodec and FFmpeg
 	PYTHONPATH=$(abspath $(VENVS)/codec) $(VENVS)/main/bin/pytest -m torchcodec $(ARGS)
@@ -93,9 +96,6 @@ test-py3%: $$(if $$(call find_python,3.$$*),$(VENVS)/py3$$*/package.stamp $(SPEE
 core_part = $(if $(call find_python,$(1)),\
 	$(VENVS)/$(2)/bin/pytest -m "not torch and not torchcodec and not servers" $(CORE_TESTS) $(ARGS),\
 	@echo "python$(1) is not on this machine: $@ is left out")
-
-# The modules of the fault suite; `make test` runs a bounded form of each.
-FAULTS := $(wildcard tests/test_faults_*.py)
 
 .PHONY: stress
 stress: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## the fault suite in its long form, and fuzzing, with a closing table

@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .entry import Entry, check_signature, encode_entry, open_entry
-from .errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError, UnstorableOutputError
+from .errors import (
+    CorruptEntryError,
+    HfAudioCacheError,
+    SigningKeyError,
+    StoreError,
+    UnsignedEntryError,
+    UnstorableOutputError,
+)
 from .keys import AudioCacheKey, WaveformCacheKey
 from .signing import SigningKey, SigningKeys, signing_keys
 from .stats import Counters, Stats
@@ -87,17 +94,20 @@ class _Cache(Generic[KeyT]):
         names = [self._name(key) for key in keys]
         if self._signing_keys is None:
             return self._store.exists_many(names)
-        return [self._is_signed(found, self._signing_keys) for found in self._store.get_many(names)]
+        return [self._is_signed(name, found) for name, found in zip(names, self._store.get_many(names), strict=True)]
 
-    @staticmethod
-    def _is_signed(found: bytes | StoreError | None, keys: SigningKeys) -> bool:
+    def _is_signed(self, name: str, found: bytes | StoreError | None) -> bool:
         if not isinstance(found, bytes):
             return False
         try:
-            check_signature(found, keys)
+            self._check_signature(name, found)
         except UnsignedEntryError:
             return False
         return True
+
+    def _check_signature(self, name: str, found: bytes) -> None:
+        if self._signing_keys is not None:
+            check_signature(found, name, self._signing_keys)
 
     def _read_many(self, keys: Sequence[KeyT], pick: Callable[[Entry], Any]) -> list[Any]:
         """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
@@ -130,6 +140,8 @@ class _Cache(Generic[KeyT]):
         reason: Exception
         try:
             return self._pick(key, found, pick)
+        except SigningKeyError:
+            raise  # it says nothing of the entry
         except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
             reason = exc
         [again] = self._store.get_again([name])
@@ -149,7 +161,8 @@ class _Cache(Generic[KeyT]):
         return None, 0.0
 
     def _pick(self, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
-        entry = open_entry(found, key, self._signing_keys)
+        self._check_signature(key.name(), found)
+        entry = open_entry(found, key)
         return pick(entry), entry.compute_seconds
 
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
@@ -219,13 +232,16 @@ class _Cache(Generic[KeyT]):
         if not isinstance(found, bytes):
             return found  # deleted since it was listed, or why it could not be read
         try:
-            entry = open_entry(found, None, self._signing_keys)
+            self._check_signature(name, found)
+            entry = open_entry(found, None)
             self._outputs(entry)
             if entry.key is not None and self._key_type(**entry.key).name() != name:
                 return CorruptEntryError(f"it is the entry of another key, {entry.key!r}")
+        except SigningKeyError:
+            raise
         except HfAudioCacheError as exc:
             return exc
-        except Exception as exc:  # noqa: BLE001 - as in _read_many
+        except Exception as exc:  # noqa: BLE001 - as in _open
             return CorruptEntryError(f"{type(exc).__name__}: {exc}")
         return None
 

@@ -13,7 +13,9 @@ it, and RFC 7845 has decoders expect that.) The rarer formats that libsndfile kn
 from __future__ import annotations
 
 import io
+import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,9 +211,16 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
         return False
 
 
+# soundfile opens files one at a time, under a lock of its own. A process that is forked while another thread opens one
+# would wait for that lock for ever: no fork comes between.
+_OPENING = threading.Lock()
+os.register_at_fork(before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release)
+
+
 def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt.NDArray[np.float32], int]:
     try:
-        sound = _SequentialFile(_Source(with_known_end(encoded)))
+        with _OPENING:
+            sound = _SequentialFile(_Source(with_known_end(encoded)))
     except Exception as exc:
         raise _NotForLibsndfileError(_reason(exc)) from exc
     with sound, _refusing("libsndfile", request):

@@ -15,7 +15,7 @@ member                      content
 The archive comment is 16 hex digits of xxh3-64 and one compact JSON manifest: the format's version, the full key, and
 for each member its output's name, codec, dtype, shape and ``offset`` (where the ``.npy`` starts in the file). The
 checksum covers everything before the comment, and the JSON; the file ends where the comment ends. In a signed root 64
-hex digits follow the JSON: the HMAC-SHA256 of every byte before them, the key, the manifest and the checksum included.
+hex digits follow the JSON: the HMAC-SHA256 of the entry's name in its cache, a zero byte, and every byte before them.
 
 In a frame, a constant tail along the last axis (the padding that an extractor appends) may be left out; it then stands
 in the manifest as ``tail``: its length, and its value as the hex of its bytes.
@@ -160,7 +160,7 @@ def encode_entry(
     comment_start = len(signed) - _DIGEST_LENGTH - len(text)
     signed[comment_start : comment_start + _DIGEST_LENGTH] = _digest(signed[:comment_start], text)
     if signing_keys is not None:
-        entry[len(signed) :] = signing_keys.sign(signed)
+        entry[len(signed) :] = signing_keys.sign(_signed_text(key.name(), signed))
     return buffer.getvalue()
 
 
@@ -300,29 +300,31 @@ class _ManifestEntry(Entry):
             return _decode(self._block, self._outputs[name])
 
 
-def check_signature(data: bytes, signing_keys: SigningKeys) -> None:
-    """Raise `UnsignedEntryError` if none of the keys signed these bytes of an entry."""
-    block = memoryview(data)
-    if not signing_keys.accept(block[:-SIGNATURE_LENGTH], block[-SIGNATURE_LENGTH:]):
-        raise UnsignedEntryError("it has no signature that one of the signing keys made")
+def _signed_text(name: str, signed: bytes | memoryview) -> bytes:
+    return b"\0".join((name.encode("ascii"), signed))
 
 
-def open_entry(
-    data: bytes, key: AudioCacheKey | WaveformCacheKey | None, signing_keys: SigningKeys | None = None
-) -> Entry:
+def check_signature(data: bytes, name: str, signing_keys: SigningKeys) -> None:
+    """Raise `UnsignedEntryError` if none of the keys signed these bytes, as those of the entry of this name.
+
+    It is for the caller to do so before anything of an entry is looked at.
+    """
+    signed, signature = memoryview(data)[:-SIGNATURE_LENGTH], data[-SIGNATURE_LENGTH:]
+    if not signing_keys.accept(_signed_text(name, signed), signature):
+        raise UnsignedEntryError("it has no signature that one of the signing keys made for it")
+
+
+def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
     """Check the bytes of an entry against their checksum and `key`, and return its outputs, not yet decoded.
 
-    With `signing_keys` the signature comes first: nothing is parsed of an entry that has none of theirs. Without `key`
-    it is for the caller to look at the entry's own.
+    Without `key` it is for the caller to look at the entry's own.
 
     Raises
     ------
-    UnsignedEntryError, CorruptEntryError
+    CorruptEntryError
         If they are anything but a whole entry for this very key.
     """
     block = memoryview(data)
-    if signing_keys is not None:
-        check_signature(data, signing_keys)
     end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - 22 - 0xFFFF))
     if end < 0 or end + 22 > len(data):
         raise CorruptEntryError(f"its {len(data)} bytes are no zip, or not a whole one")

@@ -28,6 +28,8 @@ Every class keeps what it speaks of in fields, and survives pickling out of a wo
 
 from __future__ import annotations
 
+import copy
+
 __all__ = [
     "AudioColumnError",
     "AudioDecodeError",
@@ -156,6 +158,14 @@ class AudioError(HfAudioCacheError, ValueError):
     def __init__(self, message: str, *, clip: str = "") -> None:
         super().__init__(message)
         self.clip = clip
+
+    def of(self, clip: str) -> AudioError:
+        """Return the same error of another clip, which has the same content."""
+        if clip == self.clip:
+            return self
+        error = copy.copy(self)
+        error.clip, error.args = clip, (str(self).replace(self.clip, clip),)
+        return error
 
 
 class AudioSourceError(AudioError):

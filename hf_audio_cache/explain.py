@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .entry import open_entry
+from .entry import check_signature, open_entry
 from .errors import CorruptEntryError, StoreError, UnsignedEntryError
 from .fingerprint import ProcessorIdentity
 from .keys import AudioCacheKey
@@ -80,7 +80,9 @@ def explain_key(
     try:
         found = features.get(key.name())
         if found is not None:
-            open_entry(found, key, signing_keys)
+            if signing_keys is not None:
+                check_signature(found, key.name(), signing_keys)
+            open_entry(found, key)
             return Explanation(clip, "hit", key)
         others = [
             match for name in features.names(f"{key.shard()}/{key.blob_sha}.") if (match := _NAME.fullmatch(name))

@@ -124,7 +124,9 @@ class HasFeatures:
 
     def __call__(self, example: Mapping[str, Any]) -> bool:
         """Return whether a row of a stream has features."""
-        return any(example[name] is not None for name in self.cached_features._output_columns())
+        cells = [example[name] for name in self.cached_features._output_columns()]
+        # A stream of Arrow tables has columns of one row each.
+        return any(cell.null_count == 0 if isinstance(cell, pa.ChunkedArray) else cell is not None for cell in cells)
 
 
 def reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:

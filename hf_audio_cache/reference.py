@@ -20,6 +20,7 @@ from datasets.features.features import register_feature
 from .caches import AudioCache
 from .errors import MissingEntryError
 from .keys import AudioCacheKey
+from .stats import Counters
 
 __all__ = ["CachedArray", "read_references", "read_references_by"]
 
@@ -214,4 +215,4 @@ def _reader(root: str) -> _Reader:
 
 @functools.lru_cache(maxsize=32)
 def _opened(root: str) -> _Reader:
-    return _Reader(AudioCache(root))
+    return _Reader(AudioCache(root, counters=Counters("")))

@@ -124,7 +124,9 @@ class Router:
         rows: list[dict[str, Any] | AudioError] = []
         for source in sources:
             result = source if isinstance(source, AudioError) else found[source.blob_sha]
-            if isinstance(source, AudioSource) and isinstance(result, dict):
+            if isinstance(result, AudioError):
+                result = self._noted(result, source.clip)
+            elif isinstance(source, AudioSource):
                 # The rows of one clip are to be changed independently of each other.
                 result = dict(result) if source.blob_sha not in given else _copied(result)
                 given.add(source.blob_sha)
@@ -166,10 +168,11 @@ class Router:
                 f"expected to store features under {self.audio_cache.root}, and {error}; references need entries, so "
                 "no column was made. Make room or use another root, or read with cached_features.attach(ds)."
             ) from error
-        return [
-            source if isinstance(source, AudioError) else failed.get(source.blob_sha, keys[source.blob_sha])
-            for source in sources
-        ]
+        results: list[AudioCacheKey | AudioError] = []
+        for source in sources:
+            result = source if isinstance(source, AudioError) else failed.get(source.blob_sha, keys[source.blob_sha])
+            results.append(self._noted(result, source.clip) if isinstance(result, AudioError) else result)
+        return results
 
     def output_specs(self) -> dict[str, OutputSpec]:
         """Return the form of each output, as the processor's manifest says; without one, by trying it out."""
@@ -182,7 +185,7 @@ class Router:
             try:
                 sources.append(read_source(cell))
             except AudioError as exc:
-                self._note(exc)
+                self.counters.add(bad_clips=1)
                 sources.append(exc)
         return sources
 
@@ -205,7 +208,7 @@ class Router:
                     self._write_waveform(key.waveform_key(), waveform)
                 outputs = self._extract(extractor, waveform, source.clip, identity)
             except AudioError as exc:
-                self._note(exc)
+                self.counters.add(bad_clips=1)
                 yield source.blob_sha, exc
                 continue
             seconds = time.perf_counter() - started
@@ -222,8 +225,11 @@ class Router:
         encode = functools.partial(self.waveform_cache.encode_many, {key: {"waveform": waveform}})
         self._writer.submit(key, encode, store)
 
-    def _note(self, error: AudioError) -> None:
-        self.counters.add_bad_clip(BadClip(error.clip, type(error).__name__, str(error)))
+    def _noted(self, error: AudioError, clip: str) -> AudioError:
+        """Return the error of a row, by the name of that row's clip, and keep a record of it."""
+        error = error.of(clip)
+        self.counters.add_bad_clip(BadClip(clip, type(error).__name__, str(error)))
+        return error
 
     def _decode(self, source: AudioSource) -> npt.NDArray[np.float32]:
         settings: dict[str, Any] = {

@@ -92,8 +92,8 @@ def signing_keys(signing_key: SigningKey | SigningKeys | None) -> SigningKeys | 
         return signing_key
     if isinstance(signing_key, os.PathLike):
         return SigningKeys(_read_key_file(os.fspath(signing_key)))
-    keys = [signing_key] if isinstance(signing_key, (str, bytes)) else list(signing_key)
-    if not all(isinstance(key, (str, bytes)) for key in keys):
+    keys = [signing_key] if isinstance(signing_key, (str, bytes)) else signing_key
+    if not isinstance(keys, (list, tuple)) or not all(isinstance(key, (str, bytes)) for key in keys):
         raise SigningKeyError(
             "expected signing_key to be text, bytes, several of them, or the pathlib.Path of a file that has them; it "
             f"is a {type(signing_key).__name__}; nothing was opened."

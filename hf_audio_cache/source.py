@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +135,10 @@ def _read_file(path: str) -> bytes:
             with fsspec.open(path, "rb") as file:
                 content = file.read()
         else:
-            with open(path, "rb") as file:
+            # Without O_NONBLOCK a pipe would be waited for.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise OSError("it is no regular file")
                 content = file.read()
     except Exception as exc:  # every fsspec driver has errors of its own, not all of them OSErrors
         hint = (

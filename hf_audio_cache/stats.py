@@ -120,9 +120,10 @@ class Counters:
     Parameters
     ----------
     directory
-        Where the processes keep their files; by default a new one among the system's temporary files, which is named
-        now, made at the first count, and removed with the object that named it. Where there is no place for temporary
-        files each process has its own figures only: counting must not end a run.
+        Where the processes keep their files; "" for nowhere, which leaves each process its own figures. By default a
+        new one among the system's temporary files, which is named now, made at the first count, and removed with the
+        object that named it. Where there is no place for temporary files each process has its own figures only:
+        counting must not end a run.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -138,17 +139,18 @@ class Counters:
 
     def add(self, **counts: float) -> None:
         """Add to the figures of these names."""
+        self._of_process().add(counts)
+
+    def _of_process(self) -> _OwnFigures:
         own = self._own
         if own is None or own.pid != os.getpid():
             # Two threads may both come here first: then both files count, each from one of them.
             own = self._own = _OwnFigures(self.directory)
-        own.add(counts)
+        return own
 
     def add_bad_clip(self, clip: BadClip) -> None:
-        """Count a clip that gave no features, and keep what is known of it."""
-        self.add(bad_clips=1)
-        if self._own is not None:
-            self._own.add_bad_clip(clip)
+        """Keep what is known of a clip that gave no features; it is counted by `add`."""
+        self._of_process().add_bad_clip(clip)
 
     def bad_clips(self) -> list[BadClip]:
         """Return the clips that gave no features, in all processes so far, each once."""

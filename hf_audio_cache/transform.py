@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -173,6 +173,10 @@ class CachedFeatures:
                 f'reason_column needs on_error="null": with {on_error!r} no row without features is left to give a '
                 "reason for; nothing was opened. See cached_features.bad_clips."
             )
+        if reason_column in ("", audio_column):
+            raise ValueError(
+                f"reason_column must be the name of a column of its own, not {reason_column!r}; nothing was opened."
+            )
         self.audio_column = audio_column
         self.output_names = dict(output_names or {})
         self.on_error = on_error
@@ -207,7 +211,8 @@ class CachedFeatures:
         router = self._router
         if router.signing_keys is not None or not router.store.is_local:
             features = router.store.child("features")
-            read_references_by(AudioCache(features, signing_key=router.signing_keys, strict=router.strict))
+            options: dict[str, Any] = {"signing_key": router.signing_keys, "strict": router.strict}
+            read_references_by(AudioCache(features, counters=Counters(""), **options))
 
     def __init_subclass__(cls) -> None:
         hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
@@ -317,16 +322,18 @@ class CachedFeatures:
         return batch.give_back(rows, names, self._feature)
 
     def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
-        reason = {} if self.reason_column is None else {self.reason_column: ""}
+        reason = "" if not isinstance(result, AudioError) else str(result)
+        reasons = {} if self.reason_column is None else {self.reason_column: reason}
         if isinstance(result, AudioError):
             if self.on_error == "raise":
                 raise result
-            return {name: str(result) for name in reason}
+            return reasons
         self._check_names(result)
-        return reason | {
+        outputs = {
             self.output_names.get(name, name): value[()] if isinstance(value, np.ndarray) and not value.ndim else value
             for name, value in result.items()
         }
+        return outputs | reasons
 
     def _check_names(self, outputs: Mapping[str, Any]) -> None:
         unknown = self.output_names.keys() - outputs.keys()
@@ -423,6 +430,7 @@ class CachedFeatures:
         check_column(self.audio_column, dataset.column_names)
         types = self._reference_types()
         arguments = {"batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
+        known = set(self.bad_clips)
         cells = dataset.select_columns([self.audio_column])
         maker, features = ReferenceMaker(self, types), datasets.Features(types)
         if self.reason_column is not None:
@@ -437,22 +445,24 @@ class CachedFeatures:
         if not datasets.config.TORCHCODEC_AVAILABLE:  # rows with a column that datasets cannot decode cannot be read
             kept = self._with_plain_audio(kept)
         if not kept.column_names:
-            return self._without_bad_rows(references, types)
-        joined = self._without_bad_rows(side_by_side(kept, references), types)
+            return self._without_bad_rows(references, types, known)
+        joined = self._without_bad_rows(side_by_side(kept, references), types, known)
         return joined.with_format(**format_with(dataset, dropped, list(features)))
 
-    def _without_bad_rows(self, dataset: datasets.Dataset, types: Mapping[str, CachedArray]) -> datasets.Dataset:
+    def _without_bad_rows(
+        self, dataset: datasets.Dataset, types: Mapping[str, CachedArray], known: Collection[BadClip]
+    ) -> datasets.Dataset:
         """Return a dataset of references as `on_error` wants it, and say in the log how many clips are bad."""
         shas = dataset.with_format("arrow").select_columns([next(iter(types))])[:].column(0)
         if shas.null_count == 0:
             return dataset
-        bad = self.bad_clips
+        new = [clip.reason for clip in self.bad_clips if clip not in known]
         logger.warning(
-            "%d of %d rows have no features and %s; the first: %s (cached_features.bad_clips lists them)",
+            "%d of %d rows have no features and %s%s (cached_features.bad_clips lists them)",
             shas.null_count,
             len(dataset),
             "were left out" if self.on_error == "skip" else "have None in their place",
-            bad[0].reason if bad else "not known, as datasets had kept the result of an earlier run",
+            f"; the first: {new[0]}" if new else ", as in an earlier run",
         )
         if self.on_error == "null":
             return dataset

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from children import in_child, start_child
 
-from hf_audio_cache.stats import Counters, Stats
+from hf_audio_cache import stats as stats_module
+from hf_audio_cache.stats import BadClip, Counters, Stats
 
 
 @pytest.fixture
@@ -223,6 +224,129 @@ def test_a_forked_process_leaves_the_directory(counters):
             os._exit(0)
     assert os.waitpid(process, 0)[1] == 0
     assert counters.total() == Stats(hits=1)
+
+
+# Bad clips ------------------------------------------------------------------------------------------------------------
+
+
+def bad_clip(number, reason="it is bad"):
+    return BadClip(f"{number}.wav", "AudioDecodeError", reason)
+
+
+def test_bad_clips_are_counted_each_time_and_listed_once(counters):
+    assert counters.bad_clips() == []
+    for number in (1, 2, 1, 1):
+        counters.add_bad_clip(bad_clip(number))
+    counters.add_bad_clip(bad_clip(1, "for another reason"))
+    assert counters.total() == Stats(bad_clips=5)
+    assert counters.bad_clips() == [bad_clip(1), bad_clip(2), bad_clip(1, "for another reason")]
+
+
+def test_a_list_of_bad_clips_is_no_figure_of_a_process(counters):
+    counters.add(hits=2)
+    for number in range(8):
+        counters.add_bad_clip(bad_clip(number, "x" * 13))  # whatever the size of the file comes to
+        assert counters.total() == Stats(hits=2, bad_clips=number + 1)
+    assert sorted(path.suffix for path in Path(counters.directory).iterdir()) == ["", ".bad-clips"]
+    assert pickle.loads(pickle.dumps(counters)).total() == Stats(hits=2, bad_clips=8)
+
+
+ODD_TEXTS = ["two\nlines", 'a "quote"]\n', "\r\u2028", "\0", "ä😀", "\udcff.wav", "", "x" * 100_000]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
+def test_a_bad_clip_is_listed_as_it_is_called(text, counters):
+    clip = BadClip(text, "AudioSourceError", f"{text} is gone")
+    counters.add_bad_clip(clip)
+    counters.add_bad_clip(bad_clip(1))
+    assert pickle.loads(pickle.dumps(counters)).bad_clips() == [clip, bad_clip(1)]
+
+
+def add_bad_clips(counters, numbers):
+    for number in numbers:
+        counters.add_bad_clip(bad_clip(number))
+
+
+@pytest.mark.parametrize(("method", "is_used_before"), [("fork", True), ("fork", False), ("spawn", True)])
+def test_the_bad_clips_of_worker_processes_are_listed(method, is_used_before, counters):
+    if is_used_before:
+        counters.add_bad_clip(bad_clip(0))
+    for worker in [start_child(add_bad_clips, counters, range(1 + n, 50), method=method) for n in range(2)]:
+        worker.join()
+        assert worker.exitcode == 0
+    assert set(counters.bad_clips()) == {bad_clip(number) for number in range(0 if is_used_before else 1, 50)}
+    assert len(counters.bad_clips()) == 49 + is_used_before
+    assert counters.total() == Stats(bad_clips=49 + 48 + is_used_before)
+
+
+def test_a_worker_sees_the_bad_clips_of_all(counters):
+    counters.add_bad_clip(bad_clip(0))
+
+    def add_and_look(counters):
+        before = counters.bad_clips()
+        counters.add_bad_clip(bad_clip(1))
+        return before, counters.bad_clips()
+
+    assert in_child(add_and_look, counters) == ([bad_clip(0)], [bad_clip(1), bad_clip(0)])
+    assert counters.bad_clips() == [bad_clip(0), bad_clip(1)]
+
+
+def add_bad_clips_until_killed(counters, sender):
+    add_bad_clips(counters, range(100))
+    sender.send(None)
+    signal.pause()
+
+
+def test_the_bad_clips_of_a_killed_process_stay(counters):
+    receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
+    with receiver, sender:
+        process = start_child(add_bad_clips_until_killed, counters, sender)
+        receiver.recv()
+    process.kill()
+    process.join()
+    assert counters.bad_clips() == [bad_clip(number) for number in range(100)]
+    [listed] = Path(counters.directory).glob("*.bad-clips")
+    content = listed.read_bytes()
+    for cut in (1, 2, 10, 40):  # as if it had been killed while it wrote the last line
+        listed.write_bytes(content[:-cut])
+        assert counters.bad_clips() == [bad_clip(number) for number in range(99)]
+
+
+def test_threads_lose_no_bad_clip(counters):
+    barrier = threading.Barrier(8)
+
+    def work(thread):
+        barrier.wait()
+        add_bad_clips(counters, range(100 * thread, 100 * thread + 100))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {clip.clip for clip in pickle.loads(pickle.dumps(counters)).bad_clips()} == {f"{n}.wav" for n in range(800)}
+    assert counters.total() == Stats(bad_clips=800)
+
+
+def test_there_is_an_end_to_the_list_and_not_to_the_count(counters, monkeypatch):
+    monkeypatch.setattr(stats_module, "_MAX_BAD_CLIPS", 10)
+    add_bad_clips(counters, range(25))
+    assert counters.bad_clips() == [bad_clip(number) for number in range(10)]
+    assert counters.total() == Stats(bad_clips=25)
+
+
+def test_bad_clips_can_be_seen_by_their_user_alone(counters):
+    counters.add_bad_clip(bad_clip(1))
+    assert stat.S_IMODE(Path(counters.directory).stat().st_mode) == 0o700
+
+
+def test_without_a_directory_the_bad_clips_are_of_this_process(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    counters = Counters()
+    add_bad_clips(counters, [1, 2, 1])
+    assert counters.bad_clips() == [bad_clip(1), bad_clip(2)]
+    assert counters.total() == Stats(bad_clips=3)
 
 
 # Without a place for temporary files ----------------------------------------------------------------------------------

@@ -34,8 +34,9 @@ def open_far(
     InvalidRootError
         If no store can be there, or its driver is not installed.
     """
-    times = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
-    plain = FsspecStore(root, storage_options, filesystem=filesystem, **times)
+    plain = FsspecStore(
+        root, storage_options, filesystem=filesystem, connect_timeout=connect_timeout, read_timeout=read_timeout
+    )
     if filesystem is not None:
         return plain
     try:
@@ -46,7 +47,7 @@ def open_far(
     if importlib.util.find_spec("obstore") is None:
         _say_once(str(plain.location()), "obstore is not installed, which would be faster")
         return plain
-    return ObstoreStore(plain, target, **times)
+    return ObstoreStore(plain, target, connect_timeout=connect_timeout, read_timeout=read_timeout)
 
 
 @functools.cache

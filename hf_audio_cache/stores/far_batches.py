@@ -105,16 +105,17 @@ def on_loop(
     limit
         How many seconds each may take; longer is a TimeoutError.
     patience
-        After how many seconds a request that fails has run into a time-out.
+        A request that fails after more seconds than this has run into a time-out.
     is_silent
         Whether an exception says that nobody answered.
     """
+    # More than all of them can take, for a driver that blocks the loop or takes no cancellation.
+    longest = (count // at_once + 2) * limit
     future = asyncio.run_coroutine_threadsafe(_gather(ask, count, at_once, limit, patience, is_silent), loop)
     try:
-        # Longer than all of them one after the other: a driver that blocks the loop, or takes no cancellation.
-        return future.result((count / at_once + 1) * limit + 1)
+        return future.result(longest)
     except concurrent.futures.TimeoutError:
-        return [NOT_ASKED] * count
+        return [TimeoutError(f"no answer in {longest:g} s, and its driver does not let go")] * count
     finally:
         future.cancel()
 

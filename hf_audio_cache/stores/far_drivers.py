@@ -64,8 +64,8 @@ class OpenFileSystem:
         """Return one of fsspec's methods for a single path, as a coroutine function if there is a loop."""
         if self.system.async_impl:
             call = getattr(self.system, f"_{name}")
-        elif name == "pipe_file":
-            call = self._pipe_file
+        elif name in _WRITES:
+            call = getattr(self, f"_{name}")
         else:
             call = getattr(self.system, name)
         if name == "ls":
@@ -73,7 +73,7 @@ class OpenFileSystem:
         return call if self.system.async_impl or self.at_once(name) > 1 else functools.partial(self._alone, call)
 
     def forget(self, path: str) -> None:
-        """Forget what was listed at this path, and beside it."""
+        """Forget what was listed at this path, and beside it: others may have written there since."""
         self.system.invalidate_cache(path)
         self.system.invalidate_cache(path.rpartition("/")[0])
 
@@ -83,6 +83,13 @@ class OpenFileSystem:
         except Exception:  # noqa: BLE001 - each driver has its own words for a folder that is not there
             self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.system.pipe_file(path, content)
+
+    def _rm_file(self, path: str) -> None:
+        try:
+            self.system.rm_file(path)
+        except Exception:
+            if self.system.exists(path):  # as above, for a file
+                raise
 
     def _alone(self, call: Callable[..., Any], *arguments: Any) -> Any:
         with self._lock:
@@ -136,6 +143,8 @@ class FileSystems:
             system, base = url_to_fs(self._root, **{**self._options, **self._settings(driver), **ours})
             if driver == "s3fs":
                 system.retries = 1  # its own, on top of botocore's: a server that hangs would be asked 25 times
+                # It reads the descriptions of S3 for some tenths of a second, which are not the first object's.
+                system.connect()
         else:
             system = self._given
             if process != self._process:
@@ -220,7 +229,7 @@ def _check_given(filesystem: Any, storage_options: Mapping[str, Any] | None) -> 
         reason = "is that of the local disk; pass a path alone"
     elif _COPIES.intersection(_protocols_of(filesystem)):
         reason = "keeps copies on the disk; pass the one behind it"
-    elif filesystem.asynchronous:
+    elif getattr(filesystem, "asynchronous", False):
         reason = "belongs to a loop of its own, by asynchronous=True; make one without"
     if reason:
         raise InvalidRootError(f"the file system {type(filesystem).__name__} {reason}; nothing was opened.")

@@ -21,6 +21,9 @@ _CODES = {
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidAccessKeyId"), "denied"),
     **dict.fromkeys(("SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"), "denied"),
     **dict.fromkeys(("AuthenticationFailed", "AuthorizationFailure", "NoAuthenticationInformation"), "denied"),
+    **dict.fromkeys(
+        ("AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "InvalidAuthenticationInfo"), "denied"
+    ),
     **dict.fromkeys(("RequestTimeout", "OperationTimedOut", "InternalError", "ServiceUnavailable"), "unreachable"),
     **dict.fromkeys(("NoSuchKey", "BlobNotFound"), _MISSING),
 }
@@ -59,13 +62,15 @@ _CLASSES = {
 }
 
 # What says it in words alone: gcsfs's 403, and obstore's errors.
-_CODE_IN_TEXT = re.compile(r"<Code>(\w+)</Code>")
+_DOCUMENT_IN_TEXT = re.compile(r"<Code>(\w+)</Code>(?:\s*<Message>([^<\n]*))?")
 _STATUS_IN_TEXT = re.compile(r"\b(?:status code: |Forbidden: )(?P<status>\d{3})?")
 _BROKEN_IN_TEXT = re.compile(r"^Generic \w+ error: .*\bHTTP error: ")
 
 
 def kind_of(exc: BaseException) -> str:
     """Return the `StoreError.kind` of what a driver has raised."""
+    if isinstance(exc, StoreError):
+        return exc.kind
     found = _find(exc)
     return "" if found == _MISSING else found
 
@@ -103,7 +108,7 @@ def _by_code(exc: BaseException) -> str:
     response = getattr(exc, "response", None)
     if isinstance(response, Mapping):
         codes.append(response.get("Error", {}).get("Code"))
-    if in_text := _CODE_IN_TEXT.search(_text(exc)):
+    if in_text := _DOCUMENT_IN_TEXT.search(_text(exc)):
         codes.append(in_text[1])
     return next((_CODES[code] for code in codes if isinstance(code, str) and code in _CODES), "")
 
@@ -202,7 +207,7 @@ class Redactor:
         return _SIGNED.sub(_CUT, text)
 
 
-class _Quoted(Exception):
+class _QuotedError(Exception):
     """What a driver has raised, in place of an error that quotes a secret."""
 
 
@@ -211,17 +216,18 @@ def store_error(action: str, location: object, name: str, exc: BaseException, re
     if isinstance(exc, StoreError):
         said = str(exc)
     else:
-        lines = (line.strip() for line in re.split(r"\n|<", redact(_text(exc))))
-        first = next((line for line in lines if line), "")
-        said = f"{type(exc).__name__}: {first[:300]}" if first else type(exc).__name__
+        text = redact(_text(exc))
+        document = _DOCUMENT_IN_TEXT.search(text)
+        lines = filter(None, document.groups()) if document else (line for line in text.split("\n")[:1] if line)
+        said = ": ".join((type(exc).__name__, *lines))[:300]
     number = getattr(exc, "errno", None)
     error = StoreError(
         f"could not {action} {location}: {said}",
         name=name,
         errno=number if isinstance(number, int) else None,
-        kind=exc.kind if isinstance(exc, StoreError) else kind_of(exc),
+        kind=kind_of(exc),
     )
-    error.__cause__ = exc if _is_clean(_chain(exc), redact) else _Quoted(said)
+    error.__cause__ = exc if _is_clean(_chain(exc), redact) else _QuotedError(said)
     return error
 
 

@@ -11,7 +11,7 @@ from ..errors import StoreError
 from .base import Store, StoredObject, check_name
 from .far_batches import NOT_ASKED, in_threads, on_loop
 from .far_drivers import FileSystems
-from .far_errors import is_missing, kind_of, store_error
+from .far_errors import Redactor, is_missing, kind_of, store_error
 
 __all__ = ["FsspecStore"]
 
@@ -87,7 +87,7 @@ class FsspecStore(Store):
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         paths = [self._path(check_name(name)) for name in names]
-        results = self._ask("info", [(path,) for path in paths], forget=True)
+        results = self._ask("info", [(path,) for path in paths])
         return [isinstance(result, Mapping) and result.get("type") == "file" for result in results]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
@@ -95,7 +95,7 @@ class FsspecStore(Store):
         results = self._ask("rm_file", [(self._path(check_name(name)),) for name in wanted])
         failed = {}
         for name, result in zip(wanted, results, strict=True):
-            if isinstance(result, Exception) and not is_missing(result):
+            if isinstance(result, Exception) and not is_missing(result) and kind_of(result) != "no bucket":
                 failed[name] = self._error("delete", name, result)
         return failed
 
@@ -107,7 +107,7 @@ class FsspecStore(Store):
         folders = [prefix.rpartition("/")[0]]
         while folders:
             now, folders = folders[: self._files.concurrency], folders[self._files.concurrency :]
-            listings = self._ask("ls", [(self._path(folder),) for folder in now], forget=True)
+            listings = self._ask("ls", [(self._path(folder),) for folder in now])
             for folder, listing in zip(now, listings, strict=True):
                 if isinstance(listing, Exception):
                     if is_missing(listing):
@@ -149,35 +149,30 @@ class FsspecStore(Store):
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a store is not pickled: {self!r} may hold credentials. Open it again in the other process.")
 
-    def redact(self, text: str) -> str:
-        """Return a text without what is secret in the storage options."""
-        return self._files.redact(text)
+    @property
+    def redact(self) -> Redactor:
+        """What cuts the secrets of the storage options out of texts."""
+        return self._files.redact
 
     def _path(self, name: str) -> str:
         """Return the path of an object or a folder within its file system, which is made for that."""
         return "/".join(filter(None, (self._inside, name)))
 
-    def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]], *, forget: bool = False) -> list[Any]:
-        """Call a method of the file system for each of these paths and what else it takes; return results or errors.
-
-        With `forget`, what the file system of a user may have listed there before is not believed.
-        """
+    def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a method of the file system for each of these paths and what else it takes; return results or errors."""
         if not arguments:
             return []
         files = self._files
         try:
             opened = files.open()
         except Exception as exc:  # noqa: BLE001 - whatever a driver raises for its options or its environment
-            return [StoreError(files.redact(f"no file system could be made: {exc}"), kind=kind_of(exc))] * len(
-                arguments
-            )
+            return [StoreError(self.redact(f"no file system could be made: {exc}"), kind=kind_of(exc))] * len(arguments)
         call: Callable[..., Any] = opened.method(method)
 
         def ask(number: int) -> Any:
             path, *rest = arguments[number]
             full = opened.full(path)
-            if forget:
-                opened.forget(full)
+            opened.forget(full)
             return call(full, *rest)
 
         limit = files.read_timeout * (_LISTING_TAKES if method == "ls" else 1)
@@ -187,7 +182,7 @@ class FsspecStore(Store):
             len(arguments),
             at_once=opened.at_once(method),
             limit=limit,
-            patience=files.connect_timeout,
+            patience=0.9 * min(files.connect_timeout, files.read_timeout),
             is_silent=lambda exc: kind_of(exc) == "unreachable",
         )
         if opened.loop is None and any(result is NOT_ASKED for result in results):
@@ -200,7 +195,7 @@ class FsspecStore(Store):
         return None if is_missing(result) else self._error(action, name, result)
 
     def _error(self, action: str, name: str, exc: Exception) -> StoreError:
-        return store_error(action, self.location() + f"/{name}" * bool(name), name, exc, self._files.redact)
+        return store_error(action, self.location() + f"/{name}" * bool(name), name, exc, self.redact)
 
 
 def _time_of(found: Mapping[str, Any]) -> float:

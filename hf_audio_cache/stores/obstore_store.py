@@ -116,31 +116,36 @@ class ObstoreStore(Store):
         return [not _failed(result) for result in results]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete them, many by one request; where that fails, one by one, as it does not say for which."""
+        """Delete them, many by one request; through fsspec, one by one, where one of them is an obstacle to the rest.
+
+        As an absent one is for GCS and Azure. Which of them it is, obstore does not say.
+        """
         wanted = list(dict.fromkeys(map(check_name, names)))
         if self._is_plain():
             return self._plain.delete(wanted)
         parts = [wanted[start : start + _IN_ONE_DELETE] for start in range(0, len(wanted), _IN_ONE_DELETE)]
         results = self._ask(lambda store, number: store.delete([self._prefix + n for n in parts[number]]), len(parts))
-        return self._plain.delete(
-            name for part, result in zip(parts, results, strict=True) if _failed(result) for name in part
-        )
+        failed: dict[str, StoreError] = {}
+        for part, result in zip(parts, results, strict=True):
+            if _failed(result) and kind_of(result) in ("", "no bucket"):
+                failed |= self._plain.delete(part)
+            elif _failed(result):
+                failed |= {name: self._error("delete", name, result) for name in part}
+        return failed
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         if self._is_plain():
             yield from self._plain.scan(prefix)
             return
-        folder = self._prefix + prefix.rpartition("/")[0]
-        try:
-            for page in self._client.store.list(folder.rstrip("/") or None, chunk_size=_IN_ONE_LISTING):
-                for found in page:
+        folder = (self._prefix + prefix.rpartition("/")[0]).rstrip("/")
+        pages = iter(self._client.store.list(folder or None, chunk_size=_IN_ONE_LISTING))
+        while not isinstance(page := _next_page(pages), Exception):
+            for found in page:
+                if found["path"].startswith(self._prefix + prefix):
                     name = found["path"].removeprefix(self._prefix)
-                    if name.startswith(prefix):
-                        yield StoredObject(name, found["size"], found["last_modified"].timestamp())
-        except Exception as exc:  # noqa: BLE001 - obstore has no class for all that it raises
-            if is_missing(exc):
-                return
-            raise self._error("list", prefix, exc) from exc
+                    yield StoredObject(name, found["size"], found["last_modified"].timestamp())
+        if not (isinstance(page, StopIteration) or is_missing(page)):
+            raise self._error("list", prefix, page)
 
     def location(self, name: str = "") -> str:
         return self._plain.location(name)
@@ -168,13 +173,21 @@ class ObstoreStore(Store):
             count,
             at_once=_THREADS,
             limit=3 * self._client.read_timeout,  # more than obstore itself takes
-            patience=self._client.connect_timeout,
+            patience=0.9 * min(self._client.connect_timeout, self._client.read_timeout),
             is_silent=lambda exc: kind_of(exc) == "unreachable",
         )
 
     def _error(self, action: str, name: str, exc: Exception) -> StoreError:
         where = self.location() + f"/{name}" * bool(name)
         return store_error(action, where, name, exc, self._plain.redact)
+
+
+def _next_page(pages: Iterator[Any]) -> Any:
+    """Return the next page of a listing, or what is raised in its place."""
+    try:
+        return next(pages)
+    except Exception as exc:  # noqa: BLE001 - obstore has no class for all that it raises
+        return exc
 
 
 def _failed(result: object) -> bool:
