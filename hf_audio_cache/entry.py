@@ -21,7 +21,7 @@ In a frame, a constant tail along the last axis (the padding that an extractor a
 in the manifest as ``tail``: its length, and its value as the hex of its bytes.
 
 The reader takes the file as one block of bytes, checks all of it, and decodes straight from the offsets. An ``.npz``
-without a comment, such as ``numpy.savez`` writes, is read through `numpy.load`. Nothing is ever unpickled.
+without a comment, such as ``numpy.savez`` writes, is read with the checks that zip has. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -51,9 +51,12 @@ __all__ = ["Entry", "encode_entry", "open_entry"]
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 60_000  # a zip comment holds 65,535
 MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie
+MAX_JSON_BYTES = 1 << 20  # of all JSON outputs together: as Python objects they take up to a hundred times as much
 MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
 _MAX_RATIO = 256  # LZ4's best is 255 to 1
 _LZ4 = 1  # the codec in the upper three bits of a Blosc frame's flags, its third byte; the fourth is the item's size
+_LONGEST_SECONDS = 1e9
+_MAX_SAID = 300  # characters of what a stranger's bytes may bring into a message
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
 
 _DIGEST_LENGTH = 16
@@ -199,6 +202,12 @@ def _encode(name: str, value: Any, compression: str | None) -> tuple[str, npt.ND
                 f"{type(value).__module__}.{type(value).__qualname__} ({exc}); nothing was stored.",
                 name=name,
             ) from exc
+        if len(text) > MAX_JSON_BYTES:
+            raise UnstorableOutputError(
+                f"the output {name!r} must have at most {MAX_JSON_BYTES} bytes as JSON, and has {len(text)}; nothing "
+                "was stored. Make it a NumPy array.",
+                name=name,
+            )
         return "json", np.frombuffer(text, np.uint8), None
     if not _DTYPE.fullmatch(value.dtype.str):
         raise UnstorableOutputError(
@@ -343,10 +352,16 @@ def _as_corrupt() -> Iterator[None]:
     """
     try:
         yield
-    except CorruptEntryError:
-        raise
+    except CorruptEntryError as exc:
+        raise CorruptEntryError(_printable(str(exc))) from None
     except Exception as exc:
-        raise CorruptEntryError(f"{type(exc).__name__} while reading it: {exc}") from exc
+        raise CorruptEntryError(_printable(f"{type(exc).__name__} while reading it: {exc}")) from exc
+
+
+def _printable(text: str) -> str:
+    """Return the beginning of a text, without line breaks and terminal controls: it goes into logs."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[: _MAX_SAID + 1])
+    return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]}…"
 
 
 def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
@@ -363,8 +378,12 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
     if key is not None and manifest["key"] != asdict(key):
         raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
     members = [_Member.from_json(line) for line in manifest["members"]]
-    if len({member.name for member in members}) != len(members):
-        raise CorruptEntryError("its manifest has two outputs of one name")
+    if not len({member.name for member in members}) == len(members) == len({member.offset for member in members}):
+        raise CorruptEntryError("its manifest has two outputs of one name or at one place")
+    if sum(member.n_bytes for member in members if member.codec == "json") > MAX_JSON_BYTES:
+        raise CorruptEntryError(f"its manifest has more than {MAX_JSON_BYTES} bytes of JSON")
+    if not 0 <= manifest["compute_seconds"] < _LONGEST_SECONDS:
+        raise CorruptEntryError(f"its outputs took {manifest['compute_seconds']!r} s to compute")
     if sum(member.n_bytes for member in members) > MAX_TAIL_BYTES + _MAX_RATIO * len(block):
         raise CorruptEntryError(f"its manifest has outputs that {len(block)} bytes cannot hold")
     if sum(member.n_bytes for member in members if member.tail) > MAX_TAIL_BYTES:
@@ -379,7 +398,7 @@ def _decode(block: memoryview, member: _Member) -> Any:
     payload = block[member.offset + header_length :]
     if member.codec in ("raw", "json"):
         header = bytes(block[member.offset : member.offset + header_length])
-        if _parse_npy_header(header) != (dtype, shape):
+        if _parse_npy_header(header) != (dtype, shape, False):
             raise CorruptEntryError(f"the .npy of {member.name!r} is not the {dtype} {shape} of the manifest")
         content = payload[: member.n_bytes]
         return (
@@ -422,18 +441,31 @@ def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     return array
 
 
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>[^']{3,5})', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>(?:[0-9]{1,19}(?:, ?|(?=\))))*)\), \} *\n"
+)
+
+
 @functools.lru_cache(maxsize=256)
-def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[8:]))
-    if fortran_order or not header.startswith(b"\x93NUMPY\x01\x00"):
-        raise CorruptEntryError("a .npy member is not version 1.0 in C order")
-    return dtype, shape
+def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Return dtype, shape and whether the order is Fortran's, of a header as NumPy writes it.
+
+    NumPy reads it as Python, whose parser nests as deep as the header says: in a thread's small stack that is a crash.
+    """
+    start = {1: 10, 2: 12}[header[6]]
+    found = _NPY_HEADER.fullmatch(header, start)
+    if not header.startswith(b"\x93NUMPY") or found is None or not _DTYPE.fullmatch(found["dtype"].decode("ascii")):
+        raise CorruptEntryError(f"a .npy member begins with {header[: start + 60]!r}")
+    shape = tuple(int(number) for number in found["shape"].decode().replace(" ", "").split(",") if number)
+    return np.dtype(found["dtype"].decode()), shape, found["fortran"] == b"True"
 
 
 def _load_foreign(data: bytes) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of an ``.npz`` that another program wrote; zip's own checksums are all that guards it."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
+        _check_gapless(data, members, archive.start_dir)
         n_bytes = sum(info.file_size for info in members)
         if n_bytes > MAX_TAIL_BYTES and n_bytes > 1000 * len(data):  # deflate's best is 1032 to 1
             raise CorruptEntryError(f"its {len(data)} bytes would unpack to {n_bytes}")
@@ -443,16 +475,35 @@ def _load_foreign(data: bytes) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
+def _check_gapless(data: bytes, members: list[zipfile.ZipInfo], end: int) -> None:
+    """Check that members lie one behind the other from the first byte on: a directory that lost one shows here only."""
+    position = slack = 0
+    for info in sorted(members, key=lambda member: member.header_offset):
+        if not position <= info.header_offset <= position + slack:
+            break
+        lengths = data[info.header_offset + 26 : info.header_offset + 30]  # of its name, and of what is added to it
+        name_length, extra_length = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
+        position = info.header_offset + 30 + name_length + extra_length + info.compress_size
+        slack = 24 if info.flag_bits & 8 else 0  # a descriptor behind it, where the writer could not seek
+    else:
+        if position <= end <= position + slack:
+            return
+    raise CorruptEntryError("its directory does not list all that is in it")
+
+
 def _read_foreign_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
         raise CorruptEntryError(f"its member {info.filename!r} has a compression that numpy never writes")
-    # All of it, and not as far as its header says: zipfile compares the checksum at the end.
-    content = archive.read(info)
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-    shape, _, dtype = read_header(stream)
-    if not _DTYPE.fullmatch(dtype.str) or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+    n_bytes = info.file_size
+    info.file_size += 1  # zipfile stops there: what is longer than it says gives one byte more
+    with archive.open(info) as stream:
+        content = stream.read(n_bytes + 1)
+    if len(content) != n_bytes:
+        raise CorruptEntryError(f"its member {info.filename!r} has not the {n_bytes} bytes that it says")
+    length_bytes = {1: 2, 2: 4}[content[6]]
+    start = 8 + length_bytes + int.from_bytes(content[8 : 8 + length_bytes], "little")
+    dtype, shape, is_fortran = _parse_npy_header(content[:start])
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
         raise CorruptEntryError(f"its member {info.filename!r} is not the {dtype} {shape} that it says")
-    array: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    return np.asarray(array, order="C")
+    array = np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if is_fortran else "C")
+    return np.array(array, order="C")

@@ -28,6 +28,7 @@ T = TypeVar("T")
 UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken for dead
 
 _BATCH = 64
+_TAG = re.compile(rf"(\.)?{re.escape(TAG_NAME)}(?(1)\.[0-9]+-[0-9a-f]{{8}}\.tmp)")
 _MANIFEST = re.compile(r"processors/(\.)?(?P<sha>[0-9a-f]{64})\.json(?(1)\.[0-9]+-[0-9a-f]{8}\.tmp)")
 
 
@@ -133,9 +134,9 @@ def _open(root: str | os.PathLike[str] | Store, settings: dict[str, Any]) -> Sto
 
 def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> bool:
     if not _is_ours(found.name):
-        report.n_strangers += found.name != TAG_NAME
+        report.n_strangers += 1
     elif not is_temporary(found.name):
-        return True
+        return found.name != TAG_NAME
     elif now - found.modified > UNFINISHED_AFTER:
         report.unfinished.append(found.name)
     else:
@@ -144,11 +145,13 @@ def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> boo
 
 
 def _is_ours(name: str) -> bool:
-    """Return whether `name` is that of an entry or of a manifest, finished or not."""
+    """Return whether `name` is that of an entry, a manifest or the tag, finished or not."""
     folder, _, inside = name.partition("/")
     if folder == "features":
         return AudioCache.owns(inside)
-    return WaveformCache.owns(inside) if folder == "waveforms" else _MANIFEST.fullmatch(name) is not None
+    if folder == "waveforms":
+        return WaveformCache.owns(inside)
+    return (_MANIFEST.fullmatch(name) or _TAG.fullmatch(name)) is not None
 
 
 def _check_manifest(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCacheError | None:
@@ -250,8 +253,8 @@ def prune(
             raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")
     store = _open(root, root_settings)
     now = time.time()
-    found = [one for one in store.scan() if _is_ours(one.name) and not one.name.startswith("processors/")]
-    kept = [one for one in found if not is_temporary(one.name)]
+    found = [one for one in store.scan() if _is_ours(one.name)]
+    kept = [one for one in found if not is_temporary(one.name) and one.name.startswith(("features/", "waveforms/"))]
     going = [one for one in found if is_temporary(one.name) and now - one.modified > UNFINISHED_AFTER]
     kept.sort(key=lambda one: one.modified, reverse=True)  # the oldest is the last, and the first to go
     n_bytes = sum(one.n_bytes for one in kept)

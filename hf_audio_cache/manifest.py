@@ -52,7 +52,7 @@ class Manifest:
             if library == "hf_audio_cache" or library in sys.modules:
                 try:
                     versions[library] = importlib.metadata.version(library)
-                except importlib.metadata.PackageNotFoundError:
+                except (importlib.metadata.PackageNotFoundError, OSError):  # OSError: no more open files
                     versions[library] = "unknown"
         return cls(identity, outputs, versions)
 

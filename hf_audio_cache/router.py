@@ -185,7 +185,6 @@ class Router:
             try:
                 sources.append(read_source(cell))
             except AudioError as exc:
-                self.counters.add(bad_clips=1)
                 sources.append(exc)
         return sources
 
@@ -208,7 +207,6 @@ class Router:
                     self._write_waveform(key.waveform_key(), waveform)
                 outputs = self._extract(extractor, waveform, source.clip, identity)
             except AudioError as exc:
-                self.counters.add(bad_clips=1)
                 yield source.blob_sha, exc
                 continue
             seconds = time.perf_counter() - started

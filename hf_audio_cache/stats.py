@@ -41,7 +41,7 @@ class Stats:
     decodes, computed
         Clips that were decoded; clips that went through the processor.
     bad_clips
-        Clips that gave no features, because their bytes cannot be had or decoded.
+        Clips that gave no features, because their bytes cannot be had or decoded; each row counts.
     bad_entries
         Entries that were damaged, or another key's: each is a miss, and replaced.
     unsigned_entries
@@ -149,7 +149,8 @@ class Counters:
         return own
 
     def add_bad_clip(self, clip: BadClip) -> None:
-        """Keep what is known of a clip that gave no features; it is counted by `add`."""
+        """Count a clip that gave no features, and keep what is known of it."""
+        self.add(bad_clips=1)
         self._of_process().add_bad_clip(clip)
 
     def bad_clips(self) -> list[BadClip]:

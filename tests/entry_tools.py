@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from hf_audio_cache import AudioCacheKey
+from hf_audio_cache import AudioCacheKey, WaveformCacheKey
 from hf_audio_cache.entry import encode_entry
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
@@ -21,6 +21,16 @@ KEY = AudioCacheKey("c0535e4b" * 8, "7d865e95" * 8, 16000, 30000, True)
 
 END_OF_DIRECTORY = b"PK\x05\x06"
 DIGEST_LENGTH = 16
+
+
+def signed_text(content: bytes) -> bytes:
+    """Return what the signature that ends an entry is of, as the format says; nothing where it is no signed entry."""
+    try:
+        fields = json.loads(zipfile.ZipFile(io.BytesIO(content)).comment[DIGEST_LENGTH:-64])["key"]
+    except (ValueError, KeyError, zipfile.BadZipFile):
+        return b""
+    key = AudioCacheKey(**fields) if "processor_sha" in fields else WaveformCacheKey(**fields)
+    return key.name().encode() + b"\0" + content[:-64]
 
 
 def same(a: Any, b: Any) -> bool:

@@ -602,7 +602,6 @@ def test_a_stream_ends_at_its_first_bad_clip(rows, tmp_path):
 # What a bad clip is called --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="clips of one content in one batch are all called by the name of the last")
 def test_each_row_is_given_the_reason_of_its_own_clip_also_where_contents_are_equal(tmp_path):
     rows = [bad(b"", f"{name}.wav", "empty") for name in "ab"] + [bad(b"not audio", f"{n}.wav", "text") for n in "cd"]
     cached_features = make(tmp_path / "root", "null")
@@ -616,7 +615,6 @@ def read_a_pipe(path: str, root: str) -> None:
     assert batch["energy"] == [None]
 
 
-@pytest.mark.xfail(reason="a path of a pipe is opened, and waited for")
 def test_a_pipe_in_the_place_of_a_clip_stops_nobody(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     child = start_child(read_a_pipe, str(tmp_path / "pipe.wav"), str(tmp_path / "root"))

@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import random
+import re
 import resource
 import shutil
 import signal
@@ -470,7 +471,7 @@ def test_a_run_goes_on_with_right_features_and_the_cache_works_again_afterwards(
     if name in MOUNTED and not can_mount(public_folder):
         pytest.skip("no file system may be mounted here")
     tried, wrong, errors = 0, 0, []
-    for number, some in enumerate(samples(clips, faults.times(1, 10))):
+    for number, some in enumerate(samples(clips, faults.times(1, 8))):
         root = public_folder / f"disk{number}" / "root"
         results = in_child(suffer, disk, root, some)
         tried += 1
@@ -515,11 +516,13 @@ def check(disk: Disk, root: Path, n: int, results: Results) -> None:
     assert results.after.warnings == []
 
     # References need entries.
+    where = re.escape(str(root / "features"))
     told = (
-        f"expected to store features under {root / 'features'}, and could not; references need entries, so no column "
-        "was made. Make room or use another root, or read with cached_features.attach(ds)."
+        rf"expected to store features under {where}, and could not write .*: .*; references need entries, so no column "
+        r"was made\. Make room or use another root, or read with cached_features\.attach\(ds\)\."
     )
-    assert results.store_error == (None if disk.keeps_references else told)
+    assert (results.store_error is None) == disk.keeps_references
+    assert results.store_error is None or re.fullmatch(told, results.store_error)
 
     # Afterwards all is stored, and found.
     after, again = results.after.stats, results.again.stats
@@ -545,7 +548,7 @@ def run_and_run_again(root: Path, clips: Sequence[Clip], times: int) -> tuple[li
 
 
 def test_a_root_that_others_keep_removing_costs_what_it_held_and_nothing_else(clips, tmp_path, faults):
-    times, n, root = faults.times(3, 60), len(clips), tmp_path / "root"
+    times, n, root = faults.times(3, 40), len(clips), tmp_path / "root"
     remover = start_child(remove_for_ever, root)
     try:
         outcomes, in_all = in_child(run_and_run_again, root, clips, times)
@@ -603,7 +606,7 @@ def meet_damage(root: Path, clips: Sequence[Clip]) -> tuple[Outcome, list[str], 
 
 def test_bad_entries_that_cannot_be_deleted_are_replaced_and_sweepers_say_what_they_could_not(clips, tmp_path, faults):
     tried, wrong, errors = 0, 0, []
-    for number, some in enumerate(samples(clips, faults.times(1, 10))):
+    for number, some in enumerate(samples(clips, faults.times(1, 8))):
         root, n = tmp_path / f"root{number}", len(some)
         outcome, told, left = in_child(meet_damage, root, some)
         tried, wrong = tried + 2 * n, wrong + outcome.n_wrong

@@ -985,7 +985,7 @@ def test_what_is_no_regular_file_is_a_miss_and_nothing_outside_is_touched(kind, 
         is_replaced = put is not None and tools.same(put, value) and stat.S_ISREG(path.lstat().st_mode)
         if is_replaced is label.startswith("a folder"):  # which is left alone
             outcomes.wrong.append(f"{label}: {'' if is_replaced else 'not '}replaced")
-        if n_left_open:
+        if n_left_open > 0:
             outcomes.raised.append(f"{label}: {n_left_open} descriptors are left open")
         if "with a file" in label:
             assert (path / "kept").read_bytes() == b"kept"

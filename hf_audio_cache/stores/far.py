@@ -47,6 +47,9 @@ def open_far(
     if importlib.util.find_spec("obstore") is None:
         _say_once(str(plain.location()), "obstore is not installed, which would be faster")
         return plain
+    if target.kind == "GCSStore" and target.client_options.get("allow_http"):
+        _say_once(str(plain.location()), "emulators do not take the uploads that obstore makes")
+        return plain
     return ObstoreStore(plain, target, connect_timeout=connect_timeout, read_timeout=read_timeout)
 
 

@@ -1,10 +1,9 @@
-"""fsspec's file systems: whether there is one for a root, and making it, once in each process."""
+"""fsspec's file system of a root, made once in each process."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -12,27 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
-from fsspec.registry import known_implementations, registry
 
-from ..errors import InvalidRootError
 from .far_errors import Redactor, without_password
+from .far_roots import check_file_system, check_url, flat_options, protocols_of
 
-__all__ = ["FileSystems", "OpenFileSystem", "flat_options"]
+__all__ = ["FileSystems", "OpenFileSystem"]
 
-_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
-_LOCAL = {"file", "local"}
-_COPIES = {"simplecache", "filecache", "blockcache", "cached"}  # whose own files are not safe to be read while written
 # Drivers without a loop that may be called by many threads at once, and how many.
 _THREADS = {"hf": 8}
 _WRITES = {"pipe_file", "rm_file"}
-
-
-def flat_options(root: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return storage options, also if they are given by protocol, as ``{"s3": {...}}``."""
-    options = dict(storage_options or {})
-    own = options.get(root.partition("://")[0])
-    return {**options.pop(root.partition("://")[0]), **options} if isinstance(own, Mapping) else options
 
 
 @dataclass(frozen=True)
@@ -57,12 +46,14 @@ class OpenFileSystem:
         """Return how many calls of a method may run at the same time."""
         if self.system.async_impl:
             return self.concurrency
-        threads = max(_THREADS.get(protocol, 1) for protocol in _protocols_of(self.system))
+        threads = max(_THREADS.get(protocol, 1) for protocol in protocols_of(self.system))
         return 1 if method in _WRITES else threads  # on the Hub a write is a commit, of which only one at once succeeds
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return one of fsspec's methods for a single path, as a coroutine function if there is a loop."""
-        if self.system.async_impl:
+        if name == "rm_file" and getattr(type(self.system), "_rm_file", None) is AsyncFileSystem._rm_file:
+            call = self.system._rm  # older releases of adlfs have no other
+        elif self.system.async_impl:
             call = getattr(self.system, f"_{name}")
         elif name in _WRITES:
             call = getattr(self, f"_{name}")
@@ -118,9 +109,9 @@ class FileSystems:
         self.redact = Redactor(self._options, user.split(":")[1:] if separator else [])
         if filesystem is None:
             self.url = without_password(self._root)
-            _check_url(self._root, self.url)
+            check_url(self._root, self.url)
         else:
-            _check_given(filesystem, storage_options)
+            check_file_system(filesystem, storage_options)
             self.url = filesystem.unstrip_protocol(filesystem._strip_protocol(root)).rstrip("/")
         self._opened: dict[int, OpenFileSystem] = {}
 
@@ -138,9 +129,10 @@ class FileSystems:
 
     def _make(self, process: int) -> OpenFileSystem:
         if self._given is None:
-            driver = fsspec.get_filesystem_class(self._root.partition("://")[0]).__module__.partition(".")[0]
-            ours = {"asynchronous": False, "skip_instance_cache": True, "use_listings_cache": False}
-            system, base = url_to_fs(self._root, **{**self._options, **self._settings(driver), **ours})
+            kind = fsspec.get_filesystem_class(self._root.partition("://")[0])
+            driver = kind.__module__.partition(".")[0]
+            ours = {**self._settings(driver), **_for_this_process(kind)}
+            system, base = url_to_fs(self._root, **{**self._options, **ours})
             if driver == "s3fs":
                 system.retries = 1  # its own, on top of botocore's: a server that hangs would be asked 25 times
                 # It reads the descriptions of S3 for some tenths of a second, which are not the first object's.
@@ -148,7 +140,8 @@ class FileSystems:
         else:
             system = self._given
             if process != self._process:
-                system = type(system)(*system.storage_args, **{**system.storage_options, "skip_instance_cache": True})
+                ours = _for_this_process(type(system))
+                system = type(system)(*system.storage_args, **{**system.storage_options, **ours})
             base = system._strip_protocol(self._root)
         return OpenFileSystem(system, base, self.concurrency)
 
@@ -175,61 +168,25 @@ class FileSystems:
         return {name: value for name, value in settings.items() if name == "config_kwargs" or name not in self._options}
 
 
-def _protocols_of(system: Any) -> tuple[str, ...]:
-    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
 
 
-def _check_url(root: str, url: str) -> None:
-    """Refuse what cannot be the root of a far store."""
-    protocol, _, path = root.partition("://")
-    reason = ""
-    if not path.strip("/"):
-        reason = "names no place in it, such as a bucket"
-    elif "::" in root or protocol in _COPIES:
-        reason = "is read through a copy on the disk; name the store itself"
-    elif protocol in _LOCAL:
-        reason = "is on a local disk; pass its path"
-    elif "?" in path:
-        reason = "has a query; what it says belongs into the storage options"
-    else:
-        reason = _missing_driver(protocol)
-    if reason:
-        raise InvalidRootError(f"the root {url.partition('?')[0]} {reason}; nothing was opened.", root=url)
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return this process' loop for drivers, which runs in a thread of its own.
+
+    Not fsspec's, which in older releases a forked process has from its parent, and without the thread.
+    """
+    process = os.getpid()
+    if process not in _loops:
+        made = asyncio.new_event_loop()
+        if _loops.setdefault(process, made) is made:
+            threading.Thread(target=made.run_forever, daemon=True, name="hf_audio_cache loop").start()
+        else:  # another thread was first
+            made.close()
+    return _loops[process]
 
 
-def _missing_driver(protocol: str) -> str:
-    """Return what is missing for a protocol, if something is."""
-    if protocol in registry:
-        return ""
-    if protocol not in known_implementations:
-        return f"has the protocol {protocol!r}, for which fsspec has no file system"
-    known = known_implementations[protocol]
-    module = known["class"].partition(".")[0]
-    if module == "fsspec":  # one of its own, whose import is cheap, and which may need another library
-        try:
-            fsspec.get_filesystem_class(protocol)
-        except ImportError as exc:
-            return f"cannot be used: {exc}"
-    elif importlib.util.find_spec(module) is None:
-        said = known.get("err", f"install {module}")
-        if module in _EXTRAS:
-            said = f'`pip install "hf_audio_cache[{_EXTRAS[module]}]"`'
-        return f"needs {module}, which is not installed: {said}"
-    return ""
-
-
-def _check_given(filesystem: Any, storage_options: Mapping[str, Any] | None) -> None:
-    """Refuse a user's file system that a store cannot use."""
-    reason = ""
-    if not isinstance(filesystem, fsspec.AbstractFileSystem):
-        reason = "is no file system of fsspec"
-    elif storage_options:
-        reason = "was made already, so that storage options would change nothing; pass one or the other"
-    elif _LOCAL.intersection(_protocols_of(filesystem)):
-        reason = "is that of the local disk; pass a path alone"
-    elif _COPIES.intersection(_protocols_of(filesystem)):
-        reason = "keeps copies on the disk; pass the one behind it"
-    elif getattr(filesystem, "asynchronous", False):
-        reason = "belongs to a loop of its own, by asynchronous=True; make one without"
-    if reason:
-        raise InvalidRootError(f"the file system {type(filesystem).__name__} {reason}; nothing was opened.")
+def _for_this_process(kind: Any) -> dict[str, Any]:
+    """Return the options that make a file system of this class for this process and no other, and without a cache."""
+    ours: dict[str, Any] = {"skip_instance_cache": True}
+    return {**ours, "asynchronous": False, "loop": _loop(), "use_listings_cache": False} if kind.async_impl else ours

@@ -17,6 +17,8 @@ __all__ = ["LocalStore", "is_temporary"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 
+_MAX_BYTES = 1 << 34  # more than any entry has; a sparse file may claim anything
+
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_STEP = _OPEN_FOLDER | os.O_NOFOLLOW
 # Without O_NONBLOCK a pipe in an object's place would stop the reader.
@@ -66,21 +68,38 @@ class LocalStore(Store):
                 file = os.open(file_name, _OPEN_FILE, dir_fd=folder)
             finally:
                 os.close(folder)
-            with open(file, "rb", buffering=0) as opened:
-                if not stat.S_ISREG(os.fstat(file).st_mode):
-                    return StoreError(f"could not read {self.location(name)}: it is no regular file", name=name)
-                return opened.read()
+            try:
+                return self._read_open(name, file)
+            finally:
+                os.close(file)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             return self._error("read", name, exc)
+
+    def _read_open(self, name: str, file: int) -> bytes | StoreError:
+        status = os.fstat(file)
+        reason = "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
+        if status.st_size > _MAX_BYTES:
+            reason = f"it has {status.st_size} bytes, and at most {_MAX_BYTES} are read"
+        if reason:
+            return StoreError(f"could not read {self.location(name)}: {reason}", name=name)
+        try:
+            with open(file, "rb", buffering=0, closefd=False) as opened:
+                return opened.read()
+        except MemoryError:
+            reason = f"its {status.st_size} bytes do not fit into memory"
+            return StoreError(f"could not read {self.location(name)}: {reason}", name=name)
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         failed = {}
         places = {name: self._split(name) for name in objects}  # a bad name stops all before the first is written
         for name, content in objects.items():
             try:
-                self._write(*places[name], content)
+                try:
+                    self._write(*places[name], content)
+                except FileNotFoundError:  # somebody has swept the folder, or the unfinished file: once more
+                    self._write(*places[name], content)
             except OSError as exc:
                 failed[name] = self._error("write", name, exc)
         return failed

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .far_drivers import flat_options
+from .far_roots import flat_options
 
 __all__ = ["NoEqualError", "Target", "translate"]
 
