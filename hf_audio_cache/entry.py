@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import json
 import math
 import re
@@ -55,6 +56,8 @@ MAX_JSON_BYTES = 1 << 20  # of all JSON outputs together: as Python objects they
 MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
 _MAX_RATIO = 256  # LZ4's best is 255 to 1
 _LZ4 = 1  # the codec in the upper three bits of a Blosc frame's flags, its third byte; the fourth is the item's size
+_MAX_JSON_LEVELS = 200  # more could overflow the stack of a thread
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _LONGEST_SECONDS = 1e9
 _MAX_SAID = 300  # characters of what a stranger's bytes may bring into a message
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
@@ -202,10 +205,10 @@ def _encode(name: str, value: Any, compression: str | None) -> tuple[str, npt.ND
                 f"{type(value).__module__}.{type(value).__qualname__} ({exc}); nothing was stored.",
                 name=name,
             ) from exc
-        if len(text) > MAX_JSON_BYTES:
+        if len(text) > MAX_JSON_BYTES or _is_deep(text):
             raise UnstorableOutputError(
-                f"the output {name!r} must have at most {MAX_JSON_BYTES} bytes as JSON, and has {len(text)}; nothing "
-                "was stored. Make it a NumPy array.",
+                f"the output {name!r} must have at most {MAX_JSON_BYTES} bytes and {_MAX_JSON_LEVELS} levels as JSON, "
+                f"and has {len(text)} bytes or more levels; nothing was stored. Make it a NumPy array.",
                 name=name,
             )
         return "json", np.frombuffer(text, np.uint8), None
@@ -364,13 +367,28 @@ def _printable(text: str) -> str:
     return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]}…"
 
 
+def _load_json(text: bytes) -> Any:
+    if _is_deep(text):
+        raise CorruptEntryError(f"it has JSON of more than {_MAX_JSON_LEVELS} levels")
+    return json.loads(text)
+
+
+def _is_deep(text: bytes) -> bool:
+    """Return whether JSON has more levels than are followed."""
+    if text.count(b"[") + text.count(b"{") <= _MAX_JSON_LEVELS:
+        return False
+    brackets = re.findall(rb"[\[\]{}]", _JSON_STRING.sub(b"", text))
+    depths = itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets)
+    return max(depths, default=0) > _MAX_JSON_LEVELS
+
+
 def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
     text = bytes(comment[_DIGEST_LENGTH:])
     if not text.endswith(b"}"):  # it was signed: JSON, and then hexadecimal digits
         text = text[:-SIGNATURE_LENGTH]
     if _digest(block[: len(block) - len(comment)], text) != comment[:_DIGEST_LENGTH]:
         raise CorruptEntryError("its checksum is wrong")
-    manifest = json.loads(text)
+    manifest = _load_json(text)
     if manifest["version"] != FORMAT_VERSION:
         raise CorruptEntryError(
             f"its format is version {manifest['version']!r}, and this reader knows {FORMAT_VERSION}"
@@ -380,6 +398,8 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
     members = [_Member.from_json(line) for line in manifest["members"]]
     if not len({member.name for member in members}) == len(members) == len({member.offset for member in members}):
         raise CorruptEntryError("its manifest has two outputs of one name or at one place")
+    if sum(member.n_bytes for member in members if member.codec in ("raw", "json")) > len(block):
+        raise CorruptEntryError("its manifest has outputs that lie over each other")
     if sum(member.n_bytes for member in members if member.codec == "json") > MAX_JSON_BYTES:
         raise CorruptEntryError(f"its manifest has more than {MAX_JSON_BYTES} bytes of JSON")
     if not 0 <= manifest["compute_seconds"] < _LONGEST_SECONDS:
@@ -402,7 +422,7 @@ def _decode(block: memoryview, member: _Member) -> Any:
             raise CorruptEntryError(f"the .npy of {member.name!r} is not the {dtype} {shape} of the manifest")
         content = payload[: member.n_bytes]
         return (
-            json.loads(bytes(content))
+            _load_json(bytes(content))
             if member.codec == "json"
             else np.frombuffer(content, dtype).reshape(shape).copy()
         )
