@@ -396,21 +396,18 @@ def test_a_writer_that_a_sweeper_overtakes_stores_its_entry_all_the_same(sweeper
         root = tmp_path / f"root{number}"
         writer = Writer(map_once, root, of_wav2vec2.clips[::4])
         is_stopped = stop_in_a_write(writer.process.pid, root)
-        before = unfinished(root)
+        being_written = [name.rpartition("/") for name in unfinished(root)]
         try:
             SWEEPERS[sweeper](root)
-            after = unfinished(root)
         finally:
             os.kill(writer.process.pid, signal.SIGCONT)
             writer.process.join()
         if not is_stopped:  # it was too fast
             continue
-        assert after == before
-        [being_written] = before
         n_tried += 1
         n_failed += writer.process.exitcode != 0
-        folder, _, file_name = being_written.rpartition("/")
-        assert (root / folder / file_name[1:].rpartition(".")[0].rpartition(".")[0]).is_file()
+        finished = [Path(folder, name[1:].rpartition(".")[0].rpartition(".")[0]) for folder, _, name in being_written]
+        n_failed += not all((root / path).is_file() for path in finished)
         assert verify(root).is_clean
         wrong += n_wrong(root, of_wav2vec2, entries(root))
         shutil.rmtree(root)

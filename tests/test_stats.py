@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -244,11 +246,15 @@ def test_bad_clips_are_counted_each_time_and_listed_once(counters):
 
 def test_a_list_of_bad_clips_is_no_figure_of_a_process(counters):
     counters.add(hits=2)
-    for number in range(8):
-        counters.add_bad_clip(bad_clip(number, "x" * 13))  # whatever the size of the file comes to
-        assert counters.total() == Stats(hits=2, bad_clips=number + 1)
-    assert sorted(path.suffix for path in Path(counters.directory).iterdir()) == ["", ".bad-clips"]
-    assert pickle.loads(pickle.dumps(counters)).total() == Stats(hits=2, bad_clips=8)
+    clip = bad_clip(1)
+    size_of_figures = stats_module._FILE.size
+    # A list of the very size that figures have.
+    line = json.dumps([clip.clip, clip.error, ""]) + "\n"
+    counters.add_bad_clip(dataclasses.replace(clip, reason="x" * (size_of_figures - len(line))))
+    sizes = {path.suffix: path.stat().st_size for path in Path(counters.directory).iterdir()}
+    assert sizes == {"": size_of_figures, ".bad-clips": size_of_figures}
+    assert counters.total() == Stats(hits=2, bad_clips=1)
+    assert pickle.loads(pickle.dumps(counters)).total() == Stats(hits=2, bad_clips=1)
 
 
 ODD_TEXTS = ["two\nlines", 'a "quote"]\n', "\r\u2028", "\0", "ä😀", "\udcff.wav", "", "x" * 100_000]
