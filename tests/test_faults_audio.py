@@ -424,15 +424,13 @@ def check_root_and_figures(
     assert {path.name for path in root.iterdir()} == {"CACHEDIR.TAG", "features", "processors", "waveforms"}
     assert maintenance.verify(root).is_clean
 
-    n_looked_up = n_bad = n_unreadable = 0
-    for batch in batches(rows, size, n_shards):
-        n_looked_up += len({row.content for row in batch if row.content is not None})
-        n_unreadable += sum(row.content is None for row in batch)
-        n_bad += len({row.content for row in batch if row.is_bad and row.content is not None})
+    n_looked_up = sum(
+        len({row.content for row in batch if row.content is not None}) for batch in batches(rows, size, n_shards)
+    )
     stats = cached_features.stats
     assert (stats.hits, stats.misses) == (0, n_looked_up)
     assert (stats.waveform_hits, stats.waveform_misses, stats.decodes) == (0, n_looked_up, n_looked_up)
-    assert (stats.computed, stats.bad_clips) == (len(shas), n_bad + n_unreadable)
+    assert (stats.computed, stats.bad_clips) == (len(shas), sum(row.is_bad for row in rows))
     assert (stats.bad_entries, stats.read_errors, stats.write_errors, stats.unsigned_entries) == (0, 0, 0, 0)
     assert stats.bytes_written == sum(path.stat().st_size for path in root.rglob("*.npz"))
     check_list(cached_features.bad_clips, rows)

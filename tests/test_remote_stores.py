@@ -40,7 +40,10 @@ from hf_audio_cache.stores.obstore_options import NoEqualError, translate
 from hf_audio_cache.stores.obstore_store import ObstoreStore
 
 # What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
+]
 
 _numbers = itertools.count()
 
