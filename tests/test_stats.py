@@ -13,6 +13,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import audio_datasets as data
 import pytest
 from children import in_child, start_child
 
@@ -216,16 +217,25 @@ def test_a_forked_process_leaves_the_directory(counters):
         gc.collect()
 
     in_child(end, counters)
-    process = os.fork()
-    if process == 0:
-        try:
-            import weakref
-
-            weakref.finalize._exitfunc()  # what a child that ends by sys.exit runs
-        finally:
-            os._exit(0)
-    assert os.waitpid(process, 0)[1] == 0
     assert counters.total() == Stats(hits=1)
+
+
+FORK_AND_END = """
+import json, os, sys
+from hf_audio_cache.stats import Counters
+
+counters = Counters()
+counters.add(hits=1)
+process = os.fork()
+if process == 0:
+    sys.exit()  # with all that a process does at its end
+assert os.waitpid(process, 0)[1] == 0
+print(json.dumps(counters.total().hits))
+"""
+
+
+def test_a_forked_process_that_ends_in_order_leaves_the_directory():
+    assert data.run_program(FORK_AND_END) == 1
 
 
 # Bad clips ------------------------------------------------------------------------------------------------------------
