@@ -19,8 +19,8 @@ from .extractor import NamedFunction, extract, name_of
 
 __all__ = ["extract_repeatable", "random_state_kept"]
 
-# Of tqdm, which `datasets` shows its progress with, and of fsspec.
-_HARMLESS_THREADS = ("tqdm_monitor", "fsspecIO")
+# Of tqdm, which `datasets` shows its progress with, of fsspec, and our own.
+_HARMLESS_THREADS = ("tqdm_monitor", "fsspecIO", "hf-audio-cache", "hf_audio_cache")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _RandomState:
 def _is_alone() -> bool:
     """Return whether no other thread can draw random numbers now; some that libraries keep running never do."""
     others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
-    return all(thread.name in _HARMLESS_THREADS for thread in others)
+    return all(thread.name.startswith(_HARMLESS_THREADS) for thread in others)
 
 
 @contextmanager

@@ -118,8 +118,7 @@ class Router:
         }
         missing = [source for blob_sha, source in distinct.items() if blob_sha not in found]
         found.update(self._compute(missing, keys, identity))
-        # A map of single examples has nothing to hide its last writes behind but the next call.
-        self._writer.wait(leave=0 if self.store.is_local or len(cells) > 1 else 2)
+        self._writer.wait()
         given: set[str] = set()
         rows: list[dict[str, Any] | AudioError] = []
         for source in sources:

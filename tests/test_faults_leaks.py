@@ -217,6 +217,9 @@ def open_files() -> list[str]:
 
 def threads() -> tuple[list[str], int]:
     """Return the threads that Python knows of, and how many there are for the system."""
+    deadline = time.monotonic() + 10
+    while threading.active_count() > 1 and time.monotonic() < deadline:  # those of a pool that is gone are ending
+        time.sleep(0.01)
     return sorted(thread.name for thread in threading.enumerate()), len(os.listdir("/proc/self/task"))
 
 

@@ -18,6 +18,14 @@ from hf_audio_cache.repeatable import extract_repeatable
 RATE = 16000
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    """The threads that other modules' servers and clients have left in this process are none of this one's."""
+    left = set(threading.enumerate()) - {threading.current_thread()}
+    enumerate_all = threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", lambda: [one for one in enumerate_all() if one not in left])
+
+
 def stored(root):
     """Return the names of all features under a root."""
     return sorted(path.name for path in (root / "features").rglob("*.npz")) if root.exists() else []
