@@ -173,13 +173,13 @@ class _Cache(Generic[KeyT]):
         UnstorableOutputError
             If an output is nothing that an entry can hold.
         """
-        return not self.store_many(self.encode_many(entries, compute_seconds=compute_seconds))
+        return not self.store_many(entries, compute_seconds=compute_seconds)
 
-    def encode_many(
+    def store_many(
         self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
-    ) -> dict[str, bytes]:
-        """Return the entries' bytes by name: the part of `put_many` that needs the arrays."""
-        return {
+    ) -> list[StoreError]:
+        """Do as `put_many`; return why some could not be stored."""
+        objects = {
             self._name(key): encode_entry(
                 key,
                 outputs,
@@ -189,9 +189,6 @@ class _Cache(Generic[KeyT]):
             )
             for key, outputs in entries.items()
         }
-
-    def store_many(self, objects: Mapping[str, bytes]) -> list[StoreError]:
-        """Store entries by name; return why some could not be."""
         failed = self._store.put_many(objects)
         written = sum(len(content) for name, content in objects.items() if name not in failed)
         by_fault = [error for error in failed.values() if error.kind != "read-only"]

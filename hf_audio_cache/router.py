@@ -111,7 +111,6 @@ class Router:
         sources = self._read(cells)
         distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
         keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
-        self._writer.wait_for(set(keys.values()))
         looked_up = zip(keys, self.audio_cache.get_all_many(list(keys.values())), strict=True)
         found: dict[str, dict[str, Any] | AudioError] = {
             sha: outputs for sha, outputs in looked_up if outputs is not None
@@ -151,7 +150,6 @@ class Router:
         sources = self._read(cells)
         distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
         keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
-        self._writer.wait_for(set(keys.values()))
         present = self.audio_cache.exists_many(list(keys.values()))
         missing = [source for source, is_there in zip(distinct.values(), present, strict=True) if not is_there]
         self.counters.add(hits=len(distinct) - len(missing), misses=len(missing))
@@ -203,24 +201,22 @@ class Router:
                 started = time.perf_counter()
                 if waveform is None:
                     waveform = self._decode(source)
-                    self._write_waveform(key.waveform_key(), waveform)
+                    self._writer.submit(functools.partial(self._write_waveform, key.waveform_key(), waveform))
                 outputs = self._extract(extractor, waveform, source.clip, identity)
             except AudioError as exc:
                 yield source.blob_sha, exc
                 continue
             seconds = time.perf_counter() - started
             self.counters.add(computed=1, seconds_computing=seconds)
-            encode = functools.partial(self.audio_cache.encode_many, {key: outputs}, compute_seconds=seconds)
-            self._writer.submit(key, encode, self.audio_cache.store_many)
+            self._writer.submit(functools.partial(self._write_features, key, outputs, seconds))
             yield source.blob_sha, outputs
 
-    def _write_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> None:
-        def store(objects: Mapping[str, bytes]) -> list[StoreError]:
-            self.waveform_cache.store_many(objects)
-            return []  # nobody refers to a waveform: losing one costs a decoding, and is counted
+    def _write_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], seconds: float) -> list[StoreError]:
+        return self.audio_cache.store_many({key: outputs}, compute_seconds=seconds)
 
-        encode = functools.partial(self.waveform_cache.encode_many, {key: {"waveform": waveform}})
-        self._writer.submit(key, encode, store)
+    def _write_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> list[StoreError]:
+        self.waveform_cache.store_many({key: {"waveform": waveform}})
+        return []  # nobody refers to a waveform: losing one costs a decoding, and is counted
 
     def _noted(self, error: AudioError, clip: str) -> AudioError:
         """Return the error of a row, by the name of that row's clip, and keep a record of it."""

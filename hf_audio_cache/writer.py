@@ -7,10 +7,8 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 from .errors import StoreError
 
@@ -18,13 +16,6 @@ __all__ = ["Writer"]
 
 _THREADS = 4
 _MAX_PENDING = 2 * _THREADS  # entries; it bounds the memory that they take
-
-
-@dataclass(frozen=True)
-class _Pending:
-    key: Hashable
-    encoded: Future[Any]
-    stored: Future[Iterable[StoreError]]
 
 
 class Writer:
@@ -36,55 +27,42 @@ class Writer:
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Future[Iterable[StoreError]]] = deque()
         self._lock = threading.Lock()
         self._failed: list[StoreError] = []
         _WRITERS.add(self)
 
-    def submit(self, key: Hashable, encode: Callable[[], Any], store: Callable[[Any], Iterable[StoreError]]) -> None:
-        """Call ``store(encode())`` in a thread; wait first where too much is pending.
+    def submit(self, write: Callable[[], Iterable[StoreError]]) -> None:
+        """Call `write` in a thread; wait first where too much is pending.
 
         Parameters
         ----------
-        key
-            What is written.
-        encode
-            Makes its bytes, of arrays that nobody may change before `wait` has returned.
-        store
-            Stores what `encode` returned; says what could not be.
+        write
+            Encodes and stores, and says what could not be stored. Nobody may change its arrays before `wait` has
+            returned.
         """
         self._settle(_MAX_PENDING - 1)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="hf-audio-cache-writer")
         try:
-            encoded = self._pool.submit(encode)
-            # Tasks begin in the order of their submission: a thread that waits for this one waits for one that runs.
-            stored = self._pool.submit(lambda: store(encoded.result()))
+            pending = self._pool.submit(write)
         except RuntimeError:  # no thread begins any more: the process ends
-            self._failed.extend(store(encode()))
+            self._failed.extend(write())
             return
         with self._lock:
-            self._pending.append(_Pending(key, encoded, stored))
+            self._pending.append(pending)
 
-    def wait(self, leave: int = 0) -> list[StoreError]:
-        """Wait until all is encoded, and all but the last `leave` are stored; return what could not be stored.
+    def wait(self) -> list[StoreError]:
+        """Wait until all is stored; return what could not be.
 
         Raises
         ------
         UnstorableOutputError
             If an output was nothing that an entry can hold.
         """
-        left = list(self._pending)[-leave:] if leave else []
-        is_encoded = all(pending.encoded.exception() is None for pending in left)
-        self._settle(leave if is_encoded else 0)
+        self._settle(0)
         failed, self._failed = self._failed, []
         return failed
-
-    def wait_for(self, keys: Collection[Hashable]) -> None:
-        """Wait for what is to be read now: the entries of `keys`, and all that other writers of this process have."""
-        for writer in list(_WRITERS):
-            if writer is not self or any(pending.key in keys for pending in list(self._pending)):
-                writer._settle(0)
 
     def _settle(self, leave: int) -> None:
         while True:
@@ -92,7 +70,7 @@ class Writer:
                 if len(self._pending) <= leave:
                     return
                 pending = self._pending.popleft()
-            self._failed.extend(pending.stored.result())
+            self._failed.extend(pending.result())
 
     def _forget_threads(self) -> None:
         self._pool, self._lock = None, threading.Lock()
@@ -106,7 +84,7 @@ def _settle_before_fork() -> None:
     for writer in list(_WRITERS):
         with contextlib.suppress(Exception):  # it is raised again where its clip's call waits
             for pending in list(writer._pending):
-                pending.stored.result()
+                pending.result()
 
 
 def _begin_anew_in_child() -> None:

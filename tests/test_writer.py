@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 from children import start_child
 
@@ -22,7 +21,7 @@ def key_of(number):
 
 
 class Gate:
-    """A `store` that waits until it is opened, and keeps what it is given."""
+    """What stores for these tests: it waits until it is opened, and keeps what it is given."""
 
     def __init__(self):
         self.opened, self.entered, self.stored = threading.Event(), threading.Event(), []
@@ -36,22 +35,11 @@ class Gate:
 
 def test_storing_goes_on_while_the_caller_computes():
     writer, gate = Writer(), Gate()
-    writer.submit("a", lambda: b"a", gate)
+    writer.submit(lambda: gate(b"a"))
     assert gate.entered.wait(30)  # it began, and we are here
     gate.opened.set()
     assert writer.wait() == []
     assert gate.stored == [b"a"]
-
-
-def test_what_is_changed_after_waiting_was_encoded_before():
-    writer, gate = Writer(), Gate()
-    array = np.arange(4.0)
-    writer.submit("a", array.tobytes, gate)
-    assert writer.wait(leave=1) == []
-    array[:] = 9
-    gate.opened.set()
-    writer.wait()
-    assert gate.stored == [np.arange(4.0).tobytes()]
 
 
 def test_no_more_than_a_bounded_number_is_pending():
@@ -60,7 +48,7 @@ def test_no_more_than_a_bounded_number_is_pending():
 
     def submit_many():
         for number in range(30):
-            writer.submit(number, lambda: b"x", gate)
+            writer.submit(lambda: gate(b"x"))
             submitted.append(number)
 
     thread = threading.Thread(target=submit_many)
@@ -75,39 +63,29 @@ def test_no_more_than_a_bounded_number_is_pending():
 
 def test_what_could_not_be_stored_is_returned_once():
     writer, error = Writer(), StoreError("could not write ab/name: No space left on device", name="ab/name")
-    writer.submit("a", lambda: b"a", lambda _: [error])
-    writer.submit("b", lambda: b"b", lambda _: [])
+    writer.submit(lambda: [error])
+    writer.submit(list)
     assert writer.wait() == [error]
     assert writer.wait() == []
 
 
 def test_an_output_that_cannot_be_stored_is_raised_where_it_was_computed(tmp_path):
     cache, writer = AudioCache(tmp_path), Writer()
-    writer.submit(key_of(1), lambda: cache.encode_many({key_of(1): {"x": object()}}), cache.store_many)
+    writer.submit(lambda: cache.store_many({key_of(1): {"x": object()}}))
     with pytest.raises(UnstorableOutputError, match="'x'"):
-        writer.wait(leave=1)
+        writer.wait()
     assert writer.wait() == []
     assert not cache.exists(key_of(1))
 
 
-def test_reading_waits_for_what_is_being_written():
-    writer, other, gate = Writer(), Writer(), Gate()
-    writer.submit(key_of(1), lambda: b"a", gate)
-    writer.wait_for({key_of(2)})  # returns at once: this one is not asked for
-    assert gate.stored == []
-    threading.Timer(0.1, gate.opened.set).start()
-    other.wait_for(set())  # another object on the same root may be asked for it
-    assert gate.stored == [b"a"]
-
-
 def child_of_a_fork(writer, path):
-    writer.submit("b", lambda: b"b", lambda content: path.write_bytes(content) and [])
+    writer.submit(lambda: path.write_bytes(b"b") and [])
     writer.wait()
 
 
 def test_a_fork_finds_all_written_and_its_child_can_write(tmp_path):
     writer, gate = Writer(), Gate()
-    writer.submit("a", lambda: b"a", gate)
+    writer.submit(lambda: gate(b"a"))
     threading.Timer(0.1, gate.opened.set).start()
     child = start_child(child_of_a_fork, writer, tmp_path / "b")
     assert gate.stored == [b"a"]  # before the fork returned
@@ -120,11 +98,11 @@ def test_a_process_that_ends_waits_for_what_is_pending(tmp_path):
     program = (
         "import pathlib, sys, time\n"
         "from hf_audio_cache.writer import Writer\n"
-        "def store(content):\n"
+        "def write():\n"
         "    time.sleep(0.3)\n"
-        "    pathlib.Path(sys.argv[1]).write_bytes(content)\n"
+        "    pathlib.Path(sys.argv[1]).write_bytes(b'a')\n"
         "    return []\n"
-        "Writer().submit('a', lambda: b'a', store)\n"
+        "Writer().submit(write)\n"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "a"], check=True, timeout=60, env=os.environ)
     assert (tmp_path / "a").read_bytes() == b"a"
