@@ -57,6 +57,7 @@ class _Cache(Generic[KeyT]):
         signing_key: SigningKey | SigningKeys | None = None,
         strict: bool = False,
         counters: Counters | None = None,
+        on_use: Callable[[Sequence[str]], None] | None = None,
         **root_settings: Any,
     ) -> None:
         if compression not in (None, "blosc"):
@@ -66,6 +67,7 @@ class _Cache(Generic[KeyT]):
         self._strict = strict
         self._signing_keys = signing_keys(signing_key)
         self._counters = counters or Counters()
+        self._on_use = on_use
         self._warned = False
 
     @property
@@ -126,14 +128,20 @@ class _Cache(Generic[KeyT]):
                 value, compute_seconds = self._open(name, key, found, pick)
                 once_took += compute_seconds
             values.append(value)
-        n_hits = sum(value is not None for value in values)
+        hits = [name for name, value in zip(names, values, strict=True) if value is not None]
+        self.note_use(hits)
         self._counters.add(
-            **{self._hits: n_hits, self._misses: len(values) - n_hits},
+            **{self._hits: len(hits), self._misses: len(values) - len(hits)},
             bytes_read=n_bytes,
             read_errors=n_failed,
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
         return values
+
+    def note_use(self, names: Sequence[str]) -> None:
+        """Say to whoever wants to know that the entries of these names were used."""
+        if self._on_use is not None and names:
+            self._on_use(names)
 
     def _open(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
         """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
@@ -191,6 +199,7 @@ class _Cache(Generic[KeyT]):
         }
         failed = self._store.put_many(objects)
         written = sum(len(content) for name, content in objects.items() if name not in failed)
+        self.note_use([name for name in objects if name not in failed])
         by_fault = [error for error in failed.values() if error.kind != "read-only"]
         self._counters.add(bytes_written=written, write_errors=len(by_fault))
         for error in by_fault:
@@ -298,6 +307,8 @@ class AudioCache(_Cache[AudioCacheKey]):
         Whether a store that fails is an error.
     counters
         Where to count; by default the cache's own.
+    on_use
+        Called with the names of entries that were read or written.
     **root_settings
         How the root is reached: ``storage_options``, ``filesystem``, ``near``, ``near_max_bytes``, ``write``,
         ``read_only`` and ``timeouts``, as in `CachedFeatures`.

@@ -20,6 +20,7 @@ from .manifest import Manifest, manifest_name
 from .router import TAG_NAME
 from .signing import SigningKey, SigningKeys, signing_keys
 from .stores import Store, StoredObject, is_temporary, open_store
+from .uses import check_use, is_use_name
 
 __all__ = ["PruneReport", "VerifyReport", "prune", "verify"]
 
@@ -123,6 +124,8 @@ def verify(
         for found in batch:
             if found.name.startswith("processors/"):
                 _note(report, found.name, _check_manifest(store, found.name, keys))
+            elif found.name.startswith(("access/", "runs/")):
+                _note(report, found.name, _check_record(store, found.name))
     if repair:
         report.n_deleted = _delete(store, [*report.bad, *report.unsigned, *report.unfinished])
     return report
@@ -145,13 +148,13 @@ def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> boo
 
 
 def _is_ours(name: str) -> bool:
-    """Return whether `name` is that of an entry, a manifest or the tag, finished or not."""
+    """Return whether `name` is that of an entry, a manifest, a record of use or the tag, finished or not."""
     folder, _, inside = name.partition("/")
     if folder == "features":
         return AudioCache.owns(inside)
     if folder == "waveforms":
         return WaveformCache.owns(inside)
-    return (_MANIFEST.fullmatch(name) or _TAG.fullmatch(name)) is not None
+    return (_MANIFEST.fullmatch(name) or _TAG.fullmatch(name)) is not None or is_use_name(name)
 
 
 def _check_manifest(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCacheError | None:
@@ -167,6 +170,11 @@ def _check_manifest(store: Store, name: str, keys: SigningKeys | None) -> HfAudi
     except Exception as exc:  # noqa: BLE001 - whatever JSON of another form makes of it
         return CorruptEntryError(f"it is no manifest ({type(exc).__name__}: {exc})")
     return None
+
+
+def _check_record(store: Store, name: str) -> HfAudioCacheError | None:
+    [found] = store.get_many([name])
+    return check_use(name, found) if isinstance(found, bytes) else found
 
 
 def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> None:

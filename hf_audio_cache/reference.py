@@ -21,6 +21,8 @@ from .caches import AudioCache
 from .errors import MissingEntryError
 from .keys import AudioCacheKey
 from .stats import Counters
+from .stores import open_store
+from .uses import UseRecorder
 
 __all__ = ["CachedArray", "read_references", "read_references_by"]
 
@@ -215,4 +217,7 @@ def _reader(root: str) -> _Reader:
 
 @functools.lru_cache(maxsize=32)
 def _opened(root: str) -> _Reader:
-    return _Reader(AudioCache(root, counters=Counters("")))
+    above, _, folder = root.rpartition("/")
+    is_inside = folder == "features" and above.rstrip("/")[-1:] not in ("", ":")  # of a root, which has the records
+    uses = UseRecorder(open_store(above)) if is_inside else None
+    return _Reader(AudioCache(root, counters=Counters(""), on_use=uses and uses.add_features))

@@ -24,6 +24,7 @@ from .signing import SigningKeys
 from .source import AudioSource, read_source
 from .stats import BadClip, Counters
 from .stores import Store
+from .uses import UseRecorder
 from .writer import Writer
 
 __all__ = ["Router"]
@@ -60,6 +61,8 @@ class Router:
         Whether a store that fails is an error.
     counters
         Where to count.
+    uses
+        Where to note which entries are used.
     carried_code
         See `Fingerprinter`.
     """
@@ -74,6 +77,7 @@ class Router:
     signing_keys: SigningKeys | None
     strict: bool
     counters: Counters
+    uses: UseRecorder
     carried_code: Mapping[str, Any] | None = None
     audio_cache: AudioCache = field(init=False)
     waveform_cache: WaveformCache = field(init=False)
@@ -85,8 +89,14 @@ class Router:
             "strict": self.strict,
             "counters": self.counters,
         }
-        self.audio_cache = AudioCache(self.store.child("features"), **options)
-        self.waveform_cache = WaveformCache(self.store.child("waveforms"), **options)
+        self.audio_cache = AudioCache(self.store.child("features"), on_use=self.uses.add_features, **options)
+        self.waveform_cache = WaveformCache(self.store.child("waveforms"), on_use=self.uses.add_waveforms, **options)
+        self.uses.about.update(
+            processor=name_of(audio_part(self.processor)),
+            sample_rate=self.sampling_rate,
+            max_length_ms=self.max_length_ms,
+            auto_resample=self.auto_resample,
+        )
         self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
         self._writer = Writer()
         self._manifests: dict[str, Manifest] = {}  # by identity, as read or written
@@ -94,8 +104,10 @@ class Router:
         self._repeated: set[str] = set()  # identities that gave one clip the same features twice
 
     def identity(self) -> ProcessorIdentity:
-        """Return the processor's identity as it is now; nothing is remembered."""
-        return self.fingerprinter.identity()
+        """Return the processor's identity as it is now; nothing is remembered but for the record of this run."""
+        identity = self.fingerprinter.identity()
+        self.uses.about["processor_sha"] = identity.sha
+        return identity
 
     def key(self, blob_sha: str, identity: ProcessorIdentity) -> AudioCacheKey:
         """Return the key of the features that `identity` gives for a clip."""
@@ -153,6 +165,7 @@ class Router:
         present = self.audio_cache.exists_many(list(keys.values()))
         missing = [source for source, is_there in zip(distinct.values(), present, strict=True) if not is_there]
         self.counters.add(hits=len(distinct) - len(missing), misses=len(missing))
+        self.audio_cache.note_use([key.name() for key, is_there in zip(keys.values(), present, strict=True) if is_there])
         failed = {
             blob_sha: result
             for blob_sha, result in self._compute(missing, keys, identity)

@@ -38,6 +38,7 @@ from .signing import SigningKey, signing_keys
 from .source import read_source
 from .stats import BadClip, Counters, Stats
 from .stores import Root, default_root, open_store
+from .uses import UseRecorder
 
 __all__ = ["CachedFeatures"]
 
@@ -207,12 +208,14 @@ class CachedFeatures:
 
     def _open(self, **settings: Any) -> None:
         counters = settings.pop("counters", None) or Counters()
-        self._router = Router(store=self._root.open(), counters=counters, **settings)
+        store = self._root.open()
+        uses = UseRecorder(store, settings.pop("run", None))
+        self._router = Router(store=store, counters=counters, uses=uses, **settings)
         router = self._router
         if router.signing_keys is not None or not router.store.is_local:
             features = router.store.child("features")
             options: dict[str, Any] = {"signing_key": router.signing_keys, "strict": router.strict}
-            read_references_by(AudioCache(features, counters=Counters(""), **options))
+            read_references_by(AudioCache(features, counters=Counters(""), on_use=uses.add_features, **options))
 
     def __init_subclass__(cls) -> None:
         hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
@@ -439,6 +442,7 @@ class CachedFeatures:
         if not self._are_there(references, types):  # datasets kept the references, and the cache was cleared or pruned
             arguments["load_from_cache_file"] = False
             references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
+        self._router.uses.flush()
         dropped = _names(remove_columns)
         dropped += [name for name in features if name in dataset.column_names]
         kept = dataset.remove_columns(dropped)
@@ -471,7 +475,9 @@ class CachedFeatures:
     def _are_there(self, references: datasets.Dataset, types: Mapping[str, CachedArray]) -> bool:
         name, feature = next(iter(types.items()))
         shas = set(references.with_format("arrow")[:][name].to_pylist()) - {None} if len(references) else set()
-        return all(self.audio_cache.exists_many([feature.key(sha) for sha in shas]))
+        keys = [feature.key(sha) for sha in shas]
+        self.audio_cache.note_use([key.name() for key in keys])  # workers may be killed before they say so
+        return all(self.audio_cache.exists_many(keys))
 
     def _computes_beside(self, references: Mapping[str, CachedArray], columns: Sequence[str]) -> bool:
         """Return whether a dataset has the audio for features that its references are not about.
@@ -539,6 +545,7 @@ class CachedFeatures:
             self.features(dataset.features),
             **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
         )
+        self._router.uses.flush()
         return arrays.with_format(**format_with(dataset, [], list(references)))
 
     # Nothing into Arrow -----------------------------------------------------------------------------------------------
@@ -615,8 +622,9 @@ class CachedFeatures:
             "signing_keys": router.signing_keys,
             "strict": router.strict,
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
-            # the counts of worker processes are lost then.
+            # the counts of worker processes are lost then, and each of them is a run of its own.
             "counters": router.counters if HAS_HASH_HOOK else None,
+            "run": router.uses.run if HAS_HASH_HOOK else None,
             "additions": self._additions(),
             "code": router.fingerprinter.code_to_carry(),
         }
@@ -630,7 +638,7 @@ class CachedFeatures:
         self._root = state["root"]
         names = ["processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs"]
         names += ["compression", "signing_keys", "strict"]
-        self._open(**{name: state[name] for name in names}, counters=state["counters"], carried_code=state["code"])
+        self._open(**{name: state[name] for name in names}, counters=state["counters"], run=state["run"], carried_code=state["code"])
 
 
 def _names(columns: str | Sequence[str] | None) -> list[str]:

@@ -117,6 +117,10 @@ class Store(ABC):
     def child(self, prefix: str) -> Store:
         """Return the store of the objects under ``prefix/``."""
 
+    def bare(self) -> Store:
+        """Return this store without copies nearer by, retries and rests: for what may as well be lost."""
+        return self
+
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the name of each object whose name starts with `prefix`, as `scan` does."""
         return (found.name for found in self.scan(prefix))

@@ -239,6 +239,9 @@ class GuardedStore(Store):
     def location(self, name: str = "") -> Path | str:
         return self._far.location(name)
 
+    def bare(self) -> Store:
+        return self._far.bare()
+
     def child(self, prefix: str) -> GuardedStore:
         child = GuardedStore(self._far.child(prefix), clock=self._clock)
         child._guard = self._guard

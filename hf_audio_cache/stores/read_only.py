@@ -43,5 +43,8 @@ class ReadOnlyStore(Store):
     def location(self, name: str = "") -> Path | str:
         return self._store.location(name)
 
+    def bare(self) -> ReadOnlyStore:
+        return ReadOnlyStore(self._store.bare())
+
     def child(self, prefix: str) -> ReadOnlyStore:
         return ReadOnlyStore(self._store.child(prefix))

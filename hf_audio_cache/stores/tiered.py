@@ -11,6 +11,7 @@ from ..errors import StoreError
 from .base import Store, StoredObject
 from .local import LocalStore
 from .near_tier import NearTier
+from .read_only import ReadOnlyStore
 
 __all__ = ["TieredStore"]
 
@@ -140,6 +141,9 @@ class TieredStore(Store):
 
     def location(self, name: str = "") -> Path | str:
         return self._far.location(name)
+
+    def bare(self) -> Store:
+        return self._far.bare() if self._write == "both" else ReadOnlyStore(self._far.bare())
 
     def child(self, prefix: str) -> TieredStore:
         child = TieredStore(self._near.child(prefix), self._far.child(prefix), write=self._write)
