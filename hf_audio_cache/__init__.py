@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 from .caches import AudioCache, WaveformCache
 from .fingerprint import processor_sha256
 from .keys import AudioCacheKey, WaveformCacheKey
-from .maintenance import PruneReport, VerifyReport, prune, verify
+from .maintenance import VerifyReport, verify
+from .pruning import PruneReport, prune
 from .reference import CachedArray
 from .stats import BadClip, Stats
 from .transform import CachedFeatures
+from .usage import Usage, usage
 
 __all__ = [
     "AudioCache",
@@ -25,11 +27,13 @@ __all__ = [
     "CachedFeatures",
     "PruneReport",
     "Stats",
+    "Usage",
     "VerifyReport",
     "WaveformCache",
     "WaveformCacheKey",
     "__version__",
     "processor_sha256",
     "prune",
+    "usage",
     "verify",
 ]

@@ -232,11 +232,14 @@ class _Cache(Generic[KeyT]):
 
     def check_many(self, names: Sequence[str]) -> list[HfAudioCacheError | None]:
         """Return, for the entry of each name, what is wrong with it: it is read whole, and all of it is decoded."""
-        return [self._check(name, found) for name, found in zip(names, self._store.get_many(names), strict=True)]
+        return [
+            # Else deleted since it was listed, or why it could not be read.
+            self.check(name, found) if isinstance(found, bytes) else found
+            for name, found in zip(names, self._store.get_many(names), strict=True)
+        ]
 
-    def _check(self, name: str, found: bytes | StoreError | None) -> HfAudioCacheError | None:
-        if not isinstance(found, bytes):
-            return found  # deleted since it was listed, or why it could not be read
+    def check(self, name: str, found: bytes) -> HfAudioCacheError | None:
+        """Return what is wrong with the bytes of an entry under this name; all of it is decoded."""
         try:
             self._check_signature(name, found)
             entry = open_entry(found, None)

@@ -130,6 +130,14 @@ class StoreError(HfAudioCacheError, OSError):
         return type(self), self.args, {"name": self.name, "errno": self.errno, "kind": self.kind}
 
 
+class ArchiveError(HfAudioCacheError, ValueError):
+    """The file at ``path`` is no archive of entries, or not a whole one."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class MissingEntryError(HfAudioCacheError, LookupError):
     """A reference points to ``key`` under ``root``, and there is no such entry any more."""
 

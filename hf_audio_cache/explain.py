@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from .entry import check_signature, open_entry
@@ -15,6 +15,7 @@ from .keys import AudioCacheKey
 from .manifest import Manifest, read_manifest
 from .signing import SigningKeys
 from .stores import Store
+from .tables import Report, Table
 
 __all__ = ["Explanation", "explain_difference", "explain_key"]
 
@@ -25,7 +26,7 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Report):
     """Why a clip hits or misses.
 
     Attributes
@@ -46,9 +47,8 @@ class Explanation:
     key: AudioCacheKey
     reasons: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the explanation as JSON values."""
-        return asdict(self)
+    def tables(self) -> list[Table]:
+        return [Table(f"{self.clip}: {self.status}", (), [(reason,) for reason in self.reasons])]
 
     def __str__(self) -> str:
         return "\n".join([f"{self.clip}: {self.status}", *(f"  {reason}" for reason in self.reasons)])

@@ -1,4 +1,4 @@
-"""Looking after a root: what is wrong with it, and what may go.
+"""Looking after a root: what is wrong with it.
 
 Nothing here locks anything. Programs may read and write the root meanwhile: an entry that is deleted under them is a
 miss, and computed again.
@@ -10,31 +10,35 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .caches import AudioCache, WaveformCache
 from .errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError
+from .listing import open_root
 from .manifest import Manifest, manifest_name
+from .quantities import format_size
 from .router import TAG_NAME
 from .signing import SigningKey, SigningKeys, signing_keys
-from .stores import Store, StoredObject, is_temporary, open_store
+from .stores import Store, StoredObject, is_temporary
+from .tables import Report, Table
 from .uses import check_use, is_use_name
 
-__all__ = ["PruneReport", "VerifyReport", "prune", "verify"]
+__all__ = ["VerifyReport", "verify"]
 
 T = TypeVar("T")
 
 UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken for dead
 
 _BATCH = 64
+_MAX_SHOWN = 50  # lines of a table
 _TAG = re.compile(rf"(\.)?{re.escape(TAG_NAME)}(?(1)\.[0-9]+-[0-9a-f]{{8}}\.tmp)")
 _MANIFEST = re.compile(r"processors/(\.)?(?P<sha>[0-9a-f]{64})\.json(?(1)\.[0-9]+-[0-9a-f]{8}\.tmp)")
 
 
-@dataclass
-class VerifyReport:
+@dataclass(repr=False)
+class VerifyReport(Report):
     """What `verify` found.
 
     Attributes
@@ -75,9 +79,23 @@ class VerifyReport:
         """Whether nothing is wrong."""
         return not (self.bad or self.unsigned or self.unreadable or self.unfinished)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
+    def tables(self) -> list[Table]:
+        figures = [
+            ("entries", f"{self.n_entries:,}"),
+            ("size", format_size(self.n_bytes)),
+            ("bad", f"{len(self.bad):,}"),
+            ("unsigned", f"{len(self.unsigned):,}"),
+            ("unreadable", f"{len(self.unreadable):,}"),
+            ("left unfinished", f"{len(self.unfinished):,}"),
+            ("in progress", f"{self.n_in_progress:,}"),
+            ("not the cache's", f"{self.n_strangers:,}"),
+            ("deleted", f"{self.n_deleted:,}"),
+        ]
+        found = [(name, reason) for reasons in (self.bad, self.unreadable) for name, reason in reasons.items()]
+        found += [(name, "no key signed it") for name in self.unsigned]
+        found += [(name, "a writer left it unfinished") for name in self.unfinished]
+        shown = [Table("what is wrong", ("name", "reason"), found[:_MAX_SHOWN])] if found else []
+        return [Table(f"verify {self.root}", (), figures), *shown]
 
 
 def verify(
@@ -105,7 +123,7 @@ def verify(
     StoreError
         If the root cannot be listed, or what is to be repaired not be deleted.
     """
-    store, keys = _open(root, root_settings), signing_keys(signing_key)
+    store, keys = open_root(root, root_settings), signing_keys(signing_key)
     report = VerifyReport(str(store.location()))
     caches: dict[str, AudioCache | WaveformCache] = {
         "features": AudioCache(store.child("features"), signing_key=keys),
@@ -113,7 +131,7 @@ def verify(
     }
     now = time.time()
     entries = (found for found in store.scan() if _is_to_be_read(found, report, now))
-    for batch in _batches(entries, _BATCH):
+    for batch in batches(entries, _BATCH):
         for folder, cache in caches.items():
             inside = [found for found in batch if found.name.startswith(f"{folder}/")]
             names = [found.name.partition("/")[2] for found in inside]
@@ -122,21 +140,15 @@ def verify(
                 report.n_bytes += found.n_bytes
                 _note(report, found.name, error)
         for found in batch:
-            if found.name.startswith("processors/"):
-                _note(report, found.name, _check_manifest(store, found.name, keys))
-            elif found.name.startswith(("access/", "runs/")):
-                _note(report, found.name, _check_record(store, found.name))
+            if not found.name.startswith(("features/", "waveforms/")):
+                _note(report, found.name, _check_other(store, found.name, keys))
     if repair:
-        report.n_deleted = _delete(store, [*report.bad, *report.unsigned, *report.unfinished])
+        report.n_deleted = delete(store, [*report.bad, *report.unsigned, *report.unfinished])
     return report
 
 
-def _open(root: str | os.PathLike[str] | Store, settings: dict[str, Any]) -> Store:
-    return open_store(root, **{"near": None, **settings})  # the root itself, and not what this machine has of it
-
-
 def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> bool:
-    if not _is_ours(found.name):
+    if not is_ours(found.name):
         report.n_strangers += 1
     elif not is_temporary(found.name):
         return found.name != TAG_NAME
@@ -147,7 +159,7 @@ def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> boo
     return False
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
     """Return whether `name` is that of an entry, a manifest, a record of use or the tag, finished or not."""
     folder, _, inside = name.partition("/")
     if folder == "features":
@@ -157,12 +169,10 @@ def _is_ours(name: str) -> bool:
     return (_MANIFEST.fullmatch(name) or _TAG.fullmatch(name)) is not None or is_use_name(name)
 
 
-def _check_manifest(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCacheError | None:
-    [found] = store.get_many([name])
-    if not isinstance(found, bytes):
-        return found
+def check_manifest(name: str, content: bytes, keys: SigningKeys | None) -> HfAudioCacheError | None:
+    """Return what is wrong with the manifest of a processor under this name."""
     try:
-        manifest = Manifest.from_bytes(found, keys)
+        manifest = Manifest.from_bytes(content, keys)
         if manifest_name(manifest.identity.sha) != name:
             return CorruptEntryError(f"it is the manifest of {manifest.identity.sha}")
     except HfAudioCacheError as exc:
@@ -172,9 +182,12 @@ def _check_manifest(store: Store, name: str, keys: SigningKeys | None) -> HfAudi
     return None
 
 
-def _check_record(store: Store, name: str) -> HfAudioCacheError | None:
+def _check_other(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCacheError | None:
+    """Return what is wrong with a manifest or a record of use."""
     [found] = store.get_many([name])
-    return check_use(name, found) if isinstance(found, bytes) else found
+    if not isinstance(found, bytes):
+        return found
+    return check_manifest(name, found, keys) if name.startswith("processors/") else check_use(name, found)
 
 
 def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> None:
@@ -186,100 +199,28 @@ def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> N
         report.bad[name] = str(error)
 
 
-def _delete(store: Store, names: list[str]) -> int:
-    for error in store.delete(names).values():
-        raise error
-    return len(names)
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
-@dataclass(frozen=True)
-class PruneReport:
-    """What `prune` deleted, or would delete.
-
-    Attributes
-    ----------
-    root
-        Where.
-    n_deleted, n_bytes_deleted
-        Entries, and files that a writer left more than an hour ago, with their size.
-    n_kept, n_bytes_kept
-        Entries that stay, with their size.
-    is_dry_run
-        Whether nothing was really deleted.
-    """
-
-    root: str
-    n_deleted: int
-    n_bytes_deleted: int
-    n_kept: int
-    n_bytes_kept: int
-    is_dry_run: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
-
-def prune(
-    root: str | os.PathLike[str] | Store,
-    *,
-    max_bytes: int | None = None,
-    older_than_seconds: float | None = None,
-    dry_run: bool = False,
-    **root_settings: Any,
-) -> PruneReport:
-    """Delete entries until the rest is small or young enough; those written first go first.
-
-    What a writer left unfinished more than an hour ago goes too, whatever the limits are. Manifests of processors stay.
-
-    Parameters
-    ----------
-    root
-        As for `CachedFeatures`.
-    max_bytes
-        What all entries together may take afterwards.
-    older_than_seconds
-        How long ago an entry may have been written.
-    dry_run
-        Whether to say only what would go.
-    **root_settings
-        As for `verify`.
+def delete(store: Store, names: Iterable[str]) -> int:
+    """Delete these objects, and return how many they were.
 
     Raises
     ------
     StoreError
-        If the root cannot be listed, or an entry not be deleted.
+        If one could not be deleted.
     """
-    for name, limit in (("max_bytes", max_bytes), ("older_than_seconds", older_than_seconds)):
-        if limit is not None and not limit >= 0:
-            raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")
-    store = _open(root, root_settings)
-    now = time.time()
-    found = [one for one in store.scan() if _is_ours(one.name)]
-    kept = [one for one in found if not is_temporary(one.name) and one.name.startswith(("features/", "waveforms/"))]
-    going = [one for one in found if is_temporary(one.name) and now - one.modified > UNFINISHED_AFTER]
-    kept.sort(key=lambda one: one.modified, reverse=True)  # the oldest is the last, and the first to go
-    n_bytes = sum(one.n_bytes for one in kept)
-    while kept and (
-        (max_bytes is not None and n_bytes > max_bytes)
-        or (older_than_seconds is not None and now - kept[-1].modified > older_than_seconds)
-    ):
-        going.append(kept.pop())
-        n_bytes -= going[-1].n_bytes
-    if not dry_run:
-        for batch in _batches(going, 1000):
-            _delete(store, [one.name for one in batch])
-    return PruneReport(
-        root=str(store.location()),
-        n_deleted=len(going),
-        n_bytes_deleted=sum(one.n_bytes for one in going),
-        n_kept=len(kept),
-        n_bytes_kept=n_bytes,
-        is_dry_run=dry_run,
-    )
+    n_deleted = 0
+    for batch in batches(names, 1000):
+        n_deleted += len(batch)
+        _raise_first(store.delete(batch))
+    return n_deleted
+
+
+def _raise_first(failed: Mapping[str, StoreError]) -> None:
+    for error in failed.values():
+        raise error
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of at most `size`."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -220,4 +220,4 @@ def _opened(root: str) -> _Reader:
     above, _, folder = root.rpartition("/")
     is_inside = folder == "features" and above.rstrip("/")[-1:] not in ("", ":")  # of a root, which has the records
     uses = UseRecorder(open_store(above)) if is_inside else None
-    return _Reader(AudioCache(root, counters=Counters(""), on_use=uses and uses.add_features))
+    return _Reader(AudioCache(root, counters=Counters(""), on_use=uses.add_features if uses else None))

@@ -165,7 +165,9 @@ class Router:
         present = self.audio_cache.exists_many(list(keys.values()))
         missing = [source for source, is_there in zip(distinct.values(), present, strict=True) if not is_there]
         self.counters.add(hits=len(distinct) - len(missing), misses=len(missing))
-        self.audio_cache.note_use([key.name() for key, is_there in zip(keys.values(), present, strict=True) if is_there])
+        self.audio_cache.note_use(
+            [key.name() for key, is_there in zip(keys.values(), present, strict=True) if is_there]
+        )
         failed = {
             blob_sha: result
             for blob_sha, result in self._compute(missing, keys, identity)

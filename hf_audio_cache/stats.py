@@ -21,14 +21,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from .quantities import format_seconds, format_size
+from .tables import Report, Table
+
 __all__ = ["BadClip", "Counters", "Stats"]
 
 _MAX_BAD_CLIPS = 100_000  # that a process keeps a record of; beyond it counts only
 _BAD_CLIPS_SUFFIX = ".bad-clips"
 
 
-@dataclass(frozen=True)
-class Stats:
+@dataclass(frozen=True, repr=False)
+class Stats(Report):
     """What a cache did; two of them can be subtracted to get what happened between.
 
     Parameters
@@ -81,9 +84,14 @@ class Stats:
         """Share of the distinct clips whose features were in the cache; 0.0 before the first."""
         return self.hits / max(self.hits + self.misses, 1)
 
-    def to_dict(self) -> dict[str, int | float]:
-        """Return the figures by name."""
-        return asdict(self)
+    def tables(self) -> list[Table]:
+        rows = []
+        for name, value in self.to_dict().items():
+            show = (
+                format_size if name.startswith("bytes") else format_seconds if name.startswith("sec") else "{:,}".format
+            )
+            rows.append((name.replace("_", " "), show(value)))
+        return [Table("stats", (), [*rows, ("hit rate", f"{self.hit_rate:.1%}")])]
 
     def __repr__(self) -> str:
         figures = (f"{name}={round(value, 3):,}" for name, value in self.to_dict().items() if value)

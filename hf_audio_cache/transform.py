@@ -14,7 +14,9 @@ import numpy as np
 
 from .batches import AudioBatch, check_column, read_batch
 from .caches import AudioCache, WaveformCache
+from .coverage import Coverage, coverage
 from .errors import AudioError, CannotSkipError, ProcessorError
+from .estimate import Estimate, estimate
 from .explain import Explanation, explain_key
 from .extractor import NamedFunction, name_of, processor_sampling_rate
 from .hashing import hash_by
@@ -270,6 +272,34 @@ class CachedFeatures:
         identity = self._router.identity()
         key = self._router.key(source.blob_sha, identity)
         return explain_key(self._router.store, key, identity, source.clip, self._router.signing_keys)
+
+    def coverage(self, dataset: Any) -> Coverage:
+        """Say how many rows of a dataset are cached, and what the rest will cost.
+
+        All its audio is read, to know its content, and none is decoded but for a sample of what is missing. Nothing is
+        stored.
+
+        Parameters
+        ----------
+        dataset
+            A dataset, or a dict of them, with the audio column.
+        """
+        return coverage(self, dataset)
+
+    def estimate(self, dataset: Any, *, sample: int = 64) -> Estimate:
+        """Say what caching a dataset will take, and whether it pays; nothing is stored.
+
+        A sample of its rows, spread over the sizes of all, goes through all steps, with entries among the system's
+        temporary files.
+
+        Parameters
+        ----------
+        dataset
+            A dataset, or a dict of them, with the audio column.
+        sample
+            How many rows to try.
+        """
+        return estimate(self, dataset, sample=sample)
 
     def __repr__(self) -> str:
         router = self._router
@@ -638,7 +668,12 @@ class CachedFeatures:
         self._root = state["root"]
         names = ["processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs"]
         names += ["compression", "signing_keys", "strict"]
-        self._open(**{name: state[name] for name in names}, counters=state["counters"], run=state["run"], carried_code=state["code"])
+        self._open(
+            **{name: state[name] for name in names},
+            counters=state["counters"],
+            run=state["run"],
+            carried_code=state["code"],
+        )
 
 
 def _names(columns: str | Sequence[str] | None) -> list[str]:
