@@ -17,7 +17,8 @@ from .uses import last_uses
 
 __all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "open_root", "parse_entry", "parse_filter"]
 
-_NAME = re.compile(
+# An entry's name under the root; what follows the clip's sha is the same for all entries of one kind.
+ENTRY_NAME = re.compile(
     r"(?P<cache>features|waveforms)/(?P<shard>[0-9a-f]{2})/(?P<blob_sha>(?P=shard)[0-9a-f]{62})"
     r"(\.(?P<processor>[0-9a-f]{12}))?\.(?P<rate>[1-9][0-9]*)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?(?P<wav>\.wav)?\.npz"
 )
@@ -80,7 +81,7 @@ def open_root(root: str | os.PathLike[str] | Store, settings: Mapping[str, Any])
 
 def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
     """Return what a listed object says of itself as an entry; None where it is none, or an unfinished one."""
-    match = _NAME.fullmatch(found.name)
+    match = ENTRY_NAME.fullmatch(found.name)
     if match is None or (match["processor"] is not None, match["wav"] is not None) != _PARTS[match["cache"]]:
         return None
     return ListedEntry(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .entry import open_entry
-from .listing import open_root, parse_entry
+from .listing import ENTRY_NAME, open_root, parse_entry
 from .processors import processor_names
 from .quantities import format_size
-from .stores import Store
+from .stores import Store, StoredObject
 from .tables import Report, Table
 
 __all__ = ["Usage", "UsageLine", "usage"]
@@ -29,6 +29,8 @@ _AGES = (
     (90 * _DAY, "30 to 90 days"),
     (float("inf"), "more than 90 days"),
 )
+_LIMITS = [limit for limit, _ in _AGES]
+_KIND_START = {folder[0]: len(folder) + len("/00/") + 64 for folder in ("features", "waveforms")}
 _SAMPLE = 64  # entries that are read to see what they hold
 
 
@@ -144,44 +146,64 @@ def usage(root: str | os.PathLike[str] | Store, *, sample: int = _SAMPLE, **root
     """
     store = open_root(root, root_settings)
     now = time.time()
-    kinds: dict[tuple[str, str, int, int, bool], list[int]] = {}
-    ages = {name: (0, 0) for _, name in _AGES}
-    others: Counter[str] = Counter()
+    kinds: dict[str, _Kind] = {}  # by the parts of names that are not of a clip: parsing each name takes much longer
+    ages = [[0, 0] for _ in _AGES]
+    n_other = n_other_bytes = 0
     chosen = _Reservoir(sample)
     for found in store.scan():
-        entry = parse_entry(found)
-        if entry is None:
-            others.update(files=1, n_bytes=found.n_bytes)
+        name = found.name
+        kind_of_name = name[:1] + name[_KIND_START[name[:1]] :] if name[:1] in _KIND_START else ""
+        kind = kinds.get(kind_of_name)
+        if not ENTRY_NAME.fullmatch(name) or (kind is None and parse_entry(found) is None):
+            n_other, n_other_bytes = n_other + 1, n_other_bytes + found.n_bytes
             continue
-        kind = (entry.cache, entry.processor, entry.sample_rate, entry.max_length_ms, entry.auto_resample)
-        counts = kinds.setdefault(kind, [0, 0])
-        counts[0] += 1
-        counts[1] += entry.n_bytes
-        age = next(name for limit, name in _AGES if now - entry.modified < limit)
-        ages[age] = (ages[age][0] + 1, ages[age][1] + entry.n_bytes)
-        chosen.offer(entry.name)
-    lines = _lines(kinds, processor_names(store))
+        if kind is None:
+            kind = kinds[kind_of_name] = _Kind(found)
+        kind.n_entries += 1
+        kind.n_bytes += found.n_bytes
+        age = ages[bisect.bisect_right(_LIMITS, now - found.modified)]
+        age[0] += 1
+        age[1] += found.n_bytes
+        chosen.offer(name)
+    lines = _lines(kinds.values(), processor_names(store))
     n_sample, sample_bytes, decoded_bytes = _decoded_size(store, chosen.names)
     return Usage(
         str(store.location()),
         sum(line.n_entries for line in lines),
         sum(line.n_bytes for line in lines),
         lines,
-        ages,
-        others["files"],
-        others["n_bytes"],
+        {name: (n_entries, n_bytes) for (_, name), (n_entries, n_bytes) in zip(_AGES, ages, strict=True)},
+        n_other,
+        n_other_bytes,
         n_sample,
         sample_bytes,
         decoded_bytes,
     )
 
 
-def _lines(
-    kinds: Mapping[tuple[str, str, int, int, bool], list[int]], names: Mapping[str, str]
-) -> tuple[UsageLine, ...]:
+class _Kind:
+    """Entries whose names differ in the clip alone."""
+
+    def __init__(self, example: StoredObject) -> None:
+        self.example = example
+        self.n_entries = 0
+        self.n_bytes = 0
+
+
+def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine, ...]:
     lines = [
-        UsageLine(cache, processor, names.get(processor, ""), rate, cap, resampled, n_entries, n_bytes)
-        for (cache, processor, rate, cap, resampled), (n_entries, n_bytes) in kinds.items()
+        UsageLine(
+            entry.cache,
+            entry.processor,
+            names.get(entry.processor, ""),
+            entry.sample_rate,
+            entry.max_length_ms,
+            entry.auto_resample,
+            kind.n_entries,
+            kind.n_bytes,
+        )
+        for kind in kinds
+        if (entry := parse_entry(kind.example)) is not None
     ]
     return tuple(sorted(lines, key=lambda line: -line.n_bytes))
 

@@ -58,8 +58,14 @@ def clips(prompts):
 
 
 def fill(root: Path, clips: list[Path], **settings: Any) -> None:
-    for cached_features in cached_by_all(root, **settings):
+    """Let three processors cache the clips; no record is left of who used them when (tests/test_uses.py is of those)."""
+    caches = cached_by_all(root, **settings)
+    for cached_features in caches:
         cached_features({"audio": data.columns(clips)["audio"]})
+        cached_features._router.uses.flush()
+        cached_features._router.uses.wait()
+    for folder in ("access", "runs"):
+        shutil.rmtree(root / folder)
 
 
 @pytest.fixture(scope="module")
