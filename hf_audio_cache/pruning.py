@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class PruneReport(Report):
         Whether nothing was really deleted.
     n_recent
         Of the deleted: entries that were read or written in the last 24 hours, as far as records say.
+    names
+        The names of the deleted entries; not in `to_dict`, which would be long.
     """
 
     root: str
@@ -54,6 +56,11 @@ class PruneReport(Report):
     n_bytes_kept: int
     is_dry_run: bool
     n_recent: int = 0
+    names: tuple[str, ...] = field(default=(), compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {name: value for name, value in super().to_dict().items() if name != "names"}
 
     def tables(self) -> list[Table]:
         does = "would be deleted" if self.is_dry_run else "deleted"
@@ -201,6 +208,7 @@ def _delete_entries(
         n_bytes_kept=sum(entry.n_bytes for entry in entries) - n_bytes,
         is_dry_run=dry_run,
         n_recent=sum(now - entry.accessed < _RECENT for entry in going),
+        names=tuple(entry.name for entry in going),
     )
 
 
@@ -260,7 +268,8 @@ def remove(
     n_bytes = sum(entry.n_bytes for entry in going)
     if dry_run:
         n_kept, kept_bytes = n_kept - len(going), kept_bytes - n_bytes
-    return PruneReport(str(store.location()), len(going), n_bytes, n_kept, kept_bytes, dry_run, n_recent)
+    names = tuple(entry.name for entry in going)
+    return PruneReport(str(store.location()), len(going), n_bytes, n_kept, kept_bytes, dry_run, n_recent, names)
 
 
 def clear(
@@ -305,4 +314,5 @@ def clear(
         sum(one.n_bytes for one in kept),
         dry_run,
         sum(now - entry.accessed < _RECENT for entry in entries),
+        tuple(entry.name for entry in entries),
     )

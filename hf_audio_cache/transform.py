@@ -472,7 +472,7 @@ class CachedFeatures:
         if not self._are_there(references, types):  # datasets kept the references, and the cache was cleared or pruned
             arguments["load_from_cache_file"] = False
             references = map_rows(cells, maker, features, remove_columns=[self.audio_column], **arguments)
-        self._router.uses.flush()
+        self._router.uses.finish()
         dropped = _names(remove_columns)
         dropped += [name for name in features if name in dataset.column_names]
         kept = dataset.remove_columns(dropped)
@@ -575,7 +575,7 @@ class CachedFeatures:
             self.features(dataset.features),
             **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
         )
-        self._router.uses.flush()
+        self._router.uses.finish()
         return arrays.with_format(**format_with(dataset, [], list(references)))
 
     # Nothing into Arrow -----------------------------------------------------------------------------------------------

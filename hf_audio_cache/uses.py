@@ -89,7 +89,7 @@ class Run:
 class UseRecorder:
     """Writes down which entries a run uses.
 
-    Nothing here waits for the store, raises, or is warned of.
+    Nothing here raises or is warned of, and nothing but `finish` waits for the store.
 
     Parameters
     ----------
@@ -119,12 +119,9 @@ class UseRecorder:
         """Note that the entries of these names under ``waveforms/`` were read or written."""
         self._of_process().add([f"waveforms/{name}" for name in names])
 
-    def flush(self) -> None:
-        """Begin to write what is not written yet."""
+    def finish(self) -> None:
+        """Write what is not written yet, and wait until it is."""
         self._of_process().flush()
-
-    def wait(self) -> None:
-        """Wait until all that was begun is written."""
         self._writer.wait()
 
     def _of_process(self) -> _OwnUses:

@@ -58,12 +58,11 @@ def clips(prompts):
 
 
 def fill(root: Path, clips: list[Path], **settings: Any) -> None:
-    """Let three processors cache the clips; no record is left of who used them when (tests/test_uses.py is of those)."""
+    """Let three processors cache the clips; no record is left of who used them when."""
     caches = cached_by_all(root, **settings)
     for cached_features in caches:
         cached_features({"audio": data.columns(clips)["audio"]})
-        cached_features._router.uses.flush()
-        cached_features._router.uses.wait()
+        cached_features._router.uses.finish()
     for folder in ("access", "runs"):
         shutil.rmtree(root / folder)
 

@@ -1,4 +1,8 @@
-"""The command line, ``hf-audio-cache``."""
+"""The command line, ``hf-audio-cache``.
+
+Exit codes: 0 where all is well, 1 where something was found (damage, bad clips, a miss, a difference), 2 where nothing
+could be done. Results go to the standard output, all else to the standard error.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from . import filling, keeping, looking, moving
+
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+for _module in (filling, looking, keeping, moving):
+    _module.add_to(app)
 
 
 @app.callback()
@@ -32,6 +40,6 @@ def demo(
 
         hf-audio-cache demo --audio ~/my-recordings
     """
-    from .demo import run_demo  # what it needs takes seconds to import, and --help should not
+    from ..demo import run_demo  # what it needs takes seconds to import, and --help should not
 
     run_demo(audio, clips)

@@ -1,0 +1,125 @@
+"""What the commands work on: a dataset, by its name or place; a processor; a cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import access, root_of
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..transform import CachedFeatures
+
+__all__ = ["load_dataset", "load_processor", "open_cache"]
+
+_AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".aif", ".au"}
+
+
+def load_dataset(name: str, *, split: str | None, subset: str | None, audio_column: str) -> datasets.Dataset:
+    """Return the audio of a dataset; nothing is decoded.
+
+    Parameters
+    ----------
+    name
+        A folder that ``save_to_disk`` wrote, a folder of audio, a Parquet file (or a pattern of them), or a name on
+        the Hub.
+    split
+        One of its splits; None for all of them, one after the other.
+    subset
+        Configuration of a dataset on the Hub.
+    audio_column
+        Column that holds the audio; that of a folder of audio has this name in any case.
+
+    Raises
+    ------
+    ValueError
+        If there is no such dataset, or it has no such split.
+    AudioColumnError
+        If it has no such column.
+    """
+    import datasets
+
+    from ..audio_rows import audio_rows
+
+    datasets.disable_progress_bars()
+    path = Path(name).expanduser()
+    loaded: Any
+    try:
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            loaded = datasets.load_from_disk(path)
+        elif path.is_dir():
+            loaded = _audio_folder(path, audio_column)
+        elif name.endswith(".parquet"):
+            loaded = datasets.load_dataset("parquet", data_files={split or "train": str(path)})
+        else:
+            loaded = datasets.load_dataset(name, subset)
+    except Exception as exc:  # every builder and every file system has errors of its own
+        raise ValueError(
+            "expected a dataset (a name on the Hub, a Parquet file, a folder of audio, or one that save_to_disk wrote), "
+            f"and {name!r} could not be loaded as any ({type(exc).__name__}: {exc})"
+        ) from exc
+    if split is not None and isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise ValueError(f"expected a split of {name!r}, which has {', '.join(loaded)}, and not {split!r}")
+        loaded = loaded[split]
+    return audio_rows(loaded, audio_column)
+
+
+def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:
+    """Return the audio files under a folder as a dataset; `datasets`' own would need torchcodec."""
+    import datasets
+
+    files = sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in _AUDIO_SUFFIXES
+    )
+    if not files:
+        raise ValueError(f"no file under {folder} has a suffix of audio")
+    return datasets.Dataset.from_dict({audio_column: files}).cast_column(audio_column, datasets.Audio(decode=False))
+
+
+def load_processor(name: str) -> Any:
+    """Return the processor of a name on the Hub or of a directory.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    import transformers
+
+    reasons = []
+    for loader in (transformers.AutoFeatureExtractor, transformers.AutoProcessor):
+        try:
+            return loader.from_pretrained(os.path.expanduser(name))
+        except Exception as exc:  # noqa: BLE001 - whatever a configuration makes transformers raise
+            reasons.append(f"{loader.__name__}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}")
+    raise ValueError(
+        f"expected --processor to be a Hub name or a directory with a preprocessor_config.json, and {name!r} could not "
+        f"be loaded ({'; '.join(reasons)})"
+    )
+
+
+def open_cache(
+    processor: str,
+    root: str | None,
+    *,
+    storage_options: list[str] | None,
+    signing_key_file: Path | None,
+    **settings: Any,
+) -> CachedFeatures:
+    """Return the cache of a processor on a root."""
+    from ..transform import CachedFeatures
+
+    return CachedFeatures(
+        load_processor(processor),
+        root_of(root),
+        signing_key=signing_key_file,
+        **access(storage_options),
+        **settings,
+    )

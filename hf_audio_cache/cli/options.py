@@ -1,0 +1,147 @@
+"""What the commands have in common: their options, and what becomes of an error."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Optional, TypeVar
+
+import typer
+
+__all__ = [
+    "AudioColumnOption",
+    "AutoResampleOption",
+    "CapOption",
+    "DryRunOption",
+    "ProcessorOption",
+    "RateOption",
+    "RootOption",
+    "SigningKeyFileOption",
+    "SplitOption",
+    "StorageOptions",
+    "SubsetOption",
+    "YesOption",
+    "access",
+    "confirmed",
+    "guarded",
+    "root_of",
+    "waiting",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RootOption = Annotated[
+    Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+    typer.Option("--root", help="Directory or URL of the cache; by default that of Python's CachedFeatures."),
+]
+StorageOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--storage-option", metavar="KEY=VALUE", help="For the root's filesystem, as fsspec takes it; again for more."
+    ),
+]
+SigningKeyFileOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--signing-key-file", help="File with the signing keys of a signed root."),
+]
+ProcessorOption = Annotated[
+    str, typer.Option("--processor", metavar="ID_OR_DIR", help="What from_pretrained loads: a Hub name or a directory.")
+]
+SplitOption = Annotated[Optional[str], typer.Option("--split", help="One split; by default all of them.")]  # noqa: UP045
+SubsetOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--subset", help="Configuration of a dataset on the Hub."),
+]
+AudioColumnOption = Annotated[str, typer.Option("--audio-column", help="Column that holds the audio.")]
+RateOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--sampling-rate", help="In Hz; only needed where the processor does not say."),
+]
+CapOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--max-length-seconds", help="Cap on the length of a clip; part of the key."),
+]
+AutoResampleOption = Annotated[
+    bool, typer.Option("--auto-resample", help="Resample clips at other rates; part of the key.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say only what would be deleted.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
+
+
+def root_of(root: str | None) -> str:
+    """Return the root that an option names, or the default one."""
+    from ..stores import default_root
+
+    return root or default_root()
+
+
+def access(storage_options: list[str] | None) -> dict[str, Any]:
+    """Return the settings of a root: what ``KEY=VALUE`` options say.
+
+    A value that begins with ``{`` or ``[``, and ``true`` or ``false``, are JSON; anything else is text.
+    """
+    options: dict[str, Any] = {}
+    for option in storage_options or ():
+        name, separator, value = option.partition("=")
+        if not separator or not name:
+            raise ValueError(f"expected --storage-option KEY=VALUE, and found no '=' in the option {name[:20]!r}")
+        try:
+            options[name] = json.loads(value) if value[:1] in ("{", "[") or value in ("true", "false") else value
+        except ValueError:
+            raise ValueError(f"expected JSON in --storage-option {name}=…, since it begins with a bracket") from None
+    return {"storage_options": options} if options else {}
+
+
+def guarded(command: F) -> F:
+    """Make an error of the user's, or of a store, one line and the exit code 2; and Ctrl-C the exit code 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from ..errors import HfAudioCacheError
+
+        try:
+            return command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read the output has seen enough; click knows what to do
+        except KeyboardInterrupt:
+            typer.echo("Interrupted; what was finished until now stays.", err=True)
+            raise typer.Exit(130) from None
+        except (HfAudioCacheError, ValueError, OSError, TypeError) as exc:
+            typer.echo(f"Error: {exc}", err=True)
+            raise typer.Exit(2) from None
+
+    return run  # type: ignore[return-value]
+
+
+def confirmed(question: str, *, yes: bool) -> None:
+    """Ask before something is deleted; where nobody can answer, ``-y`` has to be there already.
+
+    Raises
+    ------
+    typer.Abort
+        If the answer is no.
+    ValueError
+        If nobody can answer.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError("nothing was deleted, since nobody can be asked here; pass -y to delete, or --dry-run to see")
+    typer.confirm(question, abort=True, err=True)
+
+
+@contextlib.contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Show on a terminal that something is going on."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(message):
+        yield

@@ -1,0 +1,78 @@
+"""How the commands show results: as tables, as JSON, as CSV, or as names alone."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ..tables import Report, Table
+
+__all__ = ["Format", "FormatOption", "QuietOption", "show_report", "show_rows"]
+
+
+class Format(str, enum.Enum):
+    """A form of output."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="Form of the output.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print names alone, one a line.")]
+
+
+def show_report(report: Report, form: Format, *, rows: Iterable[Mapping[str, Any]] | None = None) -> None:
+    """Print a report; `rows` are what CSV has of it, by default its own figures."""
+    if form is Format.json:
+        _show_json(report.to_dict())
+    elif form is Format.csv:
+        _show_csv([_flat(report.to_dict())] if rows is None else list(rows))
+    else:
+        typer.echo(_printable(repr(report)))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], table: Table, form: Format) -> None:
+    """Print a listing, of which `table` is the form for people."""
+    if form is Format.json:
+        _show_json(list(rows))
+    elif form is Format.csv:
+        _show_csv(rows)
+    else:
+        typer.echo(_printable(table.to_text()))
+
+
+def show_names(names: Iterable[str]) -> None:
+    """Print names, one a line."""
+    for name in names:
+        typer.echo(_printable(name))
+
+
+def _show_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def _show_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    typer.echo(text.getvalue(), nl=False)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a report: of what is a list or a dict, how many there are."""
+    return {name: len(value) if isinstance(value, (list, tuple, dict)) else value for name, value in values.items()}
+
+
+def _printable(text: str) -> str:
+    """Return text without control characters: what a stranger's file says must not steer a terminal."""
+    return "".join(char if char == "\n" or char.isprintable() else f"\\x{ord(char):02x}" for char in text)
