@@ -59,7 +59,7 @@ def format_size(n_bytes: float) -> str:
     """Return a size in bytes as a person reads it, such as ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(n_bytes) < 999.5:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" or abs(n_bytes) >= 99.5 else f"{n_bytes:.1f} {unit}"
+            return f"{n_bytes:.0f} {unit}" if unit == "B" or abs(n_bytes) >= 99.95 else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.1f} PB"
 

@@ -58,7 +58,7 @@ def load_dataset(name: str, *, split: str | None, subset: str | None, audio_colu
             loaded = datasets.load_dataset(name, subset)
     except Exception as exc:  # every builder and every file system has errors of its own
         raise ValueError(
-            "expected a dataset (a name on the Hub, a Parquet file, a folder of audio, or one that save_to_disk wrote), "
+            "expected a dataset (a name on the Hub, a Parquet file, a folder of audio, or one of save_to_disk), "
             f"and {name!r} could not be loaded as any ({type(exc).__name__}: {exc})"
         ) from exc
     if split is not None and isinstance(loaded, datasets.DatasetDict):
