@@ -11,6 +11,7 @@
     ├── CorruptEntryError(ValueError)                stored bytes that are not the entry they should be
     │   └── UnsignedEntryError                       they have no signature that our keys made
     ├── StoreError(OSError)                          a store could not read, write, list or delete
+    ├── ArchiveError(ValueError)                     a file that is no archive of entries
     ├── MissingEntryError(LookupError)               a reference whose entry is gone
     ├── CannotSkipError(ValueError)                  on_error="skip" where no row can be left out
     ├── AudioColumnError(LookupError)                the batch has no such audio column
@@ -31,6 +32,7 @@ from __future__ import annotations
 import copy
 
 __all__ = [
+    "ArchiveError",
     "AudioColumnError",
     "AudioDecodeError",
     "AudioError",

@@ -140,7 +140,7 @@ class _OwnUses:
         self.pid = os.getpid()
         self._token = secrets.token_hex(6)
         self._store, self._run, self._about, self._writer = store, run, about, writer
-        self._lock = threading.Lock()
+        self._lock, self._submitting = threading.Lock(), threading.Lock()
         self._day = 0
         self._known: set[int] = set()  # hashes: a name would take several times as much
         self._pending: list[str] = []
@@ -173,7 +173,9 @@ class _OwnUses:
     def flush(self) -> None:
         record = self._take()
         if record is not None:
-            self._writer.submit(lambda: self._write(*record))
+            with self._submitting:
+                self._writer.submit(lambda: self._write(*record))
+                self._writer.release()  # it is long until the next record, and there may be many roots
 
     def close(self) -> None:
         """Write the rest, where nobody uses this any more; not in a fork of the process, which inherits the call."""

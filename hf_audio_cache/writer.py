@@ -52,6 +52,12 @@ class Writer:
         with self._lock:
             self._pending.append(pending)
 
+    def release(self) -> None:
+        """Let the threads end when all that is pending is stored; the next `submit` makes new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
     def wait(self) -> list[StoreError]:
         """Wait until all is stored; return what could not be.
 

@@ -25,6 +25,7 @@ EXAMPLES = [
     errors.CorruptEntryError("message"),
     errors.UnsignedEntryError("message"),
     errors.StoreError("message", name="ab/name", errno=28, kind="throttled"),
+    errors.ArchiveError("message", path="all.tar"),
     errors.MissingEntryError("message", key=KEY, root="/root"),
     errors.CannotSkipError("message"),
     errors.AudioColumnError("message", column="audio", columns=("text", "label")),

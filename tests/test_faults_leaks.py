@@ -28,7 +28,7 @@ import pytest
 import soundfile
 import speech
 
-from hf_audio_cache import CachedFeatures, maintenance
+from hf_audio_cache import CachedFeatures, maintenance, pruning
 
 RATE = 8000
 MEGABYTE = 1 << 20
@@ -238,7 +238,7 @@ def all_forms(folder: Path, root: Path, clips: list[Path], **settings: Any) -> N
     cached_features.explain(str(clips[0]))
     assert cached_features.stats.computed >= 0
     maintenance.verify(root)
-    maintenance.prune(root, max_bytes=10_000)
+    pruning.prune(root, max_bytes=10_000)
 
 
 def all_errors(folder: Path, root: Path, clips: list[Path], **settings: Any) -> None:

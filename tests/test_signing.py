@@ -98,7 +98,9 @@ def npz_files(root: Path) -> list[Path]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    """Return all files under a root but the records of use, which appear at times of their own."""
+    files = {str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(("access/", "runs/"))}
 
 
 # Where keys come from -------------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_what_is_no_archive_is_an_error(kind, root, tmp_path):
     else:
         damaged = {"no tar": b"hello" * 1000, "empty": b"", "cut": content[: len(content) // 2 + 100]}
         archive.write_bytes(damaged[kind])
-    with pytest.raises(ArchiveError, match="an uncompressed tar, and .* is none or was cut") as caught:
+    with pytest.raises(ArchiveError, match=r"an uncompressed tar, and .* is none or was cut") as caught:
         import_archive(archive, tmp_path / "target")
     assert caught.value.path == str(archive)
     if (tmp_path / "target").exists():
