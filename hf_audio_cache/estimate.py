@@ -28,6 +28,7 @@ __all__ = ["Estimate", "estimate"]
 
 _SAMPLE = 64
 _PAYS = 1.5  # times as fast as without: less is not worth the disk
+_MIN_LINE = 8  # clips through which a line can be drawn
 _FIGURES = (
     "features_bytes",
     "waveforms_bytes",
@@ -261,7 +262,7 @@ def _extrapolated(sizes: npt.NDArray[Any], values: npt.NDArray[Any], all_sizes: 
     """
     if not len(values):
         return 0.0
-    if len(values) > 2 and np.ptp(sizes) > 0:
+    if len(values) >= _MIN_LINE and np.ptp(sizes) > 0:
         slope, at_zero = np.polyfit(sizes, values, 1)
         if slope > 0 and at_zero + slope * all_sizes.min() >= 0:
             return float(at_zero * len(all_sizes) + slope * all_sizes.sum())

@@ -140,7 +140,7 @@ def test_every_form_is_right_to_the_bit_and_then_finds_everything(first, open_fa
         assert_features(form(warm, dataset), expected)
         stats = warm.stats
         assert (stats.hits, stats.misses, stats.computed, stats.read_errors) == (N_CLIPS, 0, 0, 0), form.__name__
-    assert sorted(list(objects(server, bucket))) == sorted(names)
+    assert sorted(objects(server, bucket)) == sorted(names)
 
 
 def test_verify_and_prune_look_after_a_bucket(open_far, server, bucket, clips):
