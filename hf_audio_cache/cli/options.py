@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Optional, TypeVar
 
 import typer
@@ -104,7 +108,8 @@ def guarded(command: F) -> F:
         from ..errors import HfAudioCacheError
 
         try:
-            return command(*args, **kwargs)
+            with _interruptible():
+                return command(*args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read the output has seen enough; click knows what to do
         except KeyboardInterrupt:
@@ -115,6 +120,32 @@ def guarded(command: F) -> F:
             raise typer.Exit(2) from None
 
     return run  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a command also where it comes at a time at which Python swallows exceptions.
+
+    Such times are the callbacks through which libsndfile reads (to it, the clip then ends there) and ``__del__``: the
+    interrupt is put off until they are over.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_name.startswith("vio_") or frame.f_code.co_name == "__del__":
+                threading.Timer(0.01, _thread.interrupt_main).start()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def confirmed(question: str, *, yes: bool) -> None:
