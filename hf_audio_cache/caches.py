@@ -179,17 +179,20 @@ class _Cache(Generic[KeyT]):
         self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
     ) -> list[StoreError]:
         """Do as `put_many`; return why some could not be stored."""
-        objects = {
-            self._name(key): encode_entry(
-                key,
-                outputs,
-                compression=self.compression,
-                compute_seconds=compute_seconds / len(entries),
-                signing_keys=self._signing_keys,
-            )
-            for key, outputs in entries.items()
-        }
-        failed = self._store.put_many(objects)
+        objects: dict[str, bytes] = {}
+        failed = self._store.refuse_puts([self._name(key) for key in entries])
+        if not failed:
+            objects = {
+                self._name(key): encode_entry(
+                    key,
+                    outputs,
+                    compression=self.compression,
+                    compute_seconds=compute_seconds / len(entries),
+                    signing_keys=self._signing_keys,
+                )
+                for key, outputs in entries.items()
+            }
+            failed = self._store.put_many(objects)
         written = sum(len(content) for name, content in objects.items() if name not in failed)
         by_fault = [error for error in failed.values() if error.kind != "read-only"]
         self._counters.add(bytes_written=written, write_errors=len(by_fault))
