@@ -139,7 +139,7 @@ class _Cache(Generic[KeyT]):
         """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
         reason: Exception
         try:
-            return self._pick(key, found, pick)
+            return self._pick(name, key, found, pick)
         except SigningKeyError:
             raise  # it says nothing of the entry
         except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
@@ -148,7 +148,7 @@ class _Cache(Generic[KeyT]):
         if isinstance(again, bytes) and again != found:  # a copy was bad, or what came over the network
             self._counters.add(bad_entries=1)
             with contextlib.suppress(Exception):
-                return self._pick(key, again, pick)
+                return self._pick(name, key, again, pick)
             where = self._store.location(name)
             self._warn(f"the entry {where} was read twice, bad in two ways, and counts as a miss: {reason}")
         elif isinstance(again, StoreError):  # what it is a copy of may be good
@@ -160,8 +160,8 @@ class _Cache(Generic[KeyT]):
             self._discard(name, reason)
         return None, 0.0
 
-    def _pick(self, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
-        self._check_signature(key.name(), found)
+    def _pick(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+        self._check_signature(name, found)
         entry = open_entry(found, key)
         return pick(entry), entry.compute_seconds
 
