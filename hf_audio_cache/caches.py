@@ -31,6 +31,7 @@ from .keys import AudioCacheKey, WaveformCacheKey
 from .signing import SigningKey, SigningKeys, signing_keys
 from .stats import Counters, Stats
 from .stores import Store, is_temporary, open_store
+from .threads import in_threads
 
 __all__ = ["AudioCache", "WaveformCache"]
 
@@ -113,27 +114,25 @@ class _Cache(Generic[KeyT]):
         """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
         started = time.perf_counter()
         names = [self._name(key) for key in keys]
-        values: list[Any] = []
-        n_bytes = n_failed = 0
-        once_took = 0.0
-        for key, name, found in zip(keys, names, self._store.get_many(names), strict=True):
-            value = None
-            if isinstance(found, StoreError):
-                n_failed += 1
-                self._fail(found, "what it holds is computed anew")
-            elif found is not None:
-                n_bytes += len(found)
-                value, compute_seconds = self._open(name, key, found, pick)
-                once_took += compute_seconds
-            values.append(value)
+        found = self._store.get_many(names)
+        opened = in_threads(lambda each: self._open_found(*each, pick), list(zip(names, keys, found, strict=True)))
+        once_took = sum(compute_seconds for _, compute_seconds in opened)
+        values = [value for value, _ in opened]
         n_hits = sum(value is not None for value in values)
         self._counters.add(
             **{self._hits: n_hits, self._misses: len(values) - n_hits},
-            bytes_read=n_bytes,
-            read_errors=n_failed,
+            bytes_read=sum(len(content) for content in found if isinstance(content, bytes)),
+            read_errors=sum(isinstance(content, StoreError) for content in found),
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
         return values
+
+    def _open_found(
+        self, name: str, key: KeyT, found: bytes | StoreError | None, pick: Callable[[Entry], Any]
+    ) -> tuple[Any, float]:
+        if isinstance(found, StoreError):
+            self._fail(found, "what it holds is computed anew")
+        return self._open(name, key, found, pick) if isinstance(found, bytes) else (None, 0.0)
 
     def _open(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
         """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
