@@ -17,7 +17,6 @@ from .outputs import OutputSpec, probe_outputs
 from .repeatable import extract_repeatable
 from .rounding import FloatType, rounded
 from .source import AudioSource
-from .stats import Counters
 
 __all__ = ["Extraction"]
 
@@ -40,8 +39,6 @@ class Extraction:
         Further arguments of the processor's call.
     dtype
         What its outputs are rounded to; None for what they are.
-    counters
-        Where to count.
     """
 
     processor: Any
@@ -50,7 +47,6 @@ class Extraction:
     auto_resample: bool
     processor_kwargs: Mapping[str, Any]
     dtype: FloatType | None
-    counters: Counters
     _repeated: set[str] = field(default_factory=set)  # identities that gave one clip the same features twice
 
     def decode(self, source: AudioSource) -> npt.NDArray[np.float32]:
@@ -67,7 +63,6 @@ class Extraction:
             "auto_resample": self.auto_resample,
             "clip": source.clip,
         }
-        self.counters.add(decodes=1)
         if isinstance(source.content, np.ndarray):
             return to_waveform(source.content, source.source_rate or 0, **settings)
         return decode_audio(source.content or b"", **settings)

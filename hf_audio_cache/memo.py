@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from .stores import hashes_path
 from .stores.mounts import is_network_mount
 
-__all__ = ["FileState", "HashMemo"]
+__all__ = ["FileState", "find_hashes", "learn_hashes"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,79 +71,84 @@ class FileState:
         return hashlib.blake2b(_STATE.pack(*self.numbers) + sha, digest_size=16, key=self._key()).digest()
 
 
-class HashMemo:
-    """The hashes of files, shared by the processes of a user; what is found out goes into one SQLite file."""
+# By process and file: a connection must not be carried over a fork. None where there can be none.
+_opened: dict[tuple[int, str], tuple[sqlite3.Connection, threading.Lock] | None] = {}
+_far_devices: dict[int, bool] = {}
 
-    def __init__(self) -> None:
-        self._opened: dict[int, tuple[sqlite3.Connection, threading.Lock] | None] = {}
-        self._far: dict[int, bool] = {}  # by device
 
-    def find(self, paths: Sequence[str | None]) -> list[str | None]:
-        """Return, for each path, the sha256 of the file's content, as 64 hexadecimal digits; None where it is unknown.
+def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
+    """Return, for each path, the sha256 of the file's content, as 64 hexadecimal digits; None where it is unknown.
 
-        None stands for no path, too.
-        """
-        states = [None if path is None else _state(path) for path in paths]
-        wanted = {state._key(): state for state in states if state is not None}
-        known: dict[FileState, str] = {}
-        opened = self._open(make=False) if wanted else None
-        if opened is not None:
-            connection, lock = opened
-            try:
-                with lock:
-                    for key, sha, checked in _select(connection, list(wanted)):
-                        if wanted[key]._check(sha) == checked:
-                            known[wanted[key]] = sha.hex()
-            except (sqlite3.Error, TypeError) as exc:
-                self._give_up(exc)
-        return [None if state is None else known.get(state) for state in states]
-
-    def learn(self, found: Iterable[tuple[FileState, str]]) -> None:
-        """Remember the sha256 of files that were read whole in these states."""
-        rows = [
-            (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
-            for state, sha in found
-            if state.is_settled() and not self._is_far(state)
-        ]
-        opened = self._open(make=True) if rows else None
-        if opened is None:
-            return
+    None stands for no path, too.
+    """
+    states = [None if path is None else _state(path) for path in paths]
+    wanted = {state._key(): state for state in states if state is not None}
+    known: dict[FileState, str] = {}
+    opened = _open(make=False) if wanted else None
+    if opened is not None:
         connection, lock = opened
         try:
-            with lock, connection:
-                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as exc:
-            self._give_up(exc)
+            with lock:
+                for key, sha, checked in _select(connection, list(wanted)):
+                    if wanted[key]._check(sha) == checked:
+                        known[wanted[key]] = sha.hex()
+        except (sqlite3.Error, TypeError) as exc:
+            _give_up(exc)
+    return [None if state is None else known.get(state) for state in states]
 
-    def _is_far(self, state: FileState) -> bool:
-        """Return whether a file is behind a network, where the clock that stamps it is another machine's."""
-        device = state.numbers[0]
-        if device not in self._far:
-            self._far[device] = is_network_mount(state.path)
-        return self._far[device]
 
-    def _open(self, *, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
-        """Return this process' own connection; one must not be carried over a fork."""
-        process = os.getpid()
-        if process not in self._opened:
-            path = hashes_path()
-            if path is None or not (make or os.path.exists(path)):
-                return None
-            try:
-                self._opened[process] = (_connect(path), threading.Lock())
-            except (sqlite3.Error, OSError) as exc:
-                self._give_up(exc)
-        return self._opened[process]
+def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
+    """Remember the sha256 of files that were read whole in these states."""
+    rows = [
+        (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
+        for state, sha in found
+        if state.is_settled() and not _is_far(state)
+    ]
+    opened = _open(make=True) if rows else None
+    if opened is None:
+        return
+    connection, lock = opened
+    try:
+        with lock, connection:
+            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+    except sqlite3.Error as exc:
+        _give_up(exc)
 
-    def _give_up(self, exc: Exception) -> None:
-        if isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc):
-            return  # others are writing: the next batch may have it
-        logger.info("hashes of files are not remembered in this process: %s", exc)
-        self._opened[os.getpid()] = None
-        path = hashes_path()
-        if type(exc) is sqlite3.DatabaseError and path is not None:  # what is in it is no database, or not any more
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+
+def _is_far(state: FileState) -> bool:
+    """Return whether a file is behind a network, where the clock that stamps it is another machine's."""
+    device = state.numbers[0]
+    if device not in _far_devices:
+        _far_devices[device] = is_network_mount(state.path)
+    return _far_devices[device]
+
+
+def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
+    path = hashes_path()
+    if path is None:
+        return None
+    place = os.getpid(), path
+    if place not in _opened:
+        if not make and not os.path.exists(path):
+            return None
+        try:
+            _opened[place] = (_connect(path), threading.Lock())
+        except (sqlite3.Error, OSError) as exc:
+            _give_up(exc)
+    return _opened.get(place)
+
+
+def _give_up(exc: Exception) -> None:
+    if isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc):
+        return  # others are writing: the next batch may have it
+    logger.info("hashes of files are not remembered in this process: %s", exc)
+    path = hashes_path()
+    if path is None:
+        return
+    _opened[os.getpid(), path] = None
+    if type(exc) is sqlite3.DatabaseError:  # what is in it is no database, or not any more
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _state(path: str) -> FileState | None:

@@ -18,7 +18,7 @@ from .extractor import audio_part, name_of
 from .fingerprint import Fingerprinter, ProcessorIdentity
 from .keys import AudioCacheKey, WaveformCacheKey
 from .manifest import Manifest, manifest_name, read_manifest
-from .memo import HashMemo
+from .memo import find_hashes, learn_hashes
 from .outputs import OutputSpec
 from .rounding import FloatType
 from .signing import SigningKeys
@@ -107,11 +107,9 @@ class Router:
             self.auto_resample,
             self.processor_kwargs,
             self.dtype,
-            self.counters,
         )
         self._worth = FeatureWorth(self.features_policy)
         self._samples: list[tuple[_Sample, float]] = []
-        self._memo = HashMemo()
         self._writer = Writer()
         self._manifests: dict[str, Manifest] = {}  # by identity, as read or written
         self._written: set[str] = set()  # identities whose manifest this process has seen to
@@ -215,7 +213,7 @@ class Router:
 
         A file whose hash is remembered is read only if nothing is found.
         """
-        shas = self._memo.find([local_path(cell) for cell in cells])
+        shas = find_hashes([local_path(cell) for cell in cells])
         sources = in_threads(_source, list(zip(cells, shas, strict=True)))
         keys: dict[str, AudioCacheKey] = {}
         found: dict[str, FoundT] = {}
@@ -236,7 +234,7 @@ class Router:
         for row, source in zip(unread, in_threads(_source, [(cells[row], None) for row in unread]), strict=True):
             sources[row] = source
         look_for_new()  # of files that have changed just now
-        self._memo.learn((s.file, s.blob_sha) for s in sources if isinstance(s, AudioSource) and s.file is not None)
+        learn_hashes((s.file, s.blob_sha) for s in sources if isinstance(s, AudioSource) and s.file is not None)
         return sources, keys, found
 
     def _compute(
@@ -274,7 +272,7 @@ class Router:
                 self._writer.submit(functools.partial(self._write_features, key, outputs, made.seconds + seconds))
                 if self._worth.wants(identity.sha):
                     same = [sample for sample in self._samples if sample[0].key.processor_sha == identity.sha]
-                    self._samples = [*same, (_Sample(key, source, made.waveform), seconds)][-SAMPLE_SIZE:]
+                    self._samples = [*same, (_Sample(key, source), seconds)][-SAMPLE_SIZE:]
             yield source.blob_sha, outputs
 
     def _waveforms(self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]) -> Iterator[_Made]:
@@ -287,6 +285,7 @@ class Router:
             waveform = cached.pop(source.blob_sha, None)
             if waveform is not None:
                 return _Made(waveform, 0.0, is_new=False)
+            self.counters.add(decodes=1)
             started = time.perf_counter()
             try:
                 decoded = self.extraction.decode(source)
@@ -305,21 +304,26 @@ class Router:
         """Find out whether features of this identity are worth storing, as soon as some are stored."""
         if len(self._samples) < SAMPLE_SIZE or not self._worth.wants(identity.sha):
             return
-        waveforms = WaveformCache(self.store.child("waveforms"), **self._uncounted())
+        samples = [sample for sample, _ in self._samples]
         features = AudioCache(self.store.child("features"), **self._uncounted())
+        waveforms = WaveformCache(self.store.child("waveforms"), **self._uncounted())
+        kept = [sample for sample in samples if self._keeps_waveform(sample.source)]
 
-        def make(sample: _Sample) -> dict[str, Any]:
-            if self._keeps_waveform(sample.source):
-                waveform = waveforms.get(sample.key.waveform_key())
-            else:
-                waveform = self.extraction.decode(sample.source)
-            return self.extraction.extract(
-                sample.waveform if waveform is None else waveform, sample.source.clip, identity.sha
-            )
+        def make() -> None:
+            read = waveforms.get_many([sample.key.waveform_key() for sample in kept])
+            stored = {sample.key: waveform for sample, waveform in zip(kept, read, strict=True)}
+            for sample in samples:
+                waveform = stored.get(sample.key)
+                if waveform is None:
+                    waveform = self.extraction.decode(sample.source)
+                self.extraction.extract(waveform, sample.source.clip, identity.sha)
 
-        name = name_of(audio_part(self.processor))
         self._worth.judge(
-            identity.sha, name, self._samples, read=lambda sample: features.get_all(sample.key), make=make
+            identity.sha,
+            name_of(audio_part(self.processor)),
+            made_in=sum(seconds for _, seconds in self._samples),
+            read=lambda: features.get_all_many([sample.key for sample in samples]),
+            make=make,
         )
         self._samples = []
 
@@ -376,7 +380,6 @@ class _Sample:
 
     key: AudioCacheKey
     source: AudioSource
-    waveform: npt.NDArray[np.float32]
 
 
 def _source(cell_and_sha: tuple[Any, str | None]) -> AudioSource | AudioError:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 __all__ = ["SAMPLE_SIZE", "FeatureWorth", "Policy", "check_policy"]
 
 logger = logging.getLogger(__name__)
 
 Policy = Literal["auto", "always", "never"]
-SampleT = TypeVar("SampleT")
 
-SAMPLE_SIZE = 4  # clips that decide
+SAMPLE_SIZE = 4  # clips that decide; a batch of them costs a far store about one round trip
 _REPEATS = 3
-_CLEARLY = 3.0  # times longer: then extracting once more would tell nothing new
+_CLEARLY = 10.0  # times longer, so that extracting them again would tell nothing new
 
 
 def check_policy(**policies: str) -> None:
@@ -57,49 +56,48 @@ class FeatureWorth:
         self,
         processor_sha: str,
         name: str,
-        samples: Sequence[tuple[SampleT, float]],
         *,
-        read: Callable[[SampleT], Any],
-        make: Callable[[SampleT], Any],
+        made_in: float,
+        read: Callable[[], Sequence[object]],
+        make: Callable[[], object],
     ) -> None:
-        """Compare reading features with making them. What could not be stored and read goes on being tried.
+        """Compare reading the features of some clips with making them.
+
+        What was not stored, or cannot be read, says nothing; such features go on being stored, if they can be.
 
         Parameters
         ----------
         processor_sha, name
             The identity, and what the processor is called.
-        samples
-            `SAMPLE_SIZE` clips, and the seconds that each took to extract.
+        made_in
+            What it took to extract them, in seconds.
         read
-            Reads a clip's features, and returns None where they were not stored.
+            Reads the features of these clips as one batch; None in the place of those that are not there.
         make
             Makes them, from where they would be made if they were not stored.
         """
-        clips = [clip for clip, _ in samples]
         self._verdicts[processor_sha] = True
-        if any(read(clip) is None for clip in clips):
+        features = read()
+        if any(each is None for each in features):
             return
-        reading = _seconds(read, clips)
-        if sum(seconds for _, seconds in samples) > _CLEARLY * reading:
+        reading = _seconds(read)
+        if made_in > _CLEARLY * reading:
             return
-        making = _seconds(make, clips)
+        making = _seconds(make)
         if making <= reading:
             self._verdicts[processor_sha] = False
             logger.warning(
                 "%s makes features in %.2f ms a clip, and reading them takes %.2f ms: they are not stored from here "
                 'on. features="always" stores them all the same.',
-                *(name, 1e3 * making / len(clips), 1e3 * reading / len(clips)),
+                *(name, 1e3 * making / len(features), 1e3 * reading / len(features)),
             )
 
 
-def _seconds(call: Callable[[SampleT], Any], clips: Sequence[SampleT]) -> float:
-    """Return what `call` takes for all the clips, each at its best."""
-    total = 0.0
-    for clip in clips:
-        took = []
-        for _ in range(_REPEATS):
-            started = time.perf_counter()
-            call(clip)
-            took.append(time.perf_counter() - started)
-        total += min(took)
-    return total
+def _seconds(call: Callable[[], object]) -> float:
+    """Return what a call takes at its best."""
+    took = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - started)
+    return min(took)
