@@ -287,7 +287,7 @@ def _check(present: Sequence[Contender], result: Comparison, kept: dict[str, Wor
         expected = expected or rows
         if not each.tolerance:
             if rows.digest != expected.digest:
-                result.wrong.append(f"{each.name}: its rows are not those of {present[0].name}")
+                result.wrong.append(f"{each.name}: its rows are not those of the others")
             continue
         error = result.errors[each.name] = float(np.abs(rows.first - expected.first).max())
         if not error <= each.tolerance:

@@ -31,6 +31,10 @@ class Options:
         """Whether each contender has a process of its own."""
         return not self.is_quick
 
+    def at_most(self, rounds: int) -> int:
+        """Return the number of rounds, but no more than this: for comparisons whose rounds take long."""
+        return min(self.rounds, rounds)
+
     def some(self, count: int, *, quick: int) -> int:
         """Return `count`, or the number for a quick look."""
         return quick if self.is_quick else count
