@@ -34,9 +34,7 @@ def run(options: Options) -> Section:
     )
     free, reason = shutil.disk_usage(options.scratch).free, "there is no room for it on the disk of --scratch"
     while sum(counts) * _BLOCK * 2 > free:  # twice: folders and inodes take room too
-        section.notes.append(
-            f"The root of {counts.pop():,} entries is left out: the disk has {free / 1e9:.1f} GB free."
-        )
+        section.notes.append(f"The root of {counts.pop():,} entries is left out: {reason}.")
     contenders = []
     for count in counts:
         root = options.scratch / "many_entries" / str(count)
