@@ -12,7 +12,7 @@ from benchmarks.clips import joined, save_dataset
 from benchmarks.contenders import Recompute, cached_features, main_output
 from benchmarks.epoch import Computing
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import Options
+from benchmarks.options import QUICK_PROCESSOR, Options
 from benchmarks.report import Claim, Section
 
 BATCH = 32
@@ -34,7 +34,7 @@ def run(options: Options) -> Section:
             "with the function and with `CachedFeatures` as the function; one torch thread in each of its processes.",
         ],
     )
-    for processor_name in ["seamless_m4t"] if options.is_quick else ["whisper_tiny", "seamless_m4t", "ast"]:
+    for processor_name in [QUICK_PROCESSOR] if options.is_quick else ["whisper_tiny", "seamless_m4t", "ast"]:
         folder = options.scratch / "cold_pass" / processor_name
         encoded = joined(options.some(256, quick=3), SECONDS, rate=48_000, form="FLAC")
         folder.mkdir(parents=True)

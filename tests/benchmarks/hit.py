@@ -25,7 +25,7 @@ from benchmarks.contenders import (
     stored_bytes,
 )
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import Options
+from benchmarks.options import QUICK_PROCESSOR, Options
 from benchmarks.report import Claim, Section
 
 # For Whisper: how many times faster than numpy.load of savez a hit is to be.
@@ -50,7 +50,7 @@ def run(options: Options) -> Section:
     )
     cases = [("whisper_tiny", name) for name in TARGETS] + [("seamless_m4t", "10 s"), ("ast", "10 s")]
     if options.is_quick:
-        cases = [("seamless_m4t", "prompts")]
+        cases = [(QUICK_PROCESSOR, "prompts")]
     for processor_name, clip_set in cases:
         _compare(section, options, processor_name, clip_set)
     return section

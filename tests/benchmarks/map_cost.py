@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.clips import joined, save_dataset
 from benchmarks.contenders import cached_features, main_output
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import Options
+from benchmarks.options import QUICK_PROCESSOR, Options
 from benchmarks.report import Claim, Section
 
 BATCH = 64
@@ -32,7 +32,7 @@ def run(options: Options) -> Section:
             "`datasets`' own cache is not used, beside the sha256 of each clip alone.",
         ],
     )
-    for processor_name in ["seamless_m4t"] if options.is_quick else ["whisper_tiny", "seamless_m4t"]:
+    for processor_name in [QUICK_PROCESSOR] if options.is_quick else ["whisper_tiny", "seamless_m4t"]:
         folder = options.scratch / "map_cost" / processor_name
         encoded = joined(options.some(256, quick=3), 10.0, rate=48_000, form="FLAC")
         folder.mkdir(parents=True)

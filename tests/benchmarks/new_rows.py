@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.clips import joined, save_dataset
 from benchmarks.contenders import cached_features, main_output
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import Options
+from benchmarks.options import QUICK_PROCESSOR, Options
 from benchmarks.report import Claim, Section
 
 BATCH = 32
@@ -30,7 +30,7 @@ def run(options: Options) -> Section:
             "computes is computed twice, to see that the processor is no random one.",
         ],
     )
-    for processor_name in ["seamless_m4t"] if options.is_quick else ["whisper_tiny", "seamless_m4t"]:
+    for processor_name in [QUICK_PROCESSOR] if options.is_quick else ["whisper_tiny", "seamless_m4t"]:
         folder = options.scratch / "new_rows" / processor_name
         encoded = joined(options.some(800, quick=4), 10.0, rate=48_000, form="FLAC")
         folder.mkdir(parents=True)

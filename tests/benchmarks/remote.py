@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import http.client
-import threading
+import queue
+import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +17,7 @@ import servers
 
 from benchmarks.clips import cells, joined
 from benchmarks.contenders import cached_features, main_output
-from benchmarks.harness import Contender, Pass, Worker, compare
+from benchmarks.harness import BenchmarkError, Contender, Pass, Worker, compare
 from benchmarks.hit import keys
 from benchmarks.options import Options
 from benchmarks.report import Section
@@ -44,24 +46,25 @@ def run(options: Options) -> Section:
     folder = options.scratch / "remote"
     folder.mkdir(parents=True)
     with servers.seaweedfs(folder) as server:
-        server.make_bucket(BUCKET)
-        root = {"url": server.url(BUCKET, "root"), "storage_options": dict(server.storage_options)}
-        with Worker(in_process=options.in_processes) as worker:
-            names = worker.call(fill, root, encoded)
-        signed = [_signed_url(server, name) for name in names]
-        bare = {"storage_options": root["storage_options"], "names": names}
-        comparison = compare(
-            [
-                Contender(OBSTORE, batches, {"root": root, "encoded": encoded}, needs=("obstore",)),
-                Contender(S3FS, batches, {"root": root, "encoded": encoded, "is_fsspec": True}, needs=("s3fs",)),
-                Contender(BARE_OBSTORE, bare_obstore, bare, is_checked=False, needs=("obstore",)),
-                Contender(BARE_HTTP, bare_http, {"urls": signed}, is_checked=False),
-            ],
-            options.rounds,
-            in_processes=options.in_processes,
-        )
-    section.add(f"{len(encoded)} objects", comparison, beside=BARE_HTTP)
+        measure(section, options, server, encoded)
     return section
+
+
+def measure(section: Section, options: Options, server: servers.S3Server, encoded: Sequence[bytes]) -> None:
+    """Store the features of clips on a server, and compare the ways to read them."""
+    server.make_bucket(BUCKET)
+    root = {"url": server.url(BUCKET, "root"), "storage_options": dict(server.storage_options)}
+    with Worker(in_process=options.in_processes) as worker:
+        names = worker.call(fill, root, encoded)
+    bare = {"storage_options": root["storage_options"], "names": names}
+    contenders = [
+        Contender(OBSTORE, batches, {"root": root, "encoded": encoded}, needs=("obstore",)),
+        Contender(S3FS, batches, {"root": root, "encoded": encoded, "is_fsspec": True}, needs=("s3fs",)),
+        Contender(BARE_OBSTORE, bare_obstore, bare, is_checked=False, needs=("obstore",)),
+        Contender(BARE_HTTP, bare_http, {"urls": [_signed_url(server, name) for name in names]}, is_checked=False),
+    ]
+    comparison = compare(contenders, options.rounds, in_processes=options.in_processes)
+    section.add(f"{len(encoded)} objects", comparison, beside=BARE_HTTP)
 
 
 def _settings(root: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +99,9 @@ def batches(root: Mapping[str, Any], encoded: Sequence[bytes], is_fsspec: bool =
         cache = AudioCache(f"{place.netloc}{place.path}/features", filesystem=system, near=None)
     else:
         cache = AudioCache(f"{root['url']}/features", **_settings(root))
+        cache.get(wanted[0])
+        if "obstore" not in sys.modules:
+            raise BenchmarkError("expected a root that is read by obstore, and it is read by another driver")
 
     def read() -> Iterator[list[np.ndarray]]:
         for start in range(0, len(wanted), BATCH):
@@ -125,19 +131,27 @@ def bare_obstore(storage_options: Mapping[str, Any], names: Sequence[str]) -> Pa
 
 
 def bare_http(urls: Sequence[str]) -> Pass:
-    """Fetch the objects by URLs that were signed before, over connections that stay open."""
-    kept = threading.local()
-    pool = concurrent.futures.ThreadPoolExecutor(THREADS)
-    return Pass(len(urls), lambda: pool.map(functools.partial(_fetch, kept), urls))
+    """Fetch the objects by URLs that were signed before, over connections that stay open for a pass."""
+    address = urllib.parse.urlsplit(urls[0]).netloc
+
+    def read() -> Iterator[np.ndarray]:
+        with contextlib.ExitStack() as stack:
+            idle: queue.SimpleQueue[http.client.HTTPConnection] = queue.SimpleQueue()
+            for _ in range(THREADS):
+                idle.put(stack.enter_context(contextlib.closing(http.client.HTTPConnection(address, timeout=30))))
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(THREADS))
+            yield from pool.map(functools.partial(_fetch, idle), urls)
+
+    return Pass(len(urls), read)
 
 
-def _fetch(kept: threading.local, url: str) -> np.ndarray:
+def _fetch(idle: queue.SimpleQueue[http.client.HTTPConnection], url: str) -> np.ndarray:
     parts = urllib.parse.urlsplit(url)
-    if not hasattr(kept, "connection"):
-        kept.connection = http.client.HTTPConnection(parts.netloc, timeout=30)
-    kept.connection.request("GET", f"{parts.path}?{parts.query}")
-    answer = kept.connection.getresponse()
+    connection = idle.get()
+    connection.request("GET", f"{parts.path}?{parts.query}")
+    answer = connection.getresponse()
     content = answer.read()
+    idle.put(connection)
     if answer.status != 200:
         raise OSError(f"expected an object, and the server answered {answer.status}")
     return np.frombuffer(content, np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.clips import SETS, cells, clips
 from benchmarks.contenders import Recompute, cached_features, main_output, stored_bytes
 from benchmarks.harness import Worker
-from benchmarks.options import Options, takes
+from benchmarks.options import QUICK_PROCESSOR, Options, takes
 from benchmarks.report import Claim, Section
 
 TARGETS = {("whisper_tiny", "prompts"): 0.07, ("whisper_tiny", "10 s"): 0.29, ("seamless_m4t", "10 s"): 0.87}
@@ -57,7 +57,7 @@ def run(options: Options) -> Section:
             "those that are stored beside the features, against float32.",
         ],
     )
-    names = PROCESSORS[2:3] if options.is_quick else PROCESSORS
+    names = (QUICK_PROCESSOR,) if options.is_quick else PROCESSORS
     dtypes = [""]
     with Worker(in_process=options.in_processes) as worker:
         if worker.call(takes, "dtype"):
