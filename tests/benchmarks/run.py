@@ -1,7 +1,7 @@
 """Runs benchmarks: ``python tests/benchmarks/run.py [NAMES] [--rounds N] [--out FILE] [--scratch DIR] [--quick]``.
 
-Prints Markdown; ``--out FILE.json`` writes the JSON and FILE.md beside it. Speed is no test: the exit code is 0 however
-slow it is, and 1 if a contender gave other arrays than the others.
+Prints Markdown. ``--out FILE.json`` writes the JSON, and the tables into FILE.md beside it, below its line `MARK` if it
+is there. Speed is no test: the exit code is 0 however slow it is, and 1 if a contender gave other arrays than the others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ TESTS = Path(__file__).resolve().parent.parent
 NAMES = (
     *("hit", "epoch", "cold_pass", "new_rows", "loose_files", "many_entries", "sizes", "auto", "map_cost", "remote"),
 )
+
+MARK = "<!-- What follows is written by the last run. -->"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -77,8 +79,14 @@ def _run(names: Sequence[str], told: argparse.Namespace, scratch: Path) -> int:
         if told.out:  # after each, so that what was found is not lost with what comes after
             content = {"machine": described, "sections": {each: sections[each].to_json() for each in sections}}
             told.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            told.out.with_suffix(".md").write_text(page(described, sections), encoding="utf-8")
+            _write_page(told.out.with_suffix(".md"), page(described, sections))
     return 1 if any(section.wrong for section in sections.values()) else 0
+
+
+def _write_page(path: Path, tables: str) -> None:
+    """Write the tables of a run, and keep what stands above them."""
+    before, mark, _ = path.read_text(encoding="utf-8").partition(MARK) if path.exists() else ("", "", "")
+    path.write_text(f"{before}{MARK}\n\n{tables}" if mark else tables, encoding="utf-8")
 
 
 if __name__ == "__main__":
