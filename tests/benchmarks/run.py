@@ -1,7 +1,7 @@
 """Runs benchmarks: ``python tests/benchmarks/run.py [NAMES] [--rounds N] [--out FILE] [--scratch DIR] [--quick]``.
 
 Prints Markdown. ``--out FILE.json`` writes the JSON, and the tables into FILE.md beside it, below its line `MARK` if it
-is there. Speed is no test: the exit code is 0 however slow it is, and 1 if a contender gave other arrays than the others.
+is there. Speed is no test: the exit code is 0 however slow, and 1 if a contender gave other arrays than the others.
 """
 
 from __future__ import annotations
