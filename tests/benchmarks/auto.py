@@ -54,8 +54,7 @@ def epoch(folder: Path, setting: str) -> Pass:
     import datasets
 
     dataset = datasets.load_from_disk(folder / "audio")
-    waveforms = {"waveforms": "auto"} if takes("waveforms") else {}
-    cached = cached_features(PROCESSOR, folder / f"root-{setting}", **{"features": setting, **waveforms})
+    cached = cached_features(PROCESSOR, folder / f"root-{setting}", features=setting)
     rows: Any = cached.attach(dataset, remove_columns=["audio"])
     output = main_output(PROCESSOR)
 

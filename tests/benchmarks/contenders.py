@@ -19,6 +19,7 @@ import soxr
 from processors import make_processor
 
 from benchmarks.harness import Pass
+from benchmarks.options import storing
 
 Read = Callable[[int], np.ndarray]
 
@@ -248,12 +249,10 @@ def read_kept(number: int, folder: Path, count: int) -> Pass:
 
 
 def cached_features(processor_name: str, root: Path, **settings: Any) -> Any:
-    """Return a `CachedFeatures` that stores all it computes."""
-    from benchmarks.options import storing
+    """Return a `CachedFeatures` that resamples; `storing` are the settings of one that stores whatever it computes."""
     from hf_audio_cache import CachedFeatures
 
-    settings = {"auto_resample": True, **storing(), **settings}
-    return CachedFeatures(make_processor(processor_name), root, **settings)
+    return CachedFeatures(make_processor(processor_name), root, **{"auto_resample": True, **settings})
 
 
 def main_output(processor_name: str) -> str:
@@ -275,7 +274,7 @@ def prepare(processor_name: str, encoded: Sequence[bytes], folder: Path, *, keep
     folder.mkdir(parents=True)
     save_dataset(encoded, folder / "audio")
     plain = datasets.load_from_disk(folder / "audio")
-    ours = cached_features(processor_name, folder / "root")
+    ours = cached_features(processor_name, folder / "root", **storing())
     ours.map(plain, remove_columns=["audio"]).save_to_disk(folder / "references")
     # What comes back is a new dict: the audio is not wanted in Arrow twice.
     arrays = plain.map(

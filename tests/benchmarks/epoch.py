@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.clips import clips
 from benchmarks.contenders import Recompute, cached_features, main_output, prepare, stored_bytes
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import QUICK_PROCESSOR, Options
+from benchmarks.options import QUICK_PROCESSOR, Options, storing
 from benchmarks.report import Claim, Section
 
 BATCH = 16
@@ -129,9 +129,9 @@ def _rows(processor_name: str, folder: Path, source: str, output: str) -> Any:
     if source == MAPPED:
         return rows.select_columns([output])
     if source == BOTH:
-        return cached_features(processor_name, folder / "root").attach(rows.select_columns([output]))
+        return cached_features(processor_name, folder / "root", **storing()).attach(rows.select_columns([output]))
     if source == ATTACHED:
-        return cached_features(processor_name, folder / "root").attach(rows, remove_columns=["audio"])
+        return cached_features(processor_name, folder / "root", **storing()).attach(rows, remove_columns=["audio"])
     if source == RECOMPUTE:
         return rows.select(range(min(COMPUTED, len(rows)))).with_transform(Computing(Recompute(processor_name), output))
     arrow = datasets.load_from_disk(folder / "arrow").with_format("numpy")

@@ -25,7 +25,7 @@ from benchmarks.contenders import (
     stored_bytes,
 )
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import QUICK_PROCESSOR, Options
+from benchmarks.options import QUICK_PROCESSOR, Options, storing
 from benchmarks.report import Claim, Section
 
 # For Whisper: how many times faster than numpy.load of savez a hit is to be.
@@ -122,14 +122,14 @@ def hits(processor_name: str, folder: Path, output: str, encoded: Sequence[bytes
     """Read each clip by its key."""
     from hf_audio_cache import AudioCache
 
-    wanted = keys(cached_features(processor_name, folder / "root"), encoded)
+    wanted = keys(cached_features(processor_name, folder / "root", **storing()), encoded)
     cache = AudioCache(folder / "root" / "features")
     return Pass(len(wanted), lambda: map(cache.get, wanted))
 
 
 def called(processor_name: str, folder: Path, output: str, encoded: Sequence[bytes], batch: int) -> Pass:
     """Call the transform with the encoded clips, a batch at a time; one row is called as an example."""
-    cached = cached_features(processor_name, folder / "root")
+    cached = cached_features(processor_name, folder / "root", **storing())
     given = cells(encoded)
     batches: list[Any] = [given[start : start + batch] for start in range(0, len(given), batch)]
     if batch == 1:
@@ -141,7 +141,9 @@ def attached(processor_name: str, folder: Path, output: str, dataset: str) -> Pa
     """Read batches of rows through `.attach`."""
     import datasets
 
-    rows = cached_features(processor_name, folder / "root").attach(datasets.load_from_disk(folder / dataset))
+    rows = cached_features(processor_name, folder / "root", **storing()).attach(
+        datasets.load_from_disk(folder / dataset)
+    )
     starts = range(0, len(rows), BATCH)
     return Pass(len(rows), lambda: (rows[start : start + BATCH][output] for start in starts))
 
@@ -161,7 +163,7 @@ def mapped(processor_name: str, folder: Path, output: str) -> Pass:
 
 def bare(processor_name: str, folder: Path, output: str, encoded: Sequence[bytes]) -> Pass:
     """Read each entry's file, and decode its frame into an array; where it is and what it holds is known before."""
-    cached = cached_features(processor_name, folder / "root")
+    cached = cached_features(processor_name, folder / "root", **storing())
     readers = [bare_reader(Path(cached.audio_cache.path_for(key)), output) for key in keys(cached, encoded)]
     return Pass(len(readers), lambda: (read() for read in readers))
 

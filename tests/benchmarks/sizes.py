@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.clips import SETS, cells, clips
 from benchmarks.contenders import Recompute, cached_features, main_output, stored_bytes
 from benchmarks.harness import Worker
-from benchmarks.options import QUICK_PROCESSOR, Options, takes
+from benchmarks.options import QUICK_PROCESSOR, Options, storing, takes
 from benchmarks.report import Claim, Section
 
 TARGETS = {("whisper_tiny", "prompts"): 0.07, ("whisper_tiny", "10 s"): 0.29, ("seamless_m4t", "10 s"): 0.87}
@@ -97,7 +97,7 @@ def _row(label: str, stored: Stored, count: int, *, has_error: bool) -> dict[str
 
 def store(processor_name: str, encoded: Sequence[bytes], folder: Path, dtype: str) -> Stored:
     """Store the features of clips, read them again and compare."""
-    settings = {"dtype": dtype} if dtype else {}
+    settings = {**storing(), "dtype": dtype} if dtype else storing()
     cached = cached_features(processor_name, folder, **settings)
     given = cells(encoded)
     cached({"audio": given})
