@@ -42,7 +42,7 @@ def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run benchmarks by their command; return its status and the JSON that it wrote."""
     out = tmp_path / "out.json"
     told = [*arguments, "--quick", "--rounds", "1", "--scratch", str(tmp_path), "--out", str(out)]
-    child = subprocess.run([sys.executable, str(RUN), *told], capture_output=True, text=True, timeout=200, check=False)
+    child = subprocess.run([sys.executable, str(RUN), *told], capture_output=True, text=True, timeout=280, check=False)
     assert out.is_file(), child.stdout + child.stderr
     found = json.loads(out.read_text(encoding="utf-8"))
     assert out.with_suffix(".md").read_text(encoding="utf-8").count("\n## ") == len(found["sections"])
