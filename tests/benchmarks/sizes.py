@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,23 +65,25 @@ def run(options: Options) -> Section:
             dtypes += DTYPES
         else:
             section.notes.append("float16 and bfloat16 are left out: this version has no argument `dtype`.")
-    for clip_set in SETS[:1] if options.is_quick else SETS:
-        encoded = clips(clip_set, options.some(32, quick=3))
-        rows = []
-        for processor_name in names:
-            for dtype in dtypes:
+    sets = {
+        clip_set: clips(clip_set, options.some(32, quick=3)) for clip_set in (SETS[:1] if options.is_quick else SETS)
+    }
+    rows: dict[str, list[dict[str, Any]]] = {clip_set: [] for clip_set in sets}
+    for processor_name in names:
+        with Worker(in_process=options.in_processes) as worker:
+            for clip_set, dtype in itertools.product(sets, dtypes):
                 folder = options.scratch / "sizes" / f"{processor_name}-{clip_set}-{dtype}".replace(" ", "")
-                with Worker(in_process=options.in_processes) as worker:
-                    stored = worker.call(store, processor_name, encoded, folder, dtype)
+                stored = worker.call(store, processor_name, sets[clip_set], folder, dtype)
                 label = f"{processor_name} {dtype}".strip()
-                rows.append(_row(label, stored, len(encoded), has_error=bool(dtype)))
+                rows[clip_set].append(_row(label, stored, len(sets[clip_set]), has_error=bool(dtype)))
                 if stored.wrong:
                     section.wrong.append(f"{label}, {clip_set}: what is read is not what was stored")
                 target = TARGETS.get((processor_name, clip_set))
                 if target is not None and not dtype:
                     what = f"{processor_name}, {clip_set}: stored bytes / those of the arrays"
                     section.claims.append(Claim(what, [stored.features / stored.plain], at_most=target))
-        section.tables[f"{clip_set} ({len(encoded)} clips)"] = rows
+    for clip_set, encoded in sets.items():
+        section.tables[f"{clip_set} ({len(encoded)} clips)"] = rows[clip_set]
     return section
 
 
