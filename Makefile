@@ -14,11 +14,11 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 TORCHCODEC ?= torchcodec==0.12.0
-# For pytest, or for the demo: `make test-main ARGS="-k whisper -x"`, `make demo ARGS="--audio DIR"`.
+# For pytest, the demo or the benchmarks: `make test-main ARGS="-k whisper -x"`, `make demo ARGS="--audio DIR"`.
 ARGS ?=
 
 # The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
-CORE := errors keys entry golden stores stats caches decode source extractor code_digest conftest
+CORE := errors keys threads entry golden stores stats caches decode source extractor code_digest conftest
 CORE_TESTS = $(CORE:%=tests/test_%.py)
 
 # The modules of the fault suite; `make test` runs a bounded form of each.
@@ -117,6 +117,11 @@ coverage: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## which lines the ma
 demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
 	@$(PYTHON) tests/speech.py || unset HF_AUDIO_CACHE_SPEECH; $(VENVS)/demo/bin/hf-audio-cache demo $(ARGS)
 
+# Speed is no test: it fails for a wrong array only. `make bench ARGS="hit epoch --rounds 21 --out FILE.json"`.
+.PHONY: bench
+bench: $(VENVS)/bench/package.stamp $(SPEECH) ## the benchmarks, beside what one would do instead of caching
+	@$(VENVS)/bench/bin/python tests/benchmarks/run.py $(ARGS)
+
 .PHONY: dist
 dist: $(WHEEL) ## the wheel and the source distribution, in dist/
 
@@ -152,6 +157,8 @@ python = $(PYTHON)
 $(VENVS)/main/requirements.stamp: extras = [test,servers,style]
 $(VENVS)/main/requirements.stamp: $(VENVS)/torch.stamp
 $(VENVS)/demo/requirements.stamp: extras =
+$(VENVS)/bench/requirements.stamp: extras = [test,bench]
+$(VENVS)/bench/requirements.stamp: $(VENVS)/bench-torch.stamp
 $(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)
 $(VENVS)/oldest/requirements.stamp: constraints = --constraint tests/oldest-constraints.txt
 $(VENVS)/oldest/requirements.stamp: tests/oldest-constraints.txt
@@ -169,15 +176,22 @@ $(VENVS)/%/package.stamp: $(VENVS)/%/requirements.stamp $(WHEEL)
 	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEEL)
 	@touch $@
 
-# torch goes first into the main environment, so that nothing brings another build of it.
+# torch goes first into an environment, so that nothing brings another build of it.
 .PHONY: torch
 torch: $(VENVS)/torch.stamp ## the main environment, with torch and nothing else yet
 $(VENVS)/torch.stamp:
-	@SECONDS=0; \
-	[ -x $(VENVS)/main/bin/pip ] || $(PYTHON) -m venv $(VENVS)/main; \
-	$(VENVS)/main/bin/python $(PIP_INSTALL) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)); \
-	echo "$(VENVS)/main: $(TORCH), in $$SECONDS s"
-	@touch $@
+	$(call install_torch,main)
+
+$(VENVS)/bench-torch.stamp:
+	$(call install_torch,bench)
+
+define install_torch
+@SECONDS=0; \
+[ -x $(VENVS)/$(1)/bin/pip ] || $(PYTHON) -m venv $(VENVS)/$(1); \
+$(VENVS)/$(1)/bin/python $(PIP_INSTALL) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)); \
+echo "$(VENVS)/$(1): $(TORCH), in $$SECONDS s"
+@touch $@
+endef
 
 # Beside the main environment, not in it: the main part runs without torchcodec.
 $(VENVS)/codec.stamp: | $(VENVS)/torch.stamp

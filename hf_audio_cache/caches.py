@@ -31,6 +31,7 @@ from .keys import AudioCacheKey, WaveformCacheKey
 from .signing import SigningKey, SigningKeys, signing_keys
 from .stats import Counters, Stats
 from .stores import Store, is_temporary, open_store
+from .threads import in_threads
 
 __all__ = ["AudioCache", "WaveformCache"]
 
@@ -115,25 +116,16 @@ class _Cache(Generic[KeyT]):
         """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
         started = time.perf_counter()
         names = [self._name(key) for key in keys]
-        values: list[Any] = []
-        n_bytes = n_failed = 0
-        once_took = 0.0
-        for key, name, found in zip(keys, names, self._store.get_many(names), strict=True):
-            value = None
-            if isinstance(found, StoreError):
-                n_failed += 1
-                self._fail(found, "what it holds is computed anew")
-            elif found is not None:
-                n_bytes += len(found)
-                value, compute_seconds = self._open(name, key, found, pick)
-                once_took += compute_seconds
-            values.append(value)
+        found = self._store.get_many(names)
+        opened = in_threads(lambda each: self._open_found(*each, pick), list(zip(names, keys, found, strict=True)))
+        once_took = sum(compute_seconds for _, compute_seconds in opened)
+        values = [value for value, _ in opened]
         hits = [name for name, value in zip(names, values, strict=True) if value is not None]
         self.note_use(hits)
         self._counters.add(
             **{self._hits: len(hits), self._misses: len(values) - len(hits)},
-            bytes_read=n_bytes,
-            read_errors=n_failed,
+            bytes_read=sum(len(content) for content in found if isinstance(content, bytes)),
+            read_errors=sum(isinstance(content, StoreError) for content in found),
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
         return values
@@ -143,11 +135,18 @@ class _Cache(Generic[KeyT]):
         if self._on_use is not None and names:
             self._on_use(names)
 
+    def _open_found(
+        self, name: str, key: KeyT, found: bytes | StoreError | None, pick: Callable[[Entry], Any]
+    ) -> tuple[Any, float]:
+        if isinstance(found, StoreError):
+            self._fail(found, "what it holds is computed anew")
+        return self._open(name, key, found, pick) if isinstance(found, bytes) else (None, 0.0)
+
     def _open(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
         """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
         reason: Exception
         try:
-            return self._pick(key, found, pick)
+            return self._pick(name, key, found, pick)
         except SigningKeyError:
             raise  # it says nothing of the entry
         except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
@@ -156,7 +155,7 @@ class _Cache(Generic[KeyT]):
         if isinstance(again, bytes) and again != found:  # a copy was bad, or what came over the network
             self._counters.add(bad_entries=1)
             with contextlib.suppress(Exception):
-                return self._pick(key, again, pick)
+                return self._pick(name, key, again, pick)
             where = self._store.location(name)
             self._warn(f"the entry {where} was read twice, bad in two ways, and counts as a miss: {reason}")
         elif isinstance(again, StoreError):  # what it is a copy of may be good
@@ -168,8 +167,8 @@ class _Cache(Generic[KeyT]):
             self._discard(name, reason)
         return None, 0.0
 
-    def _pick(self, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
-        self._check_signature(key.name(), found)
+    def _pick(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+        self._check_signature(name, found)
         entry = open_entry(found, key)
         return pick(entry), entry.compute_seconds
 
@@ -187,17 +186,20 @@ class _Cache(Generic[KeyT]):
         self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
     ) -> list[StoreError]:
         """Do as `put_many`; return why some could not be stored."""
-        objects = {
-            self._name(key): encode_entry(
-                key,
-                outputs,
-                compression=self.compression,
-                compute_seconds=compute_seconds / len(entries),
-                signing_keys=self._signing_keys,
-            )
-            for key, outputs in entries.items()
-        }
-        failed = self._store.put_many(objects)
+        objects: dict[str, bytes] = {}
+        failed = self._store.refuse_puts([self._name(key) for key in entries])
+        if not failed:
+            objects = {
+                self._name(key): encode_entry(
+                    key,
+                    outputs,
+                    compression=self.compression,
+                    compute_seconds=compute_seconds / len(entries),
+                    signing_keys=self._signing_keys,
+                )
+                for key, outputs in entries.items()
+            }
+            failed = self._store.put_many(objects)
         written = sum(len(content) for name, content in objects.items() if name not in failed)
         self.note_use([name for name in objects if name not in failed])
         by_fault = [error for error in failed.values() if error.kind != "read-only"]

@@ -26,7 +26,6 @@ without a comment, such as ``numpy.savez`` writes, is read with the checks that 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import itertools
@@ -34,7 +33,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,6 +62,8 @@ _MAX_SAID = 300  # characters of what a stranger's bytes may bring into a messag
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
 
 _DIGEST_LENGTH = 16
+_BEFORE_MEMBERS = b',"members":'
+_LONG_MEMBERS = 2000  # bytes beyond which what they say is not kept, so that crafted entries fill no memory
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
 _OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
@@ -91,8 +92,8 @@ class _Member:
         if not (isinstance(shape, list) and (tail is None or (isinstance(tail, list) and len(tail) == 2))):
             raise CorruptEntryError(f"the manifest gives {line['name']!r} a broken shape or tail")
         member = cls(**{**line, "shape": tuple(shape), "tail": tail and tuple(tail)})
-        integers = [*member.shape, member.offset, *(member.tail[:1] if member.tail else ())]
-        if not all(type(number) is int and number >= 0 for number in integers):
+        integers = (*member.shape, member.offset, *(member.tail[:1] if member.tail else ()))
+        if set(map(type, integers)) != {int} or min(integers) < 0:
             raise CorruptEntryError(f"the manifest gives {member.name!r} a negative or broken number")
         dtypes = _DTYPES_OF.get(member.codec)
         if not (_OUTPUT_NAME.fullmatch(member.name) and dtypes is not None and dtypes.fullmatch(member.dtype)):
@@ -105,7 +106,7 @@ class _Member:
             )
         return member
 
-    @property
+    @functools.cached_property
     def n_bytes(self) -> int:
         """Bytes of the decoded array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
@@ -149,7 +150,7 @@ def encode_entry(
         members = [_write_member(archive, buffer, name, value, compression) for name, value in outputs.items()]
         manifest = {
             "version": FORMAT_VERSION,
-            "key": asdict(key),
+            "key": vars(key),
             "compute_seconds": round(compute_seconds, 5),
             "members": [member.to_json() for member in members],
         }
@@ -301,14 +302,14 @@ class Entry:
 
 
 class _ManifestEntry(Entry):
-    def __init__(self, block: memoryview, members: list[_Member], manifest: Mapping[str, Any]) -> None:
+    def __init__(self, block: memoryview, members: Iterable[_Member], manifest: Mapping[str, Any]) -> None:
         super().__init__(
             {member.name: member for member in members}, float(manifest["compute_seconds"]), dict(manifest["key"])
         )
         self._block = block
 
     def read(self, name: str) -> Any:
-        with _as_corrupt():
+        with _AS_CORRUPT:
             return _decode(self._block, self._outputs[name])
 
 
@@ -343,22 +344,27 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Ent
     comment = block[end + 22 :]
     if int.from_bytes(block[end + 20 : end + 22], "little") != len(comment):
         raise CorruptEntryError(f"it does not end where its comment ends ({len(data)} bytes)")
-    with _as_corrupt():
+    with _AS_CORRUPT:
         return _open_checked(block, comment, key) if len(comment) else Entry(_load_foreign(data))
 
 
-@contextlib.contextmanager
-def _as_corrupt() -> Iterator[None]:
+class _AsCorrupt:
     """Give one meaning to whatever json, zipfile, zlib, numpy and Blosc raise on bytes that somebody crafted.
 
     (BadZipFile is neither an OSError nor a ValueError, and an encrypted member is a RuntimeError.)
     """
-    try:
-        yield
-    except CorruptEntryError as exc:
-        raise CorruptEntryError(_printable(str(exc))) from None
-    except Exception as exc:
-        raise CorruptEntryError(_printable(f"{type(exc).__name__} while reading it: {exc}")) from exc
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, CorruptEntryError):
+            raise CorruptEntryError(_printable(str(exc))) from None
+        if isinstance(exc, Exception):
+            raise CorruptEntryError(_printable(f"{type(exc).__name__} while reading it: {exc}")) from exc
+
+
+_AS_CORRUPT = _AsCorrupt()
 
 
 def _printable(text: str) -> str:
@@ -388,27 +394,53 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
         text = text[:-SIGNATURE_LENGTH]
     if _digest(block[: len(block) - len(comment)], text) != comment[:_DIGEST_LENGTH]:
         raise CorruptEntryError("its checksum is wrong")
-    manifest = _load_json(text)
+    head, members = _split_manifest(text)
+    manifest = _load_json(head)
     if manifest["version"] != FORMAT_VERSION:
         raise CorruptEntryError(
             f"its format is version {manifest['version']!r}, and this reader knows {FORMAT_VERSION}"
         )
-    if key is not None and manifest["key"] != asdict(key):
+    if key is not None and manifest["key"] != vars(key):
         raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
-    members = [_Member.from_json(line) for line in manifest["members"]]
-    if not len({member.name for member in members}) == len(members) == len({member.offset for member in members}):
-        raise CorruptEntryError("its manifest has two outputs of one name or at one place")
-    if sum(member.n_bytes for member in members if member.codec in ("raw", "json")) > len(block):
-        raise CorruptEntryError("its manifest has outputs that lie over each other")
-    if sum(member.n_bytes for member in members if member.codec == "json") > MAX_JSON_BYTES:
-        raise CorruptEntryError(f"its manifest has more than {MAX_JSON_BYTES} bytes of JSON")
     if not 0 <= manifest["compute_seconds"] < _LONGEST_SECONDS:
         raise CorruptEntryError(f"its outputs took {manifest['compute_seconds']!r} s to compute")
-    if sum(member.n_bytes for member in members) > MAX_TAIL_BYTES + _MAX_RATIO * len(block):
-        raise CorruptEntryError(f"its manifest has outputs that {len(block)} bytes cannot hold")
-    if sum(member.n_bytes for member in members if member.tail) > MAX_TAIL_BYTES:
-        raise CorruptEntryError(f"its tails would unpack {len(block)} bytes to more than {MAX_TAIL_BYTES}")
-    return _ManifestEntry(block, members, manifest)
+    described = (_known_members if len(members) <= _LONG_MEMBERS else _read_members)(members)
+    _check_sizes(described, len(block))
+    return _ManifestEntry(block, described, manifest)
+
+
+def _split_manifest(text: bytes) -> tuple[bytes, bytes]:
+    """Return a manifest without its members, which come last, and these: they are equal in many entries."""
+    head, _, members = text.partition(_BEFORE_MEMBERS)
+    return head + b"}", members[:-1]
+
+
+def _read_members(text: bytes) -> tuple[_Member, ...]:
+    members = tuple(_Member.from_json(line) for line in _load_json(text))
+    if not len({member.name for member in members}) == len(members) == len({member.offset for member in members}):
+        raise CorruptEntryError("its manifest has two outputs of one name or at one place")
+    return members
+
+
+_known_members = functools.lru_cache(maxsize=1024)(_read_members)
+
+
+def _check_sizes(members: Iterable[_Member], n_stored: int) -> None:
+    """Check that outputs together are no larger than what is stored can be, before memory is asked for."""
+    as_they_are = as_json = with_tails = in_all = 0
+    for member in members:
+        in_all += member.n_bytes
+        as_they_are += member.n_bytes if member.codec in ("raw", "json") else 0
+        as_json += member.n_bytes if member.codec == "json" else 0
+        with_tails += member.n_bytes if member.tail else 0
+    if as_they_are > n_stored:
+        raise CorruptEntryError("its manifest has outputs that lie over each other")
+    if as_json > MAX_JSON_BYTES:
+        raise CorruptEntryError(f"its manifest has more than {MAX_JSON_BYTES} bytes of JSON")
+    if in_all > MAX_TAIL_BYTES + _MAX_RATIO * n_stored:
+        raise CorruptEntryError(f"its manifest has outputs that {n_stored} bytes cannot hold")
+    if with_tails > MAX_TAIL_BYTES:
+        raise CorruptEntryError(f"its tails would unpack {n_stored} bytes to more than {MAX_TAIL_BYTES}")
 
 
 def _decode(block: memoryview, member: _Member) -> Any:

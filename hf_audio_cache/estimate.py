@@ -15,7 +15,6 @@ import numpy.typing as npt
 from .audio_rows import audio_rows, encoded_sizes
 from .caches import AudioCache, WaveformCache
 from .errors import AudioError
-from .extractor import audio_part
 from .quantities import format_seconds, format_size
 from .source import read_source
 from .stats import Counters
@@ -63,11 +62,12 @@ class Estimate(Report):
     n_sample_bad, n_sample_cached, n_sample_cached_waveforms
         Of these: rows without features; rows whose features, or whose waveform, are in the cache.
     features_bytes, waveforms_bytes
-        What the entries of all rows take.
+        What the entries of all rows take. Of clips that are as good as their waveforms, no waveforms are stored.
     seconds_reading_audio, seconds_decoding, seconds_extracting, seconds_storing
         What a first run spends on all rows.
     seconds_reading_waveforms, seconds_reading_features
         What reading all entries takes, from the disk of temporary files; a far root adds its round trips to that.
+        Waveforms that are not stored are decoded again.
     """
 
     n_rows: int
@@ -196,7 +196,6 @@ class _Measurement:
     def __init__(self, cached_features: CachedFeatures, folder: Path) -> None:
         self._router = router = cached_features._router
         self._identity = router.identity()
-        self._extractor = audio_part(router.processor)
         options: dict[str, Any] = {
             "compression": router.compression,
             "signing_key": router.signing_keys,
@@ -219,25 +218,30 @@ class _Measurement:
             self.n_cached += router.audio_cache.exists(key)
             self.n_cached_waveforms += router.waveform_cache.exists(key.waveform_key())
             steps.skip()
-            waveform = router._decode(source)
+            waveform = router.extraction.decode(source)
             steps.done("seconds_decoding")
             if not self._is_warm:  # the first call of an extractor, and its check, take longer
-                router._extract(self._extractor, waveform, source.clip, self._identity)
+                router.extraction.extract(waveform, source.clip, self._identity.sha)
                 self._is_warm = True
                 steps.skip()
-            outputs = router._extract(self._extractor, waveform, source.clip, self._identity)
+            outputs = router.extraction.extract(waveform, source.clip, self._identity.sha)
             steps.done("seconds_extracting")
         except AudioError:
             return None
-        waveform_path = self._waveforms.put(key.waveform_key(), waveform)
+        is_kept = router.keeps_waveform(source)
+        steps.skip()
         path = self._features.put(key, outputs)
+        waveform_path = self._waveforms.put(key.waveform_key(), waveform) if is_kept else None
         steps.done("seconds_storing")
-        self._waveforms.get(key.waveform_key())
-        steps.done("seconds_reading_waveforms")
         self._features.get_all(key)
         steps.done("seconds_reading_features")
-        sizes = {"features_bytes": Path(path).stat().st_size, "waveforms_bytes": Path(waveform_path).stat().st_size}
-        return {**steps.seconds, **sizes}
+        if waveform_path is not None:
+            self._waveforms.get(key.waveform_key())
+        else:
+            router.extraction.decode(source)
+        steps.done("seconds_reading_waveforms")
+        waveform_bytes = 0 if waveform_path is None else Path(waveform_path).stat().st_size
+        return {**steps.seconds, "features_bytes": Path(path).stat().st_size, "waveforms_bytes": waveform_bytes}
 
 
 class _Steps:

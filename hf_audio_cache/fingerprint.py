@@ -45,7 +45,9 @@ class ProcessorIdentity:
         return cls(hashlib.sha256(text.encode()).hexdigest(), description)
 
 
-def processor_sha256(processor: Any, *, processor_kwargs: Mapping[str, Any] | None = None) -> str:
+def processor_sha256(
+    processor: Any, *, processor_kwargs: Mapping[str, Any] | None = None, dtype: str | None = None
+) -> str:
     """Return the identity of a processor as 64 hexadecimal digits.
 
     A processor, its feature extractor, a copy of it, and the same one loaded from a directory have one identity.
@@ -56,6 +58,8 @@ def processor_sha256(processor: Any, *, processor_kwargs: Mapping[str, Any] | No
         A feature extractor, or a processor that has one. Tokenizers don't count.
     processor_kwargs
         The arguments that it is called with.
+    dtype
+        What its outputs are rounded to, as in `CachedFeatures`.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def processor_sha256(processor: Any, *, processor_kwargs: Mapping[str, Any] | No
     ProcessorError
         If it has no audio part.
     """
-    return Fingerprinter(processor, processor_kwargs or {}).identity().sha
+    return Fingerprinter(processor, processor_kwargs or {}, dtype=dtype).identity().sha
 
 
 class Fingerprinter:
@@ -82,13 +86,21 @@ class Fingerprinter:
     carried_code
         What `code_to_carry` gave in another process. It is gone by where the class came by pickle, as one that a
         notebook defined does: there is no source of it here.
+    dtype
+        What its outputs are rounded to.
     """
 
     def __init__(
-        self, processor: Any, processor_kwargs: Mapping[str, Any], carried_code: Mapping[str, Any] | None = None
+        self,
+        processor: Any,
+        processor_kwargs: Mapping[str, Any],
+        carried_code: Mapping[str, Any] | None = None,
+        *,
+        dtype: str | None = None,
     ) -> None:
         self._processor = processor
         self._processor_kwargs = processor_kwargs
+        self._dtype = {} if dtype is None else {"dtype": dtype}  # None is as if there were no such setting
         self._carried_code = carried_code
 
     def identity(self) -> ProcessorIdentity:
@@ -96,13 +108,14 @@ class Fingerprinter:
         extractor = audio_part(self._processor)
         call = Describer().fields(self._processor_kwargs, "processor_kwargs")
         if isinstance(extractor, NamedFunction):
-            return ProcessorIdentity.of({"identity": extractor.identity, "call": call})
+            return ProcessorIdentity.of({"identity": extractor.identity, "call": call, **self._dtype})
         return ProcessorIdentity.of(
             {
                 "class": qualified_name(type(extractor)),
                 "state": Describer(extractor).fields(state_of(extractor), "processor"),
                 "call": call,
                 "code": self._describe_code(extractor),
+                **self._dtype,
             }
         )
 

@@ -55,10 +55,16 @@ class _EntryKey:
     """What the two kinds of key share: where an entry lies under the root of its cache."""
 
     blob_sha: str
+    sample_rate: int
+    max_length_ms: int
+    auto_resample: bool
 
     def as_filename(self) -> str:
         """Return the name of the entry's file inside its shard."""
         raise NotImplementedError
+
+    def _settings(self) -> str:
+        return f"{self.sample_rate}.{self.max_length_ms}" + (".rs" if self.auto_resample else "")
 
     def shard(self) -> str:
         """Return the folder of the entry: the first two digits of the blob's sha."""
@@ -106,9 +112,6 @@ class WaveformCacheKey(_EntryKey):
         """Return the name of the entry's file inside its shard."""
         return f"{self.blob_sha}.{self._settings()}.wav.npz"
 
-    def _settings(self) -> str:
-        return f"{self.sample_rate}.{self.max_length_ms}" + (".rs" if self.auto_resample else "")
-
 
 @dataclass(frozen=True)
 class AudioCacheKey(_EntryKey):
@@ -148,7 +151,7 @@ class AudioCacheKey(_EntryKey):
 
     def as_filename(self) -> str:
         """Return the name of the entry's file inside its shard."""
-        return f"{self.blob_sha}.{self.processor_sha[:12]}.{self.waveform_key()._settings()}.npz"
+        return f"{self.blob_sha}.{self.processor_sha[:12]}.{self._settings()}.npz"
 
 
 def max_length_ms(seconds: float | None) -> int:

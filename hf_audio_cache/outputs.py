@@ -15,6 +15,7 @@ import pyarrow as pa
 from .errors import ProcessorError
 from .extractor import extract
 from .repeatable import random_state_kept
+from .rounding import FloatType, rounded
 
 __all__ = ["OutputSpec", "probe_outputs"]
 
@@ -94,7 +95,9 @@ class OutputSpec:
         return OutputSpec(self.dtype, shape, self.example)
 
 
-def probe_outputs(extractor: Any, sampling_rate: int, processor_kwargs: Mapping[str, Any]) -> dict[str, OutputSpec]:
+def probe_outputs(
+    extractor: Any, sampling_rate: int, processor_kwargs: Mapping[str, Any], dtype: FloatType | None = None
+) -> dict[str, OutputSpec]:
     """Return the form of each output, by calling the extractor on two made-up clips of different length.
 
     The state of the random generators is put back: some extractors draw from them. A length at which the extractor
@@ -105,7 +108,7 @@ def probe_outputs(extractor: Any, sampling_rate: int, processor_kwargs: Mapping[
         for seconds in _PROBE_SECONDS:
             waveform = _hum(int(seconds * sampling_rate), sampling_rate)
             try:
-                outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
+                outputs = rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
             except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
                 logger.info("%s failed on a made-up clip of %s s: %s", type(extractor).__name__, seconds, exc)
                 continue

@@ -98,10 +98,10 @@ def extract_repeatable(
     """
     call = (extractor, waveform, sampling_rate, processor_kwargs)
     before = _RandomState.now()
-    outputs, moved = _extract_watched(*call, clip=clip)
+    outputs, moved = _extract_watched(*call, clip=clip, before=before)
     # With other threads about, the draw may have been one of theirs: then further calls must tell.
     for _ in range(3 if moved else int(twice)):
-        different = _difference(outputs, _extract_watched(*call, clip=clip)[0])
+        different = _difference(outputs, _extract_watched(*call, clip=clip, before=_RandomState.now())[0])
         if different is not None:
             if moved:
                 before.restore()
@@ -117,12 +117,12 @@ def _extract_watched(
     processor_kwargs: Mapping[str, Any],
     *,
     clip: str,
+    before: _RandomState,
 ) -> tuple[dict[str, Any], str | None]:
-    """Extract; return the outputs, and what generator was drawn from meanwhile.
+    """Extract; return the outputs, and what generator was drawn from since `before`.
 
     Where no other thread can have drawn from it, it is put back, and the clip is refused.
     """
-    before = _RandomState.now()
     is_alone = _is_alone()
     try:
         outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)

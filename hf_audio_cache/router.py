@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .caches import AudioCache, WaveformCache
-from .decode import decode_audio, to_waveform
-from .errors import AudioError, AudioExtractionError, HfAudioCacheError, ProcessorError, StoreError
+from .errors import AudioError, ProcessorError, StoreError
+from .extraction import Extraction
 from .extractor import audio_part, name_of
 from .fingerprint import Fingerprinter, ProcessorIdentity
 from .keys import AudioCacheKey, WaveformCacheKey
 from .manifest import Manifest, manifest_name, read_manifest
-from .outputs import OutputSpec, probe_outputs
-from .repeatable import extract_repeatable
+from .memo import find_hashes, learn_hashes
+from .outputs import OutputSpec
+from .rounding import FloatType
 from .signing import SigningKeys
-from .source import AudioSource, read_source
+from .source import AudioSource, local_path, read_source
 from .stats import BadClip, Counters
 from .stores import Store
+from .threads import ahead, in_threads
 from .uses import UseRecorder
+from .worth import SAMPLE_SIZE, FeatureWorth, Policy
 from .writer import Writer
 
 __all__ = ["Router"]
+
+FoundT = TypeVar("FoundT")
 
 TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backup programs leave such a directory out
 TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
@@ -63,6 +68,10 @@ class Router:
         Where to count.
     uses
         Where to note which entries are used.
+    dtype
+        What features are rounded to; None for what they are.
+    features_policy, waveforms_policy
+        Whether features and waveforms are stored; ``"auto"`` is where reading them is faster than making them.
     carried_code
         See `Fingerprinter`.
     """
@@ -78,6 +87,9 @@ class Router:
     strict: bool
     counters: Counters
     uses: UseRecorder
+    dtype: FloatType | None = None
+    features_policy: Policy = "auto"
+    waveforms_policy: Policy = "auto"
     carried_code: Mapping[str, Any] | None = None
     audio_cache: AudioCache = field(init=False)
     waveform_cache: WaveformCache = field(init=False)
@@ -97,11 +109,20 @@ class Router:
             max_length_ms=self.max_length_ms,
             auto_resample=self.auto_resample,
         )
-        self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code)
+        self.fingerprinter = Fingerprinter(self.processor, self.processor_kwargs, self.carried_code, dtype=self.dtype)
+        self.extraction = Extraction(
+            self.processor,
+            self.sampling_rate,
+            self.max_length_ms,
+            self.auto_resample,
+            self.processor_kwargs,
+            self.dtype,
+        )
+        self._worth = FeatureWorth(self.features_policy)
+        self._samples: list[tuple[_Sample, float]] = []
         self._writer = Writer()
         self._manifests: dict[str, Manifest] = {}  # by identity, as read or written
         self._written: set[str] = set()  # identities whose manifest this process has seen to
-        self._repeated: set[str] = set()  # identities that gave one clip the same features twice
 
     def identity(self) -> ProcessorIdentity:
         """Return the processor's identity as it is now; nothing is remembered but for the record of this run."""
@@ -120,20 +141,24 @@ class Router:
         stored before the next.
         """
         identity = self.identity()
-        sources = self._read(cells)
-        distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
-        keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
-        looked_up = zip(keys, self.audio_cache.get_all_many(list(keys.values())), strict=True)
-        found: dict[str, dict[str, Any] | AudioError] = {
-            sha: outputs for sha, outputs in looked_up if outputs is not None
-        }
-        missing = [source for blob_sha, source in distinct.items() if blob_sha not in found]
-        found.update(self._compute(missing, keys, identity))
+        is_stored = self._worth.stores(identity.sha)
+
+        def read(keys: list[AudioCacheKey]) -> list[dict[str, Any] | None]:
+            if is_stored:
+                return self.audio_cache.get_all_many(keys)
+            self.counters.add(misses=len(keys))
+            return [None] * len(keys)
+
+        sources, keys, found = self._look_up(cells, identity, read)
+        missing = _distinct(sources, found)
+        results: dict[str, dict[str, Any] | AudioError] = dict(found)
+        results.update(self._compute(missing, keys, identity, is_stored=is_stored))
         self._writer.wait()
+        self._judge(identity)
         given: set[str] = set()
         rows: list[dict[str, Any] | AudioError] = []
         for source in sources:
-            result = source if isinstance(source, AudioError) else found[source.blob_sha]
+            result = source if isinstance(source, AudioError) else results[source.blob_sha]
             if isinstance(result, AudioError):
                 result = self._noted(result, source.clip)
             elif isinstance(source, AudioSource):
@@ -159,18 +184,18 @@ class Router:
                 f"the processor changed under way: its identity was {processor_sha[:12]} and is {identity.sha[:12]}; "
                 "nothing more was computed. Change a processor before .map(ds) or after it, and not in another process."
             )
-        sources = self._read(cells)
-        distinct = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
-        keys = {blob_sha: self.key(blob_sha, identity) for blob_sha in distinct}
-        present = self.audio_cache.exists_many(list(keys.values()))
-        missing = [source for source, is_there in zip(distinct.values(), present, strict=True) if not is_there]
-        self.counters.add(hits=len(distinct) - len(missing), misses=len(missing))
-        self.audio_cache.note_use(
-            [key.name() for key, is_there in zip(keys.values(), present, strict=True) if is_there]
-        )
+
+        def look(keys: list[AudioCacheKey]) -> list[bool | None]:
+            present = self.audio_cache.exists_many(keys)
+            self.counters.add(hits=sum(present), misses=len(present) - sum(present))
+            self.audio_cache.note_use([key.name() for key, is_there in zip(keys, present, strict=True) if is_there])
+            return [is_there or None for is_there in present]
+
+        sources, keys, found = self._look_up(cells, identity, look)
+        missing = _distinct(sources, found)
         failed = {
             blob_sha: result
-            for blob_sha, result in self._compute(missing, keys, identity)
+            for blob_sha, result in self._compute(missing, keys, identity, is_stored=True)
             if isinstance(result, AudioError)
         }
         for error in self._writer.wait():
@@ -191,40 +216,133 @@ class Router:
         identity = self.identity()
         return dict(self._manifest(identity).outputs)
 
-    def _read(self, cells: Sequence[Any]) -> list[AudioSource | AudioError]:
-        sources: list[AudioSource | AudioError] = []
-        for cell in cells:
-            try:
-                sources.append(read_source(cell))
-            except AudioError as exc:
-                sources.append(exc)
-        return sources
+    def _look_up(
+        self,
+        cells: Sequence[Any],
+        identity: ProcessorIdentity,
+        look: Callable[[list[AudioCacheKey]], list[FoundT | None]],
+    ) -> tuple[list[AudioSource | AudioError], dict[str, AudioCacheKey], dict[str, FoundT]]:
+        """Return the sources of audio cells, their keys by blob, and what `look` finds of them, each looked for once.
+
+        A file whose hash is remembered is read only if nothing is found.
+        """
+        shas = find_hashes([local_path(cell) for cell in cells])
+        sources = in_threads(_source, list(zip(cells, shas, strict=True)))
+        keys: dict[str, AudioCacheKey] = {}
+        found: dict[str, FoundT] = {}
+
+        def look_for_new() -> None:
+            new = {s.blob_sha: self.key(s.blob_sha, identity) for s in sources if isinstance(s, AudioSource)}
+            new = {blob_sha: key for blob_sha, key in new.items() if blob_sha not in keys}
+            answers = zip(new, look(list(new.values())), strict=True) if new else ()
+            found.update((blob_sha, answer) for blob_sha, answer in answers if answer is not None)
+            keys.update(new)
+
+        look_for_new()
+        unread = [
+            row
+            for row, source in enumerate(sources)
+            if isinstance(source, AudioSource) and source.content is None and source.blob_sha not in found
+        ]
+        for row, source in zip(unread, in_threads(_source, [(cells[row], None) for row in unread]), strict=True):
+            sources[row] = source
+        look_for_new()  # of files that have changed just now
+        learn_hashes((s.file, s.blob_sha) for s in sources if isinstance(s, AudioSource) and s.file is not None)
+        return sources, keys, found
 
     def _compute(
-        self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey], identity: ProcessorIdentity
+        self,
+        sources: Sequence[AudioSource],
+        keys: Mapping[str, AudioCacheKey],
+        identity: ProcessorIdentity,
+        *,
+        is_stored: bool,
     ) -> Iterator[tuple[str, dict[str, Any] | AudioError]]:
-        """Compute the features of each clip, and yield them by blob; they are stored behind that of the next."""
+        """Compute the features of each clip, and yield them by blob.
+
+        The next clips are decoded, and the last ones encoded and stored, beside the extraction of each.
+        """
         if not sources:
             return
         self._write_manifest(identity)
-        waveform_keys = [keys[source.blob_sha].waveform_key() for source in sources]
-        waveforms = self.waveform_cache.get_many(waveform_keys)
-        extractor = audio_part(self.processor)
-        for source, waveform in zip(sources, waveforms, strict=True):
+        waveforms = self._waveforms(sources, keys)
+        for source, made in zip(sources, waveforms, strict=True):
             key = keys[source.blob_sha]
+            if isinstance(made.waveform, AudioError):
+                yield source.blob_sha, made.waveform
+                continue
+            if made.is_new:
+                self._writer.submit(functools.partial(self._write_waveform, key.waveform_key(), made.waveform))
+            started = time.perf_counter()
             try:
-                started = time.perf_counter()
-                if waveform is None:
-                    waveform = self._decode(source)
-                    self._writer.submit(functools.partial(self._write_waveform, key.waveform_key(), waveform))
-                outputs = self._extract(extractor, waveform, source.clip, identity)
+                outputs = self.extraction.extract(made.waveform, source.clip, identity.sha)
             except AudioError as exc:
                 yield source.blob_sha, exc
                 continue
             seconds = time.perf_counter() - started
-            self.counters.add(computed=1, seconds_computing=seconds)
-            self._writer.submit(functools.partial(self._write_features, key, outputs, seconds))
+            self.counters.add(computed=1, seconds_computing=made.seconds + seconds)
+            if is_stored:
+                self._writer.submit(functools.partial(self._write_features, key, outputs, made.seconds + seconds))
+                if self._worth.wants(identity.sha):
+                    same = [sample for sample in self._samples if sample[0].key.processor_sha == identity.sha]
+                    self._samples = [*same, (_Sample(key, source), seconds)][-SAMPLE_SIZE:]
             yield source.blob_sha, outputs
+
+    def _waveforms(self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]) -> Iterator[_Made]:
+        """Yield the waveform of each clip, read or decoded; the next ones are decoded in threads meanwhile."""
+        kept = [source for source in sources if self.keeps_waveform(source)]
+        read = self.waveform_cache.get_many([keys[source.blob_sha].waveform_key() for source in kept])
+        cached = {source.blob_sha: waveform for source, waveform in zip(kept, read, strict=True)}
+
+        def make(source: AudioSource) -> _Made:
+            waveform = cached.pop(source.blob_sha, None)
+            if waveform is not None:
+                return _Made(waveform, 0.0, is_new=False)
+            self.counters.add(decodes=1)
+            started = time.perf_counter()
+            try:
+                decoded = self.extraction.decode(source)
+            except AudioError as exc:
+                return _Made(exc, 0.0, is_new=False)
+            return _Made(decoded, time.perf_counter() - started, is_new=self.keeps_waveform(source))
+
+        return ahead(make, sources)
+
+    def keeps_waveform(self, source: AudioSource) -> bool:
+        """Return whether the waveform of a clip is stored; its content must have been read."""
+        if self.waveforms_policy == "auto":
+            return not self.extraction.is_waveform(source)
+        return self.waveforms_policy == "always"
+
+    def _judge(self, identity: ProcessorIdentity) -> None:
+        """Find out whether features of this identity are worth storing, as soon as some are stored."""
+        if len(self._samples) < SAMPLE_SIZE or not self._worth.wants(identity.sha):
+            return
+        samples = [sample for sample, _ in self._samples]
+        features = AudioCache(self.store.child("features"), **self._uncounted())
+        waveforms = WaveformCache(self.store.child("waveforms"), **self._uncounted())
+        kept = [sample for sample in samples if self.keeps_waveform(sample.source)]
+
+        def make() -> None:
+            read = waveforms.get_many([sample.key.waveform_key() for sample in kept])
+            stored = {sample.key: waveform for sample, waveform in zip(kept, read, strict=True)}
+            for sample in samples:
+                waveform = stored.get(sample.key)
+                if waveform is None:
+                    waveform = self.extraction.decode(sample.source)
+                self.extraction.extract(waveform, sample.source.clip, identity.sha)
+
+        self._worth.judge(
+            identity.sha,
+            name_of(audio_part(self.processor)),
+            made_in=sum(seconds for _, seconds in self._samples),
+            read=lambda: features.get_all_many([sample.key for sample in samples]),
+            make=make,
+        )
+        self._samples = []
+
+    def _uncounted(self) -> dict[str, Any]:
+        return {"signing_key": self.signing_keys, "counters": Counters("")}
 
     def _write_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], seconds: float) -> list[StoreError]:
         return self.audio_cache.store_many({key: outputs}, compute_seconds=seconds)
@@ -239,48 +357,11 @@ class Router:
         self.counters.add_bad_clip(BadClip(clip, type(error).__name__, str(error)))
         return error
 
-    def _decode(self, source: AudioSource) -> npt.NDArray[np.float32]:
-        settings: dict[str, Any] = {
-            "sampling_rate": self.sampling_rate,
-            "max_length_ms": self.max_length_ms,
-            "auto_resample": self.auto_resample,
-            "clip": source.clip,
-        }
-        self.counters.add(decodes=1)
-        if isinstance(source.content, np.ndarray):
-            return to_waveform(source.content, source.source_rate or 0, **settings)
-        return decode_audio(source.content, **settings)
-
-    def _extract(
-        self, extractor: Any, waveform: npt.NDArray[np.float32], clip: str, identity: ProcessorIdentity
-    ) -> dict[str, Any]:
-        try:
-            outputs = extract_repeatable(
-                extractor,
-                waveform,
-                self.sampling_rate,
-                self.processor_kwargs,
-                clip=clip,
-                twice=identity.sha not in self._repeated,
-            )
-        except HfAudioCacheError:
-            raise
-        except Exception as exc:
-            raise AudioExtractionError(
-                f"{name_of(extractor)} failed on {clip} ({len(waveform)} samples at {self.sampling_rate} Hz) "
-                f"with {type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see "
-                'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
-                clip=clip,
-            ) from exc
-        self._repeated.add(identity.sha)
-        return outputs
-
     def _manifest(self, identity: ProcessorIdentity) -> Manifest:
         """Return the processor's manifest, as the root has it, or as it will be written."""
         known = self._manifests.get(identity.sha) or read_manifest(self.store, identity.sha, self.signing_keys)
         if known is None:
-            outputs = probe_outputs(audio_part(self.processor), self.sampling_rate, self.processor_kwargs)
-            known = Manifest.of(identity, outputs)
+            known = Manifest.of(identity, self.extraction.probe())
         self._manifests[identity.sha] = known
         return known
 
@@ -296,6 +377,40 @@ class Router:
             missing[TAG_NAME] = TAG
         failed = self.store.put_many(missing).values()
         self.counters.add(write_errors=sum(error.kind != "read-only" for error in failed))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A waveform, or why there is none; the seconds it took to decode; and whether it is to be stored."""
+
+    waveform: npt.NDArray[np.float32] | AudioError
+    seconds: float
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A clip whose features were computed and stored."""
+
+    key: AudioCacheKey
+    source: AudioSource
+
+
+def _source(cell_and_sha: tuple[Any, str | None]) -> AudioSource | AudioError:
+    """Return the content of an audio cell, not read where its sha is known; or why there is none."""
+    cell, blob_sha = cell_and_sha
+    if blob_sha is not None:
+        return AudioSource(local_path(cell) or "", blob_sha, None)
+    try:
+        return read_source(cell)
+    except AudioError as exc:
+        return exc
+
+
+def _distinct(sources: Sequence[AudioSource | AudioError], found: Mapping[str, Any]) -> list[AudioSource]:
+    """Return each clip of which nothing was found, once."""
+    clips = {source.blob_sha: source for source in sources if isinstance(source, AudioSource)}
+    return [source for blob_sha, source in clips.items() if blob_sha not in found]
 
 
 def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fsspec
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import AudioSourceError
+from .memo import FileState
 
-__all__ = ["AudioSource", "is_audio_cell", "read_source"]
+__all__ = ["AudioSource", "is_audio_cell", "local_path", "read_source"]
 
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
 # No file starts like this: it puts decoded arrays and encoded bytes under keys that cannot meet.
@@ -35,15 +36,18 @@ class AudioSource:
         sha256 of the encoded bytes (so it equals the Git LFS sha256 of the same file), or of the dtype, shape, rate
         and bytes of a decoded array.
     content
-        The encoded bytes, or the decoded array.
+        The encoded bytes, or the decoded array; None where the file was not read, as its sha was known.
     source_rate
         The rate in Hz of a decoded array; None for encoded bytes, which say it themselves.
+    file
+        State of the local file that the bytes were read from; None where there is none, or it changed meanwhile.
     """
 
     clip: str
     blob_sha: str
-    content: bytes | npt.NDArray[Any]
+    content: bytes | npt.NDArray[Any] | None
     source_rate: int | None = None
+    file: FileState | None = None
 
 
 def is_audio_cell(value: object) -> bool:
@@ -54,6 +58,15 @@ def is_audio_cell(value: object) -> bool:
         and set(value) <= _CELL_FIELDS
         and ("bytes" in value or "path" in value or "array" in value)
     )
+
+
+def local_path(cell: Any) -> str | None:
+    """Return the path of the local file that `read_source` would read for this cell; None where it would read none."""
+    cell = getattr(cell, "_hf_encoded", None) or cell
+    if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
+        cell = cell.get("path")
+    path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
+    return path if isinstance(path, str) and "://" not in path and "::" not in path else None
 
 
 def read_source(cell: Any) -> AudioSource:
@@ -74,7 +87,7 @@ def read_source(cell: Any) -> AudioSource:
     if encoded is not None:
         cell = encoded
     if isinstance(cell, (str, os.PathLike)):
-        return _from_bytes(_read_file(os.fspath(cell)), os.fspath(cell))
+        return _from_file(os.fspath(cell))
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return _from_bytes(cell, None)
     if isinstance(cell, Mapping):
@@ -88,7 +101,7 @@ def read_source(cell: Any) -> AudioSource:
         if cell.get("bytes") is not None:
             return _from_bytes(cell["bytes"], path)
         if path is not None:
-            return _from_bytes(_read_file(path), path)
+            return _from_file(path)
     raise _not_audio(cell)
 
 
@@ -129,7 +142,13 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
     return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, encoded)
 
 
-def _read_file(path: str) -> bytes:
+def _from_file(path: str) -> AudioSource:
+    content, state = _read_file(path)
+    return replace(_from_bytes(content, path), file=state)
+
+
+def _read_file(path: str) -> tuple[bytes, FileState | None]:
+    state = None
     try:
         if "://" in path or "::" in path:
             with fsspec.open(path, "rb") as file:
@@ -137,9 +156,13 @@ def _read_file(path: str) -> bytes:
         else:
             # Without O_NONBLOCK a pipe would be waited for.
             with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                before = os.fstat(file.fileno())
+                if not stat.S_ISREG(before.st_mode):
                     raise OSError("it is no regular file")
                 content = file.read()
+                state = FileState.of(path, os.fstat(file.fileno()))
+            if state != FileState.of(path, before) or len(content) != before.st_size:
+                state = None  # it was being written
     except Exception as exc:  # every fsspec driver has errors of its own, not all of them OSErrors
         hint = (
             ""
@@ -151,7 +174,7 @@ def _read_file(path: str) -> bytes:
             " Check that the file is where the dataset says, and can be read.",
             clip=path,
         ) from exc
-    return bytes(content)
+    return bytes(content), state
 
 
 def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource:

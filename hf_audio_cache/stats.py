@@ -100,7 +100,7 @@ class Stats(Report):
 
 # One float64 for each figure: exact for whole numbers up to 2**53.
 _INDEX = {field.name: index for index, field in enumerate(fields(Stats))}
-_FILE = struct.Struct(f"<{len(_INDEX)}d")
+_FILE = struct.Struct(f"{len(_INDEX)}d")
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,13 @@ class _OwnFigures:
                     file.write(self.memory)
                     file.flush()
                     self.memory = mmap.mmap(file.fileno(), _FILE.size)
+        self._figures = memoryview(self.memory).cast("d")
 
     def add(self, counts: Mapping[str, float]) -> None:
         with self._lock:
             for name, count in counts.items():
-                offset = 8 * _INDEX[name]
-                (before,) = struct.unpack_from("<d", self.memory, offset)
-                struct.pack_into("<d", self.memory, offset, before + count)
+                if count:
+                    self._figures[_INDEX[name]] += count
 
     def add_bad_clip(self, clip: BadClip) -> None:
         with self._lock:

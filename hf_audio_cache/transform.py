@@ -35,12 +35,14 @@ from .mapped import (
 )
 from .outputs import OutputSpec
 from .reference import CachedArray, read_references_by
+from .rounding import FloatType, check_dtype
 from .router import Router
 from .signing import SigningKey, signing_keys
 from .source import read_source
 from .stats import BadClip, Counters, Stats
 from .stores import Root, default_root, open_store
 from .uses import UseRecorder
+from .worth import Policy, check_policy
 
 __all__ = ["CachedFeatures"]
 
@@ -87,6 +89,15 @@ class CachedFeatures:
         Further arguments of the processor's call. They are part of the key.
     output_names
         New names for outputs, such as ``{"attention_mask": "feature_attention_mask"}``.
+    dtype
+        ``"float16"`` or ``"bfloat16"``: what arrays of floating point are rounded to. It is part of the key. NumPy has
+        no bfloat16: such features stay float32 arrays, of which the lower 16 bits are zero.
+    features
+        Whether features are stored: ``"auto"`` measures, on the first clips that a process computes, whether reading
+        them is faster than making them from the waveform, and says so where it is not. `map` stores them always.
+    waveforms
+        Whether decoded waveforms are stored, for the next processor: ``"auto"`` leaves out clips that are decoded as
+        fast as an entry is read, which are 16-bit WAVs at the processor's rate and arrays.
     compression
         ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them.
     on_error
@@ -155,6 +166,9 @@ class CachedFeatures:
         auto_resample: bool = False,
         processor_kwargs: Mapping[str, Any] | None = None,
         output_names: Mapping[str, str] | None = None,
+        dtype: FloatType | None = None,
+        features: Policy = "auto",
+        waveforms: Policy = "auto",
         compression: str | None = "blosc",
         on_error: str = "raise",
         reason_column: str | None = None,
@@ -194,6 +208,8 @@ class CachedFeatures:
             read_only=read_only,
             timeouts=timeouts,
         )
+        check_dtype(dtype)
+        check_policy(features=features, waveforms=waveforms)
         if identity is not None:
             processor = NamedFunction(processor, identity)
         self._open(
@@ -202,6 +218,9 @@ class CachedFeatures:
             max_length_ms=max_length_ms(max_length_seconds),
             auto_resample=auto_resample,
             processor_kwargs=dict(processor_kwargs or {}),
+            dtype=dtype,
+            features_policy=features,
+            waveforms_policy=waveforms,
             compression=compression,
             signing_keys=signing_keys(signing_key),
             strict=strict,
@@ -648,6 +667,9 @@ class CachedFeatures:
             "root": self._root,
             "processor": router.processor,
             "processor_kwargs": router.processor_kwargs,
+            "dtype": router.dtype,
+            "features_policy": router.features_policy,
+            "waveforms_policy": router.waveforms_policy,
             "compression": router.compression,
             "signing_keys": router.signing_keys,
             "strict": router.strict,
@@ -667,7 +689,7 @@ class CachedFeatures:
         self.reason_column = state["reason_column"]
         self._root = state["root"]
         names = ["processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs"]
-        names += ["compression", "signing_keys", "strict"]
+        names += ["dtype", "features_policy", "waveforms_policy", "compression", "signing_keys", "strict"]
         self._open(
             **{name: state[name] for name in names},
             counters=state["counters"],

@@ -86,6 +86,12 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_SESSION_HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _features_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``features="auto"`` stores follows from how fast this machine is just now, which no test may depend on."""
+    monkeypatch.setattr("hf_audio_cache.worth.FeatureWorth.wants", lambda self, processor_sha: False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_home() -> Iterator[Path]:
     """The home directory of this run, and its working directory: a new, empty one.

@@ -527,6 +527,8 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
             *(f"-{role}.port={numbers[0]}" for role, numbers in ports.items()),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
             "-volume.preStopSeconds=0",
+            # Each bucket takes one at least, and by default there are as many as gigabytes are free on the disk.
+            "-volume.max=10000",
             # Relative paths, as that of a socket has 107 characters at most.
             *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
         ],

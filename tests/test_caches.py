@@ -387,6 +387,13 @@ def use_where_nothing_can_be_written(root, good, bad):
     return got, missing, paths, levels, cache.stats
 
 
+def test_nothing_is_encoded_for_a_root_that_takes_nothing(tmp_path):
+    outputs = {"input_features": object()}  # which no entry can hold
+    assert AudioCache(tmp_path, read_only=True).put_many({KEY: outputs}) is False
+    with pytest.raises(UnstorableOutputError):
+        AudioCache(tmp_path).put_many({KEY: outputs})
+
+
 def test_a_read_only_root_loses_the_write_and_not_the_run(tmp_path):
     reachable = [tmp_path, *(folder for folder in tmp_path.parents if folder.stat().st_uid == os.geteuid())]
     modes = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in reachable}

@@ -616,6 +616,18 @@ def test_who_is_denied_takes_no_trial_from_others(store, far):
     assert store.get_many(["a"]) == [None]
 
 
+def test_it_says_what_it_would_refuse_and_takes_no_trial_for_that(store, far):
+    assert store.refuse_puts(["a"]) == {}
+    put_to_rest(store, far)
+    far.requests.clear()
+    assert kinds(store.child("waveforms").refuse_puts(["a", "b"]).values()) == ["resting", "resting"]
+    assert far.requests == []
+    far.now += 31
+    assert store.refuse_puts(["a"]) == {}
+    far.fails = fine
+    assert store.put_many({"a": b"A"}) == {}
+
+
 def test_a_bucket_that_is_not_there_is_said_so_once(store, far, caplog):
     far.fails = lambda action, name: "no bucket"
     assert kinds(store.get_many(["a", "b"])) == ["no bucket", "no bucket"]

@@ -70,7 +70,9 @@ def evil(waveform, sampling_rate):
 
 
 def make(root: Path | str, signing_key: Any = MARKER, *, function: Any = loud, **settings: Any) -> CachedFeatures:
-    return CachedFeatures(function, root, identity="loud", sampling_rate=RATE, signing_key=signing_key, **settings)
+    # Of clips that are plain PCM at this rate waveforms would not be stored, and they are to be signed too.
+    settings = {"identity": "loud", "sampling_rate": RATE, "waveforms": "always", **settings}
+    return CachedFeatures(function, root, signing_key=signing_key, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -230,6 +230,8 @@ def test_under_none_a_put_is_refused_and_what_was_read_is_kept(near, far):
     [error] = store.put_many({"x/a": b"A"}).values()
     assert (error.name, error.kind) == ("x/a", "read-only")
     assert str(error) == "far://bucket/x/a was not written: this root is only read"
+    assert str(store.refuse_puts(["x/a"])["x/a"]) == str(error)
+    assert TieredStore(near, far, write="both").refuse_puts(["x/a"]) == {}
     assert store.get_many(["x/a", "x/b"]) == [None, b"B"]
     assert files_under(near.location()) == {"x/b": b"B"}
     assert store.delete(["x/b"]) == {}

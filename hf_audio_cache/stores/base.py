@@ -83,6 +83,13 @@ class Store(ABC):
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         """Store each object whole under its name; return those that could not be, and why."""
 
+    def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Return what `put_many` would answer for these names now, whatever the content; nothing where it would try.
+
+        For callers whose objects take time to make.
+        """
+        return {}
+
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         """Return objects whose content turned out to be bad, read in another way; None where there is no other.
 

@@ -59,10 +59,10 @@ class Breaker:
         return None
 
     @property
-    def is_resting(self) -> bool:
-        """Whether nothing may be asked now."""
+    def rest(self) -> Rest | None:
+        """The rest in which nobody may ask now; None where somebody may."""
         rest = self._rest
-        return rest is not None and self._clock() < rest.until
+        return rest if rest is not None and self._clock() < rest.until else None
 
     @property
     def is_in_doubt(self) -> bool:

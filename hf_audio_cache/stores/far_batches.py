@@ -52,16 +52,24 @@ async def _gather(
     numbers = iter(range(count))
     tasks: list[asyncio.Task[None]] = []
 
+    async def outcome(number: int) -> tuple[Any, Exception | None]:
+        # Given back and not raised: one that comes while its task is being cancelled is looked at by nobody, and
+        # asyncio would print it.
+        try:
+            return await ask(number), None
+        except Exception as exc:  # noqa: BLE001 - a driver raises anything, and each object has its own result
+            return None, exc
+
     async def work() -> None:
         for number in numbers:
             started = time.monotonic()
-            result: Any
             try:
-                result = await asyncio.wait_for(ask(number), limit)
-                is_answer = True
-            except Exception as exc:  # noqa: BLE001 - a driver raises anything, and each object has its own result
-                result = TimeoutError(f"no answer in {limit:g} s") if _is_timeout(exc) else exc
-                is_answer = not is_silent(result)
+                result, error = await asyncio.wait_for(outcome(number), limit)
+            except (TimeoutError, asyncio.TimeoutError) as exc:
+                result, error = None, exc
+            if error is not None:
+                result = TimeoutError(f"no answer in {limit:g} s") if _is_timeout(error) else error
+            is_answer = error is None or not is_silent(result)
             batch.note(number, result, started, is_answer=is_answer)
             if batch.is_over:
                 for task in tasks:

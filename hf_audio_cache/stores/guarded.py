@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from ..errors import StoreError
 from .base import Store, StoredObject, check_name
-from .breaker import Breaker
+from .breaker import Breaker, Rest
 
 __all__ = ["GuardedStore"]
 
@@ -91,9 +91,7 @@ class _Guard:
             return {}
         rest = self._permissions[action].refusal() or self._server.refusal()
         if rest is not None:
-            until = time.strftime("%H:%M:%S", time.localtime(time.time() + rest.until - self._clock()))
-            message = f"{self._location} was not asked, since it rests until {until}: {rest.reason}"
-            return {check_name(name): StoreError(message, name=name, kind="resting") for name in names}
+            return self._resting(rest, names)
         failed: dict[str, StoreError] = {}
         attempt = 0
         while True:
@@ -104,10 +102,20 @@ class _Guard:
             failed.update(errors)
             self._judge(action, names, errors, started)
             names = [n for n, e in errors.items() if e.kind in _TROUBLES and attempt < _TROUBLES[e.kind].retries]
-            if not names or self._server.is_resting:
+            if not names or self._server.rest:
                 return failed
             self._sleep(_jitter.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)))
             attempt += 1
+
+    def refusal(self, action: str, names: Iterable[str]) -> dict[str, StoreError]:
+        """Return what `ask` would return at once, without asking."""
+        rest = self._permissions[action].rest or self._server.rest
+        return self._resting(rest, names) if rest is not None else {}
+
+    def _resting(self, rest: Rest, names: Iterable[str]) -> dict[str, StoreError]:
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + rest.until - self._clock()))
+        message = f"{self._location} was not asked, since it rests until {until}: {rest.reason}"
+        return {check_name(name): StoreError(message, name=name, kind="resting") for name in names}
 
     def _judge(self, action: str, names: Sequence[str], errors: Mapping[str, StoreError], started: float) -> None:
         """Draw the conclusions from one round of requests."""
@@ -215,6 +223,9 @@ class GuardedStore(Store):
             return errors
 
         return self._guard.ask("writing", list(objects), write)
+
+    def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
+        return self._guard.refusal("writing", names)
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         known: dict[str, bool] = {}

@@ -25,17 +25,17 @@ class ReadOnlyStore(Store):
         return self._store.get_many(names)
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
-        return self._refused(objects)
+        return self.refuse_puts(objects)
+
+    def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
+        why = "was left as it is: the root is only read"
+        return {name: StoreError(f"{self.location(name)} {why}", name=name, kind="read-only") for name in names}
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         return self._store.exists_many(names)
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
-        return self._refused(names)
-
-    def _refused(self, names: Iterable[str]) -> dict[str, StoreError]:
-        why = "was left as it is: the root is only read"
-        return {name: StoreError(f"{self.location(name)} {why}", name=name, kind="read-only") for name in names}
+        return self.refuse_puts(names)
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.scan(prefix)

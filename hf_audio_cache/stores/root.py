@@ -22,7 +22,7 @@ from .mounts import is_network_mount
 from .read_only import ReadOnlyStore
 from .tiered import TieredStore
 
-__all__ = ["Root", "default_root", "near_root"]
+__all__ = ["Root", "default_root", "hashes_path", "near_root"]
 
 _NEAR_SHARE = 10  # of a disk's bytes, what a near tier may take where nothing else is said
 _IN_PROCESS = ("memory",)  # no disk is nearer
@@ -50,6 +50,19 @@ def near_root() -> str:
     if is_network_mount(path):
         return os.path.join(tempfile.gettempdir(), f"hf-audio-cache-near-{os.getuid()}")
     return path
+
+
+def hashes_path() -> str | None:
+    """Return the file in which the hashes of local files are remembered; None for none.
+
+    It is ``$HF_AUDIO_CACHE_HASHES`` (empty for none), else ``$HF_HOME/audio_cache_hashes.sqlite``, else
+    ``~/.cache/huggingface/audio_cache_hashes.sqlite``; none on a network mount, where its locks cannot be relied on.
+    """
+    named = os.environ.get("HF_AUDIO_CACHE_HASHES")
+    if named is not None:
+        return os.path.abspath(os.path.expanduser(named)) if named else None
+    path = os.path.abspath(os.path.expanduser(os.path.join(_home(), "audio_cache_hashes.sqlite")))
+    return None if is_network_mount(path) else path
 
 
 def _home() -> str:

@@ -99,8 +99,7 @@ class TieredStore(Store):
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         if self._write == "none":
-            said = "was not written: this root is only read"
-            return {name: StoreError(f"{self.location(name)} {said}", name=name, kind="read-only") for name in objects}
+            return self.refuse_puts(objects)
         if self._write == "near":
             return self._keep(objects)
         # Far first: were it the other way round, what a killed process had put near would never get there.
@@ -109,6 +108,12 @@ class TieredStore(Store):
         for error in self._near.delete(lost).values():  # an older object of that name would stand for the new one
             self._tier.report(error)
         return failed
+
+    def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
+        if self._write != "none":  # the near tier takes what the far store does not
+            return {}
+        said = "was not written: this root is only read"
+        return {name: StoreError(f"{self.location(name)} {said}", name=name, kind="read-only") for name in names}
 
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         """Drop the near copies of objects whose content turned out to be bad; return what the far store has of them.

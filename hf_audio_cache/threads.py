@@ -1,0 +1,81 @@
+"""A few threads for what lets other Python code run meanwhile: reads, hashes, decoding.
+
+Threads belong to the process that made them: a forked child makes its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["ahead", "in_threads"]
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_MOST = 4
+_FEWEST_ITEMS = 4  # that are worth a thread
+_NAME = "hf-audio-cache-reader"
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _count() -> int:
+    """Return how many threads can run at once."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST, allowed)
+
+
+def _submit(call: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
+    """Run ``call(item)`` in a thread; at once, where no thread begins any more: the process ends, or has too many."""
+    process = os.getpid()
+    try:
+        # Those of the processes that this one was forked from are kept: their threads are not here to be joined.
+        pool = _pools.get(process) or _pools.setdefault(process, ThreadPoolExecutor(_MOST, thread_name_prefix=_NAME))
+        return pool.submit(call, item)
+    except RuntimeError:
+        done: Future[ResultT] = Future()
+        try:
+            done.set_result(call(item))
+        except Exception as exc:  # noqa: BLE001 - raised where the result is asked for
+            done.set_exception(exc)
+        return done
+
+
+def in_threads(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    """Return ``call(item)`` for each item, in order; threads share the work where there are enough of them.
+
+    The caller does a share itself. What `call` raises is raised.
+    """
+    n_shares = min(_count(), len(items) // _FEWEST_ITEMS)
+    if n_shares < 2 or threading.current_thread().name.startswith(_NAME):  # a thread that waits for its own kind hangs
+        return [call(item) for item in items]
+
+    def do(share: Sequence[ItemT]) -> list[ResultT]:
+        return [call(item) for item in share]
+
+    size = -(-len(items) // n_shares)
+    own, *others = [items[start : start + size] for start in range(0, len(items), size)]
+    pending = [_submit(do, share) for share in others]
+    results = do(own)
+    for future in pending:
+        results += future.result()
+    return results
+
+
+def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
+    """Yield ``call(item)`` for each item, in order, with the next two under way in threads meanwhile."""
+    if len(items) == 1:
+        yield call(items[0])
+        return
+    pending: deque[Future[ResultT]] = deque()
+    for item in items:
+        pending.append(_submit(call, item))
+        if len(pending) > 2:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -1,0 +1,155 @@
+"""3. A first pass over clips, with everything still to be computed, against the same pass without a cache."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.clips import joined, save_dataset
+from benchmarks.contenders import Recompute, cached_features, main_output
+from benchmarks.epoch import Computing
+from benchmarks.harness import Contender, Pass, Worker, compare
+from benchmarks.options import QUICK_PROCESSOR, Options
+from benchmarks.report import Claim, Section
+
+BATCH = 32
+SECONDS = 10.0
+AT_MOST = {1: 1.05, 2: 1.15}
+WITHOUT = "without a cache"
+OURS = "ours, into an empty root"
+
+
+def run(options: Options) -> Section:
+    """Compare passes of several processors, in one process and in two."""
+    section = Section(
+        "3. A cold pass",
+        [
+            f"Clips of {SECONDS:g} s, FLAC at 48 kHz, are decoded, resampled to 16 kHz and extracted; each pass of "
+            "ours begins with an empty root, and stores waveforms and features; what is done once for a new root (the "
+            "processor is tried on two made-up clips, and twice on the first) is in it. In one process: batches of "
+            f"{BATCH} rows through a transform, and through `.attach`. With `num_proc=2`: `Dataset.map` into Arrow, "
+            "with the function and with `CachedFeatures` as the function; one torch thread in each of its processes.",
+        ],
+    )
+    for processor_name in [QUICK_PROCESSOR] if options.is_quick else ["whisper_tiny", "seamless_m4t", "ast"]:
+        folder = options.scratch / "cold_pass" / processor_name
+        encoded = joined(options.some(256, quick=3), SECONDS, rate=48_000, form="FLAC")
+        folder.mkdir(parents=True)
+        with Worker(in_process=options.in_processes) as worker:
+            worker.call(save_dataset, encoded, folder / "audio")
+        for n_processes in (1,) if options.is_quick else (1, 2):
+            _compare(section, options, processor_name, folder, n_processes)
+    return section
+
+
+def _compare(section: Section, options: Options, processor_name: str, folder: Path, n_processes: int) -> None:
+    arguments = {"processor_name": processor_name, "folder": folder}
+    passes = [(WITHOUT, computed_pass), (OURS, cached_pass)] if n_processes == 1 else [(WITHOUT, map_computed)]
+    if n_processes > 1:
+        passes.append((OURS, map_cached))
+        arguments["n_processes"] = n_processes
+    comparison = compare(
+        [Contender(name, build, arguments) for name, build in passes],
+        options.at_most(7),
+        in_processes=options.in_processes,
+    )
+    caption = f"{processor_name}, num_proc={n_processes}" if n_processes > 1 else f"{processor_name}, one process"
+    section.add(caption, comparison, beside=WITHOUT)
+    ratios = comparison.ratios(OURS, WITHOUT)
+    section.claims.append(Claim(f"{caption}: with the cache / without", ratios, at_most=AT_MOST[n_processes]))
+
+
+def _audio(folder: Path) -> Any:
+    import datasets
+
+    return datasets.load_from_disk(folder / "audio")
+
+
+def _in_batches(rows: Any, output: str) -> Iterator[Any]:
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH][output]
+
+
+def computed_pass(processor_name: str, folder: Path) -> Pass:
+    """Compute all rows through a transform."""
+    output = main_output(processor_name)
+    rows = _audio(folder).with_transform(Computing(Recompute(processor_name), output))
+    return Pass(len(rows), lambda: _in_batches(rows, output))
+
+
+def cached_pass(processor_name: str, folder: Path) -> Pass:
+    """Compute and store all rows through `.attach`, in a new root each time."""
+    output, dataset = main_output(processor_name), _audio(folder)
+    roots = (folder / f"root-{number}" for number in itertools.count())
+    current: list[Any] = []
+
+    def before() -> None:
+        root = next(roots)
+        for old in folder.glob("root-*"):
+            shutil.rmtree(old)
+        current[:] = [cached_features(processor_name, root).attach(dataset, remove_columns=["audio"])]
+
+    return Pass(len(dataset), lambda: _in_batches(current[0], output), before)
+
+
+# With Dataset.map ---------------------------------------------------------------------------------------------------
+
+
+class Mapped:
+    """The function of `Dataset.map` without a cache; one torch thread in its processes, as the package has it."""
+
+    def __init__(self, processor_name: str) -> None:
+        self.compute = Recompute(processor_name)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        torch.set_num_threads(1)
+        return self.compute(row["audio"]["bytes"])
+
+
+def _mapping(processor_name: str, folder: Path, n_processes: int, functions: Iterator[Any], label: str) -> Pass:
+    """Map the next function over the dataset, and give the arrays that Arrow holds then.
+
+    Each pass has a fingerprint of its own: `datasets` would find the result of the one before.
+    """
+    import datasets
+
+    output, dataset = main_output(processor_name), _audio(folder)
+    kinds = cached_features(processor_name, folder / "unused").features(dataset.features)
+    features = datasets.Features({name: kind for name, kind in kinds.items() if name != "audio"})
+    state: dict[str, Any] = {}
+
+    def before() -> None:
+        dataset.cleanup_cache_files()
+        state["number"] = state.get("number", -1) + 1
+        state["function"] = next(functions)
+
+    def read() -> Iterator[Any]:
+        mapped = dataset.map(
+            state["function"],
+            features=features,
+            remove_columns=["audio"],
+            num_proc=n_processes,
+            writer_batch_size=16,
+            new_fingerprint=f"{label}{state['number']}",
+        )
+        # Once, in the pass that is looked at; the others are of the mapping alone.
+        yield list(mapped.with_format("numpy")[output]) if state["number"] == 0 else []
+
+    return Pass(len(dataset), read, before)
+
+
+def map_computed(processor_name: str, folder: Path, n_processes: int) -> Pass:
+    """Compute all rows in several processes."""
+    functions = itertools.repeat(Mapped(processor_name))
+    return _mapping(processor_name, folder, n_processes, functions, "computed")
+
+
+def map_cached(processor_name: str, folder: Path, n_processes: int) -> Pass:
+    """Compute and store all rows in several processes, in a new root each time."""
+    functions = (cached_features(processor_name, folder / f"mapped-{number}") for number in itertools.count())
+    return _mapping(processor_name, folder, n_processes, functions, "cached")
