@@ -23,6 +23,11 @@ def extractor():
     return processors.make_processor("seamless_m4t", sampling_rate=RATE)
 
 
+def make(extractor, root, **settings):
+    """Return a cache that stores all, whether it pays or not."""
+    return CachedFeatures(extractor, root, features="always", waveforms="always", **settings)
+
+
 def written(root):
     lines = {line.cache: line.n_bytes for line in usage(root).lines}
     return lines.get("features", 0), lines.get("waveforms", 0)
@@ -30,7 +35,7 @@ def written(root):
 
 def test_500_clips_take_what_was_estimated(prompts, tmp_path):
     extractor = processors.make_processor("wav2vec2", sampling_rate=RATE)
-    cached_features = CachedFeatures(extractor, tmp_path / "root")
+    cached_features = make(extractor, tmp_path / "root")
     dataset = data.of_paths(prompts[:500])
     report = cached_features.estimate(dataset)
     assert not (tmp_path / "root").exists()
@@ -43,7 +48,7 @@ def test_500_clips_take_what_was_estimated(prompts, tmp_path):
 
 
 def test_clips_of_one_length_take_the_mean(sentences, extractor, tmp_path):
-    cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
+    cached_features = make(extractor, tmp_path, auto_resample=True)
     dataset = data.in_memory(sentences[:1] * 7)
     report = cached_features.estimate(dataset)
     cached_features.map(dataset.select([0]))
@@ -56,11 +61,18 @@ def test_clips_of_one_length_take_the_mean(sentences, extractor, tmp_path):
     assert (again.n_sample, again.n_sample_cached, again.n_sample_cached_waveforms) == (3, 3, 3)
 
 
+def test_waveforms_that_are_not_stored_take_no_room(prompts, extractor, tmp_path):
+    dataset = data.in_memory(prompts[:3])  # 16-bit PCM at the processor's rate
+    report = CachedFeatures(extractor, tmp_path).estimate(dataset)
+    assert report.waveforms_bytes == 0 < report.features_bytes
+    assert make(extractor, tmp_path).estimate(dataset).waveforms_bytes > 0
+
+
 def test_bad_rows_are_counted_and_cost_nothing(sentences, extractor, tmp_path):
     cells = [{"bytes": clip.read_bytes(), "path": None} for clip in sentences[:2]]
     cells += [{"bytes": b"no audio", "path": "bad.wav"}, {"bytes": None, "path": "/no/such/file.wav"}]
     dataset = datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
-    cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
+    cached_features = make(extractor, tmp_path, auto_resample=True)
     report = cached_features.estimate(dataset)
     assert (report.n_sample, report.n_sample_bad) == (4, 2)
     assert report.features_bytes > 0
@@ -88,9 +100,9 @@ def test_the_verdict_follows_from_the_times():
 
 def test_coverage_says_what_is_there(prompts, sentences, extractor, tmp_path):
     clips = data.shortest(prompts, 60)[-12:]
-    cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
+    cached_features = make(extractor, tmp_path, auto_resample=True)
     cached_features({"audio": data.columns(clips[:5])["audio"]})
-    other = CachedFeatures(processors.make_processor("wav2vec2", sampling_rate=RATE), tmp_path, auto_resample=True)
+    other = make(processors.make_processor("wav2vec2", sampling_rate=RATE), tmp_path, auto_resample=True)
     other({"audio": data.columns(clips[5:8])["audio"]})
     rows = [*clips, clips[0], clips[11]]
     dataset = data.in_memory(rows)
@@ -111,9 +123,9 @@ def test_coverage_says_what_is_there(prompts, sentences, extractor, tmp_path):
 def test_coverage_counts_bad_rows(sentences, extractor, tmp_path):
     cells = [{"bytes": None, "path": "/no/such/file.wav"}, {"bytes": sentences[0].read_bytes(), "path": None}]
     dataset = datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
-    report = CachedFeatures(extractor, tmp_path, auto_resample=True).coverage(dataset)
+    report = make(extractor, tmp_path, auto_resample=True).coverage(dataset)
     assert (report.n_rows, report.n_cached, report.n_bad) == (2, 0, 1)
-    empty = CachedFeatures(extractor, tmp_path).coverage(dataset.select([]))
+    empty = make(extractor, tmp_path).coverage(dataset.select([]))
     assert (empty.n_rows, empty.rest, empty.share) == (0, None, 1.0)
 
 
@@ -136,7 +148,7 @@ def test_the_shas_of_a_dataset(prompts):
 
 
 def test_what_has_no_rows_to_count_is_an_error(prompts, extractor, tmp_path):
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     for ask in (cached_features.coverage, cached_features.estimate):
         with pytest.raises(TypeError, match="The rows of a stream are not counted"):
             ask(data.in_memory(prompts[:2]).to_iterable_dataset())

@@ -228,10 +228,10 @@ def test_records_of_entries_that_are_gone_go_too(aged, clips):
 def test_a_far_root_is_pruned_by_use(clips):
     url = "memory://pruning/by-use"
     cached_features = cached_by_all(Path("unused"))[0]
-    cached_features = CachedFeatures(cached_features.processor, url)
+    cached_features = CachedFeatures(cached_features.processor, url, waveforms="always")
     cached_features.map(data.in_memory(clips))
     run = cached_features._router.uses.run.id
-    other = CachedFeatures(cached_features.processor, url, max_length_seconds=0.5)
+    other = CachedFeatures(cached_features.processor, url, max_length_seconds=0.5, waveforms="always")
     other.map(data.in_memory(clips))
     assert prune(url, keep_run=run).n_deleted == 2 * len(clips)
     assert cached_features.coverage(data.in_memory(clips)).n_cached == len(clips)

@@ -35,6 +35,11 @@ def extractor():
     return processors.make_processor("wav2vec2", sampling_rate=8000)
 
 
+def make(extractor, root, **settings):
+    """Return a cache that stores all, whether it pays or not."""
+    return CachedFeatures(extractor, root, features="always", waveforms="always", **settings)
+
+
 def audio(clips):
     return {"audio": data.columns(clips)["audio"]}
 
@@ -57,7 +62,7 @@ def recorded_names(root: Path) -> set[str]:
 
 
 def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     for _ in range(3):
         cached_features(audio(clips))
     assert recorded(tmp_path) == []  # nothing is written per hit
@@ -86,7 +91,7 @@ def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
 
 
 def test_the_rest_is_written_with_the_object_s_end(tmp_path, clips, extractor):
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     cached_features(audio(clips))
     del cached_features
     gc.collect()
@@ -94,8 +99,8 @@ def test_the_rest_is_written_with_the_object_s_end(tmp_path, clips, extractor):
 
 
 def test_hits_of_another_run_are_its_own(tmp_path, clips, extractor):
-    CachedFeatures(extractor, tmp_path).map(data.in_memory(clips))
-    again = CachedFeatures(extractor, tmp_path)
+    make(extractor, tmp_path).map(data.in_memory(clips))
+    again = make(extractor, tmp_path)
     again(audio(clips[:3]))
     again._router.uses.finish()
     wanted = {f"features/{again._router.key(data.sha256(clip), again._router.identity()).name()}" for clip in clips[:3]}
@@ -105,7 +110,7 @@ def test_hits_of_another_run_are_its_own(tmp_path, clips, extractor):
 
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_a_map_has_recorded_its_entries_when_it_returns(num_proc, tmp_path, clips, extractor):
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     cached_features.map(data.in_memory(clips), num_proc=num_proc)
     assert features(tmp_path) <= names_of_run(LocalStore(tmp_path), cached_features._router.uses.run.id)
     assert len(list((tmp_path / "runs").iterdir())) == 1  # its workers are the same run
@@ -116,7 +121,7 @@ def _use(cached_features, batch):
 
 
 def test_forked_and_spawned_processes_record_under_the_same_run(tmp_path, clips, extractor):
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     cached_features(audio(clips[:4]))  # not written yet when the processes start: theirs to leave alone
     for method, batch in (("fork", audio(clips[4:6])), ("spawn", audio(clips[6:]))):
         process = multiprocessing.get_context(method).Process(target=_use, args=(cached_features, batch))
@@ -139,7 +144,7 @@ print(json.dumps(len([row["input_values"] for row in rows])))
 
 def test_reading_references_is_a_run_of_its_own(tmp_path, clips, extractor):
     root = tmp_path / "root"
-    CachedFeatures(extractor, root).map(data.in_memory(clips), remove_columns="audio").save_to_disk(tmp_path / "saved")
+    make(extractor, root).map(data.in_memory(clips), remove_columns="audio").save_to_disk(tmp_path / "saved")
     shutil.rmtree(root / "access")
     shutil.rmtree(root / "runs")
     assert data.run_program(READER, tmp_path / "saved") == N_CLIPS
@@ -150,7 +155,7 @@ def test_reading_references_is_a_run_of_its_own(tmp_path, clips, extractor):
 
 def test_many_uses_are_written_while_the_run_goes_on(tmp_path, clips, extractor, monkeypatch):
     monkeypatch.setattr(uses, "_MAX_NAMES", 4)
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     for clip in clips:
         cached_features(audio([clip]))
     cached_features._router.uses._writer.wait()
@@ -161,7 +166,7 @@ def test_many_uses_are_written_while_the_run_goes_on(tmp_path, clips, extractor,
 
 def test_few_uses_are_written_after_a_while(tmp_path, clips, extractor, monkeypatch):
     monkeypatch.setattr(uses, "_MAX_SECONDS", 0.0)
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     cached_features(audio(clips[:1]))
     cached_features._router.uses._writer.wait()
     assert recorded_names(tmp_path) == entries(tmp_path)
@@ -169,7 +174,7 @@ def test_few_uses_are_written_after_a_while(tmp_path, clips, extractor, monkeypa
 
 def test_what_a_process_remembers_is_bounded(tmp_path, clips, extractor, monkeypatch):
     monkeypatch.setattr(uses, "_MAX_REMEMBERED", 4)
-    cached_features = CachedFeatures(extractor, tmp_path)
+    cached_features = make(extractor, tmp_path)
     for _ in range(2):
         for clip in clips:
             cached_features(audio([clip]))
@@ -180,10 +185,10 @@ def test_what_a_process_remembers_is_bounded(tmp_path, clips, extractor, monkeyp
 
 @pytest.mark.parametrize("settings", [{"read_only": True}, {"write": "none"}])
 def test_a_root_that_is_only_read_gets_no_record(settings, tmp_path, clips, extractor):
-    CachedFeatures(extractor, tmp_path)(audio(clips))
+    make(extractor, tmp_path)(audio(clips))
     gc.collect()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    reader = CachedFeatures(extractor, tmp_path, **settings)
+    reader = make(extractor, tmp_path, **settings)
     reader(audio(clips))
     assert reader.stats.hits == N_CLIPS
     reader._router.uses.finish()
@@ -192,7 +197,7 @@ def test_a_root_that_is_only_read_gets_no_record(settings, tmp_path, clips, extr
 
 def test_a_root_that_was_deleted_does_not_come_back(tmp_path, clips, extractor):
     root = tmp_path / "root"
-    cached_features = CachedFeatures(extractor, root)
+    cached_features = make(extractor, root)
     cached_features(audio(clips))
     shutil.rmtree(root)
     cached_features._router.uses.finish()
@@ -204,7 +209,7 @@ def test_a_root_that_was_deleted_does_not_come_back(tmp_path, clips, extractor):
 def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, clips, extractor, caplog):
     (tmp_path / "access").write_bytes(b"a stranger's file, in the way")
     caplog.set_level(logging.INFO, "hf_audio_cache")
-    cached_features = CachedFeatures(extractor, tmp_path, strict=True)
+    cached_features = make(extractor, tmp_path, strict=True)
     for _ in range(2):
         rows = cached_features(audio(clips))["input_values"]
         cached_features._router.uses.finish()
@@ -217,7 +222,7 @@ def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, clips, extracto
 
 def test_a_far_root_has_its_records_and_the_near_tier_none(clips, extractor, tmp_path):
     url = "memory://uses/root"
-    cached_features = CachedFeatures(extractor, url, near=tmp_path / "near")
+    cached_features = make(extractor, url, near=tmp_path / "near")
     cached_features.map(data.in_memory(clips))
     store = open_store(url, near=None)
     used = names_of_run(store, cached_features._router.uses.run.id)

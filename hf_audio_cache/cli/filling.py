@@ -24,6 +24,7 @@ from .options import (
     SplitOption,
     StorageOptions,
     SubsetOption,
+    WaveformsOption,
     guarded,
     waiting,
 )
@@ -106,6 +107,7 @@ def warm(
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
     auto_resample: AutoResampleOption = False,
+    waveforms: WaveformsOption = "auto",
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
@@ -136,6 +138,7 @@ def warm(
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
             auto_resample=auto_resample,
+            waveforms=waveforms,
             on_error="null",
         )
     started = time.perf_counter()
@@ -202,6 +205,7 @@ def estimate(
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
     auto_resample: AutoResampleOption = False,
+    waveforms: WaveformsOption = "auto",
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
@@ -228,6 +232,7 @@ def estimate(
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
             auto_resample=auto_resample,
+            waveforms=waveforms,
             read_only=True,
         )
         report = cached_features.estimate(rows, sample=sample)

@@ -28,6 +28,7 @@ __all__ = [
     "SplitOption",
     "StorageOptions",
     "SubsetOption",
+    "WaveformsOption",
     "YesOption",
     "access",
     "confirmed",
@@ -71,6 +72,9 @@ CapOption = Annotated[
 ]
 AutoResampleOption = Annotated[
     bool, typer.Option("--auto-resample", help="Resample clips at other rates; part of the key.")
+]
+WaveformsOption = Annotated[
+    str, typer.Option("--waveforms", help="Whether waveforms are stored: auto (where that pays), always or never.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say only what would be deleted.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
