@@ -256,7 +256,7 @@ BAD = {
     "cut": gzip.compress(b"features/ab/" * 100)[:-20],
     "other names": gzip.compress(b"../../etc/passwd"),
     "not ASCII": gzip.compress("features/ab/é".encode()),
-    "too long": gzip.compress((f"features/ab/{'a' * 99}\n" * 50_000).encode()),
+    "too long": gzip.compress((f"features/ab/{'a' * 100}\n" * 50_000).encode()),
 }
 
 
