@@ -46,6 +46,7 @@ def energy(waveform, sampling_rate):
 
 def cached_by_all(root: Path, **settings: Any) -> list[CachedFeatures]:
     """Return a cache on `root` for each of three processors; they share the waveforms."""
+    settings = {"waveforms": "always", **settings}
     extractors = [processors.make_processor(name, sampling_rate=RATE) for name in ("wav2vec2", "seamless_m4t")]
     caches = [CachedFeatures(extractor, root, **settings) for extractor in extractors]
     return [*caches, CachedFeatures(energy, root, identity="energy-v1", sampling_rate=RATE, **settings)]
