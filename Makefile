@@ -113,9 +113,10 @@ coverage: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## which lines the ma
 	$(VENVS)/main/bin/coverage run $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 	$(VENVS)/main/bin/coverage report
 
+# Not --quiet: what it does not show, it does not count either.
 .PHONY: docs
 docs: $(VENVS)/docs/requirements.stamp ## the documentation, in site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(VENVS)/docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENVS)/docs/bin/mkdocs build --strict
 	@echo "site/index.html"
 
 .PHONY: demo
