@@ -1,4 +1,4 @@
-"""Everything this package raises, as one tree:
+"""Everything this package raises, as one tree.
 
     HfAudioCacheError
     ├── InvalidKeyError(ValueError)                  a field of a key, a rate or a cap that cannot be one
