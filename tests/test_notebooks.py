@@ -146,7 +146,8 @@ def test_runs_and_shows_what_is_committed(notebook, tmp_path):
     assert child.returncode == 0, child.stderr
 
     *cells, probe = code_cells(json.loads(copy.read_text("utf-8")))
-    assert texts(probe).split() == [sys.executable, hf_audio_cache.__file__]
+    said = ["".join(output["text"]) for output in probe["outputs"] if output.get("name") == "stdout"]
+    assert "".join(said).split() == [sys.executable, hf_audio_cache.__file__]
     assert {cell["id"]: kinds(cell) for cell in cells} == {cell["id"]: kinds(cell) for cell in code_cells(committed)}
     assert findings(cells) == findings(code_cells(committed))
 
