@@ -113,6 +113,12 @@ coverage: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## which lines the ma
 	$(VENVS)/main/bin/coverage run $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 	$(VENVS)/main/bin/coverage report
 
+# Not --quiet: what it does not show, it does not count either.
+.PHONY: docs
+docs: $(VENVS)/docs/requirements.stamp ## the documentation, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENVS)/docs/bin/mkdocs build --strict
+	@echo "site/index.html"
+
 .PHONY: demo
 demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
 	@$(PYTHON) tests/speech.py || unset HF_AUDIO_CACHE_SPEECH; $(VENVS)/demo/bin/hf-audio-cache demo $(ARGS)
@@ -127,7 +133,7 @@ dist: $(WHEEL) ## the wheel and the source distribution, in dist/
 
 .PHONY: clean
 clean: ## remove all that was made here, environments and fetched speech too
-	rm -rf $(VENVS) .servers .speech build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENVS) .servers .speech build dist site *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -r {} +
 
 # What these are made of
@@ -154,11 +160,12 @@ $(SERVERS):
 # An environment by its name. Each takes what the wheel requires when setup.cfg changes, and the wheel when that does.
 extras = [test]
 python = $(PYTHON)
-$(VENVS)/main/requirements.stamp: extras = [test,servers,style]
+$(VENVS)/main/requirements.stamp: extras = [test,servers,model,style]
 $(VENVS)/main/requirements.stamp: $(VENVS)/torch.stamp
 $(VENVS)/demo/requirements.stamp: extras =
 $(VENVS)/bench/requirements.stamp: extras = [test,bench]
 $(VENVS)/bench/requirements.stamp: $(VENVS)/bench-torch.stamp
+$(VENVS)/docs/requirements.stamp: extras = [docs]
 $(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)
 $(VENVS)/oldest/requirements.stamp: constraints = --constraint tests/oldest-constraints.txt
 $(VENVS)/oldest/requirements.stamp: tests/oldest-constraints.txt

@@ -1,7 +1,5 @@
 """Everything this package raises, as one tree.
 
-::
-
     HfAudioCacheError
     ├── InvalidKeyError(ValueError)                  a field of a key, a rate or a cap that cannot be one
     ├── InvalidNameError(ValueError)                 a store name that could leave the root

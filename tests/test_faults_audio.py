@@ -372,6 +372,7 @@ def make(root: Path, on_error: str) -> CachedFeatures:
         auto_resample=True,
         on_error=on_error,
         reason_column="reason" if on_error == "null" else None,
+        waveforms="always",
     )
 
 

@@ -472,10 +472,10 @@ def spectrum(waveform, sampling_rate):
 
 MAKERS = {
     "two outputs": lambda root, **settings: CachedFeatures(
-        processors.make_processor("seamless_m4t"), root, auto_resample=True, **settings
+        processors.make_processor("seamless_m4t"), root, auto_resample=True, waveforms="always", **settings
     ),
     "plain spectra": lambda root, **settings: CachedFeatures(
-        spectrum, root, identity="spectrum", sampling_rate=8000, compression=None, **settings
+        spectrum, root, identity="spectrum", sampling_rate=8000, compression=None, waveforms="always", **settings
     ),
 }
 

@@ -85,7 +85,9 @@ class Job:
         self.root, self.clips = root, clips
         cells = [{"bytes": clip.encoded, "path": clip.name} for clip in clips]
         self.dataset = Dataset.from_dict({"audio": cells}).cast_column("audio", Audio(decode=False))
-        self.cached_features = CachedFeatures(processors.make_processor(PROCESSOR, sampling_rate=RATE), root)
+        self.cached_features = CachedFeatures(
+            processors.make_processor(PROCESSOR, sampling_rate=RATE), root, waveforms="always"
+        )
 
     def run(self, *forms: Callable[[], Any]) -> Outcome:
         """Run it in these forms, by default both; return what came of it."""

@@ -747,7 +747,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 
 def run_over(root: Path, cells: list[Any]) -> tuple[dict[str, list[Any]], Any]:
     confine()
-    cached_features = CachedFeatures(spectrum, root, identity="spectrum", sampling_rate=8000)
+    cached_features = CachedFeatures(spectrum, root, identity="spectrum", sampling_rate=8000, waveforms="always")
     return cached_features({"audio": cells}), cached_features.stats
 
 
@@ -1002,7 +1002,9 @@ def test_linked_folders_under_a_root_are_not_followed(faults, tmp_path):
         root = tmp_path / f"root-{number}"
         (root / link).parent.mkdir(parents=True)
         (root / link).symlink_to(elsewhere / link)
-        cache = AudioCache(CachedFeatures(spectrum, root, identity="x", sampling_rate=8000).audio_cache._store)
+        cache = AudioCache(
+            CachedFeatures(spectrum, root, identity="x", sampling_rate=8000, waveforms="always").audio_cache._store
+        )
         outcomes.tried += 1
         if cache.get(KEY) is not None:
             outcomes.wrong.append(f"{link} is followed")

@@ -152,7 +152,7 @@ def acknowledge(sender: int, names: Iterable[str]) -> None:
 def cached_by(root: Path, cap: int) -> CachedFeatures:
     """Return a cache whose keys have a cap of `cap` seconds, longer than any clip: new keys, and no new values."""
     processor = processors.make_processor("wav2vec2", sampling_rate=RATE)
-    return CachedFeatures(processor, root, compression=None, max_length_seconds=cap)
+    return CachedFeatures(processor, root, compression=None, max_length_seconds=cap, waveforms="always")
 
 
 def features_of(clips: Iterable[Path], cached_features: CachedFeatures, cap: int) -> list[str]:

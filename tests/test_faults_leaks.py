@@ -43,7 +43,9 @@ def envelope(waveform, sampling_rate):
 
 
 def make(root: Path | str, **settings: Any) -> CachedFeatures:
-    return CachedFeatures(envelope, root, **{"identity": "envelope", "sampling_rate": RATE, **settings})
+    return CachedFeatures(
+        envelope, root, **{"identity": "envelope", "sampling_rate": RATE, "waveforms": "always", **settings}
+    )
 
 
 def short_clips(count: int) -> list[Path]:
@@ -73,7 +75,11 @@ Step = Callable[[], object]
 
 def warm(root: str) -> Step:
     cached_features = CachedFeatures(
-        processors.make_processor("seamless_m4t"), root, auto_resample=True, signing_key="a-key-of-twenty-bytes"
+        processors.make_processor("seamless_m4t"),
+        root,
+        auto_resample=True,
+        signing_key="a-key-of-twenty-bytes",
+        waveforms="always",
     )
     batch = {"audio": data.columns(short_clips(4))["audio"]}
     return lambda: cached_features(batch)

@@ -36,7 +36,7 @@ def expected(clips, tmp_path_factory):
     return attached[:]["input_features"]
 
 
-FRONT_END = {"identity": "mel-energies", "sampling_rate": 8000, "auto_resample": True}
+FRONT_END = {"identity": "mel-energies", "sampling_rate": 8000, "auto_resample": True, "waveforms": "always"}
 
 
 @pytest.fixture

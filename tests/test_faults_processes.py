@@ -103,7 +103,7 @@ class Tally:
 
 def call(root: Path, clips: list[Clip], rng: random.Random, tally: Tally) -> Iterator[None]:
     """Ask for the features of a batch of cells."""
-    caches = {name: CachedFeatures(make_processor(name), root) for name in PROCESSORS}
+    caches = {name: CachedFeatures(make_processor(name), root, waveforms="always") for name in PROCESSORS}
     while True:
         name, some = rng.choice(PROCESSORS), rng.sample(clips, 4)
         before = caches[name].stats
@@ -117,7 +117,9 @@ def attach(root: Path, clips: list[Clip], rng: random.Random, tally: Tally) -> I
     """Read rows of a dataset with attached features, through a new cache each time."""
     while True:
         name, some = rng.choice(PROCESSORS), rng.sample(clips, 4)
-        cached_features = CachedFeatures(make_processor(name), root, compression=rng.choice([None, "blosc"]))
+        cached_features = CachedFeatures(
+            make_processor(name), root, compression=rng.choice([None, "blosc"]), waveforms="always"
+        )
         attached = cached_features.attach(data.in_memory([clip.path for clip in some]))
         tally.check_rows(attached[:], some, name)
         tally.note(cached_features.stats)
@@ -128,7 +130,7 @@ def refer(root: Path, clips: list[Clip], rng: random.Random, tally: Tally) -> It
     """Make references, and read them beside the audio they came from, as the entries may be gone again."""
     while True:
         name, some = rng.choice(PROCESSORS), rng.sample(clips, 4)
-        cached_features = CachedFeatures(make_processor(name), root)
+        cached_features = CachedFeatures(make_processor(name), root, waveforms="always")
         mapped = cached_features.map(data.in_memory([clip.path for clip in some]))
         tally.check_rows(cached_features.attach(mapped)[:], some, name)
         tally.note(cached_features.stats)
@@ -139,7 +141,7 @@ def map_into_arrow(root: Path, clips: list[Clip], rng: random.Random, tally: Tal
     """Map a dataset, so that Arrow holds the arrays."""
     while True:
         some = rng.sample(clips, 4)
-        cached_features = CachedFeatures(make_processor("wav2vec2"), root)
+        cached_features = CachedFeatures(make_processor("wav2vec2"), root, waveforms="always")
         ds = data.in_memory([clip.path for clip in some])
         mapped = ds.map(cached_features, batched=True, features=cached_features.features(ds.features))
         tally.check_rows(mapped.remove_columns("audio").with_format("numpy")[:], some, "wav2vec2")
@@ -149,7 +151,7 @@ def map_into_arrow(root: Path, clips: list[Clip], rng: random.Random, tally: Tal
 
 def put_and_get(root: Path, clips: list[Clip], rng: random.Random, tally: Tally) -> Iterator[None]:
     """Use the two caches by hand, with the keys that the others use."""
-    shas = {name: CachedFeatures(make_processor(name), root).processor_sha for name in PROCESSORS}
+    shas = {name: CachedFeatures(make_processor(name), root, waveforms="always").processor_sha for name in PROCESSORS}
     features, waveforms = AudioCache(root / "features"), WaveformCache(root / "waveforms", compression="blosc")
     while True:
         name, clip = rng.choice(PROCESSORS), rng.choice(clips)
@@ -274,7 +276,9 @@ def test_eight_processes_on_one_root_get_right_values_and_no_error(clips, tmp_pa
 def test_what_eight_processes_computed_at_once_is_all_kept(clips, tmp_path, faults):
     tallies = run([*WORKERS, refer, call, verify_and_repair], tmp_path, clips, faults.times(4, 60))
     assert_all_is_well(tmp_path, tallies)
-    shas = {name: CachedFeatures(make_processor(name), tmp_path).processor_sha for name in PROCESSORS}
+    shas = {
+        name: CachedFeatures(make_processor(name), tmp_path, waveforms="always").processor_sha for name in PROCESSORS
+    }
     cache, lost, wrong = AudioCache(tmp_path / "features"), 0, Tally("afterwards")
     by_sha = {clip.sha: clip for clip in clips}
     stored = set.union(*(tally.stored for tally in tallies))

@@ -50,7 +50,9 @@ def evil_spectrum(waveform, sampling_rate):
 
 
 def make(root: Path, signing_key: Any = OURS, function: Any = spectrum) -> CachedFeatures:
-    return CachedFeatures(function, root, identity="spectrum", sampling_rate=RATE, signing_key=signing_key)
+    return CachedFeatures(
+        function, root, identity="spectrum", sampling_rate=RATE, signing_key=signing_key, waveforms="always"
+    )
 
 
 def is_signed(content: bytes) -> bool:
@@ -361,13 +363,25 @@ def test_the_entries_of_other_settings_are_not_served_under_our_names(clips, bat
     """They are signed with our key, and hold their own key in full."""
     others = {
         "another processor": CachedFeatures(
-            evil_spectrum, tmp_path, identity="evil", sampling_rate=RATE, signing_key=OURS
+            evil_spectrum, tmp_path, identity="evil", sampling_rate=RATE, signing_key=OURS, waveforms="always"
         ),
         "a cap": CachedFeatures(
-            evil_spectrum, tmp_path, identity="spectrum", sampling_rate=RATE, signing_key=OURS, max_length_seconds=1
+            evil_spectrum,
+            tmp_path,
+            identity="spectrum",
+            sampling_rate=RATE,
+            signing_key=OURS,
+            max_length_seconds=1,
+            waveforms="always",
         ),
         "resampling": CachedFeatures(
-            evil_spectrum, tmp_path, identity="spectrum", sampling_rate=RATE, signing_key=OURS, auto_resample=True
+            evil_spectrum,
+            tmp_path,
+            identity="spectrum",
+            sampling_rate=RATE,
+            signing_key=OURS,
+            auto_resample=True,
+            waveforms="always",
         ),
     }
     wrong = 0
