@@ -10,6 +10,9 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 from .caches import AudioCache, WaveformCache
+from .coverage import Coverage
+from .estimate import Estimate
+from .explain import Explanation
 from .fingerprint import processor_sha256
 from .keys import AudioCacheKey, WaveformCacheKey
 from .maintenance import VerifyReport, verify
@@ -25,6 +28,9 @@ __all__ = [
     "BadClip",
     "CachedArray",
     "CachedFeatures",
+    "Coverage",
+    "Estimate",
+    "Explanation",
     "PruneReport",
     "Stats",
     "Usage",
