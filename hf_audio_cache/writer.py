@@ -28,6 +28,11 @@ class Writer:
         self._begin()
         _WRITERS.add(self)
 
+    def _begin(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._own = _OfThread()
+        self._unfinished: set[Future[Iterable[StoreError]]] = set()  # of all threads
+
     def submit(self, write: Callable[[], Iterable[StoreError]]) -> None:
         """Call `write` in a thread; wait first where too much is pending.
 
@@ -73,11 +78,6 @@ class Writer:
         own = self._own
         while len(own.pending) > leave:
             own.failed.extend(own.pending.popleft().result())
-
-    def _begin(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._own = _OfThread()
-        self._unfinished: set[Future[Iterable[StoreError]]] = set()  # of all threads
 
 
 class _OfThread(threading.local):
