@@ -202,3 +202,14 @@ def test_what_cannot_be_stored_is_refused(result, clips, tmp_path):
 
 def test_its_name_is_in_its_repr(tmp_path):
     assert "my-energy-v1" in repr(cached(framed, tmp_path))
+
+
+def test_rows_of_one_clip_share_no_json_value(tmp_path):
+    cached_features = CachedFeatures(
+        lambda waveform, rate: {"x": waveform[:5], "sizes": {"a": [1, 2]}}, tmp_path, identity="x", sampling_rate=8000
+    )
+    clip = {"array": np.ones(4000, np.float32), "sampling_rate": 8000}
+    for _ in range(2):  # computed, and read
+        first, second = cached_features({"audio": [clip, clip]})["sizes"]
+        first["a"].append(3)
+        assert second == {"a": [1, 2]}
