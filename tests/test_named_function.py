@@ -213,3 +213,21 @@ def test_rows_of_one_clip_share_no_json_value(tmp_path):
         first, second = cached_features({"audio": [clip, clip]})["sizes"]
         first["a"].append(3)
         assert second == {"a": [1, 2]}
+
+
+def test_a_clip_too_loud_for_the_dtype_is_one_bad_clip(tmp_path):
+    cached_features = CachedFeatures(
+        lambda waveform, rate: waveform[:5] * 80_000,
+        tmp_path,
+        identity="x",
+        sampling_rate=8000,
+        dtype="float16",
+        on_error="null",
+    )
+    clips = [{"array": np.full(4000, peak, np.float32), "sampling_rate": 8000} for peak in (0.5, 1.0)]
+    quiet, loud = cached_features({"audio": clips})["input_features"]
+    assert quiet.tolist() == [40_000.0] * 5
+    assert loud is None
+    [bad] = cached_features.bad_clips
+    assert bad.error == "AudioExtractionError"
+    assert "values of up to 80000" in bad.reason
