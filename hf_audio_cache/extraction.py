@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .containers import is_plain_pcm16
 from .decode import decode_audio, to_waveform
-from .errors import AudioExtractionError, HfAudioCacheError
+from .errors import AudioExtractionError, HfAudioCacheError, ProcessorError
 from .extractor import audio_part, name_of
 from .outputs import OutputSpec, probe_outputs
 from .repeatable import extract_repeatable
@@ -81,7 +81,7 @@ class Extraction:
         RandomOutputError
             If they are not the same each time.
         AudioExtractionError
-            If the processor fails.
+            If the processor fails, or gives a number that is too large for `dtype`.
         """
         extractor = audio_part(self.processor)
         try:
@@ -103,7 +103,10 @@ class Extraction:
                 clip=clip,
             ) from exc
         self._repeated.add(processor_sha)
-        return rounded(outputs, self.dtype)
+        try:
+            return rounded(outputs, self.dtype)
+        except ProcessorError as exc:  # this clip is too loud for it; others need not be
+            raise AudioExtractionError(f"of {clip}, {exc}", clip=clip) from exc
 
     def probe(self) -> dict[str, OutputSpec]:
         """Return the form of each output, by trying out made-up clips."""

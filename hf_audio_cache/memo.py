@@ -61,7 +61,7 @@ class FileState:
         return cls(os.path.abspath(path), numbers)
 
     def is_settled(self) -> bool:
-        """Return whether any later change will show in the numbers; to be asked after the file was read."""
+        """Return whether any later change will show in the numbers; to be asked as soon as the file was read."""
         return max(self.numbers[3:]) < time.time_ns() - _TICK
 
     def _key(self) -> bytes:
@@ -98,11 +98,11 @@ def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
 
 
 def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
-    """Remember the sha256 of files that were read whole in these states."""
+    """Remember the sha256 of files that were read whole in these states, which were settled then."""
     rows = [
         (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
         for state, sha in found
-        if state.is_settled() and not _is_far(state)
+        if not _is_far(state)
     ]
     opened = _open(make=True) if rows else None
     if opened is None:

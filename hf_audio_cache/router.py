@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -414,4 +415,4 @@ def _distinct(sources: Sequence[AudioSource | AudioError], found: Mapping[str, A
 
 
 def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in outputs.items()}
+    return {name: copy.deepcopy(value) for name, value in outputs.items()}

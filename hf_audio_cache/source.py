@@ -40,7 +40,8 @@ class AudioSource:
     source_rate
         The rate in Hz of a decoded array; None for encoded bytes, which say it themselves.
     file
-        State of the local file that the bytes were read from; None where there is none, or it changed meanwhile.
+        State of the local file that the bytes were read from; None where there is none, or it changed meanwhile or just
+        before, so that the next change may not show.
     """
 
     clip: str
@@ -161,8 +162,9 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
                     raise OSError("it is no regular file")
                 content = file.read()
                 state = FileState.of(path, os.fstat(file.fileno()))
-            if state != FileState.of(path, before) or len(content) != before.st_size:
-                state = None  # it was being written
+            is_whole = state == FileState.of(path, before) and len(content) == before.st_size
+            if state is not None and not (is_whole and state.is_settled()):
+                state = None  # it was being written, or may be in a moment without a trace
     except Exception as exc:  # every fsspec driver has errors of its own, not all of them OSErrors
         hint = (
             ""

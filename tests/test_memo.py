@@ -49,7 +49,7 @@ def _short_tick(monkeypatch):
 
 def learn(paths):
     sources = [read_source(str(path)) for path in paths]
-    learn_hashes((source.file, source.blob_sha) for source in sources)
+    learn_hashes((source.file, source.blob_sha) for source in sources if source.file is not None)
 
 
 def find(paths):
@@ -126,6 +126,15 @@ def test_a_file_that_has_just_changed_is_not_remembered(clips):
     settle(clips[0])
     learn(clips)
     assert find(clips[:1]) == [sha_of(clips[0])]
+
+
+def test_a_file_that_had_just_changed_when_it_was_read_is_not_remembered_later(clips):
+    """It may have changed again in that tick, while the features of its batch were looked up."""
+    overwrite_in_place(clips[0])
+    source = read_source(str(clips[0]))
+    settle(clips[0])
+    learn_hashes([(source.file, source.blob_sha)] if source.file is not None else [])
+    assert find(clips[:1]) == [None]
 
 
 def test_a_file_that_is_written_while_it_is_read_has_no_state(clips, monkeypatch):

@@ -202,3 +202,32 @@ def test_what_cannot_be_stored_is_refused(result, clips, tmp_path):
 
 def test_its_name_is_in_its_repr(tmp_path):
     assert "my-energy-v1" in repr(cached(framed, tmp_path))
+
+
+def test_rows_of_one_clip_share_no_json_value(tmp_path):
+    cached_features = CachedFeatures(
+        lambda waveform, rate: {"x": waveform[:5], "sizes": {"a": [1, 2]}}, tmp_path, identity="x", sampling_rate=8000
+    )
+    clip = {"array": np.ones(4000, np.float32), "sampling_rate": 8000}
+    for _ in range(2):  # computed, and read
+        first, second = cached_features({"audio": [clip, clip]})["sizes"]
+        first["a"].append(3)
+        assert second == {"a": [1, 2]}
+
+
+def test_a_clip_too_loud_for_the_dtype_is_one_bad_clip(tmp_path):
+    cached_features = CachedFeatures(
+        lambda waveform, rate: waveform[:5] * 80_000,
+        tmp_path,
+        identity="x",
+        sampling_rate=8000,
+        dtype="float16",
+        on_error="null",
+    )
+    clips = [{"array": np.full(4000, peak, np.float32), "sampling_rate": 8000} for peak in (0.5, 1.0)]
+    quiet, loud = cached_features({"audio": clips})["input_features"]
+    assert quiet.tolist() == [40_000.0] * 5
+    assert loud is None
+    [bad] = cached_features.bad_clips
+    assert bad.error == "AudioExtractionError"
+    assert "values of up to 80000" in bad.reason

@@ -61,6 +61,33 @@ def test_no_more_than_a_bounded_number_is_pending():
     assert len(gate.stored) == 30
 
 
+def test_a_thread_waits_for_what_it_submitted_also_while_others_wait():
+    """Else it would hand out arrays, for their owner to change, that are still to be stored."""
+    writer, first, second = Writer(), Gate(), Gate()
+    error = StoreError("could not write ab/name: No space left on device", name="ab/name")
+    submitted, ended, results = threading.Event(), threading.Event(), []
+
+    def submit_two_and_wait():
+        writer.submit(lambda: first(b"a"))
+        writer.submit(lambda: second(b"b") or [error])
+        submitted.set()
+        results.extend(writer.wait())
+        ended.set()
+
+    owner = threading.Thread(target=submit_two_and_wait)
+    owner.start()
+    assert submitted.wait(30)
+    other = threading.Thread(target=lambda: results.append(writer.wait()))
+    other.start()
+    time.sleep(0.1)  # both wait
+    first.opened.set()
+    assert not ended.wait(0.3)
+    second.opened.set()
+    owner.join(30)
+    other.join(30)
+    assert sorted(results, key=str) == sorted([error, []], key=str)
+
+
 def test_what_could_not_be_stored_is_returned_once():
     writer, error = Writer(), StoreError("could not write ab/name: No space left on device", name="ab/name")
     writer.submit(lambda: [error])
