@@ -139,11 +139,11 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
     if field in ("accessed", "modified"):
         age, when = parse_seconds(value), SORT_FIELDS[field]
         return lambda entry: compare(now - when(entry), age)
-    if field == "rate":
+    if field == "rate" and value.isdecimal():
         rate = int(value)
         return lambda entry: compare(entry.sample_rate, rate)
-    if field == "cap":
-        cap = int(float(value) * 1000)
+    if field == "cap" and re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", value, re.ASCII):
+        cap = round(float(value) * 1000)
         return lambda entry: compare(entry.max_length_ms, cap)
     if field in ("processor", "clip", "cache") and sign in ("=", "!=") and value:
         is_wanted = _text_test(field, value, names)
@@ -226,11 +226,14 @@ def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
         If one stands for nothing.
     """
     found: dict[str, ListedEntry] = {}
+    uses = last_uses(store)
     for one in what:
         prefixes = [one] if "/" in one else [f"{folder}/{one[:2]}/{one}" for folder in ("features", "waveforms")]
         if not re.fullmatch(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]+|[0-9a-f]{8,64}", one):
             prefixes = []
-        matches = [entry for prefix in prefixes for object_ in store.scan(prefix) if (entry := parse_entry(object_))]
+        matches = [
+            entry for prefix in prefixes for object_ in store.scan(prefix) if (entry := parse_entry(object_, uses))
+        ]
         if not matches:
             raise ValueError(
                 f"expected the name of an entry, as `hf-audio-cache ls -q` prints it, or at least 8 digits of a clip's "

@@ -301,7 +301,8 @@ def clear(
     now = time.time()
     ours = [one for one in store.scan() if is_ours(one.name)]
     going = [one for one in ours if cache is None or one.name.startswith(f"{cache}/")]
-    entries = [entry for one in going if (entry := parse_entry(one))]
+    uses = last_uses(store)
+    entries = [entry for one in going if (entry := parse_entry(one, uses))]
     if not dry_run:
         delete(store, [one.name for one in going])
     going_names = {one.name for one in going}

@@ -10,7 +10,7 @@ _SIZES = {"": 1, "B": 1}
 _SIZES |= {f"{prefix}{unit}": 1000**power for power, prefix in enumerate("KMGTP", 1) for unit in ("", "B")}
 _SIZES |= {f"{prefix}{unit}": 1024**power for power, prefix in enumerate("KMGTP", 1) for unit in ("I", "IB")}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
+_NUMBER = re.compile(r"([0-9]{1,30}(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
 def parse_size(text: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -31,6 +32,7 @@ __all__ = ["TransferReport", "copy_entries", "export_archive", "import_archive"]
 _BATCH = 64
 _MAX_ENTRY_BYTES = 4 << 30
 _MAX_MANIFEST_BYTES = 16 << 20
+_MAX_PIPED_BYTES = 1 << 44
 _MAX_REFUSED = 1000  # reasons that are kept
 
 
@@ -280,15 +282,24 @@ def import_archive(
     checker = _Checker(store, keys)
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:  # uncompressed, and one pass
+            end = _end_of(file)
             for member in tar:
+                if tar.offset > end:  # tarfile would read on for as long as the header says
+                    raise tarfile.ReadError("unexpected end of data")
                 _import_member(tar, member, store, checker, report)
-    except (tarfile.TarError, EOFError) as exc:
+    except (tarfile.TarError, EOFError, RecursionError) as exc:  # RecursionError: headers of headers
         raise ArchiveError(
             f"expected an archive of entries, an uncompressed tar, and {path} is none or was cut ({exc}); "
             f"{report.n_entries} entries that came before were stored. Export it again.",
             path=path,
         ) from exc
     return report
+
+
+def _end_of(file: IO[bytes]) -> int:
+    """Return where a file ends; of what is no plain file, such as a pipe, no more than where it has to."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else _MAX_PIPED_BYTES
 
 
 def _import_member(

@@ -161,6 +161,23 @@ def test_warm_takes_datasets_in_other_forms(form, processor, clips, tmp_path):
     assert len(entries(cache, "features")) == 3
 
 
+@pytest.mark.parametrize("name", ["all.tar.gz", "all.tgz", "ALL.TAR.ZST"])
+def test_a_compressed_archive_is_not_taken_for_a_root(name, root, tmp_path):
+    assert "uncompressed" in run("export", "--root", root, "--to", tmp_path / name, code=2).err
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("form", ["folder", "saved"])
+def test_a_split_of_what_has_none_is_an_error(form, processor, clips, folder, tmp_path):
+    place = folder
+    if form == "saved":
+        place = tmp_path / "clips"
+        data.in_memory(clips[:3]).save_to_disk(place)
+    options = ("--processor", processor, "--root", tmp_path / "root", "--split", "test")
+    assert "has no splits" in run("warm", place, *options, code=2).err
+    assert not (tmp_path / "root").exists()
+
+
 def test_the_settings_of_the_key_are_those_of_python(processor, clips, tmp_path):
     place = tmp_path / "clips"
     data.copies(clips[:2], place)

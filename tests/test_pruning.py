@@ -60,6 +60,12 @@ def test_what_was_used_last_goes_last(aged, clips):
     assert prune(aged, max_bytes=n_bytes - 1).n_recent == 1
 
 
+def test_what_was_used_of_late_is_said_whoever_deletes(aged, clips):
+    use(aged, clips[:2])
+    assert remove(aged, entries(aged), dry_run=True).n_recent == 2
+    assert clear(aged, dry_run=True).n_recent == 2
+
+
 def test_what_was_not_used_for_long_goes(aged, clips):
     use(aged, clips[:3], processor=1)
     seamless = cached_by_all(aged)[1].processor_sha[:12]

@@ -165,6 +165,25 @@ def test_what_is_no_archive_is_an_error(kind, root, tmp_path):
         assert verify(tmp_path / "target").is_clean
 
 
+@pytest.mark.parametrize("kind", ["an entry", "a stranger's", "a header of headers"])
+def test_an_archive_that_promises_more_than_there_is_ends_at_once(kind, root, tmp_path):
+    good, other, *_ = entries(root, "features")
+    archive = write_tar(tmp_path / "some.tar", {good: (root / good).read_bytes()})
+    content = archive.read_bytes()
+    whole = content[: 512 + -(-(root / good).stat().st_size // 512) * 512]  # without what ends an archive
+    if kind == "a header of headers":
+        more = tarfile.TarInfo("more")
+        more.type = tarfile.XHDTYPE
+        archive.write_bytes(whole + more.tobuf(tarfile.USTAR_FORMAT) * 3000)
+    else:
+        member = tarfile.TarInfo(other if kind == "an entry" else "notes.txt")
+        member.size = 1 << 60
+        archive.write_bytes(whole + member.tobuf(tarfile.GNU_FORMAT) + bytes(2000))
+    with pytest.raises(ArchiveError, match="1 entries that came before were stored"):
+        import_archive(archive, tmp_path / "target")
+    assert list(entries(tmp_path / "target")) == [good]
+
+
 def test_an_interrupted_export_leaves_no_archive(root, tmp_path, monkeypatch):
     before = tmp_path / "all.tar"
     before.write_bytes(b"as it was")

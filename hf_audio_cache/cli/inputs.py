@@ -61,7 +61,9 @@ def load_dataset(name: str, *, split: str | None, subset: str | None, audio_colu
             "expected a dataset (a name on the Hub, a Parquet file, a folder of audio, or one of save_to_disk), "
             f"and {name!r} could not be loaded as any ({type(exc).__name__}: {exc})"
         ) from exc
-    if split is not None and isinstance(loaded, datasets.DatasetDict):
+    if split is not None:
+        if not isinstance(loaded, datasets.DatasetDict):
+            raise ValueError(f"expected no --split {split!r}, since {name!r} has no splits; nothing was done")
         if split not in loaded:
             raise ValueError(f"expected a split of {name!r}, which has {', '.join(loaded)}, and not {split!r}")
         loaded = loaded[split]

@@ -61,6 +61,8 @@ def export(
     """
     from ..transfer import copy_entries, export_archive
 
+    if re.search(r"\.(tar\.\w+|t[gbx]z2?)$", to, re.IGNORECASE):
+        raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
     clips = None
     if dataset is not None:
         from ..audio_rows import clip_shas
