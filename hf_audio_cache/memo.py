@@ -124,7 +124,10 @@ def _is_far(state: FileState) -> bool:
 
 
 def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
-    path = hashes_path()
+    try:
+        path = hashes_path()
+    except OSError:  # it is relative to a working directory that is gone
+        path = None
     if path is None:
         return None
     place = os.getpid(), path

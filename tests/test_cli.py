@@ -195,9 +195,24 @@ def test_the_settings_of_the_key_are_those_of_python(processor, clips, tmp_path)
     extractor = processors.make_processor("wav2vec2")
     cached_features = CachedFeatures(extractor, tmp_path / "root", auto_resample=True, max_length_seconds=0.5)
     assert cached_features.coverage(data.in_memory(clips[:2])).n_cached == 2
-    assert (
-        "another rate" in run("warm", place, "--processor", processor, "--root", tmp_path / "root", code=1).out or True
-    )
+    report = run_json("warm", place, "--processor", processor, "--root", tmp_path / "root", code=1)
+    assert ["16000 Hz" in clip["reason"] for clip in report["bad_clips"]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify"], ["usage"], ["ls"], ["prune", "--max-size", "1GB", "-y"], ["clear", "-y"], ["processors", "list"]],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_root_that_is_none_is_not_taken_for_an_empty_one(arguments, kind, tmp_path):
+    root = tmp_path / "root"
+    if kind == "file":
+        root.write_text("kept")
+    result = run(*arguments, "--root", root, code=2)
+    assert "expected --root to be the folder of a cache" in result.err
+    assert result.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == (["root"] if kind == "file" else [])
 
 
 @pytest.mark.parametrize("what", ["dataset", "folder without audio", "processor", "rate", "root", "storage option"])

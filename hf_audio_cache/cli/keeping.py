@@ -15,8 +15,8 @@ from .options import (
     YesOption,
     access,
     confirmed,
+    existing_root,
     guarded,
-    root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_names, show_report
@@ -46,7 +46,7 @@ def verify(
     from ..maintenance import verify as check
 
     with waiting("Reading every entry"):
-        report = check(root_of(root), repair=repair, signing_key=signing_key_file, **access(storage_option))
+        report = check(existing_root(root), repair=repair, signing_key=signing_key_file, **access(storage_option))
     if quiet:
         show_names([*report.bad, *report.unsigned, *report.unreadable, *report.unfinished])
     else:
@@ -109,10 +109,10 @@ def prune(
     settings = {**limits, "processor": processor, "keep_run": keep_run or (), **access(storage_option)}
     if not (dry_run or yes):
         with waiting("Listing"):
-            plan = make_room(root_of(root), dry_run=True, **settings)
+            plan = make_room(existing_root(root), dry_run=True, **settings)
         confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
     with waiting("Pruning"):
-        report = make_room(root_of(root), dry_run=dry_run, **settings)
+        report = make_room(existing_root(root), dry_run=dry_run, **settings)
     if quiet:
         show_names(report.names)
     else:
@@ -141,10 +141,10 @@ def clear(
     from ..pruning import clear as delete_all
 
     if not (dry_run or yes):
-        plan = delete_all(root_of(root), cache=cache, dry_run=True, **access(storage_option))
+        plan = delete_all(existing_root(root), cache=cache, dry_run=True, **access(storage_option))
         confirmed(f"Delete all {plan.n_deleted:,} entries under {plan.root}?", yes=yes)
     with waiting("Deleting"):
-        report = delete_all(root_of(root), cache=cache, dry_run=dry_run, **access(storage_option))
+        report = delete_all(existing_root(root), cache=cache, dry_run=dry_run, **access(storage_option))
     if quiet:
         show_names(report.names)
     else:
@@ -170,9 +170,9 @@ def rm(
     from ..pruning import remove
 
     if not (dry_run or yes):
-        plan = remove(root_of(root), entries, dry_run=True, **access(storage_option))
+        plan = remove(existing_root(root), entries, dry_run=True, **access(storage_option))
         confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
-    report = remove(root_of(root), entries, dry_run=dry_run, **access(storage_option))
+    report = remove(existing_root(root), entries, dry_run=dry_run, **access(storage_option))
     if quiet:
         show_names(report.names)
     else:

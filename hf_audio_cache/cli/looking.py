@@ -19,8 +19,8 @@ from .options import (
     SigningKeyFileOption,
     StorageOptions,
     access,
+    existing_root,
     guarded,
-    root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_names, show_report, show_rows
@@ -49,7 +49,7 @@ def usage(
     from ..usage import usage as measure
 
     with waiting("Listing"):
-        report = measure(root_of(root), sample=sample, **access(storage_option))
+        report = measure(existing_root(root), sample=sample, **access(storage_option))
     if quiet:
         show_names(dict.fromkeys(line.processor for line in report.lines if line.processor))
     else:
@@ -88,7 +88,7 @@ def ls(
     from ..listing import list_entries
 
     with waiting("Listing"):
-        entries = list_entries(root_of(root), filters=filters or (), sort=sort, **access(storage_option))[:limit]
+        entries = list_entries(existing_root(root), filters=filters or (), sort=sort, **access(storage_option))[:limit]
     if quiet:
         show_names(entry.name for entry in entries)
         return
@@ -176,7 +176,7 @@ def show(
     """
     from ..inspection import inspect_entries, plot_entry
 
-    entries = inspect_entries(root_of(root), entry, signing_key=signing_key_file, **access(storage_option))
+    entries = inspect_entries(existing_root(root), entry, signing_key=signing_key_file, **access(storage_option))
     if plot is not None:
         if len(entries) != 1:
             raise ValueError(
@@ -222,7 +222,7 @@ def list_(
     from ..listing import open_root
     from ..processors import list_processors
 
-    found = list_processors(open_root(root_of(root), access(storage_option)), signing_key_file)
+    found = list_processors(open_root(existing_root(root), access(storage_option)), signing_key_file)
     if quiet:
         show_names(one.sha for one in found)
         return
@@ -258,7 +258,7 @@ def diff(
     from ..listing import open_root
     from ..processors import diff_processors
 
-    report = diff_processors(open_root(root_of(root), access(storage_option)), old, new, signing_key_file)
+    report = diff_processors(open_root(existing_root(root), access(storage_option)), old, new, signing_key_file)
     if quiet:
         show_names(report.differences)
     else:

@@ -16,6 +16,7 @@ from .options import (
     StorageOptions,
     SubsetOption,
     access,
+    existing_root,
     guarded,
     root_of,
     waiting,
@@ -75,10 +76,10 @@ def export(
     move = export_archive if to.endswith(".tar") else copy_entries
     with waiting("Exporting"):
         report = move(
-            root_of(root),
+            existing_root(root),
             to,
             clips=clips,
-            processor=None if processor is None else _sha_of(processor, root_of(root), storage_option),
+            processor=None if processor is None else _sha_of(processor, existing_root(root), storage_option),
             waveforms=with_waveforms,
             signing_key=signing_key_file,
             **settings,

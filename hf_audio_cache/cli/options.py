@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import functools
 import json
+import os
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ __all__ = [
     "YesOption",
     "access",
     "confirmed",
+    "existing_root",
     "guarded",
     "root_of",
     "waiting",
@@ -85,6 +87,18 @@ def root_of(root: str | None) -> str:
     from ..stores import default_root
 
     return root or default_root()
+
+
+def existing_root(root: str | None) -> str:
+    """Return the root that an option names, or the default one; a folder that is named has to be there.
+
+    An empty cache would be reported of a name that was mistyped.
+    """
+    if root is not None and "://" not in root and "::" not in root and not os.path.isdir(os.path.expanduser(root)):
+        raise ValueError(
+            f"expected --root to be the folder of a cache, and {root} is none; nothing was read or deleted"
+        )
+    return root_of(root)
 
 
 def access(storage_options: list[str] | None) -> dict[str, Any]:
