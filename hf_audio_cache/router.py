@@ -273,7 +273,7 @@ class Router:
                 yield source.blob_sha, made.waveform
                 continue
             if made.is_new:
-                self._writer.submit(functools.partial(self._write_waveform, key.waveform_key(), made.waveform))
+                self._store_behind(functools.partial(self._write_waveform, key.waveform_key(), made.waveform))
             started = time.perf_counter()
             try:
                 outputs = self.extraction.extract(made.waveform, source.clip, identity.sha)
@@ -283,7 +283,7 @@ class Router:
             seconds = time.perf_counter() - started
             self.counters.add(computed=1, seconds_computing=made.seconds + seconds)
             if is_stored:
-                self._writer.submit(functools.partial(self._write_features, key, outputs, made.seconds + seconds))
+                self._store_behind(functools.partial(self._write_features, key, outputs, made.seconds + seconds))
                 if self._worth.wants(identity.sha):
                     same = [sample for sample in self._samples if sample[0].key.processor_sha == identity.sha]
                     self._samples = [*same, (_Sample(key, source), seconds)][-SAMPLE_SIZE:]
@@ -344,6 +344,10 @@ class Router:
 
     def _uncounted(self) -> dict[str, Any]:
         return {"signing_key": self.signing_keys, "counters": Counters("")}
+
+    def _store_behind(self, write: Callable[[], list[StoreError]]) -> None:
+        """Encode and store beside what is computed next. Where the store takes nothing now, nothing is encoded."""
+        self._writer.submit(write, at_once=bool(self.store.refuse_puts((TAG_NAME,))))
 
     def _write_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], seconds: float) -> list[StoreError]:
         return self.audio_cache.store_many({key: outputs}, compute_seconds=seconds)

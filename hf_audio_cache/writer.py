@@ -33,7 +33,7 @@ class Writer:
         self._own = _OfThread()
         self._unfinished: set[Future[Iterable[StoreError]]] = set()  # of all threads
 
-    def submit(self, write: Callable[[], Iterable[StoreError]]) -> None:
+    def submit(self, write: Callable[[], Iterable[StoreError]], *, at_once: bool = False) -> None:
         """Call `write` in a thread; wait first where too much is pending.
 
         Parameters
@@ -41,7 +41,12 @@ class Writer:
         write
             Encodes and stores, and says what could not be stored. Nobody may change its arrays before `wait` has
             returned.
+        at_once
+            Whether to call it here, since it takes less than to hand it over.
         """
+        if at_once:
+            self._own.failed.extend(write())
+            return
         self._settle(_MAX_PENDING - 1)
         pool = self._pool
         if pool is None:

@@ -133,3 +133,13 @@ def test_a_process_that_ends_waits_for_what_is_pending(tmp_path):
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "a"], check=True, timeout=60, env=os.environ)
     assert (tmp_path / "a").read_bytes() == b"a"
+
+
+def test_what_is_asked_for_at_once_is_done_by_the_caller():
+    writer = Writer()
+    error = StoreError("not stored")
+    names = []
+    writer.submit(lambda: names.append(threading.current_thread().name) or [error], at_once=True)
+    assert names == [threading.current_thread().name]
+    assert writer.wait() == [error]
+    assert writer.wait() == []
