@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -513,8 +515,23 @@ def test_a_dataset_s_features_go_to_another_root(folder, processor, mel_processo
 # Far roots ------------------------------------------------------------------------------------------------------------
 
 
-def look_after(url: str, damage: Any, *options: str) -> None:
+def look_after(url: str, damage: Any, clip: Path, processor: Path, archive: Path, *options: str) -> None:
     """Let each command see to a far root of three clips of one processor, with damage planted."""
+    settings = ("--processor", processor, "--auto-resample", "--root", url, *options)
+    assert run_json("explain", clip, *settings)["status"] == "hit"
+    [entry] = run_json("show", hashlib.sha256(clip.read_bytes()).hexdigest(), "--root", url, *options)[:1]
+    assert entry["name"].startswith(("features/", "waveforms/"))
+    assert len(run_json("processors", "list", "--root", url, *options)) == 1
+    run("export", "--root", url, "--to", archive, "--with-waveforms", *options)
+    assert run_json("import", archive, "--root", f"{url}-copy", *options)["n_entries"] == 6
+    assert run("ls", "--root", f"{url}-copy", "-q", *options).lines == run("ls", "--root", url, "-q", *options).lines
+    assert (
+        run_json("rm", hashlib.sha256(clip.read_bytes()).hexdigest(), "--root", f"{url}-copy", "-y", *options)[
+            "n_deleted"
+        ]
+        == 2
+    )
+    assert run_json("clear", "--root", f"{url}-copy", "-y", *options)["n_deleted"] >= 4
     report = run_json("usage", "--root", url, *options)
     assert {line["cache"]: line["n_entries"] for line in report["lines"]} == {"features": 3, "waveforms": 3}
     names = run("ls", "--root", url, "-q", *options).lines
@@ -529,12 +546,13 @@ def look_after(url: str, damage: Any, *options: str) -> None:
     assert run("ls", "--root", url, "-q", *options).lines == []
 
 
-def test_a_root_in_memory_is_looked_after(folder, processor):
+def test_a_root_in_memory_is_looked_after(folder, processor, tmp_path):
     import fsspec
 
     url = "memory://cli/root"
     run("warm", folder / "a", "--processor", processor, "--root", url, "--auto-resample")
-    look_after(url, lambda name: fsspec.filesystem("memory").pipe_file(f"/cli/root/{name}", b"damaged"))
+    damage = lambda name: fsspec.filesystem("memory").pipe_file(f"/cli/root/{name}", b"damaged")  # noqa: E731 - short
+    look_after(url, damage, min((folder / "a").iterdir()), processor, tmp_path / "all.tar")
     assert "keep_free is for roots on a disk" in run("prune", "--root", url, "--keep-free", "10%", "-y", code=2).err
 
 
@@ -548,7 +566,8 @@ def test_a_bucket_is_looked_after(folder, processor, s3_server, monkeypatch, tmp
     for name, value in s3_server.storage_options.items():
         options += ["--storage-option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     run("warm", folder / "a", "--processor", processor, "--root", url, "--auto-resample", *options)
-    look_after(url, lambda name: s3_server.write(bucket, f"cache/{name}", b"damaged"), *options)
+    damage = lambda name: s3_server.write(bucket, f"cache/{name}", b"damaged")  # noqa: E731 - short
+    look_after(url, damage, min((folder / "a").iterdir()), processor, tmp_path / "all.tar", *options)
 
 
 # Terminals, pipes and Ctrl-C ------------------------------------------------------------------------------------------
