@@ -109,7 +109,7 @@ class UseRecorder:
         self.about: dict[str, Any] = {}
         self._store = store.bare()
         self._writer = Writer()
-        self._own: _OwnUses | None = None
+        self._own: dict[int, _OwnUses] = {}  # by process: a fork begins anew
 
     def add_features(self, names: Sequence[str]) -> None:
         """Note that the entries of these names under ``features/`` were read or written."""
@@ -125,11 +125,13 @@ class UseRecorder:
         self._writer.wait()
 
     def _of_process(self) -> _OwnUses:
-        own = self._own
-        if own is None or own.pid != os.getpid():
-            # Two threads may both come here first: then each writes its own.
-            own = self._own = _OwnUses(self._store, self.run, self.about, self._writer)
-            weakref.finalize(self, own.close)
+        process = os.getpid()
+        own = self._own.get(process)
+        if own is None:
+            made = _OwnUses(self._store, self.run, self.about, self._writer)
+            own = self._own.setdefault(process, made)  # two threads may both come here first, and one of theirs counts
+            if own is made:
+                weakref.finalize(self, own.close)
         return own
 
 

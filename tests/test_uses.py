@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import concurrent.futures
 import gc
 import gzip
 import json
@@ -19,7 +20,7 @@ import pytest
 from hf_audio_cache import CachedFeatures, uses, verify
 from hf_audio_cache.errors import CorruptEntryError
 from hf_audio_cache.stores import LocalStore, open_store
-from hf_audio_cache.uses import check_use, is_use_name, last_uses, names_of_run, records_of
+from hf_audio_cache.uses import UseRecorder, check_use, is_use_name, last_uses, names_of_run, records_of
 
 N_CLIPS = 8
 
@@ -179,7 +180,7 @@ def test_what_a_process_remembers_is_bounded(tmp_path, clips, extractor, monkeyp
         for clip in clips:
             cached_features(audio([clip]))
     cached_features._router.uses.finish()
-    assert len(cached_features._router.uses._own._known) <= 6
+    assert len(cached_features._router.uses._of_process()._known) <= 6
     assert recorded_names(tmp_path) == entries(tmp_path)
 
 
@@ -284,3 +285,22 @@ def test_names_of_records_are_told_from_strangers():
     assert not any(map(is_use_name, bad))
     assert check_use(good[1], json.dumps({"run": run}).encode()) is None
     assert isinstance(check_use(good[1], b'{"run": "another"}'), CorruptEntryError)
+
+
+def test_what_several_threads_use_first_is_all_recorded(tmp_path, monkeypatch):
+    store = LocalStore(tmp_path)
+    names = [f"{n:02x}/{n:02x}{'0' * 62}.{'1' * 12}.16000.0.npz" for n in range(8)]
+    for name in names:
+        store.put(f"features/{name}", b"entry")
+    made = uses._OwnUses.__init__
+
+    def slowly(self, *arguments):
+        made(self, *arguments)
+        time.sleep(0.1)  # so that all of them come here before the first has gone on
+
+    monkeypatch.setattr(uses._OwnUses, "__init__", slowly)
+    recorder = UseRecorder(store)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: recorder.add_features([name]), names))
+    recorder.finish()
+    assert names_of_run(store, recorder.run.id) == {f"features/{name}" for name in names}
