@@ -408,7 +408,7 @@ def suffer(disk: Disk, root: Path, clips: Sequence[Clip]) -> Results:
     else:
         during, store_error, referring = in_thread(disk.fault, under_it)
         # The filter is inherited by threads that were started under it. Those that write go with the fault.
-        job.cached_features._router._writer._forget_threads()
+        job.cached_features._router._writer._begin()
     in_all, n_new_entries = job.cached_features.stats, len(entries_in(root)) - n_before
     after, fresh = job.run(), Job(root, clips)
     again = fresh.run(fresh.into_arrow, fresh.attached, fresh.references)
