@@ -340,6 +340,8 @@ def test_options_may_be_given_by_protocol(weed):
 
 
 def test_the_environment_names_the_server_and_the_key(weed, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", weed.credentials["key"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", weed.credentials["secret"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", weed.endpoint)

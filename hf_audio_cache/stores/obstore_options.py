@@ -40,7 +40,7 @@ class Target:
 
 
 def translate(
-    root: str, storage_options: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ
+    root: str, storage_options: Mapping[str, Any] | None, environment: Mapping[str, str] | None = None
 ) -> Target:
     """Return what obstore needs for a root.
 
@@ -63,7 +63,7 @@ def translate(
         if kind != "AzureStore" or account is None:
             raise NoEqualError("the URL has a user")
         options.setdefault("account_name", account[1])
-    config, endpoint = way(options, environment)
+    config, endpoint = way(options, os.environ if environment is None else environment)
     if unknown := sorted(set(options) - _IDLE):
         raise NoEqualError(f"obstore has no equal for the option {', '.join(unknown)}")
     return Target(kind, bucket, prefix, config, {"allow_http": True} if str(endpoint).startswith("http://") else {})
