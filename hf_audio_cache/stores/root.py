@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -62,7 +63,12 @@ def hashes_path() -> str | None:
     if named is not None:
         return os.path.abspath(os.path.expanduser(named)) if named else None
     path = os.path.abspath(os.path.expanduser(os.path.join(_home(), "audio_cache_hashes.sqlite")))
-    return None if is_network_mount(path) else path
+    return None if _has_unreliable_locks(path) else path
+
+
+@functools.lru_cache(maxsize=8)
+def _has_unreliable_locks(path: str) -> bool:
+    return is_network_mount(path)  # which reads the table of mounts: not for each batch
 
 
 def _home() -> str:
