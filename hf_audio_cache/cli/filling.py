@@ -28,7 +28,7 @@ from .options import (
     guarded,
     waiting,
 )
-from .output import Format, FormatOption, QuietOption, show_names, show_report
+from .output import Format, FormatOption, QuietOption, show_report
 
 if TYPE_CHECKING:
     from ..transform import CachedFeatures
@@ -156,10 +156,7 @@ def warm(
         bytes_written=stats.bytes_written,
         seconds=time.perf_counter() - started,
     )
-    if quiet:
-        show_names(clip["clip"] for clip in report.bad_clips)
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=(clip["clip"] for clip in report.bad_clips))
     if report.bad_clips:
         raise typer.Exit(1)
 
@@ -236,10 +233,7 @@ def estimate(
             read_only=True,
         )
         report = cached_features.estimate(rows, sample=sample)
-    if quiet:
-        show_names([report.verdict])
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=[report.verdict])
 
 
 def add_to(app: typer.Typer) -> None:

@@ -19,7 +19,7 @@ from .options import (
     guarded,
     waiting,
 )
-from .output import Format, FormatOption, QuietOption, show_names, show_report
+from .output import Format, FormatOption, QuietOption, show_report
 
 __all__ = ["add_to"]
 
@@ -47,10 +47,9 @@ def verify(
 
     with waiting("Reading every entry"):
         report = check(existing_root(root), repair=repair, signing_key=signing_key_file, **access(storage_option))
-    if quiet:
-        show_names([*report.bad, *report.unsigned, *report.unreadable, *report.unfinished])
-    else:
-        show_report(report, form)
+    show_report(
+        report, form, quiet=quiet, names=[*report.bad, *report.unsigned, *report.unreadable, *report.unfinished]
+    )
     if not report.is_clean:
         raise typer.Exit(1)
 
@@ -113,10 +112,7 @@ def prune(
         confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
     with waiting("Pruning"):
         report = make_room(existing_root(root), dry_run=dry_run, **settings)
-    if quiet:
-        show_names(report.names)
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=report.names)
 
 
 @guarded
@@ -145,10 +141,7 @@ def clear(
         confirmed(f"Delete all {plan.n_deleted:,} entries under {plan.root}?", yes=yes)
     with waiting("Deleting"):
         report = delete_all(existing_root(root), cache=cache, dry_run=dry_run, **access(storage_option))
-    if quiet:
-        show_names(report.names)
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=report.names)
 
 
 @guarded
@@ -173,10 +166,7 @@ def rm(
         plan = remove(existing_root(root), entries, dry_run=True, **access(storage_option))
         confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
     report = remove(existing_root(root), entries, dry_run=dry_run, **access(storage_option))
-    if quiet:
-        show_names(report.names)
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=report.names)
 
 
 def add_to(app: typer.Typer) -> None:

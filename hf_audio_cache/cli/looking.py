@@ -50,10 +50,13 @@ def usage(
 
     with waiting("Listing"):
         report = measure(existing_root(root), sample=sample, **access(storage_option))
-    if quiet:
-        show_names(dict.fromkeys(line.processor for line in report.lines if line.processor))
-    else:
-        show_report(report, form, rows=report.to_dict()["lines"])
+    show_report(
+        report,
+        form,
+        rows=report.to_dict()["lines"],
+        quiet=quiet,
+        names=dict.fromkeys(line.processor for line in report.lines if line.processor),
+    )
 
 
 @guarded
@@ -259,10 +262,9 @@ def diff(
     from ..processors import diff_processors
 
     report = diff_processors(open_root(existing_root(root), access(storage_option)), old, new, signing_key_file)
-    if quiet:
-        show_names(report.differences)
-    else:
-        show_report(report, form, rows=[{"difference": line} for line in report.differences])
+    show_report(
+        report, form, rows=[{"difference": line} for line in report.differences], quiet=quiet, names=report.differences
+    )
     if report.differences:
         raise typer.Exit(1)
 

@@ -21,7 +21,7 @@ from .options import (
     root_of,
     waiting,
 )
-from .output import Format, FormatOption, QuietOption, show_names, show_report
+from .output import Format, FormatOption, QuietOption, show_report
 
 __all__ = ["add_to"]
 
@@ -84,10 +84,7 @@ def export(
             signing_key=signing_key_file,
             **settings,
         )
-    if quiet:
-        show_names(report.refused)
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
 
@@ -128,10 +125,7 @@ def import_(
 
     with waiting("Importing"):
         report = import_archive(archive, root_of(root), signing_key=signing_key_file, **access(storage_option))
-    if quiet:
-        show_names(report.refused)
-    else:
-        show_report(report, form)
+    show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
 

@@ -28,9 +28,18 @@ FormatOption = Annotated[Format, typer.Option("--format", help="Form of the outp
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print names alone, one a line.")]
 
 
-def show_report(report: Report, form: Format, *, rows: Iterable[Mapping[str, Any]] | None = None) -> None:
-    """Print a report; `rows` are what CSV has of it, by default its own figures."""
-    if form is Format.json:
+def show_report(
+    report: Report,
+    form: Format,
+    *,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    quiet: bool = False,
+    names: Iterable[str] = (),
+) -> None:
+    """Print a report; `rows` are what CSV has of it, by default its own figures, and `names` what ``-q`` leaves."""
+    if quiet:
+        show_names(names)
+    elif form is Format.json:
         _show_json(report.to_dict())
     elif form is Format.csv:
         _show_csv([_flat(report.to_dict())] if rows is None else list(rows))
