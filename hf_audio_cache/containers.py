@@ -25,7 +25,7 @@ _MP3_BIT_RATES = (
 _MP3_SAMPLING_RATES = (44100, 48000, 32000)
 
 
-def is_plain_pcm16(encoded: bytes, sampling_rate: int) -> bool:
+def is_plain_pcm16(encoded: bytes | memoryview, sampling_rate: int) -> bool:
     """Return whether a file is a mono WAV of 16-bit PCM at this rate, which is decoded as fast as an entry is read.
 
     (The layout of its header: Microsoft's RIFF, with the ``fmt`` chunk first, as nearly all programs write it.)

@@ -10,6 +10,7 @@
     │   └── UnsignedEntryError                       they have no signature that our keys made
     ├── StoreError(OSError)                          a store could not read, write, list or delete
     ├── ArchiveError(ValueError)                     a file that is no archive of entries
+    ├── ClusterError(RuntimeError)                   workers on a cluster that did not see to all rows
     ├── MissingEntryError(LookupError)               a reference whose entry is gone
     ├── CannotSkipError(ValueError)                  on_error="skip" where no row can be left out
     ├── AudioColumnError(LookupError)                the batch has no such audio column
@@ -37,6 +38,7 @@ __all__ = [
     "AudioExtractionError",
     "AudioSourceError",
     "CannotSkipError",
+    "ClusterError",
     "CorruptEntryError",
     "HfAudioCacheError",
     "InvalidKeyError",
@@ -136,6 +138,10 @@ class ArchiveError(HfAudioCacheError, ValueError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class ClusterError(HfAudioCacheError, RuntimeError):
+    """Workers on a cluster ended before all rows were seen to; what they stored stays."""
 
 
 class MissingEntryError(HfAudioCacheError, LookupError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -169,8 +169,24 @@ class Router:
             rows.append(result)
         return rows
 
-    def ensure(self, cells: Sequence[Any], processor_sha: str) -> list[AudioCacheKey | AudioError]:
+    def ensure(
+        self,
+        cells: Sequence[Any],
+        processor_sha: str,
+        *,
+        claim: Callable[[Sequence[str]], Collection[str]] | None = None,
+    ) -> list[AudioCacheKey | AudioError]:
         """Return, for each audio cell, the key of an entry that is in the cache now, or why there is none.
+
+        Parameters
+        ----------
+        cells
+            The audio cells.
+        processor_sha
+            The identity that the processor is to have.
+        claim
+            Is told the ``blob_sha`` of each clip that is missing, and returns those that are to be computed here:
+            others are somebody else's, and may not be in the cache yet.
 
         Raises
         ------
@@ -194,6 +210,9 @@ class Router:
 
         sources, keys, found = self._look_up(cells, identity, look)
         missing = _distinct(sources, found)
+        if claim is not None and missing:
+            claimed = claim([source.blob_sha for source in missing])
+            missing = [source for source in missing if source.blob_sha in claimed]
         failed = {
             blob_sha: result
             for blob_sha, result in self._compute(missing, keys, identity, is_stored=True)
@@ -272,6 +291,9 @@ class Router:
             if isinstance(made.waveform, AudioError):
                 yield source.blob_sha, made.waveform
                 continue
+            if is_stored and (stored := self._stored_meanwhile(key)) is not None:
+                yield source.blob_sha, stored
+                continue
             if made.is_new:
                 self._store_behind(functools.partial(self._write_waveform, key.waveform_key(), made.waveform))
             started = time.perf_counter()
@@ -288,6 +310,13 @@ class Router:
                     same = [sample for sample in self._samples if sample[0].key.processor_sha == identity.sha]
                     self._samples = [*same, (_Sample(key, source), seconds)][-SAMPLE_SIZE:]
             yield source.blob_sha, outputs
+
+    def _stored_meanwhile(self, key: AudioCacheKey) -> dict[str, Any] | None:
+        """Return the features of a clip that another process has stored since its batch was looked up.
+
+        Only where to ask costs next to nothing: a far root would be asked once a clip.
+        """
+        return self.audio_cache.peek(key) if self.store.is_local else None
 
     def _waveforms(self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]) -> Iterator[_Made]:
         """Yield the waveform of each clip, read or decoded; the next ones are decoded in threads meanwhile."""

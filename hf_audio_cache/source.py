@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from .errors import AudioSourceError
 from .memo import FileState
@@ -46,7 +47,7 @@ class AudioSource:
 
     clip: str
     blob_sha: str
-    content: bytes | npt.NDArray[Any] | None
+    content: bytes | memoryview | npt.NDArray[Any] | None
     source_rate: int | None = None
     file: FileState | None = None
 
@@ -76,8 +77,9 @@ def read_source(cell: Any) -> AudioSource:
     Parameters
     ----------
     cell
-        A dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes; a torchcodec decoder that `datasets` made
-        (taken through its encoded bytes); or a dict of a decoded ``array`` and its ``sampling_rate``.
+        A dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a
+        torchcodec decoder that `datasets` made (taken through its encoded bytes); or a dict of a decoded ``array`` and
+        its ``sampling_rate``.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def read_source(cell: Any) -> AudioSource:
         cell = encoded
     if isinstance(cell, (str, os.PathLike)):
         return _from_file(os.fspath(cell))
-    if isinstance(cell, (bytes, bytearray, memoryview)):
+    if isinstance(cell, (bytes, bytearray, memoryview, pa.Buffer)):
         return _from_bytes(cell, None)
     if isinstance(cell, Mapping):
         path = cell.get("path")
@@ -130,7 +132,9 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
             "end; no features were made of it. Use ds.with_format(None), or cast the column to Audio(decode=False).",
             clip=path or "a NumPy string",
         )
-    if not isinstance(encoded, bytes):
+    if isinstance(encoded, pa.Buffer):
+        encoded = memoryview(encoded).cast("B")  # which nobody changes
+    elif not isinstance(encoded, bytes):
         try:
             encoded = bytes(memoryview(encoded))
         except TypeError:

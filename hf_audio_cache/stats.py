@@ -11,6 +11,7 @@ import contextlib
 import json
 import mmap
 import os
+import platform
 import secrets
 import shutil
 import struct
@@ -79,6 +80,9 @@ class Stats(Report):
         before, after = asdict(earlier), asdict(self)
         return Stats(**{name: after[name] - before[name] for name in after})
 
+    def __add__(self, other: Stats) -> Stats:
+        return Stats(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
     @property
     def hit_rate(self) -> float:
         """Share of the distinct clips whose features were in the cache; 0.0 before the first."""
@@ -142,8 +146,8 @@ class Counters:
                 self.directory = os.path.join(tempfile.gettempdir(), f"hf-audio-cache-{secrets.token_hex(8)}")
                 weakref.finalize(self, _remove_directory, self.directory, os.getpid())
 
-    def __reduce__(self) -> tuple[type[Counters], tuple[str | None]]:
-        return type(self), (self.directory,)
+    def __reduce__(self) -> tuple[Any, tuple[str | None, str]]:
+        return _counters_from, (self.directory, platform.node())
 
     def add(self, **counts: float) -> None:
         """Add to the figures of these names."""
@@ -230,6 +234,11 @@ class _OwnFigures:
             path = os.path.join(self._directory, self.name + _BAD_CLIPS_SUFFIX)
             with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps([clip.clip, clip.error, clip.reason]) + "\n")
+
+
+def _counters_from(directory: str | None, machine: str) -> Counters:
+    """Return the counters of a pickle; on another machine, whose files nobody here adds up, those of this process."""
+    return Counters(directory if machine == platform.node() else "")
 
 
 def _remove_directory(directory: str, owner_pid: int) -> None:

@@ -371,7 +371,7 @@ class CachedFeatures:
         names = list(dict.fromkeys(name for row in rows for name in row))
         if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
             names = self._output_columns() + names  # every clip is bad: the columns are there all the same
-        return batch.give_back(rows, names, self._feature)
+        return batch.give_back(rows, names, self._feature, self._spec)
 
     def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
         reason = "" if not isinstance(result, AudioError) else str(result)
@@ -415,11 +415,15 @@ class CachedFeatures:
     def _output_columns(self) -> list[str]:
         return [self.output_names.get(name, name) for name in self._specs()]
 
-    def _feature(self, column: str) -> Any:
+    def _spec(self, column: str) -> OutputSpec | None:
+        """Return the form of an output by its column's name; None for the column of reasons."""
         if column == self.reason_column:
-            return datasets.Value("string")
-        specs = {self.output_names.get(name, name): spec for name, spec in self._specs().items()}
-        return specs[column].feature(nullable=self.on_error == "null")
+            return None
+        return {self.output_names.get(name, name): spec for name, spec in self._specs().items()}[column]
+
+    def _feature(self, column: str) -> Any:
+        spec = self._spec(column)
+        return datasets.Value("string") if spec is None else spec.feature(nullable=self.on_error == "null")
 
     def features(self, features: datasets.Features) -> datasets.Features:
         """Return the features of a dataset after ``map``, with the types that are fastest to write and to read.

@@ -20,6 +20,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from hf_audio_cache.decode import decode_audio
 
@@ -48,6 +49,11 @@ def columns(clips: Sequence[Path]) -> dict[str, list[Any]]:
         "text": [path.stem for path in clips],
         "number": list(range(len(clips))),
     }
+
+
+def pa_table(clips: Sequence[Path]) -> pa.Table:
+    """Return the columns as an Arrow table."""
+    return pa.Table.from_pydict(columns(clips))
 
 
 def in_memory(clips: Sequence[Path], *, decode: bool = False) -> datasets.Dataset:

@@ -26,6 +26,7 @@ EXAMPLES = [
     errors.UnsignedEntryError("message"),
     errors.StoreError("message", name="ab/name", errno=28, kind="throttled"),
     errors.ArchiveError("message", path="all.tar"),
+    errors.ClusterError("message"),
     errors.MissingEntryError("message", key=KEY, root="/root"),
     errors.CannotSkipError("message"),
     errors.AudioColumnError("message", column="audio", columns=("text", "label")),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,12 @@ from .options import access, root_of
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
+    import ray
 
     from ..transform import CachedFeatures
 
-__all__ = ["load_dataset", "load_processor", "open_cache"]
+__all__ = ["load_dataset", "load_processor", "load_ray_dataset", "open_cache"]
 
 _AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".aif", ".au"}
 
@@ -83,6 +87,87 @@ def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:
     if not files:
         raise ValueError(f"no file under {folder} has a suffix of audio")
     return datasets.Dataset.from_dict({audio_column: files}).cast_column(audio_column, datasets.Audio(decode=False))
+
+
+def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_column: str) -> ray.data.Dataset:
+    """Return the audio of a dataset as Ray Data reads it, in the workers where they can; nothing is read yet.
+
+    Parameters
+    ----------
+    name, split, subset, audio_column
+        As for `load_dataset`; Parquet files and folders of audio may be URLs.
+
+    Raises
+    ------
+    ValueError
+        If there is no such dataset, or it has no such split.
+    AudioColumnError
+        If it has no such column.
+    """
+    import ray
+
+    # Reading takes next to no CPU, and must not wait for one: the workers have them all.
+    reading: dict[str, Any] = {"num_cpus": 0.1}
+    path = Path(name).expanduser()
+    where = name if "://" in name else str(path)
+    is_saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+    try:
+        if name.endswith(".parquet"):
+            return ray.data.read_parquet(where, columns=[audio_column], **reading)
+        if "://" in name or (path.is_dir() and not is_saved):
+            suffixes = sorted(suffix[1:] for suffix in _AUDIO_SUFFIXES)
+            files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
+            return files.map_batches(_Cells(audio_column), batch_format="pyarrow", **reading)
+    except Exception as exc:  # each of Ray's sources and file systems has errors of its own
+        raise ValueError(
+            f"expected Parquet files or a folder of audio that Ray Data can read, and found of {name!r}: "
+            f"{type(exc).__name__}: {exc}"
+        ) from exc
+    if not is_saved and len(name.split("/")) <= 2:
+        return _from_hub(name, split, subset, audio_column)
+    rows = load_dataset(name, split=split, subset=subset, audio_column=audio_column)
+    # Each worker maps the files of it into its memory: sent to them, all of it would be in Ray's first.
+    n_blocks = max(1, len(rows) // 256)
+    return ray.data.range(len(rows), override_num_blocks=n_blocks).map_batches(
+        _Rows(rows), batch_format="numpy", **reading
+    )
+
+
+def _from_hub(name: str, split: str | None, subset: str | None, audio_column: str) -> ray.data.Dataset:
+    """Return the audio of a dataset on the Hub, whose Parquet files Ray's workers read there."""
+    import datasets
+    import ray
+
+    streams = datasets.load_dataset(name, subset, split=split, streaming=True)
+    parts = [
+        ray.data.from_huggingface(stream.cast_column(audio_column, datasets.Audio(decode=False)))
+        for stream in (streams.values() if isinstance(streams, dict) else [streams])
+    ]
+    return parts[0].union(*parts[1:]).select_columns([audio_column])
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Makes audio cells of what `ray.data.read_binary_files` returns."""
+
+    audio_column: str
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        fields = [table[name].combine_chunks() for name in ("bytes", "path")]
+        return pa.table({self.audio_column: pa.StructArray.from_arrays(fields, ["bytes", "path"])})
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Reads rows of a dataset by their numbers."""
+
+    rows: datasets.Dataset
+
+    def __call__(self, batch: Mapping[str, Any]) -> pa.Table:
+        rows = self.rows.with_format("arrow")[list(batch["id"])]
+        return rows.replace_schema_metadata(None)
 
 
 def load_processor(name: str) -> Any:

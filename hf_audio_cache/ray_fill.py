@@ -1,0 +1,258 @@
+"""Filling a cache on a cluster, by Ray Data: which clip is whose, and what all workers did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from .batches import check_column, read_batch
+from .errors import AudioError, ClusterError, ProcessorError
+from .sealed import tell
+from .stats import BadClip, Counters, Stats
+from .transform import CachedFeatures
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import ray
+
+__all__ = ["Filling", "fill_by_ray"]
+
+_BATCH_ROWS = 32  # a round trip's worth, and what is lost with a worker at most
+_BLOCK_BYTES = 16 << 20  # of audio: what a worker is given at a time, and is seen to again if it is lost
+_PASSES = 3  # over the dataset, where workers were lost together with what they had claimed
+
+
+@dataclass
+class Filling:
+    """What all workers did.
+
+    Attributes
+    ----------
+    rows
+        Rows that were seen to.
+    stats
+        The sum of their figures. What a lost worker had stored is a hit of the one that took over.
+    n_elsewhere
+        Clips that a batch lacked while another worker was computing them: they were left to it.
+    n_again
+        Clips that were being computed when their worker was lost, and were begun again. No others are computed twice.
+    bad_clips
+        Clips without features, each once.
+    """
+
+    rows: int = 0
+    stats: Stats = field(default_factory=Stats)
+    n_elsewhere: int = 0
+    n_again: int = 0
+    bad_clips: dict[BadClip, None] = field(default_factory=dict)
+
+
+def fill_by_ray(
+    dataset: ray.data.Dataset,
+    cached_features: CachedFeatures,
+    *,
+    max_workers: int | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Filling:
+    """Compute what a cache lacks of a Ray dataset, on the cluster that this process is connected to.
+
+    Each worker is an actor with a processor of its own. Ray starts as many as there is work and room for, and does the
+    work of a lost one again elsewhere. A clip that several rows have is computed by one worker.
+
+    Parameters
+    ----------
+    dataset
+        With the audio column, as `ray.data.read_parquet` and `ray.data.from_huggingface` make it.
+    cached_features
+        What to fill. A root that is a path must be the same folder for all workers. Its ``storage_options`` are sent to
+        the workers over Ray's own connections. Signing keys are not: set their variable where the workers run.
+    max_workers
+        The most actors; by default as many as the cluster has room for.
+    on_rows
+        Called with the number of rows that were seen to, again and again.
+
+    Raises
+    ------
+    ClusterError
+        If the workers fail, or clips are missing in the end since workers were lost again and again. What was stored
+        stays, so that the same call goes on from there.
+    """
+    import ray
+
+    check_column(cached_features.audio_column, dataset.columns() or [])
+    claims = _start_claims()
+    work = _work_on(dataset, _arguments(cached_features, claims), max_workers)
+    router = cached_features._router
+    identity = router.identity()
+    filling = Filling()
+    try:
+        for _ in range(_PASSES):
+            # What the pass before this one computed is a hit of it.
+            filling.rows, filling.stats = 0, replace(filling.stats, hits=0, misses=0)
+            missing: set[str] = set()
+            for line in work.iter_rows():
+                done = json.loads(line["done"])
+                filling.rows += done["rows"]
+                filling.stats += Stats(**done["stats"])
+                filling.bad_clips.update((BadClip(*clip), None) for clip in done["bad_clips"])
+                filling.n_elsewhere += len(done["elsewhere"])
+                missing.update(done["elsewhere"])
+                missing.difference_update(done["failed"])
+                on_rows(filling.rows)
+            filling.n_again = ray.get(claims.end.remote())
+            keys = [router.key(blob_sha, identity) for blob_sha in sorted(missing)]
+            if all(cached_features.audio_cache.exists_many(keys)):
+                return filling
+    except Exception as exc:
+        cause = getattr(exc, "cause", None) or exc.__cause__ or exc
+        raise ClusterError(
+            f"expected the workers to see to all rows, and after {filling.rows} of them they ended with "
+            f"{type(cause).__name__}: {cause}; what was stored stays. Do the same again to go on from there."
+        ) from exc
+    raise ClusterError(
+        f"expected all clips to be in the cache, and {len(missing)} of them are not after {_PASSES} passes over the "
+        "dataset, since workers were lost with what they computed; the others are. Do the same again, with less in "
+        "each worker's memory."
+    )
+
+
+def _start_claims() -> Any:
+    """Start the record of who computes what, on this node: where it is lost, all is."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(_Claims).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+
+
+def _arguments(cached_features: CachedFeatures, claims: Any) -> tuple[Any, ...]:
+    """Return what a worker is made of."""
+    import ray
+
+    # Each counts for itself, and says with each batch what it has done.
+    state = {**cached_features.__getstate__(), "counters": Counters("")}
+    access = cached_features._root.access
+    secret = None if access is None else (access.token, access.value)
+    return ray.cloudpickle.dumps((type(cached_features), state)), secret, cached_features.processor_sha, claims
+
+
+def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers: int | None) -> ray.data.Dataset:
+    """Return the dataset of what is done, a row for each batch, as JSON; nothing is begun."""
+    import ray
+
+    work = dataset.map_batches(
+        _Worker,
+        fn_constructor_args=arguments,
+        batch_size=_BATCH_ROWS,
+        batch_format="pyarrow",
+        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max_workers),
+    )
+    work.context.target_max_block_size = _BLOCK_BYTES
+    work.context.enable_progress_bars = False
+    return work
+
+
+class _Worker:
+    """Sees to batches, in an actor of its own."""
+
+    def __init__(self, pickled: bytes, secret: tuple[str, Any] | None, processor_sha: str, claims: Any) -> None:
+        import ray
+
+        if secret is not None:
+            tell(*secret)
+        kind, state = ray.cloudpickle.loads(pickled)
+        self._cached_features: CachedFeatures = kind.__new__(kind)
+        self._cached_features.__setstate__(state)
+        self._processor_sha = processor_sha
+        self._claims = claims
+        self._name = ray.get_runtime_context().get_actor_id()  # which it keeps when Ray starts it again
+        ray.get(claims.begin.remote(self._name))
+        self._n_bad_clips = 0
+        if self._cached_features.processor_sha != processor_sha:
+            raise ProcessorError(
+                f"expected the processor to have the identity {processor_sha[:12]} here too, and it has "
+                f"{self._cached_features.processor_sha[:12]}; nothing was computed by this worker. Install the same "
+                "versions of transformers and of what else the processor needs on each machine."
+            )
+
+    def __call__(self, batch: pa.Table) -> dict[str, list[str]]:
+        """Compute what a batch lacks, and return what was done."""
+        cached_features = self._cached_features
+        cells = read_batch(batch, cached_features.audio_column).cells
+        claim = _Claim(self._claims, self._name)
+        before = cached_features.stats
+        try:
+            keys = cached_features._router.ensure(cells, self._processor_sha, claim=claim.take)
+        finally:
+            claim.release()
+        bad_clips = cached_features.bad_clips[self._n_bad_clips :]
+        self._n_bad_clips += len(bad_clips)
+        seen = {key.blob_sha for key in keys if not isinstance(key, AudioError)}
+        done = {
+            "rows": len(cells),
+            "stats": asdict(cached_features.stats - before),
+            "bad_clips": [astuple(clip) for clip in bad_clips],
+            "elsewhere": sorted(claim.refused),
+            "failed": sorted(claim.granted - seen),
+        }
+        return {"done": [json.dumps(done)]}
+
+
+class _Claim:
+    """What one batch asks to compute."""
+
+    def __init__(self, claims: Any, worker: str) -> None:
+        self._claims, self._worker = claims, worker
+        self.granted: set[str] = set()
+        self.refused: set[str] = set()
+
+    def take(self, blob_shas: Sequence[str]) -> set[str]:
+        """Return those clips that are not another worker's."""
+        import ray
+
+        self.granted = set(blob_shas)
+        with contextlib.suppress(ray.exceptions.RayActorError):  # without it, clips may be computed twice
+            self.granted = set(ray.get(self._claims.take.remote(self._worker, list(blob_shas))))
+        self.refused = set(blob_shas) - self.granted
+        return self.granted
+
+    def release(self) -> None:
+        """Say that these clips are stored, or cannot be."""
+        if self.granted:
+            self._claims.release.remote(self._worker)
+
+
+class _Claims:
+    """Which worker computes which clip; an actor, of which a run has one.
+
+    What it holds are the clips that are being computed now. A worker that is lost releases nothing: it begins again
+    under the same name, and then has none.
+    """
+
+    def __init__(self) -> None:
+        self._workers: dict[str, str] = {}  # by clip
+        self._n_lost = 0
+
+    def take(self, worker: str, blob_shas: list[str]) -> list[str]:
+        """Return those of the clips that this worker is to compute."""
+        return [blob_sha for blob_sha in blob_shas if self._workers.setdefault(blob_sha, worker) == worker]
+
+    def release(self, worker: str) -> None:
+        """Forget the clips of a worker."""
+        self._workers = {blob_sha: other for blob_sha, other in self._workers.items() if other != worker}
+
+    def begin(self, worker: str) -> None:
+        """Forget the clips of a worker that begins; those that it had were lost with it."""
+        before = len(self._workers)
+        self.release(worker)
+        self._n_lost += before - len(self._workers)
+
+    def end(self) -> int:
+        """Forget all clips, since no worker is left; return how many were lost with theirs so far."""
+        self._n_lost += len(self._workers)
+        self._workers = {}
+        return self._n_lost

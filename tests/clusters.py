@@ -1,0 +1,58 @@
+"""Real Ray clusters on this machine: each node is a set of processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+OBJECT_STORE_BYTES = 120 << 20  # of a node; Ray takes a third of the memory by default
+
+
+@contextlib.contextmanager
+def cluster(*nodes: int, **environment: str) -> Iterator[Any]:
+    """Start nodes of so many CPUs each, the first of them the head, and be connected to them.
+
+    Parameters
+    ----------
+    *nodes
+        How many CPUs each has.
+    **environment
+        What the workers' environment is to have.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Ray says of its own code
+        import ray
+        import ray.data
+        from ray.cluster_utils import Cluster
+
+    before = dict(os.environ)
+    # By default its workers are as nice as can be, and wait for whatever else this machine does.
+    paths = [str(Path(__file__).parent), *filter(None, [before.get("PYTHONPATH")])]
+    os.environ.update(environment, PYTHONPATH=os.pathsep.join(paths))
+    os.environ.update(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
+    made = Cluster()
+    try:
+        for n_cpus in nodes:
+            made.add_node(num_cpus=n_cpus, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False)
+        connect(made)
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def connect(made: Any) -> None:
+    """Connect this process to a cluster."""
+    import ray
+
+    ray.init(address=made.address, logging_level="error", log_to_driver=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False

@@ -1,0 +1,209 @@
+"""Filling a cache on a Ray cluster of several nodes: who computes what, lost nodes, and the command line."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import audio_datasets as data
+import clusters
+import counting
+import datasets
+import numpy as np
+import processors
+import pytest
+from test_cli import run, run_json
+
+from hf_audio_cache import CachedFeatures
+from hf_audio_cache.errors import ClusterError
+from hf_audio_cache.ray_fill import _Claim, _Claims, fill_by_ray
+
+ray = pytest.importorskip("ray", reason="Ray is in the main environment alone")
+
+pytestmark = [pytest.mark.ray, pytest.mark.servers, pytest.mark.filterwarnings("default")]
+
+SETTINGS: dict[str, Any] = {"auto_resample": True, "features": "always"}
+
+
+@pytest.fixture(scope="module")
+def count_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("counted") / "clips"
+
+
+@pytest.fixture(scope="module")
+def nodes(count_file):
+    """Two nodes of two CPUs, with a bounded memory for objects."""
+    with clusters.cluster(2, 2, COUNTED=str(count_file)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def counted(count_file):
+    count_file.write_text("")
+    return lambda: counting.counted(count_file)
+
+
+@pytest.fixture
+def s3_root(s3_server):
+    """A root on S3, and the options to reach it, which no environment has."""
+    url = s3_server.make_bucket(f"ray-{secrets.token_hex(6)}") + "/cache"
+    return url, s3_server.storage_options
+
+
+def in_ray(clips: Any, n_blocks: int) -> Any:
+    return ray.data.from_arrow(data.pa_table(clips)).repartition(n_blocks)
+
+
+def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_path, counted):
+    clips = data.shortest(prompts, 90)
+    rows = [*clips, *clips[:30], *clips[10:20]]
+    rows = [rows[row] for row in np.random.default_rng(7).permutation(len(rows))]
+    url, options = s3_root
+    extractor = counting.CountingExtractor(do_normalize=False)
+    settings: dict[str, Any] = {**SETTINGS, "storage_options": options, "near": tmp_path / "near"}
+    filler = CachedFeatures(extractor, url, **settings)
+    seen: list[int] = []
+    filling = fill_by_ray(in_ray(rows, 12), filler, max_workers=4, on_rows=seen.append)
+
+    assert (filling.rows, filling.bad_clips, filling.n_again) == (130, {}, 0)
+    assert (seen[-1], sorted(seen)) == (130, seen)
+    assert filling.stats.computed == 90  # each clip once, whoever had it
+    assert filling.stats.hits + filling.n_elsewhere + filling.stats.computed <= 130
+    tried = counted()
+    assert len(tried.times) == 90
+    # The first clip of each worker is processed twice, to see that the processor is no random one.
+    assert sum(tried.times.values()) == 90 + len(tried.processes)
+
+    elsewhere = CachedFeatures(extractor, url, **{**settings, "near": tmp_path / "other"})
+    found = datasets.Dataset.from_dict(data.columns(rows)).map(elsewhere, batched=True, batch_size=64)
+    assert (elsewhere.stats.misses, elsewhere.stats.computed) == (0, 0)
+    expected = {clip: data.expected_features(extractor, clip, auto_resample=True) for clip in clips}
+    data.assert_stored(found, [expected[clip] for clip in rows])
+
+    again = fill_by_ray(in_ray(rows, 3), filler)
+    assert (again.rows, again.stats.computed, again.stats.bytes_written) == (130, 0, 0)
+
+
+def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, tmp_path, counted):
+    clips = data.shortest(prompts, 240)
+    url, options = s3_root
+    filler = CachedFeatures(
+        counting.CountingExtractor(do_normalize=False), url, **SETTINGS, storage_options=options, near=tmp_path / "near"
+    )
+    lost = nodes.add_node(num_cpus=2, object_store_memory=clusters.OBJECT_STORE_BYTES)
+    raylet = lost.all_processes["raylet"][0].process.pid
+    at_work: set[int] = set()  # processes of the lost node that had processed clips
+
+    def kill(n_rows: int) -> None:
+        processes = {int(pid) for pid in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()}
+        at_work.update(processes & counted().processes)
+        if at_work and n_rows < 200 and lost in nodes.worker_nodes:
+            nodes.remove_node(lost, allow_graceful=False)
+
+    filling = fill_by_ray(in_ray(clips, 40), filler, max_workers=6, on_rows=kill)
+    assert at_work
+    assert lost not in nodes.worker_nodes
+    assert filling.rows == 240
+    # Once each, but for the one that each worker tries twice at first, and what was in flight: a batch a worker.
+    tried = counted()
+    assert len(tried.times) == 240
+    assert sum(tried.times.values()) - 240 <= len(tried.processes) + filling.n_again
+    assert filling.n_again <= 2 * 32
+    elsewhere = CachedFeatures(filler.processor, url, **SETTINGS, storage_options=options, near=tmp_path / "other")
+    elsewhere({"audio": data.columns(clips)["audio"]})
+    assert (elsewhere.stats.hits, elsewhere.stats.computed) == (240, 0)
+
+
+@pytest.mark.parametrize("form", ["parquet", "folder", "saved"])
+def test_warm_on_a_cluster(form, nodes, prompts, tmp_path):
+    clips = data.shortest(prompts, 12)
+    folder = tmp_path / "clips"
+    if form == "parquet":
+        folder.mkdir()
+        place = data.parquet_file(clips, folder / "clips.parquet")
+    elif form == "saved":
+        data.in_memory(clips).save_to_disk(folder)
+        place = folder
+    else:
+        data.copies(clips, folder / "a")
+        (folder / "notes.txt").write_text("not audio")
+        (folder / "bad.wav").write_bytes(b"no audio at all")
+        place = folder
+    processor = processors.write_config("wav2vec2", tmp_path / "wav2vec2")
+    options = ("--processor", processor, "--root", tmp_path / "root", "--auto-resample")
+    options += ("--engine", "ray", "--address", nodes.address, "--num-proc", 2)
+    n_bad = 1 if form == "folder" else 0
+    ray.shutdown()
+    try:
+        report = run_json("warm", place, *options, code=n_bad)
+        again = run_json("warm", place, *options, code=n_bad)
+        table = run("warm", place, *options, code=n_bad).out
+    finally:
+        clusters.connect(nodes)
+    assert (report["rows"], report["computed"], report["hits"]) == (12 + n_bad, 12, 0)
+    assert [clip["clip"] for clip in report["bad_clips"]] == [str(folder / "bad.wav")] * n_bad
+    assert (again["rows"], again["computed"], again["hits"], again["bytes_written"]) == (12 + n_bad, 0, 12, 0)
+    assert "computed" in table
+    cached_features = CachedFeatures(processors.make_processor("wav2vec2"), tmp_path / "root", **SETTINGS)
+    rows = cached_features({"audio": data.columns(clips)["audio"]})["input_values"]
+    assert (cached_features.stats.hits, cached_features.stats.computed) == (12, 0)
+    for row, clip in zip(rows, clips, strict=True):
+        expected = data.expected_features(cached_features.processor, clip, auto_resample=True)
+        data.assert_same_bits(row, expected["input_values"])
+
+
+def test_the_engine_of_warm_is_checked(tmp_path):
+    processor = processors.write_config("wav2vec2", tmp_path / "wav2vec2")
+    assert "--engine ray" in run("warm", tmp_path, "--processor", processor, "--address", "x", code=2).err
+
+
+class Elsewhere(counting.CountingExtractor):
+    """Has another state in each process that it is sent to."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.process = os.getpid()
+
+
+def test_a_processor_that_is_another_on_a_worker_ends_the_filling(nodes, prompts, tmp_path):
+    cached_features = CachedFeatures(Elsewhere(do_normalize=False), tmp_path, **SETTINGS)
+    with pytest.raises(ClusterError, match=r"expected the processor to have the identity [0-9a-f]{12} here too"):
+        fill_by_ray(in_ray(prompts[:2], 1), cached_features)
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_store_that_takes_nothing_ends_the_filling(nodes, prompts, tmp_path):
+    (tmp_path / "features").write_text("a file where a folder has to be")
+    cached_features = CachedFeatures(processors.make_processor("wav2vec2"), tmp_path, **SETTINGS)
+    with pytest.raises(ClusterError, match=r"expected to store features under"):
+        fill_by_ray(in_ray(prompts[:2], 1), cached_features)
+
+
+def test_claims():
+    claims = _Claims()
+    assert claims.take("one", ["a", "b"]) == ["a", "b"]
+    assert claims.take("two", ["b", "c"]) == ["c"]
+    assert claims.take("one", ["a", "c"]) == ["a"]  # it has that one already
+    claims.release("one")
+    assert claims.take("two", ["a", "b", "c"]) == ["a", "b", "c"]
+    claims.begin("two")  # again, after it was lost with three clips
+    assert claims.take("one", ["a"]) == ["a"]
+    claims.begin("three")  # which had none
+    assert claims.end() == 4
+    assert claims.take("three", ["a"]) == ["a"]
+
+
+def test_clips_are_computed_twice_rather_than_not_where_claims_are_lost(nodes):
+    claims = ray.remote(_Claims).options(num_cpus=0).remote()
+    claim = _Claim(claims, "one")
+    assert claim.take(["a", "b"]) == {"a", "b"}
+    other = _Claim(claims, "two")
+    assert (other.take(["b", "c"]), other.refused) == ({"c"}, {"b"})
+    ray.kill(claims)
+    deadline = time.monotonic() + 20
+    while other.take(["b", "c"]) != {"b", "c"}:
+        assert time.monotonic() < deadline
+    assert other.refused == set()
