@@ -9,7 +9,7 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .batches import check_column, read_batch
-from .errors import AudioError, ClusterError, ProcessorError
+from .errors import AudioError, ClusterError, HfAudioCacheError, ProcessorError
 from .sealed import tell
 from .stats import BadClip, Counters, Stats
 from .transform import CachedFeatures
@@ -107,16 +107,25 @@ def fill_by_ray(
             if all(cached_features.audio_cache.exists_many(keys)):
                 return filling
     except Exception as exc:
-        cause = getattr(exc, "cause", None) or exc.__cause__ or exc
         raise ClusterError(
-            f"expected the workers to see to all rows, and after {filling.rows} of them they ended with "
-            f"{type(cause).__name__}: {cause}; what was stored stays. Do the same again to go on from there."
+            f"expected the workers to see to all rows, and after {filling.rows} of them they ended: {_reason(exc)}; "
+            "what was stored stays. Do the same again to go on from there."
         ) from exc
     raise ClusterError(
         f"expected all clips to be in the cache, and {len(missing)} of them are not after {_PASSES} passes over the "
         "dataset, since workers were lost with what they computed; the others are. Do the same again, with less in "
         "each worker's memory."
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return what one of our workers raised, out of what Ray wraps around it; else what Ray says."""
+    chain: list[BaseException] = [error]
+    for each in chain:
+        inner = (each.__cause__, getattr(each, "cause", None), each.__context__)
+        chain += [one for one in inner if isinstance(one, BaseException) and one not in chain]
+    chain.sort(key=lambda each: (not isinstance(each, HfAudioCacheError), not str(each)))  # keeps the rest in order
+    return f"{type(chain[0]).__name__}: {chain[0]}"
 
 
 def _start_claims() -> Any:

@@ -56,3 +56,12 @@ def connect(made: Any) -> None:
     ray.init(address=made.address, logging_level="error", log_to_driver=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def parent_of(process: int) -> int | None:
+    """Return the process that started a process: the raylet of its node, for a worker. None if it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    return int(status.split("PPid:")[1].split()[0])

@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import Wav2Vec2FeatureExtractor
 
-
 _PROBES = (16_000, 41 * 16_000)  # samples of the made-up clips by which an extractor's outputs are known
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
-from pathlib import Path
 from typing import Any
 
 import audio_datasets as data
@@ -18,6 +18,7 @@ import pytest
 from test_cli import run, run_json
 
 from hf_audio_cache import CachedFeatures
+from hf_audio_cache.cli.inputs import load_ray_dataset
 from hf_audio_cache.errors import ClusterError
 from hf_audio_cache.ray_fill import _Claim, _Claims, fill_by_ray
 
@@ -98,8 +99,7 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     at_work: set[int] = set()  # processes of the lost node that had processed clips
 
     def kill(n_rows: int) -> None:
-        processes = {int(pid) for pid in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()}
-        at_work.update(processes & counted().processes)
+        at_work.update(process for process in counted().processes if clusters.parent_of(process) == raylet)
         if at_work and n_rows < 200 and lost in nodes.worker_nodes:
             nodes.remove_node(lost, allow_graceful=False)
 
@@ -117,36 +117,49 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     assert (elsewhere.stats.hits, elsewhere.stats.computed) == (240, 0)
 
 
-@pytest.mark.parametrize("form", ["parquet", "folder", "saved"])
-def test_warm_on_a_cluster(form, nodes, prompts, tmp_path):
+@pytest.mark.parametrize("form", ["parquet", "saved", "dict"])
+def test_datasets_in_other_forms(form, nodes, prompts, tmp_path):
+    clips = data.shortest(prompts, 12)
+    place, source = tmp_path / "clips", {"split": None, "subset": None, "audio_column": "audio"}
+    if form == "parquet":
+        place = data.parquet_file(clips, tmp_path / "clips.parquet")
+    elif form == "saved":
+        data.in_memory(clips).rename_column("audio", "speech").save_to_disk(place)
+        source["audio_column"] = "speech"
+    else:
+        parts = {"train": data.in_memory(clips), "test": data.in_memory(clips[:2])}
+        datasets.DatasetDict(parts).save_to_disk(place)
+        source["split"] = "train"
+    cached_features = CachedFeatures(
+        processors.make_processor("wav2vec2"), tmp_path / "root", **SETTINGS, audio_column=source["audio_column"]
+    )
+    filling = fill_by_ray(load_ray_dataset(str(place), **source), cached_features)
+    assert (filling.rows, filling.stats.computed) == (12, 12)
+    cached_features({source["audio_column"]: data.columns(clips)["audio"]})
+    assert (cached_features.stats.hits, cached_features.stats.computed) == (12, 0)
+
+
+def test_warm_on_a_cluster(nodes, prompts, tmp_path):
     clips = data.shortest(prompts, 12)
     folder = tmp_path / "clips"
-    if form == "parquet":
-        folder.mkdir()
-        place = data.parquet_file(clips, folder / "clips.parquet")
-    elif form == "saved":
-        data.in_memory(clips).save_to_disk(folder)
-        place = folder
-    else:
-        data.copies(clips, folder / "a")
-        (folder / "notes.txt").write_text("not audio")
-        (folder / "bad.wav").write_bytes(b"no audio at all")
-        place = folder
+    data.copies(clips, folder / "a")
+    (folder / "notes.txt").write_text("not audio")
+    (folder / "bad.wav").write_bytes(b"no audio at all")
     processor = processors.write_config("wav2vec2", tmp_path / "wav2vec2")
     options = ("--processor", processor, "--root", tmp_path / "root", "--auto-resample")
     options += ("--engine", "ray", "--address", nodes.address, "--num-proc", 2)
-    n_bad = 1 if form == "folder" else 0
     ray.shutdown()
     try:
-        report = run_json("warm", place, *options, code=n_bad)
-        again = run_json("warm", place, *options, code=n_bad)
-        table = run("warm", place, *options, code=n_bad).out
+        report = run_json("warm", folder, *options, code=1)
+        again = run("warm", folder, *options, code=1)
     finally:
         clusters.connect(nodes)
-    assert (report["rows"], report["computed"], report["hits"]) == (12 + n_bad, 12, 0)
-    assert [clip["clip"] for clip in report["bad_clips"]] == [str(folder / "bad.wav")] * n_bad
-    assert (again["rows"], again["computed"], again["hits"], again["bytes_written"]) == (12 + n_bad, 0, 12, 0)
-    assert "computed" in table
+    assert (report["rows"], report["computed"], report["hits"]) == (13, 12, 0)
+    assert [clip["clip"] for clip in report["bad_clips"]] == [str(folder / "bad.wav")]
+    figures = {
+        " ".join(words[:-1]): words[-1] for words in (re.findall(r"[\w./]+", line) for line in again.lines) if words
+    }
+    assert (figures["rows"], figures["hits"], figures["computed"], figures["bad clips"]) == ("13", "12", "0", "1")
     cached_features = CachedFeatures(processors.make_processor("wav2vec2"), tmp_path / "root", **SETTINGS)
     rows = cached_features({"audio": data.columns(clips)["audio"]})["input_values"]
     assert (cached_features.stats.hits, cached_features.stats.computed) == (12, 0)

@@ -240,7 +240,9 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise ValueError(
             "expected Ray for --engine ray, and it is not installed; nothing was done. pip install hf_audio_cache[ray]"
         ) from None
-    ray.init(address=address, include_dashboard=False if address is None else None, logging_level="warning")
+    # What Ray and its workers print would be in the report; their logs have it.
+    quiet: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
+    ray.init(address=address, include_dashboard=False if address is None else None, **quiet)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         yield
