@@ -82,7 +82,9 @@ def fill_by_ray(
     """
     import ray
 
-    check_column(cached_features.audio_column, dataset.columns() or [])
+    columns = dataset.columns(fetch_if_missing=False)  # to fetch them takes a run of its own
+    if columns is not None:
+        check_column(cached_features.audio_column, columns)
     claims = _start_claims()
     work = _work_on(dataset, _arguments(cached_features, claims), max_workers)
     router = cached_features._router

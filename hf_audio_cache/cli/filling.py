@@ -235,7 +235,7 @@ def _fill_by_ray(
 def _cluster(address: str | None) -> Iterator[None]:
     """Be connected to a Ray cluster; one that is begun here ends here."""
     try:
-        import ray
+        import ray.data  # which sets up a log of its own
     except ImportError:
         raise ValueError(
             "expected Ray for --engine ray, and it is not installed; nothing was done. pip install hf_audio_cache[ray]"
