@@ -17,34 +17,47 @@ from benchmarks.scale_near_tier import (
     sequential,
     shuffled,
 )
+from benchmarks.scale_stores import (
+    PUBLISHED,
+    Plan,
+    Published,
+    Requests,
+    epoch,
+    filling,
+    listing,
+    load,
+    minutes_to_grow,
+    months_to_outweigh_put,
+    shards_touched,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 ITEMS = 10_000
 
 
-def epochs(*orders: list[int]) -> list[np.ndarray]:
-    return [np.array(order) for order in orders]
+def orders(*items: list[int]) -> list[np.ndarray]:
+    return [np.array(order) for order in items]
 
 
 # The near tier -------------------------------------------------------------------------------------------------------
 
 
 def test_lru_over_three_items_of_which_two_have_room() -> None:
-    assert hit_rates(LeastRecentlyUsed(2), epochs([0, 1, 2], [2, 1, 0])) == [0, 2 / 3]
-    assert hit_rates(LeastRecentlyUsed(2), epochs([0, 1, 2], [0, 1, 2], [2, 0, 1])) == [0, 0, 1 / 3]
-    assert hit_rates(LeastRecentlyUsed(0), epochs([0], [0])) == [0, 0]
+    assert hit_rates(LeastRecentlyUsed(2), orders([0, 1, 2], [2, 1, 0])) == [0, 2 / 3]
+    assert hit_rates(LeastRecentlyUsed(2), orders([0, 1, 2], [0, 1, 2], [2, 0, 1])) == [0, 0, 1 / 3]
+    assert hit_rates(LeastRecentlyUsed(0), orders([0], [0])) == [0, 0]
 
 
 def test_admit_until_full_keeps_the_first() -> None:
     policy = AdmitUntilFull(2)
-    assert hit_rates(policy, epochs([0, 1, 2], [2, 1, 0], [2, 0, 1])) == [0, 2 / 3, 2 / 3]
+    assert hit_rates(policy, orders([0, 1, 2], [2, 1, 0], [2, 0, 1])) == [0, 2 / 3, 2 / 3]
     assert list(policy.kept) == [0, 1]
 
 
 def test_a_run_keeps_what_it_read_and_takes_room_from_the_last() -> None:
     policy = NearTierOfRuns(2)
-    assert hit_rates(policy, epochs([0, 1, 2, 3], [3, 2, 1, 0])) == [0, 1 / 2]
+    assert hit_rates(policy, orders([0, 1, 2, 3], [3, 2, 1, 0])) == [0, 1 / 2]
     assert set(policy.kept) == {0, 1}
     policy.begin_run()
     assert policy.read(1)
@@ -86,8 +99,8 @@ def test_closed_forms_at_their_ends() -> None:
 
 
 @given(st.lists(st.permutations(range(8)), min_size=2, max_size=4), st.integers(0, 9))
-def test_no_policy_keeps_more_than_has_room_and_more_room_never_hurts_lru(orders: list[list[int]], room: int) -> None:
-    read = epochs(*orders)
+def test_no_policy_keeps_more_than_has_room_and_more_room_never_hurts_lru(order: list[list[int]], room: int) -> None:
+    read = orders(*order)
     for kind in (LeastRecentlyUsed, AdmitUntilFull, NearTierOfRuns):
         policy = kind(room)
         rates = hit_rates(policy, read)
@@ -99,3 +112,62 @@ def test_no_policy_keeps_more_than_has_room_and_more_room_never_hurts_lru(orders
         assert room < 8 or rates[1:] == [1.0] * (len(rates) - 1)
     less, more = (hit_rates(LeastRecentlyUsed(size), read) for size in (room, room + 1))
     assert all(few <= many for few, many in zip(less, more, strict=True))
+
+
+# Requests ------------------------------------------------------------------------------------------------------------
+
+STORE = Published("a store", 100, 400, 20, 0.005, 0.0004, 0.02, 0.1, 1, ())
+PLAN = Plan(4096, feature_bytes=250_000, waveform_bytes=150_000)
+
+
+def test_a_plan_of_two_entries_a_clip() -> None:
+    assert (PLAN.caches, PLAN.objects, PLAN.n_bytes) == (2, 8192, 4096 * 400_000)
+    without = Plan(4096, 250_000, 0)
+    assert (without.caches, without.objects, without.n_bytes) == (1, 4096, 4096 * 250_000)
+
+
+def test_filling_misses_and_puts_each_entry_and_records_its_use() -> None:
+    # 8,192 entries: as many misses and puts; two records, each of two looks and a put.
+    assert filling(PLAN).times(4096) == Requests(8192 + 4, 8192 + 2, 0)
+
+
+def test_an_epoch_reads_features_that_are_not_near() -> None:
+    assert epoch(PLAN).times(4096) == Requests(4096 + 2, 1, 4096 * 250_000)
+    assert epoch(PLAN, near=0.75).times(4096) == Requests(1024 + 2, 1, 1024 * 250_000)
+
+
+def test_dollars() -> None:
+    requests = Requests(reads=10_000, writes=2_000, bytes_out=3e9)
+    assert requests.dollars(STORE) == pytest.approx(10 * 0.0004 + 2 * 0.005)
+    assert requests.dollars(STORE, leaves_region=True) == pytest.approx(10 * 0.0004 + 2 * 0.005 + 3 * 0.1)
+    # A put costs what 250 kB cost in a month: 0.000005 and 0.00025 GB at 0.02.
+    assert months_to_outweigh_put(STORE, 250_000) == pytest.approx(1.0)
+
+
+def test_a_bucket_that_doubles() -> None:
+    assert load(STORE, Requests(400, 50, 0)) == 1.0
+    assert load(STORE, Requests(400, 800, 0)) == 8.0
+    assert minutes_to_grow(STORE, Requests(400, 800, 0)) == 60.0  # three times 20
+    assert minutes_to_grow(STORE, Requests(40, 10, 0)) == 0.0
+    assert minutes_to_grow(STORE, Requests(0, 0, 0)) == 0.0
+
+
+def test_listings_and_shards() -> None:
+    assert [listing(objects) for objects in (0, 1, 1000, 1001)] == [0, 1, 1, 2]
+    assert shards_touched(0.5, 2) == 0.75
+    assert shards_touched(0.01, 1) == pytest.approx(0.01)
+    assert shards_touched(0.0, 1000) == 0.0
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_more_near_hits_never_cost_more(one: float, other: float) -> None:
+    less, more = sorted((one, other))
+    for store in PUBLISHED:
+        costs = [epoch(PLAN, near).dollars(store, leaves_region=True) for near in (less, more)]
+        assert costs[0] >= costs[1] >= 0
+
+
+def test_what_is_published_has_sources() -> None:
+    for store in PUBLISHED:
+        assert all(source.startswith("https://") for source in store.sources) and store.sources
+        assert store.put_1000 > store.get_1000 > 0 < store.gb_month < store.gb_out
