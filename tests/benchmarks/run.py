@@ -20,6 +20,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent
 NAMES = (
     *("hit", "epoch", "cold_pass", "new_rows", "loose_files", "many_entries", "sizes", "auto", "map_cost", "remote"),
+    "scale_model",
 )
 
 MARK = "<!-- What follows is written by the last run. -->"
