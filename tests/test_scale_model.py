@@ -30,6 +30,8 @@ from benchmarks.scale_stores import (
     months_to_outweigh_put,
     shards_touched,
 )
+from benchmarks.scale_throughput import Cost, Site, bounds, farther, predict, reading
+from benchmarks.scale_throughput import filling as filling_work
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,5 +171,62 @@ def test_more_near_hits_never_cost_more(one: float, other: float) -> None:
 
 def test_what_is_published_has_sources() -> None:
     for store in PUBLISHED:
-        assert all(source.startswith("https://") for source in store.sources) and store.sources
-        assert store.put_1000 > store.get_1000 > 0 < store.gb_month < store.gb_out
+        assert all(source.startswith("https://") for source in store.sources)
+        assert len(store.sources) >= 2
+        assert 0 < store.get_1000 < store.put_1000 < store.gb_month < store.gb_out
+
+
+# Throughput ----------------------------------------------------------------------------------------------------------
+
+COSTS = {
+    "identity": Cost(0.001, 0.001),
+    "hash": Cost(0.001, 0.001),
+    "miss": Cost(0.002, 0.001, 0.001),
+    "decode": Cost(0.006, 0.006),
+    "extract": Cost(0.010, 0.010),
+    "encode features": Cost(0.002, 0.002),
+    "put features": Cost(0.006, 0.001, 0.004),
+    "encode waveform": Cost(0.002, 0.002),
+    "put waveform": Cost(0.006, 0.001, 0.004),
+    "get": Cost(0.004, 0.001, 0.002),
+    "open": Cost(0.002, 0.002),
+}
+
+
+def test_a_fill_takes_what_its_slowest_part_takes() -> None:
+    work = filling_work(COSTS)
+    # Before: 1 + 1 + 2 * 2 ms. The extraction is the slowest: 10 ms, not 6 / 2 or 16 / 4. Then 16 / 32 for the last.
+    assert work.seconds == pytest.approx(0.006 + 0.010 + 0.0005)
+    assert work.cpu == pytest.approx(0.026)
+    assert work.server_cpu == pytest.approx(0.010)
+    assert (work.reads, work.writes) == (2, 2)
+    # 100 ms farther away, storing is: 216 / 4 ms, and a miss has two round trips a batch.
+    assert filling_work(farther(COSTS, 0.1)).seconds == pytest.approx(0.006 + 2 * 0.00625 + 0.054 + 0.216 / 32)
+
+
+def test_a_read_takes_all_of_its_steps() -> None:
+    work = reading(COSTS)
+    assert (work.seconds, work.cpu, work.server_cpu) == pytest.approx((0.008, 0.005, 0.002))
+    assert (work.reads, work.writes) == (1, 0)
+    assert reading(farther(COSTS, 0.032)).seconds == pytest.approx(0.008 + 0.002)
+    assert reading(farther(COSTS, 0.032)).cpu == work.cpu
+
+
+def test_the_first_thing_to_run_out_is_the_limit() -> None:
+    work = reading(COSTS)
+    assert predict(work, 1, Site(2)) == (pytest.approx(125), "the workers")
+    assert predict(work, 4, Site(2)) == (pytest.approx(400), "the cores")
+    assert predict(work, 4, Site(2, has_server=True)) == (pytest.approx(2 / 0.007), "the cores")  # which it shares
+    assert predict(work, 4, Site(2, reads_per_second=90)) == (90, "reads of the store")
+    assert predict(filling_work(COSTS), 4, Site(8, writes_per_second=90)) == (45, "writes of the store")
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.floats(0, 1))
+def test_more_workers_never_make_it_slower_and_a_longer_way_never_faster(
+    workers: int, cores: int, round_trip: float
+) -> None:
+    for work in (filling_work, reading):
+        near, far = work(COSTS), work(farther(COSTS, round_trip))
+        assert predict(near, workers + 1, Site(cores))[0] >= predict(near, workers, Site(cores))[0]
+        assert predict(far, workers, Site(cores))[0] <= predict(near, workers, Site(cores))[0]
+        assert bounds(near, workers, Site(cores))["the cores"] == pytest.approx(cores / near.cpu)

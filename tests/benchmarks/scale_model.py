@@ -29,7 +29,7 @@ from benchmarks.scale_tables import (
     workers_table,
 )
 from benchmarks.scale_throughput import Site, Work, filling, predict, reading
-from benchmarks.scale_workers import Bench, Steps, rates, steps
+from benchmarks.scale_workers import Bench, Speed, Steps, speeds, steps
 
 BUCKET = "scale"
 CLIPS = 100_000_000
@@ -75,15 +75,15 @@ def measure(
             steps, bench, encoded[: options.some(128, quick=2)], options.some(_SMALL_OBJECTS, quick=40)
         )
     section.tables["What a step takes, for a clip"] = costs_table(found.costs)
-    rounds: dict[int, list[list[float]]] = {workers: [] for workers in WORKERS}
+    rounds: dict[int, list[list[Speed]]] = {workers: [] for workers in WORKERS}
     for number in range(options.at_most(3)):
         for workers, taken in rounds.items():
-            taken.append(rates(bench, f"{workers}-{number}", encoded, workers, in_processes=options.in_processes))
+            taken.append(speeds(bench, f"{workers}-{number}", encoded, workers, in_processes=options.in_processes))
     _hold_against(section, found, rounds)
     return found
 
 
-def _hold_against(section: Section, found: Steps, rounds: Mapping[int, Sequence[Sequence[float]]]) -> None:
+def _hold_against(section: Section, found: Steps, rounds: Mapping[int, Sequence[Sequence[Speed]]]) -> None:
     """Add what was measured of whole workers beside what follows from the steps."""
     site = Site(_cores(), has_server=True)
     works: dict[str, Work] = {"filling": filling(found.costs), "reading warm": reading(found.costs)}
@@ -91,8 +91,9 @@ def _hold_against(section: Section, found: Steps, rounds: Mapping[int, Sequence[
     for phase, (what, work) in enumerate(works.items()):
         for workers, taken in rounds.items():
             predicted, limit = predict(work, workers, site)
-            measured = Spread.of([each[phase] for each in taken])
-            ratios = [each[phase] / predicted for each in taken]
+            measured = Spread.of([each[phase].clips_per_second for each in taken])
+            ratios = [each[phase].clips_per_second / predicted for each in taken]
+            cpu = Spread.of([each[phase].cpu for each in taken])
             off.append([max(ratio, 1 / ratio) for ratio in ratios])
             rows.append(
                 {
@@ -103,6 +104,8 @@ def _hold_against(section: Section, found: Steps, rounds: Mapping[int, Sequence[
                     "measured": f"{measured.median:.0f}",
                     "spread": measured.say(0),
                     "measured / predicted": f"{Spread.of(ratios).median:.2f}",
+                    "processor ms a clip, predicted": f"{(work.cpu + work.server_cpu) * 1000:.2f}",
+                    "measured, ms": f"{cpu.median * 1000:.2f}",
                 }
             )
     section.tables["Predicted and measured here"] = rows

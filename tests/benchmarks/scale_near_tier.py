@@ -34,7 +34,7 @@ class Policy(ABC):
     def read(self, item: int) -> bool:
         """Read an item; return whether it was near."""
 
-    def begin_run(self) -> None:
+    def begin_run(self) -> None:  # noqa: B027 - to most policies, a run is nothing
         """Begin another run, on what the last one left."""
 
 

@@ -238,7 +238,9 @@ def upkeep_table(
         f"hours, {FOLDERS_AT_ONCE} folders at once, at {FAR * 1000:.0f} ms more": (
             f"{pages * (page + FAR) / FOLDERS_AT_ONCE / 3600:.1f}"
         ),
-        f"GB of memory of {FOLDERS_AT_ONCE} folders that fsspec lists at once": f"{in_folders * memory['fsspec'] / GB:.1f}",
+        f"GB of memory of {FOLDERS_AT_ONCE} folders that fsspec lists at once": (
+            f"{in_folders * memory['fsspec'] / GB:.1f}"
+        ),
         **{
             f"GB of memory of `{command}`": f"{plan.objects * memory[command] / GB:.1f}"
             for command in ("usage", "ls", "prune")

@@ -1,8 +1,8 @@
 """How many clips a second a number of workers get through: what each clip takes, and the first thing to run out.
 
-A worker takes its batches one after the other. Within a fill it decodes, extracts and stores at once, so that the slowest
-of the three is what a clip takes; the other steps come before. Workers do not wait for each other: `n` of them are `n`
-times as fast, until the cores, the store's requests or the network are used up.
+A worker takes its batches one after the other. Within a fill it decodes, extracts and stores at once, so that the
+slowest of the three is what a clip takes; the other steps come before. Workers do not wait for each other: `n` of them
+are `n` times as fast, until the cores or the store's requests are used up.
 """
 
 from __future__ import annotations

@@ -209,9 +209,10 @@ def prepare(number: int, bench: Bench, root: str, encoded: Sequence[bytes]) -> N
 
 @dataclass(frozen=True)
 class Ran:
-    """What a worker did: when it ended, its counters, and the digest of its first row."""
+    """What a worker did: when it ended, its processor time, its counters, and the digest of its first row."""
 
     ended: float
+    cpu: float
     computed: int
     hits: int
     failures: int
@@ -224,21 +225,31 @@ def pass_over(number: int, begin: float) -> Ran:
     before = cached.stats
     first = ""
     time.sleep(max(0.0, begin - time.monotonic()))
+    cpu = time.process_time()
     for batch in _batches(encoded):
         rows = cached({"audio": cells(batch)})
         if not first:
             [name] = [name for name in rows if name in ("input_features", "input_values")]
             first = hashlib.sha256(np.ascontiguousarray(rows[name][0]).data).hexdigest()
     ended = time.monotonic()
+    cpu = time.process_time() - cpu
     did = cached.stats - before
-    return Ran(ended, did.computed, did.hits, did.read_errors + did.write_errors + did.bad_entries, first)
+    return Ran(ended, cpu, did.computed, did.hits, did.read_errors + did.write_errors + did.bad_entries, first)
 
 
 # Outside --------------------------------------------------------------------------------------------------------------
 
 
-def rates(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, in_processes: bool) -> list[float]:
-    """Return how many clips a second so many workers fill a new root with, and then read from it.
+@dataclass(frozen=True)
+class Speed:
+    """How many clips a second it was, and the processor seconds of a clip, of the workers and the server together."""
+
+    clips_per_second: float
+    cpu: float
+
+
+def speeds(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, in_processes: bool) -> list[Speed]:
+    """Return how fast so many workers fill a new root, and then read from it.
 
     Raises
     ------
@@ -255,16 +266,22 @@ def rates(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, in
 
             numbers = range(workers)
             ask(prepare, numbers, [bench] * workers, [root] * workers, shares)
-            found = []
-            for _ in range(2):
-                begin = time.monotonic() + _AHEAD
-                found.append((begin, ask(pass_over, numbers, [begin] * workers)))
+            passes = [_pass(bench, lambda begin: ask(pass_over, numbers, [begin] * workers)) for _ in range(2)]
         finally:
             for worker in running:
                 worker.close()
     n_clips = len(encoded) - workers
-    _check(found[0][1], found[1][1], n_clips)
-    return [n_clips / (max(ran.ended for ran in all_ran) - begin) for begin, all_ran in found]
+    _check(passes[0][0], passes[1][0], n_clips)
+    return [Speed(n_clips / seconds, cpu / n_clips) for _, seconds, cpu in passes]
+
+
+def _pass(bench: Bench, go: Callable[[float], list[Ran]]) -> tuple[list[Ran], float, float]:
+    """Let all workers begin at the same moment; return what they did, and the seconds and processor time it took."""
+    server = server_seconds(bench.server)
+    begin = time.monotonic() + _AHEAD
+    did = go(begin)
+    cpu = sum(ran.cpu for ran in did) + server_seconds(bench.server) - server
+    return did, max(ran.ended for ran in did) - begin, cpu
 
 
 def _check(filled: Sequence[Ran], read: Sequence[Ran], n_clips: int) -> None:
