@@ -188,6 +188,6 @@ def months_to_outweigh_put(store: Published, n_bytes: float) -> float:
 def shards_touched(share: float, clips_of_a_shard: int) -> float:
     """Return the share of all shards that have one of a random `share` of the clips.
 
-    They are written anew to delete these. A shard of ``n`` clips is left alone with the probability ``(1 - share) ** n``.
+    To delete these, they are written anew. One of ``n`` clips is left alone with the probability ``(1 - share) ** n``.
     """
     return 1 - (1 - share) ** clips_of_a_shard

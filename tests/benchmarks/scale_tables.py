@@ -44,6 +44,7 @@ SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9)  # of all features, that have room ne
 NODES = (1, 8, 64)
 SIZES = (4_000, 50_000, 270_000, 800_000)  # of entries: tiny ones, Whisper's of prompts, of 10 s and of 30 s
 SHARD = 1000  # clips
+INDEX_BYTES = 32 + 4 + 8 + 4  # of an entry: its sha256, the number of its shard, its offset and its length
 DELETED = (0.0001, 0.001, 0.01, 0.1)
 FOLDERS_AT_ONCE = 32  # that fsspec lists
 PRUNED = 0.1
@@ -285,6 +286,11 @@ def shards_table(plan: Plan, store: Published) -> Rows:
             _dollars(whole.dollars(store)),
         ),
         "requests of a listing": (f"{listing(plan.objects):,.0f}", f"{listing(shards):,.0f}"),
+        "GB of an index, of sha256, object, offset and length": (
+            "none",
+            f"{plan.objects * INDEX_BYTES / GB:.1f}",
+        ),
+        "clips that a killed worker has to compute again": ("1", f"{SHARD:,}"),
         "MB of an object of features": (
             f"{plan.feature_bytes / 1e6:.2f}",
             f"{plan.feature_bytes * SHARD / 1e6:.0f}",
