@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from benchmarks.scale_stores import (
 )
 from benchmarks.scale_throughput import Cost, Site, bounds, farther, predict, reading
 from benchmarks.scale_throughput import filling as filling_work
+from benchmarks.scale_workers import Ran, check_passes, server_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -230,3 +233,25 @@ def test_more_workers_never_make_it_slower_and_a_longer_way_never_faster(
         assert predict(near, workers + 1, Site(cores))[0] >= predict(near, workers, Site(cores))[0]
         assert predict(far, workers, Site(cores))[0] <= predict(near, workers, Site(cores))[0]
         assert bounds(near, workers, Site(cores))["the cores"] == pytest.approx(cores / near.cpu)
+
+
+# Workers -------------------------------------------------------------------------------------------------------------
+
+
+def test_passes_that_did_not_do_what_they_were_to_do_are_an_error() -> None:
+    filled = [Ran(1.0, 0.5, computed=3, hits=0, failures=0, first="a"), Ran(2.0, 0.5, 2, 0, 0, "b")]
+    read = [replace(ran, computed=0, hits=ran.computed) for ran in filled]
+    check_passes(filled, read, 5)
+    with pytest.raises(OSError, match="expected 6 clips .* found 5 computed, 5 read and 0 failures"):
+        check_passes(filled, read, 6)
+    with pytest.raises(OSError, match="found 4 computed"):
+        check_passes([replace(filled[0], computed=2), filled[1]], read, 5)
+    with pytest.raises(OSError, match="and 1 failures"):
+        check_passes(filled, [read[0], replace(read[1], failures=1)], 5)
+    with pytest.raises(OSError, match="read others"):
+        check_passes(filled, [read[0], replace(read[1], first="c")], 5)
+
+
+def test_the_processor_time_of_a_process_is_read_from_the_system() -> None:
+    times = os.times()
+    assert server_seconds(os.getpid()) == pytest.approx(times.user + times.system, abs=0.5)

@@ -25,6 +25,7 @@ from benchmarks.scale_tables import (
     published_table,
     shards_table,
     small_objects_table,
+    tried_tier_table,
     upkeep_table,
     workers_table,
 )
@@ -36,6 +37,7 @@ CLIPS = 100_000_000
 PROCESSOR = "whisper_tiny"
 WORKERS = (1, 2, 4)
 AT_MOST_OFF = 1.3
+TRIED_SHARES = (0.25, 0.5)
 _SMALL_OBJECTS = 4_000  # that are listed
 
 
@@ -56,7 +58,7 @@ def run(options: Options) -> Section:
     with servers.seaweedfs(folder / "server") as server:
         found = measure(section, options, server, processor_name, encoded)
         per_name = scale_upkeep.memory_of_folder(lambda: _listed(server))
-    _plan(section, options, found, per_name, folder)
+    add_plan(section, options, found, per_name, folder)
     return section
 
 
@@ -121,7 +123,7 @@ def _listed(server: servers.S3Server) -> list[Any]:
     return list(system.find(BUCKET, detail=True).values())
 
 
-def _plan(section: Section, options: Options, found: Steps, per_name: float, folder: Path) -> None:
+def add_plan(section: Section, options: Options, found: Steps, per_name: float, folder: Path) -> None:
     """Add what follows for a hundred million clips."""
     plan = Plan(CLIPS, found.feature_bytes, found.waveform_bytes)
     counts = (20, 40) if options.is_quick else scale_upkeep.COUNTS
@@ -129,6 +131,16 @@ def _plan(section: Section, options: Options, found: Steps, per_name: float, fol
         memory = worker.call(scale_upkeep.memory_of_commands, folder / "commands", counts)
         near = worker.call(scale_upkeep.memory_of_near_tier, folder / "near", 5 * counts[1])
         record = worker.call(scale_upkeep.bytes_of_a_record, folder / "record")
+        real = {
+            share: worker.call(
+                scale_upkeep.hits_of_near_tier,
+                folder / f"tier-{share}",
+                share,
+                options.some(1_000, quick=20),
+                options.some(3, quick=0) / 1000,
+            )
+            for share in TRIED_SHARES
+        }
     memory["fsspec"] = per_name
     section.tables |= {
         "Published": published_table(PUBLISHED),
@@ -137,6 +149,7 @@ def _plan(section: Section, options: Options, found: Steps, per_name: float, fol
         "Many cores": fleets_table(plan, found.costs, PUBLISHED),
         "Dollars": dollars_table(plan, PUBLISHED),
         "Hits of a near tier": near_tier_table(plan, options.some(20_000, quick=200)),
+        "A near tier at work": tried_tier_table(real),
         "Near tiers of several nodes": nodes_table(),
         "Keeping it": upkeep_table(plan, found.costs, memory, near, record),
         "Small objects": small_objects_table(S3),

@@ -66,7 +66,8 @@ class AdmitUntilFull(Policy):
 class NearTierOfRuns(Policy):
     """The near tier of this package: what this run has read stays, and what former runs left makes room for it.
 
-    Room is made for one item at a time; the package makes a tenth of the limit free at once, which comes to the same.
+    Room is made for one item at each read. The package makes a tenth of the limit free at once, and only when it has
+    looked at the directory, so that it keeps more of what former runs left.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -196,6 +196,20 @@ def near_tier_table(plan: Plan, items: int) -> Rows:
     return rows
 
 
+def tried_tier_table(real: Mapping[float, Sequence[float]]) -> Rows:
+    """Return what a near tier hit in two epochs of a run and two of the next, by the share that has room."""
+    return [
+        {
+            "room near": f"{share:.0%}",
+            "first epoch": f"{rates[0]:.1%}",
+            "second": f"{rates[1]:.1%}",
+            "first of the next run": f"{rates[2]:.1%}",
+            "second of it": f"{rates[3]:.1%}",
+        }
+        for share, rates in real.items()
+    ]
+
+
 def nodes_table() -> Rows:
     """Return the hit rates of nodes that have room for a fiftieth of all features each."""
     share = 1 / 50

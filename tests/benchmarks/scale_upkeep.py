@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale_near_tier import shuffled
 from benchmarks.scale_stores import NAMES_OF_A_RECORD
 
 # Entries of two roots, of which the difference says what one more takes; to read a record takes 4 MB in any case.
 COUNTS = (10_000, 20_000)
+_ENTRY_BYTES = 4_000
 
 
 def memory_of_commands(folder: Path, counts: Sequence[int] = COUNTS) -> dict[str, float]:
@@ -44,6 +47,44 @@ def _recorded_root(root: Path, count: int) -> Path:
         recorder.add_features(names[start : start + NAMES_OF_A_RECORD])
     recorder.finish()
     return root
+
+
+def hits_of_near_tier(folder: Path, share: float, count: int, pause: float) -> list[float]:
+    """Return the hit rates of a real near tier with room for a share of `count` entries, over shuffled epochs.
+
+    Parameters
+    ----------
+    folder
+        Where the tier and what it is before are made.
+    share
+        Of the entries, how many have room.
+    count
+        How many there are.
+    pause
+        Seconds between two reads: the tier looks at its directory from time to time, and makes room only then.
+
+    Returns
+    -------
+    list of float
+        Of the first two epochs of a run, and of the first two of the next.
+    """
+    from hf_audio_cache.stores.local import LocalStore
+    from hf_audio_cache.stores.tiered import TieredStore
+
+    far, near = LocalStore(folder / "far"), LocalStore(folder / "near")
+    names = [_name(number) for number in range(count)]
+    far.put_many(dict.fromkeys(names, bytes(_ENTRY_BYTES)))
+    rates = []
+    for run in range(2):
+        tiered = TieredStore(near, far, near_max_bytes=round(share * count) * _ENTRY_BYTES)
+        for epoch in shuffled(count, 2, seed=run):
+            hits = 0
+            for name in (names[number] for number in epoch):
+                hits += near.exists(name)
+                tiered.get_many([name])
+                time.sleep(pause)
+            rates.append(hits / count)
+    return rates
 
 
 def memory_of_near_tier(folder: Path, count: int = 5 * COUNTS[1]) -> float:

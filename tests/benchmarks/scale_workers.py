@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import itertools
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,8 +65,8 @@ class Steps:
 
 
 def use_one_thread() -> None:
-    """Let torch compute in one thread, as in a worker of a DataLoader or of a pool."""
-    if importlib.util.find_spec("torch"):
+    """Let torch compute in one thread, as in a worker of a pool; in a process of its own only."""
+    if multiprocessing.parent_process() is not None and importlib.util.find_spec("torch"):
         import torch
 
         torch.set_num_threads(1)
@@ -270,8 +271,9 @@ def speeds(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, i
         finally:
             for worker in running:
                 worker.close()
+            _READY.clear()
     n_clips = len(encoded) - workers
-    _check(passes[0][0], passes[1][0], n_clips)
+    check_passes(passes[0][0], passes[1][0], n_clips)
     return [Speed(n_clips / seconds, cpu / n_clips) for _, seconds, cpu in passes]
 
 
@@ -284,7 +286,8 @@ def _pass(bench: Bench, go: Callable[[float], list[Ran]]) -> tuple[list[Ran], fl
     return did, max(ran.ended for ran in did) - begin, cpu
 
 
-def _check(filled: Sequence[Ran], read: Sequence[Ran], n_clips: int) -> None:
+def check_passes(filled: Sequence[Ran], read: Sequence[Ran], n_clips: int) -> None:
+    """Raise `OSError` if not every clip was computed once and then read, or something else was read."""
     computed, hits = sum(ran.computed for ran in filled), sum(ran.hits for ran in read)
     failures = sum(ran.failures for ran in (*filled, *read))
     if (computed, hits, failures) != (n_clips, n_clips, 0):
