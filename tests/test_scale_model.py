@@ -242,7 +242,7 @@ def test_passes_that_did_not_do_what_they_were_to_do_are_an_error() -> None:
     filled = [Ran(1.0, 0.5, computed=3, hits=0, failures=0, first="a"), Ran(2.0, 0.5, 2, 0, 0, "b")]
     read = [replace(ran, computed=0, hits=ran.computed) for ran in filled]
     check_passes(filled, read, 5)
-    with pytest.raises(OSError, match="expected 6 clips .* found 5 computed, 5 read and 0 failures"):
+    with pytest.raises(OSError, match=r"expected 6 clips .* found 5 computed, 5 read and 0 failures"):
         check_passes(filled, read, 6)
     with pytest.raises(OSError, match="found 4 computed"):
         check_passes([replace(filled[0], computed=2), filled[1]], read, 5)
