@@ -44,7 +44,7 @@ _SMALL_OBJECTS = 4_000  # that are listed
 def run(options: Options) -> Section:
     """Measure, hold the model against it, and say what a hundred million clips take."""
     processor_name = QUICK_PROCESSOR if options.is_quick else PROCESSOR
-    encoded = joined(options.some(768 + max(WORKERS), quick=8), 10.0, rate=48_000, form="FLAC")
+    encoded = joined(options.some(512 + max(WORKERS), quick=8), 10.0, rate=48_000, form="FLAC")
     section = Section(
         "11. A hundred million clips",
         [
