@@ -19,6 +19,7 @@ from benchmarks.scale_near_tier import (
     sequential,
     shuffled,
 )
+from benchmarks.scale_steps import server_seconds
 from benchmarks.scale_stores import (
     PUBLISHED,
     Plan,
@@ -34,7 +35,7 @@ from benchmarks.scale_stores import (
 )
 from benchmarks.scale_throughput import Cost, Site, bounds, farther, predict, reading
 from benchmarks.scale_throughput import filling as filling_work
-from benchmarks.scale_workers import Ran, check_passes, server_seconds
+from benchmarks.scale_workers import Ran, check_passes
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,23 +14,22 @@ from benchmarks.clips import joined
 from benchmarks.harness import Worker
 from benchmarks.options import QUICK_PROCESSOR, Options
 from benchmarks.report import Claim, Section, Spread
+from benchmarks.scale_near_tables import near_tier_table, nodes_table, tried_tier_table
+from benchmarks.scale_steps import Bench, Steps, steps
 from benchmarks.scale_stores import PUBLISHED, S3, Plan
 from benchmarks.scale_tables import (
     costs_table,
     dollars_table,
     fleets_table,
-    near_tier_table,
-    nodes_table,
     plan_table,
     published_table,
     shards_table,
     small_objects_table,
-    tried_tier_table,
     upkeep_table,
     workers_table,
 )
 from benchmarks.scale_throughput import Site, Work, filling, predict, reading
-from benchmarks.scale_workers import Bench, Speed, Steps, speeds, steps
+from benchmarks.scale_workers import Speed, speeds
 
 BUCKET = "scale"
 CLIPS = 100_000_000
