@@ -240,7 +240,7 @@ def shards_table(plan: Plan, store: Published) -> Rows:
             "none",
             f"{plan.objects * INDEX_BYTES / GB:.1f}",
         ),
-        "clips that a killed worker has to compute again": ("1", f"{SHARD:,}"),
+        "clips that a killed worker has to compute again": ("a few", f"{SHARD:,}"),
         "MB of an object of features": (
             f"{plan.feature_bytes / 1e6:.2f}",
             f"{plan.feature_bytes * SHARD / 1e6:.0f}",
