@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from benchmarks.scale_near_tier import (
     sequential,
     shuffled,
 )
-from benchmarks.scale_steps import server_seconds
+from benchmarks.scale_steps import machine_seconds, server_seconds
 from benchmarks.scale_stores import (
     PUBLISHED,
     Plan,
@@ -256,3 +257,4 @@ def test_passes_that_did_not_do_what_they_were_to_do_are_an_error() -> None:
 def test_the_processor_time_of_a_process_is_read_from_the_system() -> None:
     times = os.times()
     assert server_seconds(os.getpid()) == pytest.approx(times.user + times.system, abs=0.5)
+    assert server_seconds(os.getpid()) < machine_seconds() <= time.monotonic() * (os.cpu_count() or 1) + 1

@@ -88,13 +88,16 @@ def _hold_against(section: Section, found: Steps, rounds: Mapping[int, Sequence[
     """Add what was measured of whole workers beside what follows from the steps."""
     site = Site(_cores(), has_server=True)
     works: dict[str, Work] = {"filling": filling(found.costs), "reading warm": reading(found.costs)}
-    rows, off = [], []
+    rows, off, cpu_off = [], [], []
     for phase, (what, work) in enumerate(works.items()):
         for workers, taken in rounds.items():
             predicted, limit = predict(work, workers, site)
             measured = Spread.of([each[phase].clips_per_second for each in taken])
             ratios = [each[phase].clips_per_second / predicted for each in taken]
-            cpu = Spread.of([each[phase].cpu for each in taken])
+            cpu = [each[phase].cpu for each in taken]
+            cpu_off.append(
+                [max(each / (work.cpu + work.server_cpu), (work.cpu + work.server_cpu) / each) for each in cpu]
+            )
             off.append([max(ratio, 1 / ratio) for ratio in ratios])
             rows.append(
                 {
@@ -106,12 +109,14 @@ def _hold_against(section: Section, found: Steps, rounds: Mapping[int, Sequence[
                     "spread": measured.say(0),
                     "measured / predicted": f"{Spread.of(ratios).median:.2f}",
                     "processor ms a clip, predicted": f"{(work.cpu + work.server_cpu) * 1000:.2f}",
-                    "measured, ms": f"{cpu.median * 1000:.2f}",
+                    "measured, ms": f"{Spread.of(cpu).median * 1000:.2f}",
+                    "cores that others took": f"{Spread.of([each[phase].others for each in taken]).median:.1f}",
                 }
             )
     section.tables["Predicted and measured here"] = rows
-    farthest = [max(each) for each in zip(*off, strict=True)]
-    section.claims.append(Claim("the prediction that is farthest off, by", farthest, at_most=AT_MOST_OFF))
+    for what, each_off in (("clips a second", off), ("processor time", cpu_off)):
+        farthest = [max(each) for each in zip(*each_off, strict=True)]
+        section.claims.append(Claim(f"{what}: the prediction that is farthest off, by", farthest, at_most=AT_MOST_OFF))
 
 
 def _listed(server: servers.S3Server) -> list[Any]:

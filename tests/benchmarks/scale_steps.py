@@ -71,6 +71,12 @@ def server_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def machine_seconds() -> float:
+    """Return the processor time that all processes of this machine have taken so far, and what it was denied."""
+    user, nice, system, _, _, *interrupts_and_steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + sum(interrupts_and_steal)) / os.sysconf("SC_CLK_TCK")
+
+
 def batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """Return the items in batches, as a `Dataset.map` would give them."""
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.clips import cells
 from benchmarks.harness import Worker
-from benchmarks.scale_steps import Bench, batches, server_seconds, use_one_thread
+from benchmarks.scale_steps import Bench, batches, machine_seconds, server_seconds, use_one_thread
 
 _AHEAD = 0.5  # seconds until all workers begin
 
@@ -65,10 +65,21 @@ def pass_over(number: int, begin: float) -> Ran:
 
 @dataclass(frozen=True)
 class Speed:
-    """How many clips a second it was, and the processor seconds of a clip, of the workers and the server together."""
+    """How fast it was.
+
+    Attributes
+    ----------
+    clips_per_second
+        Of all workers.
+    cpu
+        Processor seconds of a clip, of the workers and the server together.
+    others
+        Cores that other programs took meanwhile.
+    """
 
     clips_per_second: float
     cpu: float
+    others: float
 
 
 def speeds(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, in_processes: bool) -> list[Speed]:
@@ -96,16 +107,19 @@ def speeds(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, i
             _READY.clear()
     n_clips = len(encoded) - workers
     check_passes(passes[0][0], passes[1][0], n_clips)
-    return [Speed(n_clips / seconds, cpu / n_clips) for _, seconds, cpu in passes]
+    return [Speed(n_clips / seconds, cpu / n_clips, others / seconds) for _, seconds, cpu, others in passes]
 
 
-def _pass(bench: Bench, go: Callable[[float], list[Ran]]) -> tuple[list[Ran], float, float]:
-    """Let all workers begin at the same moment; return what they did, and the seconds and processor time it took."""
-    server = server_seconds(bench.server)
+def _pass(bench: Bench, go: Callable[[float], list[Ran]]) -> tuple[list[Ran], float, float, float]:
+    """Let all workers begin at the same moment.
+
+    Return what they did, the seconds and the processor time that it took, and the processor time of all else.
+    """
+    server, machine = server_seconds(bench.server), machine_seconds()
     begin = time.monotonic() + _AHEAD
     did = go(begin)
     cpu = sum(ran.cpu for ran in did) + server_seconds(bench.server) - server
-    return did, max(ran.ended for ran in did) - begin, cpu
+    return did, max(ran.ended for ran in did) - begin, cpu, max(0.0, machine_seconds() - machine - cpu)
 
 
 def check_passes(filled: Sequence[Ran], read: Sequence[Ran], n_clips: int) -> None:
