@@ -107,19 +107,21 @@ def speeds(bench: Bench, root: str, encoded: Sequence[bytes], workers: int, *, i
             _READY.clear()
     n_clips = len(encoded) - workers
     check_passes(passes[0][0], passes[1][0], n_clips)
-    return [Speed(n_clips / seconds, cpu / n_clips, others / seconds) for _, seconds, cpu, others in passes]
+    return [Speed(n_clips / seconds, cpu / n_clips, others) for _, seconds, cpu, others in passes]
 
 
 def _pass(bench: Bench, go: Callable[[float], list[Ran]]) -> tuple[list[Ran], float, float, float]:
     """Let all workers begin at the same moment.
 
-    Return what they did, the seconds and the processor time that it took, and the processor time of all else.
+    Return what they did, the seconds and the processor time that it took, and how many cores all else took.
     """
+    started = time.monotonic()
     server, machine = server_seconds(bench.server), machine_seconds()
     begin = time.monotonic() + _AHEAD
     did = go(begin)
     cpu = sum(ran.cpu for ran in did) + server_seconds(bench.server) - server
-    return did, max(ran.ended for ran in did) - begin, cpu, max(0.0, machine_seconds() - machine - cpu)
+    others = max(0.0, machine_seconds() - machine - cpu) / (time.monotonic() - started)
+    return did, max(ran.ended for ran in did) - begin, cpu, others
 
 
 def check_passes(filled: Sequence[Ran], read: Sequence[Ran], n_clips: int) -> None:
