@@ -94,6 +94,34 @@ def test_the_benchmark_of_object_stores_gives_its_rows(s3_server: servers.S3Serv
     ]
 
 
+@pytest.mark.servers
+def test_the_model_of_a_large_cache_is_held_against_workers(s3_server: servers.S3Server, tmp_path: Path) -> None:
+    from benchmarks import clips, options, scale_model
+
+    section = Section("")
+    told = options.Options(rounds=1, is_quick=True, scratch=tmp_path)
+    found = scale_model.measure(section, told, s3_server, options.QUICK_PROCESSOR, clips.joined(8, 1.0))
+    assert all(cost.seconds > 0 for cost in found.costs.values())
+    # Wav2Vec2's features are a waveform themselves, in 32 bits; the waveforms are 16-bit PCM. Neither compresses much.
+    assert 40_000 < found.feature_bytes < 65_000
+    assert 20_000 < found.waveform_bytes < 33_000
+    measured = section.tables["Predicted and measured here"]
+    assert [(row["what"], row["workers"]) for row in measured] == [
+        (what, workers) for what in ("filling", "reading warm") for workers in scale_model.WORKERS
+    ]
+    assert all(float(row["measured"]) > 0 for row in measured)
+
+    scale_model.add_plan(section, told, found, 1000.0, tmp_path)
+    assert {"The plan", "Many cores", "Dollars", "Hits of a near tier", "Keeping it"} <= section.tables.keys()
+    [plan] = section.tables["The plan"]
+    assert (plan["clips"], plan["entries"], plan["prefixes"]) == ("100,000,000", "200,000,000", "512")
+    keeping = {row["what"]: row["of the plan"] for row in section.tables["Keeping it"]}
+    assert keeping["requests of a listing"] == "200,000"
+    # 32 folders of 100,000,000 / 256 names, of 1,000 bytes.
+    assert keeping["GB of memory of 32 folders that fsspec lists at once"] == "12.5"
+    assert [claim.what.partition(":")[0] for claim in section.claims] == ["clips a second", "processor time"]
+
+
 def test_each_contender_has_a_process_of_its_own(tmp_path: Path) -> None:
     contenders = [Contender(name, process_and_turn, is_checked=False) for name in ("first", "second")]
     found = compare(contenders, 2)

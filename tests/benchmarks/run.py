@@ -21,6 +21,7 @@ TESTS = Path(__file__).resolve().parent.parent
 NAMES = (
     *("hit", "epoch", "cold_pass", "new_rows", "loose_files", "many_entries", "sizes", "auto", "map_cost", "remote"),
     "ray_fill",
+    "scale_model",
 )
 
 MARK = "<!-- What follows is written by the last run. -->"
