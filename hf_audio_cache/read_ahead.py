@@ -82,12 +82,10 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
         return self._ahead(lambda examples: examples.iter_arrow(), 1)
 
     def _ahead(self, begin: Callable[[Any], Iterator[Any]], n_items: int) -> Iterator[Any]:
-        given_out = state = self._state_dict
-        reader = _Reader(_own(self.ex_iterable, state), begin, n_items)
+        given_out = self._state_dict
+        reader = _Reader(_own(self.ex_iterable, given_out), begin, n_items)
         try:
             while True:
-                if reader.process != os.getpid():  # a fork has no threads: it goes on with one of its own
-                    reader = _Reader(_own(self.ex_iterable, state), begin, n_items)
                 item, state = reader.get()
                 if given_out is not None:
                     given_out.update(state)  # in place: it is part of the states of what this one is in
@@ -155,14 +153,13 @@ class _Reader:
     """A thread that reads an examples iterable while fewer than `n_items` wait to be taken."""
 
     def __init__(self, examples: Any, begin: Callable[[Any], Iterator[Any]], n_items: int) -> None:
-        self.process = os.getpid()
-        self.reading = threading.RLock()  # again by a thread that forks while it reads
         self._examples = examples
         self._iterator = begin(examples)
         self._room = threading.Semaphore(n_items)
-        self._read_items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._is_stopped = False
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name=_NAME, daemon=True)
+        self.reading = threading.RLock()  # again by a thread that forks while it reads
         _readers.add(self)
         try:
             self._thread.start()
@@ -171,16 +168,19 @@ class _Reader:
 
     def get(self) -> tuple[Any, dict[str, Any]]:
         """Return the next item and the state after it; raise what was raised in its place."""
-        result: Any = self._read_items.get() if self._thread else self._read()
+        if self._thread is None and self._results.empty():
+            return self._read()
+        result = self._results.get()
         if isinstance(result, BaseException):
             raise result
-        self._room.release()
+        if self._thread is not None:
+            self._room.release()
         return result[0], result[1]
 
     def stop(self) -> None:
         """Let the thread end, once the row that it is at has been read."""
-        if self.process == os.getpid():  # what a fork has of it may be locked for ever
-            self._is_stopped = True
+        self._is_stopped = True
+        if self._thread is not None:
             self._room.release()
 
     def join(self) -> None:
@@ -188,23 +188,27 @@ class _Reader:
         if self._thread is not None:
             self._thread.join(_PATIENCE)
 
+    def go_on_without_thread(self) -> None:
+        """Be a reader in a forked child, which has no threads, and may have their locks for ever."""
+        self._thread = None
+        self.reading = threading.RLock()
+
     def _run(self) -> None:
         while True:
             self._room.acquire()
-            if self._is_stopped:
-                return
-            try:
-                result: Any = self._read()
-            except BaseException as exc:  # noqa: BLE001 - raised where the row is asked for
-                self._read_items.put(exc)
-                return
-            self._read_items.put(result)
-            if result[0] is _END:
+            with self.reading:
+                if self._is_stopped:
+                    return
+                try:
+                    result: Any = self._read()
+                except BaseException as exc:  # noqa: BLE001 - raised where the row is asked for
+                    result = exc
+                self._results.put(result)
+            if isinstance(result, BaseException) or result[0] is _END:
                 return
 
     def _read(self) -> tuple[Any, dict[str, Any]]:
-        with self.reading:
-            return next(self._iterator, _END), self._examples.state_dict()
+        return next(self._iterator, _END), self._examples.state_dict()
 
 
 # A forked child would inherit the locks that a thread holds while it reads, and a process that ends under its threads
@@ -224,14 +228,15 @@ def _go_on_in_parent() -> None:
     del _held.locks
 
 
-def _forget_in_child() -> None:
-    _readers.clear()
+def _go_on_in_child() -> None:
+    for reader in list(_readers):
+        reader.go_on_without_thread()
     del _held.locks
 
 
 # Of these hooks the last that was registered is called first: this one is after those of the modules that rows are
 # read with, which wait for locks that a row being read may hold. (`transform` imports those first.)
-os.register_at_fork(before=_hold_before_fork, after_in_parent=_go_on_in_parent, after_in_child=_forget_in_child)
+os.register_at_fork(before=_hold_before_fork, after_in_parent=_go_on_in_parent, after_in_child=_go_on_in_child)
 
 
 @atexit.register

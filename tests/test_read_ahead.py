@@ -242,8 +242,13 @@ ENDS = {
     "exhausted": lambda rows: list(rows),
     "closed": lambda rows: rows.close(),
     "abandoned": lambda rows: None,
-    "thrown into": lambda rows: pytest.raises(KeyError, rows.throw, KeyError("thrown")),
+    "thrown into": lambda rows: throw_into(rows),
 }
+
+
+def throw_into(rows):
+    with pytest.raises(KeyError, match="thrown"):
+        rows.throw(KeyError("thrown"))
 
 
 @pytest.mark.parametrize("end", ENDS)
