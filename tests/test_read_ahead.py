@@ -19,6 +19,8 @@ from hf_audio_cache.read_ahead import ReadAheadExamples, read_ahead
 
 N_ROWS = 300
 BATCH = 64
+# Before, `datasets` loses the rows of an Arrow table of which some were handed out.
+RESUMES_TABLES = int(datasets.__version__.split(".")[0]) >= 5
 
 
 def numbers():
@@ -38,7 +40,18 @@ def parquet_files(folder):
     )
 
 
+def generated():
+    """Return a stream of the same rows from a generator, which every release of `datasets` can resume."""
+    return datasets.IterableDataset.from_generator(generate, gen_kwargs={"starts": list(range(0, N_ROWS, 50))})
+
+
+def generate(starts):
+    for start in starts:
+        yield from ({"number": number, "text": f"row {number}"} for number in range(start, start + 50))
+
+
 SOURCES = {
+    "generator": lambda folder: generated(),
     "memory": lambda folder: numbers().to_iterable_dataset(),
     "shards": lambda folder: numbers().to_iterable_dataset(num_shards=6),
     "parquet": parquet_files,
@@ -113,20 +126,23 @@ def test_a_state_is_loaded_with_and_without_reading_ahead(source, tmp_path):
     plain = SOURCES[source](tmp_path / "data")
     rows = list(doubled(plain))
     for given in (1, 40, BATCH, 100, 2 * BATCH, len(rows) - 1):
-        saving = ahead(plain)
-        taken = list(itertools.islice(saving, given))
-        assert taken == rows[:given]
-        for resumed in (ahead(plain), doubled(plain)):
-            resumed.load_state_dict(saving.state_dict())
-            assert list(resumed) == rows[given:]
-        saving = doubled(plain)
-        taken = list(itertools.islice(saving, given))
-        resumed = ahead(plain)
-        resumed.load_state_dict(saving.state_dict())
-        again = list(itertools.islice(resumed, 30))  # and once more, from a state of a resumed stream
-        last = ahead(plain)
-        last.load_state_dict(resumed.state_dict())
-        assert taken + again + list(last) == rows
+        states = []
+        for saving in (ahead(plain), doubled(plain)):
+            assert list(itertools.islice(saving, given)) == rows[:given]
+            states.append(saving.state_dict())
+        assert states[0] == states[1]
+        rest = list(resumed(doubled(plain), states[0]))
+        assert list(resumed(ahead(plain), states[0])) == rest
+        if RESUMES_TABLES or source == "generator":
+            assert rest == rows[given:]
+        again = resumed(ahead(plain), states[0])  # and once more, from a state of a resumed stream
+        assert list(itertools.islice(again, 30)) == rest[:30]
+        assert list(resumed(ahead(plain), again.state_dict())) == list(resumed(doubled(plain), again.state_dict()))
+
+
+def resumed(stream, state):
+    stream.load_state_dict(state)
+    return stream
 
 
 AFTERWARDS = {
@@ -227,15 +243,14 @@ def test_an_error_is_raised_at_its_row_and_the_stream_can_be_resumed():
             raise ValueError("row 128 is bad")
         return double(batch)
 
-    stream = ahead(numbers().to_iterable_dataset(num_shards=2), fail_at_128)
+    stream = ahead(generated(), fail_at_128)
     rows = iter(stream)
     assert [row["number"] for row in itertools.islice(rows, 128)] == list(range(128))
     with pytest.raises(ValueError, match="row 128 is bad"):
         next(rows)
     assert list(rows) == []
     fails = False
-    stream.load_state_dict(stream.state_dict())
-    assert [row["number"] for row in stream] == list(range(128, N_ROWS))
+    assert [row["number"] for row in resumed(stream, stream.state_dict())] == list(range(128, N_ROWS))
 
 
 ENDS = {
@@ -275,14 +290,13 @@ def test_several_iterations_at_once_are_separate():
 
 
 def test_a_stream_is_pickled_without_its_threads():
-    stream = ahead(numbers().to_iterable_dataset(num_shards=2))
+    stream = ahead(generated())
     rows = iter(stream)
     expected = list(itertools.islice(rows, 100))
     copied = pickle.loads(pickle.dumps(stream))
     assert list(itertools.islice(copied, 100)) == expected
     assert len(list(copied)) == N_ROWS
-    copied.load_state_dict(stream.state_dict())
-    assert list(copied) == list(rows)
+    assert list(resumed(copied, stream.state_dict())) == list(rows)
 
 
 @pytest.mark.timeout(60)
