@@ -157,6 +157,7 @@ AFTERWARDS = {
     "select columns": lambda stream: stream.select_columns(["double"]),
     "interleave": lambda stream: datasets.interleave_datasets([stream, stream], [0.3, 0.7], seed=2),
     "concatenate": lambda stream: datasets.concatenate_datasets([stream, stream]),
+    "reshard": lambda stream: stream.reshard() if hasattr(stream, "reshard") else stream,
     "read ahead again": lambda stream: read_ahead(doubled(stream), BATCH),
 }
 
@@ -173,6 +174,9 @@ def test_what_comes_after_finds_the_rows_and_states_that_it_knows(step):
         rows, end = with_states(expected)
         assert with_states(stream) == (rows, end)
         assert rows
+        beginning = iter(stream)
+        next(beginning)
+        assert readers()
 
 
 def test_tables_are_read_ahead_too():
