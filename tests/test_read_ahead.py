@@ -217,9 +217,10 @@ class Recorded:
             self.changed.notify_all()
         return double(batch)
 
-    def wait_for_calls(self, count):
+    def are_called(self, count, seconds=30):
+        """Return whether there are this many calls, after waiting for them."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.calls) >= count, timeout=30), self.calls
+            return self.changed.wait_for(lambda: len(self.calls) >= count, timeout=seconds)
 
 
 def test_the_next_batch_is_asked_for_while_the_consumer_has_a_row_and_never_the_one_after():
@@ -228,7 +229,9 @@ def test_the_next_batch_is_asked_for_while_the_consumer_has_a_row_and_never_the_
     for number in range(N_ROWS):
         recorded.asked_for += 1
         assert next(rows)["number"] == number
-        recorded.wait_for_calls(min(number // BATCH + 2, 5))
+        assert recorded.are_called(min(number // BATCH + 2, 5))
+        if number in (0, BATCH):
+            assert not recorded.are_called(number // BATCH + 3, seconds=0.2)
     assert [first for first, _ in recorded.calls] == [0, 64, 128, 192, 256]
     # When the batch at row 128 is asked for, the consumer has asked for row 64: 127 rows at most are ahead of it.
     assert all(first < asked_for + BATCH for first, asked_for in recorded.calls)
