@@ -195,6 +195,8 @@ def test_tables_are_read_ahead_too():
     assert rows == [row.to_pylist() for row in doubled(source, double_table)]
     assert len(rows) == N_ROWS
     stream = ahead(source, double_table)
+    tables, expected = stream._ex_iterable.iter_arrow(), doubled(source, double_table)._ex_iterable.iter_arrow()
+    assert [(key, table.to_pydict()) for key, table in tables] == [(key, table.to_pydict()) for key, table in expected]
     assert [len(table) for table in stream.iter(50)] == [50] * 6
     batches.clear()
     assert next(iter(stream)).num_rows == 1
