@@ -34,6 +34,7 @@ from .mapped import (
     undecoded,
 )
 from .outputs import OutputSpec
+from .read_ahead import read_ahead
 from .reference import CachedArray, read_references_by
 from .rounding import FloatType, check_dtype
 from .router import Router
@@ -608,7 +609,8 @@ class CachedFeatures:
 
         A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once. It takes the place of another format (numpy,
         torch): features come as NumPy arrays, other columns as Python values. On a dataset with references it reads the
-        entries of a batch at once, where `datasets` alone reads them one by one.
+        entries of a batch at once, where `datasets` alone reads them one by one. The rows of a stream whose root is far
+        are read in a thread, up to two batches of 64 before they are asked for.
 
         Parameters
         ----------
@@ -632,7 +634,9 @@ class CachedFeatures:
         reader = FeatureReader(self, references, computes)
         if isinstance(plain, datasets.IterableDataset):
             mapped = plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
-            return mapped.filter(HasFeatures(self)) if computes and self.on_error == "skip" else mapped
+            if computes and self.on_error == "skip":
+                mapped = mapped.filter(HasFeatures(self))
+            return mapped if self._router.store.is_local else read_ahead(mapped, _BATCH_ROWS)
         if computes and self.on_error == "skip":
             raise CannotSkipError(
                 'on_error="skip" leaves rows out, and the rows of a Dataset are counted before any is read; nothing '

@@ -1,0 +1,247 @@
+"""Reading the rows of a stream before they are asked for: a far root answers while the consumer works.
+
+`datasets` has no public place for this. What is used of its internals is used here alone; where they are not as they
+were in releases 4.0 to 5.2, a stream stays as it is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import datasets
+
+__all__ = ["read_ahead"]
+
+_Examples: Any = getattr(datasets.iterable_dataset, "_BaseExamplesIterable", object)
+_USED = ("is_typed", "features", "num_shards", "iter_arrow", "shuffle_data_sources", "shard_data_sources")
+
+_PATIENCE = 10.0  # seconds that a fork, or the end of the process, waits for a row that is being read
+_NAME = "hf-audio-cache-ahead"
+_END = object()
+
+
+def read_ahead(stream: datasets.IterableDataset, n_rows: int) -> datasets.IterableDataset:
+    """Have the rows of a stream read in a thread, and return the stream; its rows, order and states stay the same.
+
+    Parameters
+    ----------
+    stream
+        A stream that is mapped in batches of `n_rows`, and that nobody else has yet.
+    n_rows
+        How many rows are kept ready. With the rest of the batch that the last of them is of, fewer than
+        ``2 * n_rows`` are asked for beyond the one that the consumer has.
+    """
+    examples = getattr(stream, "_ex_iterable", None)
+    if hasattr(stream, "_prepare_ex_iterable_for_iteration") and _is_as_known(examples):
+        stream._ex_iterable = ReadAheadExamples(examples, n_rows)
+        stream._prepare_ex_iterable_for_iteration()  # makes the state that the stream gives out
+    return stream
+
+
+def _is_as_known(examples: Any) -> bool:
+    """Return whether an examples iterable has all that is used here; nothing is read."""
+    if _Examples is object or not isinstance(examples, _Examples):
+        return False
+    try:
+        own = _copy_of(examples)
+        state = own._init_state_dict()
+        own.load_state_dict(own.state_dict())
+    except Exception:  # noqa: BLE001 - whatever another release makes of it
+        return False
+    return isinstance(state, dict) and all(hasattr(examples, name) for name in _USED)
+
+
+class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no types
+    """An examples iterable of `datasets` that reads another one in a thread.
+
+    Its state is the other's as it was after the last row that was handed out, so that it can be loaded with or without
+    reading ahead. Each iteration has a thread, and a copy of the other one, to itself.
+    """
+
+    def __init__(self, ex_iterable: Any, n_rows: int) -> None:
+        super().__init__()
+        self.ex_iterable = ex_iterable  # `datasets` goes through pipelines by this name
+        self.n_rows = n_rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._ahead(iter, self.n_rows)
+
+    @property
+    def iter_arrow(self) -> Callable[[], Iterator[Any]] | None:
+        """The same in tables of a whole batch each, where the stream has these."""
+        return self._iter_arrow if self.ex_iterable.iter_arrow else None
+
+    def _iter_arrow(self) -> Iterator[Any]:
+        return self._ahead(lambda examples: examples.iter_arrow(), 1)
+
+    def _ahead(self, begin: Callable[[Any], Iterator[Any]], n_items: int) -> Iterator[Any]:
+        given_out = self._state_dict
+        reader = _Reader(_own(self.ex_iterable, given_out), begin, n_items)
+        try:
+            while True:
+                item, state = reader.get()
+                if given_out is not None:
+                    given_out.update(state)  # in place: it is part of the states of what this one is in
+                if item is _END:
+                    return
+                yield item
+        finally:
+            reader.stop()
+
+    def _init_state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.ex_iterable._init_state_dict()
+        self._state_dict = state
+        return state
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the types are known."""
+        return bool(self.ex_iterable.is_typed)
+
+    @property
+    def features(self) -> datasets.Features | None:
+        """The types."""
+        return self.ex_iterable.features
+
+    @property
+    def num_shards(self) -> int:
+        """How many nodes or workers can share the work."""
+        return int(self.ex_iterable.num_shards)
+
+    def shuffle_data_sources(self, *args: Any, **kwargs: Any) -> ReadAheadExamples:
+        """Return the same with its shards in another order."""
+        return ReadAheadExamples(self.ex_iterable.shuffle_data_sources(*args, **kwargs), self.n_rows)
+
+    def shard_data_sources(self, *args: Any, **kwargs: Any) -> ReadAheadExamples:
+        """Return the same with some of its shards."""
+        return ReadAheadExamples(self.ex_iterable.shard_data_sources(*args, **kwargs), self.n_rows)
+
+    def reshard_data_sources(self) -> ReadAheadExamples:
+        """Return the same in more shards."""
+        return ReadAheadExamples(self.ex_iterable.reshard_data_sources(), self.n_rows)
+
+
+def _own(examples: Any, state: dict[str, Any] | None) -> Any:
+    """Return a copy of an examples iterable that nobody else reads, at the given state or the beginning.
+
+    Reading changes the state of each part of a pipeline: two threads that read the same parts would skip rows.
+    """
+    own = _copy_of(examples)
+    own._init_state_dict()
+    if state is not None:
+        own.load_state_dict(copy.deepcopy(state))
+    return own
+
+
+def _copy_of(examples: Any) -> Any:
+    copied = copy.copy(examples)
+    if hasattr(copied, "ex_iterable"):
+        copied.ex_iterable = _copy_of(copied.ex_iterable)
+    if hasattr(copied, "ex_iterables"):
+        copied.ex_iterables = [_copy_of(part) for part in copied.ex_iterables]
+    return copied
+
+
+class _Reader:
+    """A thread that reads an examples iterable while fewer than `n_items` wait to be taken."""
+
+    def __init__(self, examples: Any, begin: Callable[[Any], Iterator[Any]], n_items: int) -> None:
+        self._examples = examples
+        self._iterator = begin(examples)
+        self._room = threading.Semaphore(n_items)
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._is_stopped = False
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name=_NAME, daemon=True)
+        self.reading = threading.RLock()  # again by a thread that forks while it reads
+        _readers.add(self)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread begins any more: the process ends, or has too many
+            self._thread = None
+
+    def get(self) -> tuple[Any, dict[str, Any]]:
+        """Return the next item and the state after it; raise what was raised in its place."""
+        if self._thread is None and self._results.empty():
+            return self._read()
+        result = self._results.get()
+        if isinstance(result, BaseException):
+            raise result
+        if self._thread is not None:
+            self._room.release()
+        return result[0], result[1]
+
+    def stop(self) -> None:
+        """Let the thread end, once the row that it is at has been read."""
+        self._is_stopped = True
+        if self._thread is not None:
+            self._room.release()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        if self._thread is not None:
+            self._thread.join(_PATIENCE)
+
+    def go_on_without_thread(self) -> None:
+        """Be a reader in a forked child, which has no threads, and may have their locks for ever."""
+        self._thread = None
+        self.reading = threading.RLock()
+
+    def _run(self) -> None:
+        while True:
+            self._room.acquire()
+            with self.reading:
+                if self._is_stopped:
+                    return
+                try:
+                    result: Any = self._read()
+                except BaseException as exc:  # noqa: BLE001 - raised where the row is asked for
+                    result = exc
+                self._results.put(result)
+            if isinstance(result, BaseException) or result[0] is _END:
+                return
+
+    def _read(self) -> tuple[Any, dict[str, Any]]:
+        return next(self._iterator, _END), self._examples.state_dict()
+
+
+# A forked child would inherit the locks that a thread holds while it reads, and a process that ends under its threads
+# may crash in a library of theirs. Both wait for the row that is being read.
+
+_readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
+_held = threading.local()  # locks, by the thread that forks
+
+
+def _hold_before_fork() -> None:
+    _held.locks = [reader.reading for reader in list(_readers) if reader.reading.acquire(timeout=_PATIENCE)]
+
+
+def _go_on_in_parent() -> None:
+    for lock in _held.locks:
+        lock.release()
+    del _held.locks
+
+
+def _go_on_in_child() -> None:
+    for reader in list(_readers):
+        reader.go_on_without_thread()
+    del _held.locks
+
+
+# Of these hooks the last that was registered is called first: this one is after those of the modules that rows are
+# read with, which wait for locks that a row being read may hold. (`transform` imports those first.)
+os.register_at_fork(before=_hold_before_fork, after_in_parent=_go_on_in_parent, after_in_child=_go_on_in_child)
+
+
+@atexit.register
+def _end() -> None:
+    for reader in list(_readers):
+        reader.stop()
+    for reader in list(_readers):
+        reader.join()
