@@ -358,7 +358,7 @@ class AudioCache(_Cache[AudioCacheKey]):
     def peek(self, key: AudioCacheKey) -> dict[str, Any] | None:
         """Return `get_all`, for one who has asked before: nothing is counted, logged or deleted."""
         name = self._name(key)
-        [found] = self._store.get_many([name])
+        found = self._store.get_many([name])[0] if self._store.exists(name) else None
         if not isinstance(found, bytes):
             return None
         with contextlib.suppress(Exception):  # as in _open; it was, or will be, told when it is asked for
