@@ -60,7 +60,7 @@ class CachedArray:
     id: str | None = field(default=None, repr=False)
     # What `datasets` asks of a feature type:
     dtype: ClassVar[str] = "CachedArray"
-    pa_type: ClassVar[Any] = pa.binary(_SHA_BYTES)
+    pa_type: ClassVar[Any] = pa.binary()  # of a fixed size, datasets 4 could not write it
     _type: str = field(default="CachedArray", init=False, repr=False)
 
     def __call__(self) -> pa.DataType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import time
@@ -26,7 +27,7 @@ from .signing import SigningKeys
 from .source import AudioSource, local_path, read_source
 from .stats import BadClip, Counters
 from .stores import Store
-from .threads import ahead, in_threads
+from .threads import ahead, in_threads, leaving_a_core
 from .uses import UseRecorder
 from .worth import SAMPLE_SIZE, FeatureWorth, Policy
 from .writer import Writer
@@ -298,7 +299,9 @@ class Router:
                 self._store_behind(functools.partial(self._write_waveform, key.waveform_key(), made.waveform))
             started = time.perf_counter()
             try:
-                outputs = self.extraction.extract(made.waveform, source.clip, identity.sha)
+                # One clip alone has nobody beside it.
+                with leaving_a_core() if len(sources) > 1 else contextlib.nullcontext():
+                    outputs = self.extraction.extract(made.waveform, source.clip, identity.sha)
             except AudioError as exc:
                 yield source.blob_sha, exc
                 continue

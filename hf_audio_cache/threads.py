@@ -1,18 +1,25 @@
 """A few threads for what lets other Python code run meanwhile: reads, hashes, decoding.
 
-Threads belong to the process that made them: a forked child makes its own.
+Threads belong to the process that made them: a forked child makes its own. And they need a core: the threads of OpenMP
+and BLAS, in which a processor may compute, wait busily for each other, and take turns with ours on the same cores at
+several times the cost.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["ahead", "in_threads"]
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["ahead", "in_threads", "leaving_a_core"]
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -24,10 +31,13 @@ _NAME = "hf-audio-cache-reader"
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _count() -> int:
     """Return how many threads can run at once."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST, allowed)
+    return min(_MOST, _n_cores())
 
 
 def _submit(call: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
@@ -79,3 +89,24 @@ def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(has_torch: bool) -> ThreadpoolController:  # to find those that are loaded takes some milliseconds
+    return ThreadpoolController()
+
+
+@contextlib.contextmanager
+def leaving_a_core() -> Iterator[None]:
+    """Keep the threads of OpenMP and BLAS off one core, for ours, while the caller computes."""
+    n_threads = max(1, _n_cores() - 1)
+    # Never more than there are: torch is kept on one thread in a forked process, where more would hang.
+    found = [(library, library.num_threads) for library in _libraries("torch" in sys.modules).lib_controllers]
+    limited = [(library, before) for library, before in found if before is not None and before > n_threads]
+    for library, _ in limited:
+        library.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        for library, before in limited:
+            library.set_num_threads(before)

@@ -7,9 +7,11 @@ import threading
 
 import pytest
 from children import in_child
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from hf_audio_cache import threads
-from hf_audio_cache.threads import ahead, in_threads
+from hf_audio_cache import CachedFeatures, threads
+from hf_audio_cache.extraction import Extraction
+from hf_audio_cache.threads import ahead, in_threads, leaving_a_core
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +85,36 @@ def test_at_the_end_of_a_process_work_is_done_all_the_same():
     )
     assert done.stdout == f"{list('01234567')} {list('012')}\n"
     assert done.stderr == ""
+
+
+def blas_threads():
+    return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize(("n_cores", "before", "meanwhile"), [(4, 4, 3), (4, 2, 2), (2, 2, 1), (1, 3, 1)])
+def test_a_core_is_left_and_given_back(n_cores, before, meanwhile, monkeypatch):
+    monkeypatch.setattr(threads, "_n_cores", lambda: n_cores)
+    with threadpool_limits(before, user_api="blas"):
+        assert set(blas_threads()) == {before}
+        with leaving_a_core():
+            assert set(blas_threads()) == {meanwhile}  # never more than there were
+        assert set(blas_threads()) == {before}
+
+
+def test_a_clip_alone_has_all_cores(monkeypatch, make_processor, prompts, tmp_path):
+    """Nothing is done beside it."""
+    monkeypatch.setattr(threads, "_n_cores", lambda: 2)
+    seen = []
+    extractor = make_processor("wav2vec2")
+    extract = Extraction.extract
+
+    def note(self, *arguments):
+        seen.append(set(blas_threads()))
+        return extract(self, *arguments)
+
+    monkeypatch.setattr(Extraction, "extract", note)
+    cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
+    with threadpool_limits(2, user_api="blas"):
+        cached_features({"audio": str(prompts[0])})
+        cached_features({"audio": [str(clip) for clip in prompts[1:3]]})
+    assert seen == [{2}, {1}, {1}]
