@@ -54,7 +54,7 @@ def tensor(values: Sequence[Any], spec: OutputSpec | None) -> npt.NDArray[Any] |
     if spec is None or spec.dtype is None or spec.shape == ():
         return list(values)
     found = next((value for value in values if isinstance(value, np.ndarray)), None)
-    n_axes = len(spec.shape or ()) if found is None else found.ndim
+    n_axes = len(spec.shape or (None,)) if found is None else found.ndim  # one, where even their number varies
     empty = np.empty((0,) * n_axes, spec.dtype)
     arrays = [empty if value is None else value for value in values]
     if len({array.shape for array in arrays}) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,9 @@ def fill_by_ray(
     dataset
         With the audio column, as `ray.data.read_parquet` and `ray.data.from_huggingface` make it.
     cached_features
-        What to fill. A root that is a path must be the same folder for all workers. Its ``storage_options`` are sent to
-        the workers over Ray's own connections. Signing keys are not: set their variable where the workers run.
+        What to fill. Bad clips are listed, whatever its ``on_error`` is; near tiers are neither read nor written. A
+        root that is a path must be the same folder for all workers. Its ``storage_options`` are sent to the workers
+        over Ray's own connections. Signing keys are not: set their variable where the workers run.
     max_workers
         The most actors; by default as many as the cluster has room for.
     on_rows
@@ -86,27 +87,32 @@ def fill_by_ray(
     if columns is not None:
         check_column(cached_features.audio_column, columns)
     claims = _start_claims()
-    work = _work_on(dataset, _arguments(cached_features, claims), max_workers)
-    router = cached_features._router
-    identity = router.identity()
+    state = _state_without_near(cached_features)
+    # By a reference: what stands in the arguments themselves, Ray writes into its descriptions of the dataset.
+    sent = ray.put(_sent(cached_features, state))
+    work = _work_on(dataset, (sent, claims), max_workers)
+    far = _made_of(type(cached_features), state)
+    identity = far._router.identity()
     filling = Filling()
+    missing: set[str] = set()
+    failed: set[str] = set()
     try:
         for _ in range(_PASSES):
             # What the pass before this one computed is a hit of it.
             filling.rows, filling.stats = 0, replace(filling.stats, hits=0, misses=0)
-            missing: set[str] = set()
-            for line in work.iter_rows():
+            missing.clear()
+            for line in work:
                 done = json.loads(line["done"])
                 filling.rows += done["rows"]
                 filling.stats += Stats(**done["stats"])
                 filling.bad_clips.update((BadClip(*clip), None) for clip in done["bad_clips"])
                 filling.n_elsewhere += len(done["elsewhere"])
                 missing.update(done["elsewhere"])
-                missing.difference_update(done["failed"])
+                failed.update(done["failed"])
                 on_rows(filling.rows)
             filling.n_again = ray.get(claims.end.remote())
-            keys = [router.key(blob_sha, identity) for blob_sha in sorted(missing)]
-            if all(cached_features.audio_cache.exists_many(keys)):
+            keys = [far._router.key(blob_sha, identity) for blob_sha in sorted(missing - failed)]
+            if all(far.audio_cache.exists_many(keys)):
                 return filling
     except Exception as exc:
         raise ClusterError(
@@ -114,7 +120,7 @@ def fill_by_ray(
             "what was stored stays. Do the same again to go on from there."
         ) from exc
     raise ClusterError(
-        f"expected all clips to be in the cache, and {len(missing)} of them are not after {_PASSES} passes over the "
+        f"expected all clips to be in the cache, and some of {len(keys)} are not after {_PASSES} passes over the "
         "dataset, since workers were lost with what they computed; the others are. Do the same again, with less in "
         "each worker's memory."
     )
@@ -139,19 +145,33 @@ def _start_claims() -> Any:
     return ray.remote(_Claims).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
 
-def _arguments(cached_features: CachedFeatures, claims: Any) -> tuple[Any, ...]:
-    """Return what a worker is made of."""
+def _state_without_near(cached_features: CachedFeatures) -> dict[str, Any]:
+    """Return what a worker's `CachedFeatures` is made of; the driver's, too, when it looks whether all is there.
+
+    A near tier would have what the root has not: entries that nobody was allowed to write there, or that were deleted.
+    """
+    # Each counts for itself, and says with each batch what it has done.
+    root = replace(cached_features._root, near=None)
+    return {**cached_features.__getstate__(), "root": root, "counters": Counters("")}
+
+
+def _made_of(kind: type[CachedFeatures], state: dict[str, Any]) -> CachedFeatures:
+    made = kind.__new__(kind)
+    made.__setstate__(state)
+    return made
+
+
+def _sent(cached_features: CachedFeatures, state: dict[str, Any]) -> tuple[bytes, tuple[str, Any] | None, str]:
+    """Return what a worker is sent: its `CachedFeatures`, the secret that is not in it, and its identity."""
     import ray
 
-    # Each counts for itself, and says with each batch what it has done.
-    state = {**cached_features.__getstate__(), "counters": Counters("")}
     access = cached_features._root.access
     secret = None if access is None else (access.token, access.value)
-    return ray.cloudpickle.dumps((type(cached_features), state)), secret, cached_features.processor_sha, claims
+    return ray.cloudpickle.dumps((type(cached_features), state)), secret, cached_features.processor_sha
 
 
-def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers: int | None) -> ray.data.Dataset:
-    """Return the dataset of what is done, a row for each batch, as JSON; nothing is begun."""
+def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers: int | None) -> _Work:
+    """Return what is done, a row for each batch, as JSON; nothing is begun."""
     import ray
 
     work = dataset.map_batches(
@@ -162,22 +182,35 @@ def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max_workers),
     )
-    work.context.target_max_block_size = _BLOCK_BYTES
-    work.context.enable_progress_bars = False
-    return work
+    return _Work(work)
+
+
+@dataclass
+class _Work:
+    """The rows of a dataset, each time they are iterated computed anew, with settings of our own for that time."""
+
+    dataset: ray.data.Dataset
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        context = self.dataset.context  # which the dataset that it was made of has, too
+        before = context.target_max_block_size, context.enable_progress_bars
+        context.target_max_block_size, context.enable_progress_bars = _BLOCK_BYTES, False
+        try:
+            yield from self.dataset.iter_rows()
+        finally:
+            context.target_max_block_size, context.enable_progress_bars = before
 
 
 class _Worker:
     """Sees to batches, in an actor of its own."""
 
-    def __init__(self, pickled: bytes, secret: tuple[str, Any] | None, processor_sha: str, claims: Any) -> None:
+    def __init__(self, sent: Any, claims: Any) -> None:
         import ray
 
+        pickled, secret, processor_sha = ray.get(sent)
         if secret is not None:
             tell(*secret)
-        kind, state = ray.cloudpickle.loads(pickled)
-        self._cached_features: CachedFeatures = kind.__new__(kind)
-        self._cached_features.__setstate__(state)
+        self._cached_features = _made_of(*ray.cloudpickle.loads(pickled))
         self._processor_sha = processor_sha
         self._claims = claims
         self._name = ray.get_runtime_context().get_actor_id()  # which it keeps when Ray starts it again

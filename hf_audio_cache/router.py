@@ -214,6 +214,9 @@ class Router:
         if claim is not None and missing:
             claimed = claim([source.blob_sha for source in missing])
             missing = [source for source in missing if source.blob_sha in claimed]
+            # Whoever had a clip until now has stored it.
+            present = self.audio_cache.exists_many([keys[source.blob_sha] for source in missing])
+            missing = [source for source, is_there in zip(missing, present, strict=True) if not is_there]
         failed = {
             blob_sha: result
             for blob_sha, result in self._compute(missing, keys, identity, is_stored=True)

@@ -208,7 +208,7 @@ class _OwnFigures:
         self._lock = threading.Lock()
         self.bad_clips: dict[BadClip, None] = {}
         self._directory = directory
-        if directory is not None:
+        if directory:
             with contextlib.suppress(OSError):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
                 with open(os.path.join(directory, self.name), "xb+") as file:
@@ -230,7 +230,7 @@ class _OwnFigures:
             if clip in self.bad_clips or len(self.bad_clips) >= _MAX_BAD_CLIPS:
                 return
             self.bad_clips[clip] = None
-        if self._directory is not None:
+        if self._directory:
             path = os.path.join(self._directory, self.name + _BAD_CLIPS_SUFFIX)
             with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps([clip.clip, clip.error, clip.reason]) + "\n")

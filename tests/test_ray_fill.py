@@ -91,9 +91,9 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
 def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, tmp_path, counted):
     clips = data.shortest(prompts, 240)
     url, options = s3_root
-    filler = CachedFeatures(
-        counting.CountingExtractor(do_normalize=False), url, **SETTINGS, storage_options=options, near=tmp_path / "near"
-    )
+    extractor = counting.CountingExtractor(do_normalize=False)
+    extractor.seconds = 0.15  # so that there is work for all, though they need some seconds to start
+    filler = CachedFeatures(extractor, url, **SETTINGS, storage_options=options, near=tmp_path / "near")
     lost = nodes.add_node(num_cpus=2, object_store_memory=clusters.OBJECT_STORE_BYTES)
     raylet = lost.all_processes["raylet"][0].process.pid
     at_work: set[int] = set()  # processes of the lost node that had processed clips
@@ -171,6 +171,46 @@ def test_warm_on_a_cluster(nodes, prompts, tmp_path):
 def test_the_engine_of_warm_is_checked(tmp_path):
     processor = processors.write_config("wav2vec2", tmp_path / "wav2vec2")
     assert "--engine ray" in run("warm", tmp_path, "--processor", processor, "--address", "x", code=2).err
+
+
+def test_a_near_tier_does_not_stand_for_the_root(nodes, s3_root, prompts, tmp_path):
+    clips = data.shortest(prompts, 4)
+    url, options = s3_root
+    settings: dict[str, Any] = {**SETTINGS, "storage_options": options, "near": tmp_path / "near"}
+    extractor = processors.make_processor("wav2vec2")
+    only_near = CachedFeatures(extractor, url, **settings, write="near")
+    only_near({"audio": data.columns(clips[:2])["audio"]})
+    assert only_near.stats.computed == 2
+    filling = fill_by_ray(in_ray(clips, 1), CachedFeatures(extractor, url, **settings))
+    assert (filling.stats.hits, filling.stats.computed) == (0, 4)
+    far = CachedFeatures(extractor, url, **{**settings, "near": None})
+    far({"audio": data.columns(clips)["audio"]})
+    assert (far.stats.hits, far.stats.computed) == (4, 0)
+
+
+def test_bad_clips_that_several_rows_have(nodes, prompts, tmp_path, counted):
+    """A worker that leaves one to another does not wait for features of it."""
+    rows = data.columns(data.shortest(prompts, 40))["audio"]
+    bad = {"bytes": b"no audio at all", "path": "bad.wav"}
+    cells = [cell for row in rows for cell in (row, bad)]
+    source = ray.data.from_items([{"audio": cell} for cell in cells]).repartition(8)
+    cached_features = CachedFeatures(counting.CountingExtractor(do_normalize=False), tmp_path, **SETTINGS)
+    filling = fill_by_ray(source, cached_features, max_workers=4)
+    assert (filling.rows, filling.stats.computed) == (80, 40)
+    assert {clip.clip for clip in filling.bad_clips} == {"bad.wav"}
+
+
+def test_a_clip_that_was_stored_before_it_was_claimed_is_not_computed(prompts, tmp_path):
+    cells = data.columns(prompts[:3])["audio"]
+    first, second = (CachedFeatures(processors.make_processor("wav2vec2"), tmp_path, **SETTINGS) for _ in range(2))
+
+    def claim(blob_shas: Any) -> Any:  # by then another worker has stored the second clip, and released it
+        second({"audio": cells[1]})
+        return blob_shas
+
+    keys = first._router.ensure(cells, first.processor_sha, claim=claim)
+    assert (first.stats.computed, second.stats.computed) == (2, 1)
+    assert first.audio_cache.exists_many(keys) == [True] * 3
 
 
 class Elsewhere(counting.CountingExtractor):

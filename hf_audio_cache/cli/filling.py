@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -242,7 +243,9 @@ def _cluster(address: str | None) -> Iterator[None]:
         ) from None
     # What Ray and its workers print would be in the report; their logs have it.
     quiet: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
-    ray.init(address=address, include_dashboard=False if address is None else None, **quiet)
+    # Ray's own default is also a cluster that somebody else has started on this machine.
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    ray.init(address=where, include_dashboard=False if where == "local" else None, **quiet)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         yield

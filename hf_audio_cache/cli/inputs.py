@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,11 +111,11 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     reading: dict[str, Any] = {"num_cpus": 0.1}
     path = Path(name).expanduser()
     where = name if "://" in name else str(path)
-    is_saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
     try:
         if name.endswith(".parquet"):
-            return ray.data.read_parquet(where, columns=[audio_column], **reading)
-        if "://" in name or (path.is_dir() and not is_saved):
+            files = where if "://" in name else sorted(glob.glob(where))
+            return ray.data.read_parquet(files, columns=[audio_column], **reading)
+        if "://" in name:
             suffixes = sorted(suffix[1:] for suffix in _AUDIO_SUFFIXES)
             files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
             return files.map_batches(_Cells(audio_column), batch_format="pyarrow", **reading)
@@ -123,7 +124,7 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
             f"expected Parquet files or a folder of audio that Ray Data can read, and found of {name!r}: "
             f"{type(exc).__name__}: {exc}"
         ) from exc
-    if not is_saved and len(name.split("/")) <= 2:
+    if not path.is_dir() and len(name.split("/")) <= 2:
         return _from_hub(name, split, subset, audio_column)
     rows = load_dataset(name, split=split, subset=subset, audio_column=audio_column)
     # Each worker maps the files of it into its memory: sent to them, all of it would be in Ray's first.
@@ -139,10 +140,10 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
     import ray
 
     streams = datasets.load_dataset(name, subset, split=split, streaming=True)
-    parts = [
-        ray.data.from_huggingface(stream.cast_column(audio_column, datasets.Audio(decode=False)))
-        for stream in (streams.values() if isinstance(streams, dict) else [streams])
-    ]
+    parts = []
+    for stream in streams.values() if isinstance(streams, dict) else [streams]:
+        stream.info.dataset_name = name  # by which Ray asks for the files; as it is, it lacks the owner
+        parts.append(ray.data.from_huggingface(stream))
     return parts[0].union(*parts[1:]).select_columns([audio_column])
 
 
