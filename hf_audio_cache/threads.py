@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -101,7 +101,9 @@ def leaving_a_core() -> Iterator[None]:
     """Keep the threads of OpenMP and BLAS off one core, for ours, while the caller computes."""
     n_threads = max(1, _n_cores() - 1)
     # Never more than there are: torch is kept on one thread in a forked process, where more would hang.
-    found = [(library, library.num_threads) for library in _libraries("torch" in sys.modules).lib_controllers]
+    found: list[tuple[Any, int | None]] = []
+    with contextlib.suppress(OSError):  # there may be no file left to open; then they have all cores, as anywhere
+        found = [(library, library.num_threads) for library in _libraries("torch" in sys.modules).lib_controllers]
     limited = [(library, before) for library, before in found if before is not None and before > n_threads]
     for library, _ in limited:
         library.set_num_threads(n_threads)
