@@ -65,3 +65,18 @@ def parent_of(process: int) -> int | None:
     except OSError:
         return None
     return int(status.split("PPid:")[1].split()[0])
+
+
+def occupy(node: Any, *, n_cpus: int) -> Any:
+    """Return an actor that keeps CPUs of a node until it is killed."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Busy:
+        def is_there(self) -> bool:
+            return True
+
+    here = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    busy = ray.remote(Busy).options(num_cpus=n_cpus, scheduling_strategy=here).remote()
+    assert ray.get(busy.is_there.remote())
+    return busy
