@@ -113,7 +113,8 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     # Once each, but for the one that each worker tries twice at first, and what was in flight: a batch a worker.
     tried = counted()
     assert len(tried.times) == 240
-    assert sum(tried.times.values()) - 240 <= len(tried.processes) + filling.n_again
+    # (A worker may outlive its node for a moment, and release what it claimed: then nothing is counted as lost.)
+    assert sum(tried.times.values()) - 240 <= len(tried.processes) + 2 * 32
     assert filling.n_again <= 2 * 32
     elsewhere = CachedFeatures(filler.processor, url, **SETTINGS, storage_options=options, near=tmp_path / "other")
     elsewhere({"audio": data.columns(clips)["audio"]})
