@@ -769,9 +769,14 @@ def test_an_interrupt_ends_a_batch():
     system = CountingFileSystem()
     system.answer = "hang"
     store = FsspecStore("root", filesystem=system)
-    threading.Timer(0.3, os.kill, (os.getpid(), 2)).start()
-    with pytest.raises(KeyboardInterrupt):
-        store.get_many(NAMES)
+    for _ in range(3):  # one that comes while Python runs a destructor is lost
+        threading.Timer(0.3, os.kill, (os.getpid(), 2)).start()
+        try:
+            store.get_many(NAMES)
+        except KeyboardInterrupt:
+            break
+    else:
+        pytest.fail("none of three interrupts ended the batch")
     until = time.monotonic() + 5
     while system.running and time.monotonic() < until:
         time.sleep(0.01)
