@@ -38,7 +38,8 @@ class Filling:
     n_elsewhere
         Clips that a batch lacked while another worker was computing them: they were left to it.
     n_again
-        Clips that were being computed when their worker was lost, and were begun again. No others are computed twice.
+        Clips that were being computed when their worker was lost, and were begun again. Others are computed twice only
+        where a worker outlives its node for a moment.
     bad_clips
         Clips without features, each once.
     """
