@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,15 +97,13 @@ class AudioBatch:
         """
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
         if self.for_ray:
-            columns = {name: tensor(column, spec(name)) for name, column in columns.items()}
+            columns = {name: tensor(column, functools.partial(spec, name)) for name, column in columns.items()}
             if self.table is not None:
                 return with_tensors(self.table, columns)
         if self.is_single:
-            columns = {name: column[0] for name, column in columns.items()}
+            return {**(self.whole or {}), **{name: column[0] for name, column in columns.items()}}
         if self.whole is not None:
             return {**self.whole, **columns}
-        if self.is_single:
-            return columns
         if self.table is not None:
             return with_columns(self.table, columns, feature)
         if self.lazy is None or len(self.lazy.pa_table) == len(rows):

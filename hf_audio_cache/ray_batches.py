@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def rows_of(columns: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     return {name: np.asarray(column)[list(rows)] for name, column in columns.items()}
 
 
-def tensor(values: Sequence[Any], spec: OutputSpec | None) -> npt.NDArray[Any] | list[Any]:
+def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.NDArray[Any] | list[Any]:
     """Return a column of a batch as Ray Data takes it for a tensor: one array, or an array of arrays.
 
     Parameters
@@ -49,13 +49,19 @@ def tensor(values: Sequence[Any], spec: OutputSpec | None) -> npt.NDArray[Any] |
         The arrays of each row, or scalars or JSON values, which stay as they are. None becomes an empty array where the
         others are arrays.
     spec
-        What they are; None for text.
+        Says what they are, or None for text; asked only where all of them are None, since it costs an identity.
     """
-    if spec is None or spec.dtype is None or spec.shape == ():
+    found = next((value for value in values if value is not None), None)
+    if found is None:
+        known = spec()
+        if known is None or known.dtype is None or known.shape == ():
+            return list(values)
+        # One axis, where even their number varies.
+        empty = np.empty((0,) * len(known.shape or (None,)), known.dtype)
+    elif isinstance(found, np.ndarray):
+        empty = np.empty((0,) * found.ndim, found.dtype)
+    else:
         return list(values)
-    found = next((value for value in values if isinstance(value, np.ndarray)), None)
-    n_axes = len(spec.shape or (None,)) if found is None else found.ndim  # one, where even their number varies
-    empty = np.empty((0,) * n_axes, spec.dtype)
     arrays = [empty if value is None else value for value in values]
     if len({array.shape for array in arrays}) == 1:
         return np.stack(arrays)

@@ -102,7 +102,7 @@ def fill_by_ray(
             # What the pass before this one computed is a hit of it.
             filling.rows, filling.stats = 0, replace(filling.stats, hits=0, misses=0)
             missing.clear()
-            for line in work:
+            for line in _lines(work):
                 done = json.loads(line["done"])
                 filling.rows += done["rows"]
                 filling.stats += Stats(**done["stats"])
@@ -171,11 +171,11 @@ def _sent(cached_features: CachedFeatures, state: dict[str, Any]) -> tuple[bytes
     return ray.cloudpickle.dumps((type(cached_features), state)), secret, cached_features.processor_sha
 
 
-def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers: int | None) -> _Work:
+def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers: int | None) -> ray.data.Dataset:
     """Return what is done, a row for each batch, as JSON; nothing is begun."""
     import ray
 
-    work = dataset.map_batches(
+    return dataset.map_batches(
         _Worker,
         fn_constructor_args=arguments,
         batch_size=_BATCH_ROWS,
@@ -183,23 +183,17 @@ def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max_workers),
     )
-    return _Work(work)
 
 
-@dataclass
-class _Work:
-    """The rows of a dataset, each time they are iterated computed anew, with settings of our own for that time."""
-
-    dataset: ray.data.Dataset
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        context = self.dataset.context  # which the dataset that it was made of has, too
-        before = context.target_max_block_size, context.enable_progress_bars
-        context.target_max_block_size, context.enable_progress_bars = _BLOCK_BYTES, False
-        try:
-            yield from self.dataset.iter_rows()
-        finally:
-            context.target_max_block_size, context.enable_progress_bars = before
+def _lines(work: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """Do the work, and yield its rows; with settings of our own for that time."""
+    context = work.context  # which the dataset that it was made of has, too
+    before = context.target_max_block_size, context.enable_progress_bars
+    context.target_max_block_size, context.enable_progress_bars = _BLOCK_BYTES, False
+    try:
+        yield from work.iter_rows()
+    finally:
+        context.target_max_block_size, context.enable_progress_bars = before
 
 
 class _Worker:

@@ -62,7 +62,7 @@ def _unseal(token: str, value: Any) -> Sealed[Any]:
     sealed: Sealed[Any] = Sealed.__new__(Sealed)
     sealed.token = token
     if value is not None:
-        _KNOWN[token] = value
+        tell(token, value)
     return sealed
 
 
