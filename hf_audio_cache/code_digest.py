@@ -120,7 +120,7 @@ def describe_code(called: Any, describe_constant: Callable[[Any, str], Any]) -> 
         dict(sorted(reader.functions.items())),
         dict(sorted(reader.constants.items())),
         dict(sorted(reader.backends.items())),
-        reader.watched,
+        list(reader.watched.values()),
         reader.mutable,
         describe_constant,
     )
@@ -168,7 +168,7 @@ class _CodeReader:
         self.functions: dict[str, str] = {}
         self.constants: dict[str, Any] = {}
         self.backends: dict[str, bool] = {}
-        self.watched: list[tuple[Callable[[], Any], Any]] = []
+        self.watched: dict[tuple[int, str], tuple[Callable[[], Any], Any]] = {}  # by whose name, and the name
         self.mutable: list[tuple[Any, str, Any]] = []
         self._describe_constant = describe_constant
         self._seen: set[tuple[int, type | None]] = set()
@@ -281,8 +281,7 @@ class _CodeReader:
         if after is not None:
             classes = classes[classes.index(after) + 1 :] if after in classes else ()
         for part in classes:
-            value = vars(part).get(name, _ABSENT)
-            self.watched.append((functools.partial(vars(part).get, name, _ABSENT), value))
+            value = self._watch(part, name, functools.partial(vars(part).get, name, _ABSENT))
             if value is _ABSENT:
                 continue
             if _PASSED_BY.match(module_of(part)) or part is object:
@@ -293,6 +292,12 @@ class _CodeReader:
                 self._note_constant(f"{qualified_name(part)}.{name}", value)
             return True
         return False
+
+    def _watch(self, owner: Any, name: str, look_up: Callable[[], Any]) -> Any:
+        """Return what a name stands for; the description holds as long as it is that."""
+        value = look_up()
+        self.watched.setdefault((id(owner), name), (look_up, value))
+        return value
 
     def _note_function(self, name: str, digest: str) -> None:
         """Add a digest; functions of one name, as lambdas are, have all of theirs."""
@@ -307,7 +312,7 @@ class _CodeReader:
             name = f"{first}#{n}"
         if name not in self.constants:
             self.constants[name] = described
-            if not isinstance(value, (type(None), bool, int, float, str, bytes)):
+            if not _is_immutable(value):
                 self.mutable.append((value, name, described))
             self._reach_held(value, set())
 
@@ -319,10 +324,9 @@ class _CodeReader:
         tree = tree_of(function)
         self._note_function(name, function_digest(function))
         for part in ("__defaults__", "__kwdefaults__"):
-            value = getattr(function, part)
-            self.watched.append((functools.partial(getattr, function, part), value))
+            value = self._watch(function, part, functools.partial(getattr, function, part))
             if value:
-                self._note_constant(f"{name}{part}", list(value) if isinstance(value, tuple) else dict(value))
+                self._note_constant(f"{name}{part}", value)
         if tree is None:
             self._read_names_of_code(function.__code__, reached)
             return
@@ -355,13 +359,12 @@ class _CodeReader:
             return
         if name in code.co_freevars:
             cell = (function.__closure__ or ())[code.co_freevars.index(name)]
-            look_up: Callable[[], Any] = functools.partial(_cell_contents, cell)
+            value = self._watch(cell, name, functools.partial(_cell_contents, cell))
             qualified = f"{qualified_name(function)}.{name}"
         else:
-            look_up = functools.partial(function.__globals__.get, name, _ABSENT)
+            names = function.__globals__
+            value = self._watch(names, name, functools.partial(names.get, name, _ABSENT))
             qualified = f"{module_of(function)}.{name}"
-        value = look_up()
-        self.watched.append((look_up, value))
         if value is not _ABSENT:
             self._use_value(qualified, name, value, reached)
 
@@ -402,9 +405,7 @@ class _CodeReader:
                 if any(each in vars(part) for part in owner.__mro__ if self._is_followed(part)):
                     self._reach_attribute(each, owner, instance)
                 else:  # it may come to be
-                    self.watched += [
-                        (functools.partial(vars(part).get, each, _ABSENT), _ABSENT) for part in owner.__mro__[:1]
-                    ]
+                    self._watch(owner, each, functools.partial(vars(owner).get, each, _ABSENT))
 
     def _read_getattr(self, node: ast.Call, reached: _Reached) -> None:
         """Follow ``getattr(self, name)``: a name that is only known at run time may be any."""
@@ -437,8 +438,7 @@ class _CodeReader:
                 return
             if not isinstance(found, types.ModuleType) or not self._is_followed_module(found):
                 return
-            module, found = found, getattr(found, name, None)
-            self.watched.append((functools.partial(getattr, module, name, None), found))
+            module, found = found, self._watch(found, name, functools.partial(getattr, found, name, None))
         self._use_value(f"{module.__name__}.{names[0]}", names[0], found, reached)
 
     def _is_followed_module(self, module: types.ModuleType) -> bool:
@@ -453,8 +453,7 @@ class _CodeReader:
             name = importlib.util.resolve_name("." * node.level + name, package)
         module = self._imported(name)
         for alias in node.names if module is not None else ():
-            value = getattr(module, alias.name, None)
-            self.watched.append((functools.partial(getattr, module, alias.name, None), value))
+            value = self._watch(module, alias.name, functools.partial(getattr, module, alias.name, None))
             if value is not None:
                 self._use_value(f"{name}.{alias.name}", alias.name, value, _Reached(function))
 
@@ -463,7 +462,7 @@ class _CodeReader:
         module = self._imported(name)
         for member, value in list(vars(module).items()) if module is not None else ():
             if not member.startswith("__"):
-                self.watched.append((functools.partial(getattr, module, member, None), value))
+                self._watch(module, member, functools.partial(getattr, module, member, None))
                 self._use_value(f"{name}.{member}", member, value, _Reached(function))
 
     def _imported(self, name: str) -> types.ModuleType | None:
@@ -475,6 +474,12 @@ class _CodeReader:
             return importlib.import_module(name)
         except ImportError:
             return None
+
+
+def _is_immutable(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_immutable, value))
+    return isinstance(value, (type(None), bool, int, float, str, bytes))
 
 
 def _holds_objects(value: Any) -> bool:

@@ -41,8 +41,11 @@ class ProcessorIdentity:
     @classmethod
     def of(cls, description: dict[str, Any]) -> ProcessorIdentity:
         """Return the identity of what `description` says."""
-        text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return cls(hashlib.sha256(text.encode()).hexdigest(), description)
+        return cls(hashlib.sha256(_canonical(description)).hexdigest(), description)
+
+
+def _canonical(description: dict[str, Any]) -> bytes:
+    return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def processor_sha256(
@@ -102,6 +105,7 @@ class Fingerprinter:
         self._processor_kwargs = processor_kwargs
         self._dtype = {} if dtype is None else {"dtype": dtype}  # None is as if there were no such setting
         self._carried_code = carried_code
+        self._last: tuple[CodeDescription, bytes, ProcessorIdentity] | None = None
 
     def identity(self) -> ProcessorIdentity:
         """Return the identity of the processor as it is now."""
@@ -109,23 +113,26 @@ class Fingerprinter:
         call = Describer().fields(self._processor_kwargs, "processor_kwargs")
         if isinstance(extractor, NamedFunction):
             return ProcessorIdentity.of({"identity": extractor.identity, "call": call, **self._dtype})
-        return ProcessorIdentity.of(
-            {
-                "class": qualified_name(type(extractor)),
-                "state": Describer(extractor).fields(state_of(extractor), "processor"),
-                "call": call,
-                "code": self._describe_code(extractor),
-                **self._dtype,
-            }
-        )
+        described = {
+            "class": qualified_name(type(extractor)),
+            "state": Describer(extractor).fields(state_of(extractor), "processor"),
+            "call": call,
+            **self._dtype,
+        }
+        known, rest, last = _known_code(extractor), _canonical(described), self._last
+        if last is not None and last[0] is known.code and last[1] == rest:
+            # The code is much the longest part, and hardly ever another than a moment ago.
+            return last[2]
+        identity = ProcessorIdentity.of({**described, "code": self._describe_code(known, extractor)})
+        self._last = known.code, rest, identity
+        return identity
 
     def code_to_carry(self) -> dict[str, Any] | None:
         """Return the code's description for a process that may not have its source; None where there is no need."""
         extractor = audio_part(self._processor)
-        return None if isinstance(extractor, NamedFunction) else self._describe_code(extractor)
+        return None if isinstance(extractor, NamedFunction) else self._describe_code(_known_code(extractor), extractor)
 
-    def _describe_code(self, extractor: Any) -> dict[str, Any]:
-        known = _known_code(extractor)
+    def _describe_code(self, known: _KnownCode, extractor: Any) -> dict[str, Any]:
         carried = self._carried_code
         # What a class of __main__ is made of travels with its pickle; a library's code is what this process has.
         if carried is not None and qualified_name(type(extractor)).startswith("__main__.") and known.is_first:

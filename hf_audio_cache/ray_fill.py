@@ -5,50 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, replace
 from typing import TYPE_CHECKING, Any
 
 from .batches import check_column, read_batch
 from .errors import AudioError, ClusterError, HfAudioCacheError, ProcessorError
 from .sealed import tell
-from .stats import BadClip, Counters, Stats
+from .stats import BadClip, Counters, Filling, Stats
 from .transform import CachedFeatures
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import ray
 
-__all__ = ["Filling", "fill_by_ray"]
+__all__ = ["fill_by_ray"]
 
 _BATCH_ROWS = 32  # a round trip's worth, and what is lost with a worker at most
 _BLOCK_BYTES = 16 << 20  # of audio: what a worker is given at a time, and is seen to again if it is lost
 _PASSES = 3  # over the dataset, where workers were lost together with what they had claimed
-
-
-@dataclass
-class Filling:
-    """What all workers did.
-
-    Attributes
-    ----------
-    rows
-        Rows that were seen to.
-    stats
-        The sum of their figures. What a lost worker had stored is a hit of the one that took over.
-    n_elsewhere
-        Clips that a batch lacked while another worker was computing them: they were left to it.
-    n_again
-        Clips that were being computed when their worker was lost, and were begun again. Others are computed twice only
-        where a worker outlives its node for a moment.
-    bad_clips
-        Clips without features, each once.
-    """
-
-    rows: int = 0
-    stats: Stats = field(default_factory=Stats)
-    n_elsewhere: int = 0
-    n_again: int = 0
-    bad_clips: dict[BadClip, None] = field(default_factory=dict)
 
 
 def fill_by_ray(

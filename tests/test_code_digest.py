@@ -542,6 +542,27 @@ def test_a_constant_changed_in_place_counts_at_once(change, identity):
     assert fingerprinter.identity().sha != sha, "one that was asked before"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda function: function.__kwdefaults__.update(scale=2.0),
+        lambda function: function.__kwdefaults__["steps"].append(2),
+        lambda function: function.__defaults__[0].append(3),
+    ],
+    ids=["a name", "a list of a name", "a list of a place"],
+)
+def test_a_default_value_changed_in_place_counts_at_once(change, identity):
+    parameters = "frames, weights=[3], *, steps=[1], scale=1.0"
+    front_end = identity.front_end(
+        Sources().edited("def second_call_deep(frames):", f"def second_call_deep({parameters}):")
+    )
+    fingerprinter = Fingerprinter(front_end, {})
+    sha = fingerprinter.identity().sha
+    change(sys.modules["front_end.front"].second_call_deep)
+    assert processor_sha256(front_end) != sha, "a new fingerprinter"
+    assert fingerprinter.identity().sha != sha, "one that was asked before"
+
+
 @pytest.mark.parametrize("edit", ["a function two calls deep", "a default value", "a decorator"])
 def test_a_file_edited_after_its_import_says_nothing_of_the_code_that_runs(edit, identity, tmp_path):
     front_end = identity.front_end(Sources())

@@ -34,7 +34,7 @@ from .options import (
 from .output import Format, FormatOption, QuietOption, show_report
 
 if TYPE_CHECKING:
-    from ..ray_fill import Filling
+    from ..stats import Filling
     from ..transform import CachedFeatures
 
 __all__ = ["add_to"]
@@ -197,7 +197,7 @@ def warm(
 
 def _fill(cached_features: CachedFeatures, dataset: str, source: dict[str, Any], num_proc: int | None) -> Filling:
     """Fill the cache by processes of this machine."""
-    from ..ray_fill import Filling
+    from ..stats import Filling
     from .inputs import load_dataset
 
     with waiting("Loading the dataset"):

@@ -114,7 +114,7 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     try:
         if name.endswith(".parquet"):
             files = where if "://" in name else sorted(glob.glob(where))
-            return ray.data.read_parquet(files, columns=[audio_column], **reading)
+            return ray.data.read_parquet(files, **reading).select_columns([audio_column], **reading)
         if "://" in name:
             suffixes = sorted(suffix[1:] for suffix in _AUDIO_SUFFIXES)
             files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
