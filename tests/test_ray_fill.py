@@ -19,7 +19,7 @@ from test_cli import run, run_json
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.cli.inputs import load_ray_dataset
-from hf_audio_cache.errors import ClusterError
+from hf_audio_cache.errors import AudioColumnError, ClusterError
 from hf_audio_cache.ray_fill import _Claim, _Claims, fill_by_ray
 
 ray = pytest.importorskip("ray", reason="Ray is in the main environment alone")
@@ -141,6 +141,12 @@ def test_datasets_in_other_forms(form, nodes, prompts, tmp_path):
     assert (filling.rows, filling.stats.computed) == (12, 12)
     cached_features({source["audio_column"]: data.columns(clips)["audio"]})
     assert (cached_features.stats.hits, cached_features.stats.computed) == (12, 0)
+
+
+def test_a_column_that_a_parquet_file_has_not_is_refused_at_once(nodes, prompts, tmp_path):
+    place = data.parquet_file(prompts[:2], tmp_path / "clips.parquet")
+    with pytest.raises(AudioColumnError, match=r"'speech', and found the columns .*'audio'"):
+        load_ray_dataset(str(place), split=None, subset=None, audio_column="speech")
 
 
 def test_warm_on_a_cluster(nodes, prompts, tmp_path):

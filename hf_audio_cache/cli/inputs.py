@@ -107,6 +107,9 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     """
     import ray
 
+    from ..batches import check_column
+    from ..errors import AudioColumnError
+
     # Reading takes next to no CPU, and must not wait for one: the workers have them all.
     reading: dict[str, Any] = {"num_cpus": 0.1}
     path = Path(name).expanduser()
@@ -114,11 +117,15 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     try:
         if name.endswith(".parquet"):
             files = where if "://" in name else sorted(glob.glob(where))
-            return ray.data.read_parquet(files, **reading).select_columns([audio_column], **reading)
+            rows = ray.data.read_parquet(files, **reading)
+            check_column(audio_column, rows.columns(fetch_if_missing=False) or (audio_column,))
+            return rows.select_columns([audio_column], **reading)
         if "://" in name:
             suffixes = sorted(suffix[1:] for suffix in _AUDIO_SUFFIXES)
             files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
             return files.map_batches(_Cells(audio_column), batch_format="pyarrow", **reading)
+    except AudioColumnError:
+        raise
     except Exception as exc:  # each of Ray's sources and file systems has errors of its own
         raise ValueError(
             f"expected Parquet files or a folder of audio that Ray Data can read, and found of {name!r}: "
@@ -139,9 +146,12 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
     import datasets
     import ray
 
+    from ..batches import check_column
+
     streams = datasets.load_dataset(name, subset, split=split, streaming=True)
     parts = []
     for stream in streams.values() if isinstance(streams, dict) else [streams]:
+        check_column(audio_column, stream.column_names or (audio_column,))
         stream.info.dataset_name = name  # by which Ray asks for the files; as it is, it lacks the owner
         parts.append(ray.data.from_huggingface(stream))
     return parts[0].union(*parts[1:]).select_columns([audio_column])
