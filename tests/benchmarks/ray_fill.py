@@ -31,7 +31,7 @@ def run(options: Options) -> Section:
     """Fill a new root by each in turn."""
     n_rows = options.some(1500, quick=6)
     section = Section(
-        "11. Filling by Ray",
+        "12. Filling by Ray",
         [
             f"A new root on the disk is filled with the features of {n_rows} clips of 10 s ({PROCESSOR}, FLAC at "
             f"48 kHz) by {WORKERS} workers; the time of a row from {BEGIN:.0%} to {END:.0%} of the rows, and the "
