@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import functools
+import io
 import json
 import pickle
 import threading
@@ -412,7 +413,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_what_has_no_canonical_form_is_refused(case):
     make, message = REFUSED[case]
     value = make()
@@ -426,6 +426,8 @@ def test_what_has_no_canonical_form_is_refused(case):
         error.value
     )
     assert "0x" not in str(error.value)
+    if isinstance(value, io.IOBase):
+        value.close()
 
 
 def test_a_refusal_comes_with_the_first_word(tmp_path):
