@@ -120,7 +120,7 @@ def describe_code(called: Any, describe_constant: Callable[[Any, str], Any]) -> 
         dict(sorted(reader.functions.items())),
         dict(sorted(reader.constants.items())),
         dict(sorted(reader.backends.items())),
-        list(reader.watched.values()),
+        [(look_up, value) for _, look_up, value in reader.watched.values()],
         reader.mutable,
         describe_constant,
     )
@@ -168,7 +168,8 @@ class _CodeReader:
         self.functions: dict[str, str] = {}
         self.constants: dict[str, Any] = {}
         self.backends: dict[str, bool] = {}
-        self.watched: dict[tuple[int, str], tuple[Callable[[], Any], Any]] = {}  # by whose name, and the name
+        # By whose name, and the name; with the owner, so that no other object gets its id.
+        self.watched: dict[tuple[int, str], tuple[Any, Callable[[], Any], Any]] = {}
         self.mutable: list[tuple[Any, str, Any]] = []
         self._describe_constant = describe_constant
         self._seen: set[tuple[int, type | None]] = set()
@@ -296,7 +297,7 @@ class _CodeReader:
     def _watch(self, owner: Any, name: str, look_up: Callable[[], Any]) -> Any:
         """Return what a name stands for; the description holds as long as it is that."""
         value = look_up()
-        self.watched.setdefault((id(owner), name), (look_up, value))
+        self.watched.setdefault((id(owner), name), (owner, look_up, value))
         return value
 
     def _note_function(self, name: str, digest: str) -> None:
