@@ -58,7 +58,7 @@ def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.
             return list(values)
         # One axis, where even their number varies.
         empty = np.empty((0,) * len(known.shape or (None,)), known.dtype)
-    elif isinstance(found, np.ndarray):
+    elif isinstance(found, np.ndarray) and found.ndim:
         empty = np.empty((0,) * found.ndim, found.dtype)
     else:
         return list(values)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from hf_audio_cache import CachedFeatures
+from hf_audio_cache.ray_batches import tensor
 
 ray = pytest.importorskip("ray", reason="Ray is in the main environment alone")
 
@@ -137,6 +138,14 @@ def test_bad_clips(batch_format, extractor, clips, two_nodes, tmp_path):
     raises = CachedFeatures(extractor, tmp_path, **settings)
     with pytest.raises(Exception, match=r"bad0\.wav"):
         source.map_batches(raises, batch_format=batch_format).materialize()
+
+
+def test_scalars_stay_as_they_are_also_beside_a_bad_clip():
+    """As an array of its own kind, a clip without one would have whatever number was in the memory."""
+    lengths = [np.array(3), None, np.array(5)]
+    column = tensor(lengths, lambda: pytest.fail("it needs no form: there are values"))
+    assert isinstance(column, list)
+    assert all(found is given for found, given in zip(column, lengths, strict=True))
 
 
 @pytest.mark.parametrize("form", ["huggingface", "parquet", "binary"])
