@@ -140,7 +140,7 @@ clean: ## remove all that was made here, environments and fetched speech too
 
 $(WHEEL): $(SOURCES) | $(VENVS)/build.stamp
 	@rm -rf dist build *.egg-info
-	@$(VENVS)/build/bin/python -m build --no-isolation --outdir dist . > $(VENVS)/build/log || { cat $(VENVS)/build/log; exit 1; }
+	@$(VENVS)/build/bin/python -m build --no-isolation --outdir dist . > $(VENVS)/build/log 2>&1 || { cat $(VENVS)/build/log; exit 1; }
 	@rm -rf *.egg-info
 	@echo "built $@ and the source distribution"
 

@@ -282,7 +282,7 @@ class _CodeReader:
         if after is not None:
             classes = classes[classes.index(after) + 1 :] if after in classes else ()
         for part in classes:
-            value = self._watch(part, name, functools.partial(vars(part).get, name, _ABSENT))
+            value = self._watch(part, name)
             if value is _ABSENT:
                 continue
             if _PASSED_BY.match(module_of(part)) or part is object:
@@ -294,8 +294,9 @@ class _CodeReader:
             return True
         return False
 
-    def _watch(self, owner: Any, name: str, look_up: Callable[[], Any]) -> Any:
-        """Return what a name stands for; the description holds as long as it is that."""
+    def _watch(self, owner: Any, name: str) -> Any:
+        """Return what a name of `owner` stands for; the description holds as long as it is that."""
+        look_up = _look_up_of(owner, name)
         value = look_up()
         self.watched.setdefault((id(owner), name), (owner, look_up, value))
         return value
@@ -325,7 +326,7 @@ class _CodeReader:
         tree = tree_of(function)
         self._note_function(name, function_digest(function))
         for part in ("__defaults__", "__kwdefaults__"):
-            value = self._watch(function, part, functools.partial(getattr, function, part))
+            value = self._watch(function, part)
             if value:
                 self._note_constant(f"{name}{part}", value)
         if tree is None:
@@ -360,11 +361,10 @@ class _CodeReader:
             return
         if name in code.co_freevars:
             cell = (function.__closure__ or ())[code.co_freevars.index(name)]
-            value = self._watch(cell, name, functools.partial(_cell_contents, cell))
+            value = self._watch(cell, name)
             qualified = f"{qualified_name(function)}.{name}"
         else:
-            names = function.__globals__
-            value = self._watch(names, name, functools.partial(names.get, name, _ABSENT))
+            value = self._watch(function.__globals__, name)
             qualified = f"{module_of(function)}.{name}"
         if value is not _ABSENT:
             self._use_value(qualified, name, value, reached)
@@ -406,7 +406,7 @@ class _CodeReader:
                 if any(each in vars(part) for part in owner.__mro__ if self._is_followed(part)):
                     self._reach_attribute(each, owner, instance)
                 else:  # it may come to be
-                    self._watch(owner, each, functools.partial(vars(owner).get, each, _ABSENT))
+                    self._watch(owner, each)
 
     def _read_getattr(self, node: ast.Call, reached: _Reached) -> None:
         """Follow ``getattr(self, name)``: a name that is only known at run time may be any."""
@@ -439,7 +439,7 @@ class _CodeReader:
                 return
             if not isinstance(found, types.ModuleType) or not self._is_followed_module(found):
                 return
-            module, found = found, self._watch(found, name, functools.partial(getattr, found, name, None))
+            module, found = found, self._watch(found, name)
         self._use_value(f"{module.__name__}.{names[0]}", names[0], found, reached)
 
     def _is_followed_module(self, module: types.ModuleType) -> bool:
@@ -454,7 +454,7 @@ class _CodeReader:
             name = importlib.util.resolve_name("." * node.level + name, package)
         module = self._imported(name)
         for alias in node.names if module is not None else ():
-            value = self._watch(module, alias.name, functools.partial(getattr, module, alias.name, None))
+            value = self._watch(module, alias.name)
             if value is not None:
                 self._use_value(f"{name}.{alias.name}", alias.name, value, _Reached(function))
 
@@ -463,7 +463,7 @@ class _CodeReader:
         module = self._imported(name)
         for member, value in list(vars(module).items()) if module is not None else ():
             if not member.startswith("__"):
-                self._watch(module, member, functools.partial(getattr, module, member, None))
+                self._watch(module, member)
                 self._use_value(f"{name}.{member}", member, value, _Reached(function))
 
     def _imported(self, name: str) -> types.ModuleType | None:
@@ -500,6 +500,16 @@ def _literal_prefix(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr) and node.values:
         node = node.values[0]
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _look_up_of(owner: Any, name: str) -> Callable[[], Any]:
+    """Return what looks a name up: in a class itself, in a module's globals, in a cell, or as an attribute."""
+    if isinstance(owner, types.CellType):
+        return functools.partial(_cell_contents, owner)
+    if isinstance(owner, (type, dict)):
+        names = vars(owner) if isinstance(owner, type) else owner
+        return functools.partial(names.get, name, _ABSENT)
+    return functools.partial(getattr, owner, name, None)
 
 
 def _cell_contents(cell: types.CellType) -> Any:
