@@ -211,8 +211,11 @@ class _CodeReader:
             value = value.func
         if isinstance(value, types.MethodType):
             value, owner, instance = value.__func__, type(value.__self__), value.__self__
-        for chosen in _registry(value):
-            self._reach(chosen, owner, instance)
+        registry = getattr(value, "registry", None)
+        if isinstance(registry, types.MappingProxyType):  # of `functools.singledispatch`; it grows in place
+            self._note_constant(f"{qualified_name(value)}.registry", registry)
+            for chosen in registry.values():
+                self._reach(chosen, owner, instance)
         while hasattr(value, "__wrapped__"):  # of a decorated function, what the decorator made runs too
             self._reach_function(value, owner, instance)
             value = value.__wrapped__
@@ -325,6 +328,7 @@ class _CodeReader:
         name = qualified_name(function)
         tree = tree_of(function)
         self._note_function(name, function_digest(function))
+        self._watch(function, "__code__")  # which IPython's autoreload replaces where the function stays the same
         for part in ("__defaults__", "__kwdefaults__"):
             value = self._watch(function, part)
             if value:
@@ -422,7 +426,7 @@ class _CodeReader:
                             self._reach_attribute(name, reached.owner, reached.instance)
 
     def _read_dotted_name(self, node: ast.Attribute, reached: _Reached) -> None:
-        """Follow ``module.function`` and ``Class.method``."""
+        """Follow ``module.function``, ``Class.method`` and ``function.attribute``."""
         names = [node.attr]
         value: ast.expr = node.value
         while isinstance(value, ast.Attribute):
@@ -436,6 +440,10 @@ class _CodeReader:
             if isinstance(found, type):
                 if self._is_followed(found):
                     self._reach_attribute(name, found, None)
+                return
+            if isinstance(found, types.FunctionType):  # which can have attributes
+                if self._is_followed(found) and self._watch(found, name) is not None:
+                    self._use_value(f"{qualified_name(found)}.{name}", name, getattr(found, name), reached)
                 return
             if not isinstance(found, types.ModuleType) or not self._is_followed_module(found):
                 return
@@ -485,12 +493,6 @@ def _is_immutable(value: Any) -> bool:
 
 def _holds_objects(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.hasobject
-
-
-def _registry(value: Any) -> list[Any]:
-    """Return the functions that `functools.singledispatch` chooses from."""
-    registry = getattr(value, "registry", None)
-    return list(registry.values()) if isinstance(registry, types.MappingProxyType) else []
 
 
 def _literal_prefix(node: ast.expr) -> str:

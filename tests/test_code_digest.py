@@ -14,6 +14,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_audio_cache.code_form import canonical as canonical_form
@@ -54,7 +55,10 @@ class Counted:
 
 
 def first_call_deep(frames):
-    return second_call_deep(frames)
+    return second_call_deep(frames) + first_call_deep.offset
+
+
+first_call_deep.offset = 43.0
 
 
 def second_call_deep(frames):
@@ -68,6 +72,16 @@ def third_hand(extractor, frames):
 @Counted
 def counted(frames):
     return frames * 6.0
+
+
+@functools.singledispatch
+def by_type(frames):
+    return frames * 44.0
+
+
+@by_type.register
+def of_arrays(frames: np.ndarray):
+    return frames * 45.0
 
 
 class FrontEnd(Base):
@@ -96,7 +110,7 @@ class FrontEnd(Base):
         for held in self.helpers:
             frames = frames + held.listed(frames)
         frames = frames + self.helper_class().held(frames) + Helper().made(frames) + MEL.at_module(frames) + MEL(frames)
-        frames = frames + POWER + SCALES[0] + PAIRS["a", 1] + describe(frames)
+        frames = frames + by_type(frames) + POWER + SCALES[0] + PAIRS["a", 1] + describe(frames)
         spectrum = np.abs(np.fft.rfft(frames)) ** 2 * SETTINGS["scale"]
 
         def nested(values):
@@ -271,7 +285,6 @@ def test_the_same_code_elsewhere_is_the_same(identity):
 
 
 def test_the_front_end_runs(identity):
-    np = pytest.importorskip("numpy")
     outputs = identity.front_end(Sources())([np.ones(400, np.float32)])
     assert outputs["input_features"][0].shape == (201,)
 
@@ -297,6 +310,10 @@ EDITS = {
     "a decorator": ("* 3.0", "* 3.5"),
     "a decorator that is a class": ("+ 4.0", "+ 4.5"),
     "what such a decorator decorates": ("* 6.0", "* 6.5"),
+    "an attribute of a function": ("offset = 43.0", "offset = 43.5"),
+    "a function by type": ("* 44.0", "* 44.5"),
+    "a function of another type": ("* 45.0", "* 45.5"),
+    "the type of such a function": ("frames: np.ndarray", "frames: list"),
     "a private method": ("* 14.0", "* 14.5"),
     "a method found by its name": ("* 15.0", "* 15.5"),
     "a method that a function calls": ("* 16.0", "* 16.5"),
@@ -500,6 +517,9 @@ PATCHES = {
     "a property": ("front:FrontEnd.property", property(lambda self: 1.0)),
     "the call itself": ("front:FrontEnd.__call__", lambda self, raw_speech: {}),
     "default values": ("front:FrontEnd.__call__.__defaults__", (None, None, 1e-9)),
+    "the code of a function": ("front:second_call_deep.__code__", (lambda frames: frames).__code__),
+    "the code of a method": ("front:FrontEnd.make.__func__.__code__", (lambda cls, frames: frames).__code__),
+    "an attribute of a function": ("front:first_call_deep.offset", 2.0),
     "a name that Python has": ("front:type", lambda value: value.__class__),
 }
 
@@ -530,8 +550,10 @@ def test_a_patch_counts_at_once_and_no_longer_than_it_lasts(patch, identity, mon
         lambda front: front.SETTINGS["steps"].append(3),
         lambda front: front.SCALES.fill(4.0),
         lambda front: setattr(front.MEL, "scale", 5.0),
+        lambda front: front.by_type.register(list, lambda frames: frames),
+        lambda front: front.by_type.register(np.ndarray, lambda frames: frames),
     ],
-    ids=["a dict", "a list in it", "an array", "an object"],
+    ids=["a dict", "a list in it", "an array", "an object", "a function of a new type", "a function of a known type"],
 )
 def test_a_constant_changed_in_place_counts_at_once(change, identity):
     front_end = identity.front_end(Sources())
@@ -561,6 +583,44 @@ def test_a_default_value_changed_in_place_counts_at_once(change, identity):
     change(sys.modules["front_end.front"].second_call_deep)
     assert processor_sha256(front_end) != sha, "a new fingerprinter"
     assert fingerprinter.identity().sha != sha, "one that was asked before"
+
+
+AUTORELOADING = """
+import json, os, sys
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+import numpy as np
+from hf_audio_cache import CachedFeatures
+
+folder = Path(sys.argv[1])
+sys.path.insert(0, str(folder))
+helper = folder / "own_helper.py"
+helper.write_text("def scaled(waveform): return waveform * 2.0")
+os.utime(helper, (1_000_000_000, 1_000_000_000))
+(folder / "own_front_end.py").write_text('''
+from own_helper import scaled
+
+class FrontEnd:
+    sampling_rate = 16000
+    def __call__(self, raw_speech, sampling_rate):
+        return {"input_features": [scaled(waveform) for waveform in raw_speech]}
+''')
+shell = InteractiveShell.instance()
+shell.run_cell("%load_ext autoreload\\n%autoreload 2")
+shell.run_cell("from own_front_end import FrontEnd")
+cached_features = CachedFeatures(shell.user_ns["FrontEnd"](), folder / "root", features="always")
+example = {"audio": {"array": np.ones(1600, np.float32), "sampling_rate": 16000}}
+found = [cached_features(example)["input_features"][0]]
+helper.write_text("def scaled(waveform): return waveform * 3.0")
+shell.run_cell("None")
+found.append(cached_features(example)["input_features"][0])
+print(json.dumps([float(number) for number in found]))
+"""
+
+
+def test_a_function_that_ipython_reloads_in_place_counts_at_once(tmp_path):
+    pytest.importorskip("IPython", reason="IPython comes with ipykernel, for the notebooks")
+    assert run(["-c", AUTORELOADING, tmp_path]) == [2.0, 3.0]
 
 
 @pytest.mark.parametrize("edit", ["a function two calls deep", "a default value", "a decorator"])
