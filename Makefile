@@ -18,7 +18,7 @@ TORCHCODEC ?= torchcodec==0.12.0
 ARGS ?=
 
 # The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
-CORE := errors keys threads entry golden stores stats caches decode source extractor code_digest reference read_ahead conftest
+CORE := errors keys threads entry golden stores stats caches decode source extractor code_digest reached_code reference read_ahead conftest
 CORE_TESTS = $(CORE:%=tests/test_%.py)
 
 # The modules of the fault suite; `make test` runs a bounded form of each.

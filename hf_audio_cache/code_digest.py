@@ -1,9 +1,10 @@
 """What the code is that calling an object runs: every function it reaches, by a digest of its canonical source.
 
 From ``__call__`` it goes through the methods and the functions of the same package (of the packages of the object's
-class and its parents), and the constants that these use. Comments, docstrings, annotations and formatting don't count,
-and the form is our own: `ast.dump` and `ast.unparse` give other texts on other Pythons. Code of other libraries
-(NumPy, torch) is not followed. Loading, saving and the Hub are not reached, as no call runs them.
+class and its parents), and the constants that these use. What runs by syntax counts wherever it might, as no name says
+where it does. Comments, docstrings, annotations and formatting don't count, and the form is our own: `ast.dump` and
+`ast.unparse` give other texts on other Pythons. Code of other libraries (NumPy, torch) is not followed. Loading, saving
+and the Hub are not reached, as no call runs them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ _SHARED = re.compile(
 
 # What runs when an instance is made and called.
 _MAKING = ("__new__", "__init__", "__post_init__", "__call__", "__getattr__", "__getitem__", "__get__")
+# Of the methods that run by syntax and not by their name, those that show, keep or make a class or its instances.
+_NO_OPERATION = re.compile(
+    r"__(repr|dir|sizeof|del|reduce|reduce_ex|getstate|setstate|getnewargs|getnewargs_ex|annotate|annotate_func"
+    r"|init_subclass|class_getitem|set_name)__"
+)
 
 _ABSENT = object()
 
@@ -147,7 +153,7 @@ def _collect_held(values: list[Any], held: list[Any], seen: set[int]) -> None:
             _collect_held(list(value.values()), held, seen)
         elif isinstance(value, (list, tuple, set, frozenset)) or _holds_objects(value):
             _collect_held(list(value), held, seen)
-        elif isinstance(value, type) or is_routine(value):
+        elif isinstance(value, (type, types.ModuleType)) or is_routine(value):
             held.append(value)
         elif not _is_library(module_of(type(value))) or package_of(type(value)) == "transformers":
             held.append(type(value))
@@ -174,6 +180,7 @@ class _CodeReader:
         self._describe_constant = describe_constant
         self._seen: set[tuple[int, type | None]] = set()
         self._classes: set[type] = set()
+        self._modules: set[int] = set()
         self._pending: list[_Reached] = []
         classes = (called,) if is_routine(called) else type(called).__mro__
         self._packages = {package_of(part) for part in classes if not _is_standard(package_of(part))}
@@ -185,6 +192,7 @@ class _CodeReader:
             self._reach(called, None, None)
         else:
             self._reach_attribute("__call__", type(called), called)
+            self._reach_own_operations(called)
             for value in attributes_of(called).values():
                 self._reach_held(value, {id(called)})
 
@@ -253,9 +261,20 @@ class _CodeReader:
         for part in value.__mro__:
             if self._is_followed(part):
                 is_shared = _SHARED.match(module_of(part)) is not None
-                for name in list(vars(part)):
-                    if name in _MAKING or not (is_shared or name.startswith(("__", "_abc_"))):
+                for name, member in list(vars(part).items()):
+                    is_meant = _is_operation(name, member) if name.startswith("__") else not name.startswith("_abc_")
+                    if name in _MAKING or (is_meant and not is_shared):
                         self._reach_attribute(name, value, instance)
+        self._reach_class(type(value), None)
+
+    def _reach_own_operations(self, called: Any) -> None:
+        """Note what a call may run of the object's own methods without naming them, as in ``self[0]``."""
+        for part in type(called).__mro__:
+            if self._is_followed(part) and not _SHARED.match(module_of(part)):
+                for name, member in list(vars(part).items()):
+                    if _is_operation(name, member) and name not in ("__new__", "__init__", "__post_init__"):
+                        self._reach_attribute(name, type(called), called)
+        self._reach_class(type(type(called)), None)
 
     def _reach_held(self, value: Any, seen: set[int]) -> None:
         """Note the functions that an object may bring with it, itself or in a container."""
@@ -269,6 +288,8 @@ class _CodeReader:
         elif isinstance(value, (list, tuple, set, frozenset)) or _holds_objects(value):
             for item in value:
                 self._reach_held(item, seen)
+        elif isinstance(value, types.ModuleType):
+            self._reach_module(value)
         elif isinstance(value, type) or is_routine(value):
             if not isinstance(value, types.MethodType) or value.__self__ is not self._root:
                 self._reach(value, None, None)
@@ -336,29 +357,35 @@ class _CodeReader:
         if tree is None:
             self._read_names_of_code(function.__code__, reached)
             return
-        for node in walk_meant(tree):
+        nodes = list(walk_meant(tree))
+        bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
             if isinstance(node, ast.Name):
-                self._read_name(node.id, reached)
+                self._read_name(node.id, reached, is_base=id(node) in bases)
             elif isinstance(node, ast.Attribute):
-                self._read_attribute(node, reached)
+                self._read_attribute(node, reached, is_base=id(node) in bases)
             elif isinstance(node, ast.ImportFrom):
                 self._read_import_from(node, function)
             elif isinstance(node, ast.Import):
                 for alias in node.names:
-                    self._read_import(alias.name, function)
+                    self._read_import(alias.name)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
                 self._read_getattr(node, reached)
 
     def _read_names_of_code(self, code: types.CodeType, reached: _Reached) -> None:
         """Follow the names of a function without source: which of them are attributes is not known."""
         for name in (*code.co_names, *code.co_freevars):
-            self._read_name(name, reached)
+            self._read_name(name, reached, is_base=True)
             self._reach_member(name, reached)
+            for attribute in code.co_names:
+                node = ast.Attribute(ast.Name(name, ast.Load()), attribute, ast.Load())
+                self._read_dotted_name(node, reached, is_base=True)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 self._read_names_of_code(constant, reached)
 
-    def _read_name(self, name: str, reached: _Reached) -> None:
+    def _read_name(self, name: str, reached: _Reached, *, is_base: bool) -> None:
+        """Follow a name; `is_base` tells ``name.attribute`` from the use of what has the name itself."""
         function = reached.function
         code = function.__code__
         if name.startswith("__"):
@@ -370,14 +397,17 @@ class _CodeReader:
         else:
             value = self._watch(function.__globals__, name)
             qualified = f"{module_of(function)}.{name}"
-        if value is not _ABSENT:
-            self._use_value(qualified, name, value, reached)
+        if value is not _ABSENT and not (is_base and isinstance(value, types.ModuleType)):
+            self._use_value(qualified, name, value, module_of(function))
 
-    def _use_value(self, qualified: str, name: str, value: Any, reached: _Reached) -> None:
+    def _use_value(self, qualified: str, name: str, value: Any, user: str) -> None:
+        """Note that code of the module `user` uses a value."""
         if _AVAILABILITY.fullmatch(name):
-            if not _SHARED.match(module_of(reached.function)):
+            if not _SHARED.match(user):
                 self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
-        elif isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
+        elif isinstance(value, types.ModuleType):
+            self._reach_module(value)
+        elif isinstance(value, (logging.Logger, logging.LoggerAdapter)):
             return
         elif isinstance(value, type) or is_routine(value):
             if self._is_followed(value):
@@ -387,7 +417,7 @@ class _CodeReader:
         elif not _PASSED_BY.match(module_of(type(value))):
             self._note_constant(qualified, value)
 
-    def _read_attribute(self, node: ast.Attribute, reached: _Reached) -> None:
+    def _read_attribute(self, node: ast.Attribute, reached: _Reached, *, is_base: bool) -> None:
         value = node.value
         is_super = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "super"
         if is_super and reached.owner is not None:
@@ -396,7 +426,7 @@ class _CodeReader:
             return
         # The object may have any name here: `self`, `type(self)`, an argument, or a part taken from it before.
         self._reach_member(node.attr, reached)
-        self._read_dotted_name(node, reached)
+        self._read_dotted_name(node, reached, is_base=is_base)
 
     def _reach_member(self, name: str, reached: _Reached) -> None:
         """Note the use of an attribute of this name: of ``self``, or of the object that was called."""
@@ -417,7 +447,8 @@ class _CodeReader:
         if len(node.args) < 2:
             return
         if isinstance(node.args[1], ast.Constant):
-            self._reach_member(str(node.args[1].value), reached)
+            named = ast.Attribute(node.args[0], str(node.args[1].value), ast.Load())
+            self._read_attribute(named, reached, is_base=False)
         elif reached.owner is not None and not _SHARED.match(module_of(reached.function)):
             for part in reached.owner.__mro__:
                 if self._is_followed(part) and not _SHARED.match(module_of(part)):
@@ -425,7 +456,7 @@ class _CodeReader:
                         if not name.startswith("__") and name.startswith(_literal_prefix(node.args[1])):
                             self._reach_attribute(name, reached.owner, reached.instance)
 
-    def _read_dotted_name(self, node: ast.Attribute, reached: _Reached) -> None:
+    def _read_dotted_name(self, node: ast.Attribute, reached: _Reached, *, is_base: bool) -> None:
         """Follow ``module.function``, ``Class.method`` and ``function.attribute``."""
         names = [node.attr]
         value: ast.expr = node.value
@@ -443,12 +474,14 @@ class _CodeReader:
                 return
             if isinstance(found, types.FunctionType):  # which can have attributes
                 if self._is_followed(found) and self._watch(found, name) is not None:
-                    self._use_value(f"{qualified_name(found)}.{name}", name, getattr(found, name), reached)
+                    attribute = f"{qualified_name(found)}.{name}"
+                    self._use_value(attribute, name, getattr(found, name), module_of(reached.function))
                 return
             if not isinstance(found, types.ModuleType) or not self._is_followed_module(found):
                 return
             module, found = found, self._watch(found, name)
-        self._use_value(f"{module.__name__}.{names[0]}", names[0], found, reached)
+        if not (is_base and isinstance(found, types.ModuleType)):
+            self._use_value(f"{module.__name__}.{names[0]}", names[0], found, module_of(reached.function))
 
     def _is_followed_module(self, module: types.ModuleType) -> bool:
         name = module.__name__
@@ -464,15 +497,25 @@ class _CodeReader:
         for alias in node.names if module is not None else ():
             value = self._watch(module, alias.name)
             if value is not None:
-                self._use_value(f"{name}.{alias.name}", alias.name, value, _Reached(function))
+                self._use_value(f"{name}.{alias.name}", alias.name, value, module_of(function))
 
-    def _read_import(self, name: str, function: types.FunctionType) -> None:
-        """Follow ``import module`` inside a function: whatever the module has may be used."""
+    def _read_import(self, name: str) -> None:
+        """Follow ``import module`` inside a function, which may give it another name there."""
         module = self._imported(name)
-        for member, value in list(vars(module).items()) if module is not None else ():
+        if module is not None:
+            self._reach_module(module)
+
+    def _reach_module(self, module: types.ModuleType) -> None:
+        """Note that all of a module may be used, by a name that is not seen here."""
+        # A lazy module, as transformers' are, would import all that it has.
+        if type(module) is not types.ModuleType or not self._is_followed_module(module) or id(module) in self._modules:
+            return
+        self._modules.add(id(module))
+        for member in list(vars(module)):
             if not member.startswith("__"):
-                self._watch(module, member)
-                self._use_value(f"{name}.{member}", member, value, _Reached(function))
+                value = self._watch(module, member)
+                if not isinstance(value, types.ModuleType):
+                    self._use_value(f"{module.__name__}.{member}", member, value, module.__name__)
 
     def _imported(self, name: str) -> types.ModuleType | None:
         """Return a module whose code counts."""
@@ -489,6 +532,15 @@ def _is_immutable(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_immutable, value))
     return isinstance(value, (type(None), bool, int, float, str, bytes))
+
+
+def _is_operation(name: str, member: Any) -> bool:
+    """Return whether a class has a method here that runs by syntax, such as ``__enter__``, and not by its name."""
+    if not (name.startswith("__") and name.endswith("__")) or _NO_OPERATION.fullmatch(name):
+        return False
+    function = getattr(member, "__func__", getattr(member, "fget", member))
+    # What `dataclasses` writes follows from the fields, and is another text on each Python.
+    return isinstance(function, types.FunctionType) and function.__code__.co_filename != "<string>"
 
 
 def _holds_objects(value: Any) -> bool:

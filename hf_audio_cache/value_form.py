@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import enum
 import functools
 import hashlib
@@ -11,7 +13,10 @@ import json
 import math
 import os
 import random
+import re
 import sys
+import types
+from collections import deque
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -29,6 +34,9 @@ _BOOKKEEPING = frozenset({"feature_extractor_type", "processor_class", "name_or_
 
 # Objects whose state is not in their attributes.
 _WITHOUT_FORM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, io.IOBase)
+
+# Objects that their `repr` says all of.
+_SHOWN_WHOLE = (complex, range, slice, decimal.Decimal, datetime.timedelta)
 
 # Classes of these derive from builtin containers, and keep nothing beside their items.
 _CONTAINER_MODULES = ("builtins", "collections", "types", "_collections_abc")
@@ -121,6 +129,14 @@ class Describer:
             return {"dtype": str(value)}
         if isinstance(value, (type, np.ufunc)):
             return {"name": f"{getattr(value, '__module__', 'numpy')}.{value.__name__}"}
+        if type(value) in _SHOWN_WHOLE:
+            return {"class": qualified_name(type(value)), "repr": repr(value)}
+        if isinstance(value, re.Pattern):
+            return {"pattern": self.value(value.pattern, path), "flags": value.flags}
+        if type(value) is deque:
+            return {"deque": self.value(list(value), path), "maxlen": value.maxlen}
+        if isinstance(value, types.ModuleType):
+            return {"module": value.__name__}
         if is_routine(value):
             return self._routine(value, path)
         state = state_of(value)
