@@ -17,10 +17,11 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
+import random
 import re
-import sys
 import types
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,9 @@ import numpy as np
 from .code_form import (
     attributes_of,
     function_digest,
+    is_library,
     is_routine,
+    is_standard,
     module_of,
     package_of,
     qualified_name,
@@ -50,6 +53,12 @@ _AVAILABILITY = re.compile(r"_?is_\w+_available")
 _SHARED = re.compile(
     r"transformers\.(feature_extraction_\w+|image_processing_base|audio_utils|processing_utils|utils\b.*)"
 )
+
+_PLAIN = (types.NoneType, bool, int, float, str, bytes)
+_BUILTIN = (list, tuple, set, frozenset, dict, np.ndarray)
+
+# What stands in a class for a method.
+_DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property, functools.singledispatchmethod)
 
 # What runs when an instance is made and called.
 _MAKING = ("__new__", "__init__", "__post_init__", "__call__", "__getattr__", "__getitem__", "__get__")
@@ -142,22 +151,33 @@ def held_code(called: Any) -> list[Any]:
     return held
 
 
-def _collect_held(values: list[Any], held: list[Any], seen: set[int]) -> None:
+def _collect_held(values: Iterable[Any], held: list[Any], seen: set[int]) -> None:
     for value in values:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, functools.partial):
-            _collect_held([value.func, *value.args, *value.keywords.values()], held, seen)
-        elif isinstance(value, Mapping):
-            _collect_held(list(value.values()), held, seen)
-        elif isinstance(value, (list, tuple, set, frozenset)) or _holds_objects(value):
-            _collect_held(list(value), held, seen)
-        elif isinstance(value, (type, types.ModuleType)) or is_routine(value):
+        if isinstance(value, (type, types.ModuleType)) or is_routine(value):
             held.append(value)
-        elif not _is_library(module_of(type(value))) or package_of(type(value)) == "transformers":
+            continue
+        if not is_library(module_of(type(value))) or package_of(type(value)) == "transformers":
             held.append(type(value))
-            _collect_held(list(attributes_of(value).values()), held, seen)
+        _collect_held(_parts_of(value), held, seen)
+
+
+def _parts_of(value: Any) -> list[Any]:
+    """Return what an object holds, whosever class it is of: there may be functions in it."""
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, property):
+        return [value.fget]
+    if type(value) in _PLAIN:
+        return []
+    parts = [] if type(value) in _BUILTIN else list(attributes_of(value).values())
+    if isinstance(value, Mapping):
+        parts += [getattr(value, "default_factory", None), *value, *value.values()]
+    elif isinstance(value, (list, tuple, set, frozenset, deque)) or _holds_objects(value):
+        parts.extend(value)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -183,7 +203,7 @@ class _CodeReader:
         self._modules: set[int] = set()
         self._pending: list[_Reached] = []
         classes = (called,) if is_routine(called) else type(called).__mro__
-        self._packages = {package_of(part) for part in classes if not _is_standard(package_of(part))}
+        self._packages = {package_of(part) for part in classes if not is_standard(package_of(part))}
         # Whatever function is given the object may call its methods, by whatever name it has it.
         self._root = None if is_routine(called) else called
         # Of these, what a call uses is reached by its name: the rest is how an instance was made, loaded and saved.
@@ -205,7 +225,7 @@ class _CodeReader:
         module = module_of(value)
         if _PASSED_BY.match(module):
             return False
-        return module.partition(".")[0] in self._packages or not _is_library(module)
+        return module.partition(".")[0] in self._packages or not is_library(module)
 
     # What a name stands for ---------------------------------------------------------------------------------------
 
@@ -217,8 +237,12 @@ class _CodeReader:
             value = value.fget
         if isinstance(value, functools.cached_property):
             value = value.func
+        if isinstance(value, functools.singledispatchmethod):
+            value = value.dispatcher
         if isinstance(value, types.MethodType):
             value, owner, instance = value.__func__, type(value.__self__), value.__self__
+            if not self._is_followed(owner):
+                self._reach_held(instance, set())
         registry = getattr(value, "registry", None)
         if isinstance(registry, types.MappingProxyType):  # of `functools.singledispatch`; it grows in place
             self._note_constant(f"{qualified_name(value)}.registry", registry)
@@ -257,6 +281,9 @@ class _CodeReader:
                     self._note_constant(name, member.value)
                 except TypeError:  # a mere token, which is told by its name
                     self.constants[name] = {"class": qualified_name(type(member.value))}
+            for code in list(vars(value).values()):
+                if self._is_code(code):
+                    self._reach(code, value, instance)
             return
         for part in value.__mro__:
             if self._is_followed(part):
@@ -281,24 +308,23 @@ class _CodeReader:
         if id(value) in seen:
             return
         seen.add(id(value))
-        if isinstance(value, functools.partial):
-            self._reach_held([value.func, *value.args, *value.keywords.values()], seen)
-        elif isinstance(value, Mapping):
-            self._reach_held(list(value.values()), seen)
-        elif isinstance(value, (list, tuple, set, frozenset)) or _holds_objects(value):
-            for item in value:
-                self._reach_held(item, seen)
-        elif isinstance(value, types.ModuleType):
+        if isinstance(value, types.ModuleType):
             self._reach_module(value)
-        elif isinstance(value, type) or is_routine(value):
+            return
+        if self._is_code(value):
             if not isinstance(value, types.MethodType) or value.__self__ is not self._root:
                 self._reach(value, None, None)
             else:
                 self._reach(value, type(self._root), self._root)
-        elif self._is_followed(type(value)):
+            return
+        if self._is_followed(type(value)):
             self._reach_class(type(value), value)
-            for part in attributes_of(value).values():
-                self._reach_held(part, seen)
+        for part in _parts_of(value):
+            self._reach_held(part, seen)
+
+    def _is_code(self, value: Any) -> bool:
+        """Return whether a value is a function or a class, and no object of one's own that is used like one."""
+        return isinstance(value, (type, *_DESCRIPTORS)) or (is_routine(value) and not self._is_followed(type(value)))
 
     def _reach_attribute(self, name: str, owner: type, instance: Any, after: type | None = None) -> bool:
         """Note that ``self.name`` is used; return whether the class has it."""
@@ -311,8 +337,10 @@ class _CodeReader:
                 continue
             if _PASSED_BY.match(module_of(part)) or part is object:
                 return True
-            if callable(value) or hasattr(value, "__get__"):
+            if self._is_code(value):
                 self._reach(value, owner, instance)
+            elif _is_slot(value):
+                self._reach_held(value, set())
             elif self._is_followed(part):
                 self._note_constant(f"{qualified_name(part)}.{name}", value)
             return True
@@ -407,12 +435,12 @@ class _CodeReader:
                 self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
         elif isinstance(value, types.ModuleType):
             self._reach_module(value)
-        elif isinstance(value, (logging.Logger, logging.LoggerAdapter)):
+        elif isinstance(getattr(value, "__self__", value), (logging.Logger, logging.LoggerAdapter)):
             return
-        elif isinstance(value, type) or is_routine(value):
+        elif self._is_code(value) and not _is_bound(value):
             if self._is_followed(value):
                 self._reach(value, None, None)
-            elif not _is_standard(package_of(value)) and not _PASSED_BY.match(module_of(value)):
+            elif not is_standard(package_of(value)) and not _PASSED_BY.match(module_of(value)):
                 self.constants[qualified] = {"imported": f"{package_of(value)}: {value.__qualname__}"}
         elif not _PASSED_BY.match(module_of(type(value))):
             self._note_constant(qualified, value)
@@ -485,7 +513,7 @@ class _CodeReader:
 
     def _is_followed_module(self, module: types.ModuleType) -> bool:
         name = module.__name__
-        return not _PASSED_BY.match(name) and (name.partition(".")[0] in self._packages or not _is_library(name))
+        return not _PASSED_BY.match(name) and (name.partition(".")[0] in self._packages or not is_library(name))
 
     def _read_import_from(self, node: ast.ImportFrom, function: types.FunctionType) -> None:
         """Follow ``from module import name`` inside a function."""
@@ -520,7 +548,7 @@ class _CodeReader:
     def _imported(self, name: str) -> types.ModuleType | None:
         """Return a module whose code counts."""
         package = name.partition(".")[0]
-        if _PASSED_BY.match(name) or (package not in self._packages and _is_library(name)):
+        if _PASSED_BY.match(name) or (package not in self._packages and is_library(name)):
             return None
         try:
             return importlib.import_module(name)
@@ -531,7 +559,7 @@ class _CodeReader:
 def _is_immutable(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_immutable, value))
-    return isinstance(value, (type(None), bool, int, float, str, bytes))
+    return isinstance(value, _PLAIN)
 
 
 def _is_operation(name: str, member: Any) -> bool:
@@ -541,6 +569,22 @@ def _is_operation(name: str, member: Any) -> bool:
     function = getattr(member, "__func__", getattr(member, "fget", member))
     # What `dataclasses` writes follows from the fields, and is another text on each Python.
     return isinstance(function, types.FunctionType) and function.__code__.co_filename != "<string>"
+
+
+def _is_bound(value: Any) -> bool:
+    """Return whether a function is the method of an object, which decides what it returns.
+
+    That of a random generator is none (``from numpy.random import randn``): whether it is used shows when it runs.
+    """
+    owner = getattr(value, "__self__", None)
+    others = (type, types.ModuleType, random.Random, np.random.RandomState, np.random.Generator)
+    return is_routine(value) and owner is not None and not isinstance(owner, others)
+
+
+def _is_slot(value: Any) -> bool:
+    """Return whether a value in a class gives that of an instance, and has none of its own."""
+    get = getattr(type(value), "__get__", None)
+    return get is not None and not isinstance(get, types.FunctionType)
 
 
 def _holds_objects(value: Any) -> bool:
@@ -571,25 +615,6 @@ def _cell_contents(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not filled yet
         return _ABSENT
-
-
-def _is_standard(package: str) -> bool:
-    return package != "__main__" and (package == "" or package in sys.stdlib_module_names)
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_library(module: str) -> bool:
-    """Return whether a module is Python's or an installed library's, and not somebody's own file beside others."""
-    package = module.partition(".")[0]
-    if _is_standard(package):
-        return True
-    if package == "__main__":
-        return False
-    path = getattr(sys.modules.get(package), "__file__", None) or getattr(sys.modules.get(module), "__file__", None)
-    if path is None and package not in sys.modules:
-        spec = importlib.util.find_spec(package)
-        path = None if spec is None else spec.origin
-    return path is None or "site-packages" in path or "dist-packages" in path
 
 
 def _defining_class(function: types.FunctionType, owner: type) -> type:

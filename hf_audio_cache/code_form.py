@@ -10,6 +10,7 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import sys
@@ -21,7 +22,9 @@ __all__ = [
     "attributes_of",
     "canonical",
     "function_digest",
+    "is_library",
     "is_routine",
+    "is_standard",
     "module_of",
     "package_of",
     "qualified_name",
@@ -51,6 +54,26 @@ def module_of(value: Any) -> str:
     """Return the name of the module of a function or class; a spawned process has ``__main__`` under another name."""
     name = getattr(value, "__module__", None)
     return "__main__" if name == "__mp_main__" else name if isinstance(name, str) else ""
+
+
+def is_standard(package: str) -> bool:
+    """Return whether a package is Python's own."""
+    return package != "__main__" and (package == "" or package in sys.stdlib_module_names)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_library(module: str) -> bool:
+    """Return whether a module is Python's or an installed library's, and not somebody's own file beside others."""
+    package = module.partition(".")[0]
+    if is_standard(package):
+        return True
+    if package == "__main__":
+        return False
+    path = getattr(sys.modules.get(package), "__file__", None) or getattr(sys.modules.get(module), "__file__", None)
+    if path is None and package not in sys.modules:
+        spec = importlib.util.find_spec(package)
+        path = None if spec is None else spec.origin
+    return path is None or "site-packages" in path or "dist-packages" in path
 
 
 def package_of(value: Any) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from .code_form import attributes_of, function_digest, is_routine, qualified_name
+from .code_form import attributes_of, function_digest, is_library, is_routine, module_of, qualified_name
 from .errors import UnfingerprintableProcessorError
 
 __all__ = ["Describer", "state_of"]
@@ -137,7 +137,7 @@ class Describer:
             return {"deque": self.value(list(value), path), "maxlen": value.maxlen}
         if isinstance(value, types.ModuleType):
             return {"module": value.__name__}
-        if is_routine(value):
+        if is_routine(value) and is_library(module_of(type(value))):
             return self._routine(value, path)
         state = state_of(value)
         if isinstance(value, _WITHOUT_FORM) or not (state or hasattr(value, "__dict__")):
@@ -155,7 +155,7 @@ class Describer:
             for name, cell in zip(function.__code__.co_freevars, cells, strict=False):
                 if name != "__class__" and id(function) != id(cell.cell_contents):
                     described[f"closure {name}"] = self.value(cell.cell_contents, f"{path}.{name}")
-        elif owner is not None and not inspect.ismodule(owner) and not isinstance(owner, type):
+        elif owner is not None and not isinstance(owner, type) and type(owner).__module__ != "builtins":
             raise _unfingerprintable(value, path, "it is a method of an object that is not Python's")
         if owner is not None and owner is not self._root and not inspect.ismodule(owner):
             described["of"] = self.value(owner, path)

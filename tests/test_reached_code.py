@@ -128,6 +128,131 @@ CONSTANTS = {
     "a queue": front_end("return frames * K[0]", "from collections import deque", "K = deque([2.0])"),
 }
 
+# What a call runs lies in an object of another class; `outer` calls `inner`, which the edit changes.
+FUNCTIONS = """
+    def inner(frames): return frames * 2.0
+    def outer(frames): return inner(frames)
+"""
+HELD = {
+    "a function in a library's object": front_end(
+        "return K(frames)", "import numpy as np", FUNCTIONS, "K = np.vectorize(outer)"
+    ),
+    "one in an object that is held": front_end(
+        "return self.k(frames)",
+        "import numpy as np",
+        FUNCTIONS,
+        members="def __init__(self): self.k = np.vectorize(outer)",
+    ),
+    "one behind a method of such an object": front_end(
+        "return K(frames)", "import numpy as np", FUNCTIONS, "K = np.vectorize(outer).__call__"
+    ),
+    "the default of a dict": front_end(
+        "return K[0](frames)", "from collections import defaultdict", FUNCTIONS, "K = defaultdict(lambda: outer)"
+    ),
+    "a function in a queue": front_end(
+        "return K[0](frames)", "from collections import deque", FUNCTIONS, "K = deque([outer])"
+    ),
+    "a function in a list of another class": front_end(
+        "return K[0](frames)", "from collections import UserList", FUNCTIONS, "K = UserList([outer])"
+    ),
+    "a function in a namespace": front_end(
+        "return K.f(frames)", "from types import SimpleNamespace", FUNCTIONS, "K = SimpleNamespace(f=outer)"
+    ),
+    "a class behind a generic alias": front_end(
+        "return K().scaled(frames)",
+        """
+        from typing import Generic, TypeVar
+        T = TypeVar("T")
+        class Scaler(Generic[T]):
+            def scaled(self, frames): return frames * 2.0
+        K = Scaler[int]
+        """,
+    ),
+    "a method of an enum": front_end(
+        "return Kind.ONE.scaled(frames)",
+        """
+        import enum
+        class Kind(enum.Enum):
+            ONE = 1
+            def scaled(self, frames): return frames * 2.0
+        """,
+    ),
+    "the value of a descriptor": front_end(
+        "return frames * self.gain",
+        """
+        class Constant:
+            def __init__(self, value): self.value = value
+            def __get__(self, owner, kind=None): return self.value
+        """,
+        members="gain = Constant(2.0)",
+    ),
+    "the value of a callable object of the class": front_end(
+        "return self.scaled(frames)",
+        """
+        class Scaled:
+            def __init__(self, gain): self.gain = gain
+            def __call__(self, frames): return frames * self.gain
+        """,
+        members="scaled = Scaled(2.0)",
+    ),
+    "the value of an object that decorates a method": front_end(
+        "return self.scaled(frames)",
+        """
+        import functools
+        class Scaled:
+            def __init__(self, function, gain):
+                functools.update_wrapper(self, function)
+                self.function, self.gain = function, gain
+            def __get__(self, owner, kind=None): return functools.partial(self, owner)
+            def __call__(self, owner, frames): return self.function(owner, frames) * self.gain
+        def scaled(self, frames): return frames
+        """,
+        members="scaled = Scaled(scaled, 2.0)",
+    ),
+    "the code of such an object": front_end(
+        "return self.scaled(frames)",
+        """
+        import functools
+        class Scaled:
+            def __init__(self, function): functools.update_wrapper(self, function); self.function = function
+            def __get__(self, owner, kind=None): return functools.partial(self, owner)
+            def __call__(self, owner, frames): return self.function(owner, frames) * 2.0
+        """,
+        members="""
+        @Scaled
+        def scaled(self, frames): return frames
+        """,
+    ),
+    "the object of a bound method": front_end(
+        "return scaled(frames)",
+        """
+        class Scaler:
+            def __init__(self, gain): self.gain = gain
+            def scaled(self, frames): return frames * self.gain
+        scaled = Scaler(2.0).scaled
+        """,
+    ),
+    "the object of a method that is Python's": front_end("return frames * K(0)", "K = {0: 2.0}.get"),
+    "an argument of a partial method": front_end(
+        "return self.scaled(frames)",
+        "import functools",
+        members="""
+        def by(self, gain, frames): return frames * gain
+        scaled = functools.partialmethod(by, 2.0)
+        """,
+    ),
+    "a method that is chosen by type": front_end(
+        "return self.scaled(frames)",
+        "import functools",
+        members="""
+        @functools.singledispatchmethod
+        def scaled(self, frames): return frames
+        @scaled.register
+        def of_floats(self, frames: float): return frames * 2.0
+        """,
+    ),
+}
+
 
 @pytest.fixture
 def imported(tmp_path, monkeypatch):
@@ -167,6 +292,22 @@ def test_a_module_that_is_used_under_another_name_counts(name, imported):
     check(imported, AS_VALUES[name], HELPERS)
 
 
+@pytest.mark.parametrize("name", HELD)
+def test_what_another_object_holds_counts(name, imported):
+    check(imported, HELD[name])
+
+
+@pytest.mark.torch
+def test_a_layer_of_ones_own_among_those_of_torch_counts(imported):
+    layer = """
+    import torch
+    class Scaled(torch.nn.Module):
+        def forward(self, frames): return frames * 2.0
+    """
+    members = "def __init__(self): self.layers = torch.nn.Sequential(torch.nn.Identity(), Scaled())"
+    check(imported, front_end("return self.layers(frames)", layer, members=members))
+
+
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_a_value_that_is_looked_up_counts(name, imported):
     check(imported, CONSTANTS[name])
@@ -186,6 +327,17 @@ def test_how_an_object_is_shown_and_kept_does_not_count(imported):
     """
     source = front_end("return frames", members=members)
     assert processor_sha256(imported(source)) == processor_sha256(imported(source.replace("2.0", "3.0")))
+
+
+@pytest.mark.parametrize("line", ["from numpy.random import randn", "from random import gauss as randn"])
+def test_a_random_function_that_is_not_called_is_no_reason_to_refuse(line, imported):
+    source = front_end("return frames + randn() if self.dither else frames", line, members="dither = 0.0")
+    assert processor_sha256(imported(source)) == processor_sha256(imported(source))
+
+
+def test_the_log_is_no_constant(imported):
+    source = front_end("info('2.0'); return frames", "import logging", "info = logging.getLogger('own').info")
+    assert processor_sha256(imported(source)) == processor_sha256(imported(source))
 
 
 def test_a_member_of_a_module_that_is_used_whole_is_watched(imported):
