@@ -281,9 +281,9 @@ class _CodeReader:
                     self._note_constant(name, member.value)
                 except TypeError:  # a mere token, which is told by its name
                     self.constants[name] = {"class": qualified_name(type(member.value))}
-            for code in list(vars(value).values()):
+            for name, code in list(vars(value).items()):
                 if self._is_code(code):
-                    self._reach(code, value, instance)
+                    self._reach(self._watch(value, name), value, instance)
             return
         for part in value.__mro__:
             if self._is_followed(part):

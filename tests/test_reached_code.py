@@ -340,12 +340,43 @@ def test_the_log_is_no_constant(imported):
     assert processor_sha256(imported(source)) == processor_sha256(imported(source))
 
 
-def test_a_member_of_a_module_that_is_used_whole_is_watched(imported):
-    made = imported(AS_VALUES["a module as an argument"], HELPERS)
+PATCHES = {
+    "a module that is used whole": (
+        AS_VALUES["a module as an argument"],
+        lambda front: setattr(front.own_helpers, "scaled", lambda frames: frames),
+    ),
+    "an enum": (
+        HELD["a method of an enum"],
+        lambda front: setattr(front.Kind, "scaled", lambda self, frames: frames),
+    ),
+    "an object of a library": (
+        HELD["a function in a library's object"],
+        lambda front: setattr(front.K, "pyfunc", lambda frames: frames),
+    ),
+    "a function in such an object": (
+        HELD["a function in a library's object"],
+        lambda front: setattr(front, "inner", lambda frames: frames),
+    ),
+    "a descriptor": (
+        HELD["the value of a descriptor"],
+        lambda front: setattr(vars(front.FrontEnd)["gain"], "value", 3.0),
+    ),
+    "the object of a bound method": (
+        HELD["the object of a bound method"],
+        lambda front: setattr(front.scaled.__self__, "gain", 3.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_a_patch_counts_at_once(name, imported):
+    source, patch = PATCHES[name]
+    made = imported(source, HELPERS)
     fingerprinter = Fingerprinter(made, {})
     sha = fingerprinter.identity().sha
-    sys.modules["own_helpers"].scaled = lambda frames: frames
-    assert fingerprinter.identity().sha != sha
+    patch(sys.modules["own_front_end"])
+    assert fingerprinter.identity().sha != sha, "one that was asked before"
+    assert processor_sha256(made) != sha, "a new fingerprinter"
 
 
 def test_code_without_source_that_looks_into_a_module_counts(imported):
