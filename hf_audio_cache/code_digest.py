@@ -23,7 +23,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -288,8 +288,8 @@ class _CodeReader:
         for part in value.__mro__:
             if self._is_followed(part):
                 is_shared = _SHARED.match(module_of(part)) is not None
-                for name, member in list(vars(part).items()):
-                    is_meant = _is_operation(name, member) if name.startswith("__") else not name.startswith("_abc_")
+                for name in list(vars(part)):
+                    is_meant = _is_operation(name, part) if name.startswith("__") else not name.startswith("_abc_")
                     if name in _MAKING or (is_meant and not is_shared):
                         self._reach_attribute(name, value, instance)
         self._reach_class(type(value), None)
@@ -298,8 +298,8 @@ class _CodeReader:
         """Note what a call may run of the object's own methods without naming them, as in ``self[0]``."""
         for part in type(called).__mro__:
             if self._is_followed(part) and not _SHARED.match(module_of(part)):
-                for name, member in list(vars(part).items()):
-                    if _is_operation(name, member) and name not in ("__new__", "__init__", "__post_init__"):
+                for name in list(vars(part)):
+                    if _is_operation(name, part) and name not in ("__new__", "__init__", "__post_init__"):
                         self._reach_attribute(name, type(called), called)
         self._reach_class(type(type(called)), None)
 
@@ -387,6 +387,7 @@ class _CodeReader:
             return
         nodes = list(walk_meant(tree))
         bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+        bases |= {id(node.args[0]) for node in nodes if _is_getattr(node) and isinstance(node.args[1], ast.Constant)}
         for node in nodes:
             if isinstance(node, ast.Name):
                 self._read_name(node.id, reached, is_base=id(node) in bases)
@@ -397,7 +398,7 @@ class _CodeReader:
             elif isinstance(node, ast.Import):
                 for alias in node.names:
                     self._read_import(alias.name)
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            elif _is_getattr(node):
                 self._read_getattr(node, reached)
 
     def _read_names_of_code(self, code: types.CodeType, reached: _Reached) -> None:
@@ -472,8 +473,6 @@ class _CodeReader:
 
     def _read_getattr(self, node: ast.Call, reached: _Reached) -> None:
         """Follow ``getattr(self, name)``: a name that is only known at run time may be any."""
-        if len(node.args) < 2:
-            return
         if isinstance(node.args[1], ast.Constant):
             named = ast.Attribute(node.args[0], str(node.args[1].value), ast.Load())
             self._read_attribute(named, reached, is_base=False)
@@ -562,13 +561,16 @@ def _is_immutable(value: Any) -> bool:
     return isinstance(value, _PLAIN)
 
 
-def _is_operation(name: str, member: Any) -> bool:
+def _is_operation(name: str, owner: type) -> bool:
     """Return whether a class has a method here that runs by syntax, such as ``__enter__``, and not by its name."""
     if not (name.startswith("__") and name.endswith("__")) or _NO_OPERATION.fullmatch(name):
         return False
+    member = vars(owner)[name]
     function = getattr(member, "__func__", getattr(member, "fget", member))
+    if not isinstance(function, types.FunctionType):
+        return False
     # What `dataclasses` writes follows from the fields, and is another text on each Python.
-    return isinstance(function, types.FunctionType) and function.__code__.co_filename != "<string>"
+    return not ("__dataclass_fields__" in vars(owner) and function.__code__.co_filename == "<string>")
 
 
 def _is_bound(value: Any) -> bool:
@@ -589,6 +591,15 @@ def _is_slot(value: Any) -> bool:
 
 def _holds_objects(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.hasobject
+
+
+def _is_getattr(node: ast.AST) -> TypeGuard[ast.Call]:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "getattr"
+        and len(node.args) > 1
+    )
 
 
 def _literal_prefix(node: ast.expr) -> str:

@@ -313,8 +313,9 @@ def test_a_value_that_is_looked_up_counts(name, imported):
     check(imported, CONSTANTS[name])
 
 
-def test_a_module_that_is_only_looked_into_counts_by_what_is_used_of_it(imported):
-    source = front_end("return own_helpers.scaled(frames)", "import own_helpers")
+@pytest.mark.parametrize("expression", ["own_helpers.scaled", "getattr(own_helpers, 'scaled')"])
+def test_a_module_that_is_only_looked_into_counts_by_what_is_used_of_it(expression, imported):
+    source = front_end(f"return {expression}(frames)", "import own_helpers")
     sha = processor_sha256(imported(source, HELPERS))
     assert processor_sha256(imported(source, f"{HELPERS}\n\ndef unused(): return 5.0")) == sha
 
@@ -377,6 +378,22 @@ def test_a_patch_counts_at_once(name, imported):
     patch(sys.modules["own_front_end"])
     assert fingerprinter.identity().sha != sha, "one that was asked before"
     assert processor_sha256(made) != sha, "a new fingerprinter"
+
+
+def test_a_method_that_runs_by_syntax_counts_without_source_too():
+    source, shas = by_syntax("len(K)", "def __len__(self): return int(2.0)", "held"), []
+    for gain in ("2.0", "3.0"):
+        namespace = {"__name__": "__main__"}
+        exec(source.replace("2.0", gain), namespace)
+        shas.append(processor_sha256(namespace["FrontEnd"]()))
+    assert shas[0] != shas[1]
+
+
+def test_what_dataclasses_write_does_not_count(imported):
+    """It is another text on each Python."""
+    made = imported(CONSTANTS["a field of a dataclass"])
+    functions = Fingerprinter(made, {}).identity().description["code"]["functions"]
+    assert [name for name in functions if "Settings" in name] == ["own_front_end.Settings.__init__"]
 
 
 def test_code_without_source_that_looks_into_a_module_counts(imported):
