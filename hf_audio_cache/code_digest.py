@@ -34,6 +34,7 @@ from .code_form import (
     is_routine,
     is_standard,
     module_of,
+    own_module_of,
     package_of,
     qualified_name,
     tree_of,
@@ -222,10 +223,9 @@ class _CodeReader:
 
     def _is_followed(self, value: Any) -> bool:
         """Return whether the code of a function or class counts: it is of the packages in question, or no library's."""
-        module = module_of(value)
-        if _PASSED_BY.match(module):
-            return False
-        return module.partition(".")[0] in self._packages or not is_library(module)
+        # `functools.wraps` gives a function the module of what it wraps.
+        modules = {module_of(value)} | ({own_module_of(value)} if isinstance(value, types.FunctionType) else set())
+        return any(map(self._is_followed_module_name, modules))
 
     # What a name stands for ---------------------------------------------------------------------------------------
 
@@ -426,7 +426,10 @@ class _CodeReader:
         else:
             value = self._watch(function.__globals__, name)
             qualified = f"{module_of(function)}.{name}"
-        if value is not _ABSENT and not (is_base and isinstance(value, types.ModuleType)):
+        if isinstance(value, types.ModuleType) and (is_base or not self._is_followed_module(value)):
+            if name != value.__name__ and value is not np:  # which of two libraries, such as that of an array
+                self.constants[qualified] = {"module": value.__name__}
+        elif value is not _ABSENT:
             self._use_value(qualified, name, value, module_of(function))
 
     def _use_value(self, qualified: str, name: str, value: Any, user: str) -> None:
@@ -439,9 +442,11 @@ class _CodeReader:
         elif isinstance(getattr(value, "__self__", value), (logging.Logger, logging.LoggerAdapter)):
             return
         elif self._is_code(value) and not _is_bound(value):
-            if self._is_followed(value):
+            # What Python has is known by its own name.
+            is_known = is_standard(package_of(value)) and name == getattr(value, "__name__", None)
+            if isinstance(value, _DESCRIPTORS) or self._is_followed(value):
                 self._reach(value, None, None)
-            elif not is_standard(package_of(value)) and not _PASSED_BY.match(module_of(value)):
+            elif not is_known and not _PASSED_BY.match(module_of(value)):
                 self.constants[qualified] = {"imported": f"{package_of(value)}: {value.__qualname__}"}
         elif not _PASSED_BY.match(module_of(type(value))):
             self._note_constant(qualified, value)
@@ -511,7 +516,9 @@ class _CodeReader:
             self._use_value(f"{module.__name__}.{names[0]}", names[0], found, module_of(reached.function))
 
     def _is_followed_module(self, module: types.ModuleType) -> bool:
-        name = module.__name__
+        return self._is_followed_module_name(module.__name__)
+
+    def _is_followed_module_name(self, name: str) -> bool:
         return not _PASSED_BY.match(name) and (name.partition(".")[0] in self._packages or not is_library(name))
 
     def _read_import_from(self, node: ast.ImportFrom, function: types.FunctionType) -> None:

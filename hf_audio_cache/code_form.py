@@ -26,6 +26,7 @@ __all__ = [
     "is_routine",
     "is_standard",
     "module_of",
+    "own_module_of",
     "package_of",
     "qualified_name",
     "tree_of",
@@ -52,7 +53,15 @@ def attributes_of(owner: Any) -> dict[str, Any]:
 
 def module_of(value: Any) -> str:
     """Return the name of the module of a function or class; a spawned process has ``__main__`` under another name."""
-    name = getattr(value, "__module__", None)
+    return _module_name(getattr(value, "__module__", None))
+
+
+def own_module_of(function: types.FunctionType) -> str:
+    """Return the name of the module that a function was written in, whatever it says itself."""
+    return _module_name(function.__globals__.get("__name__"))
+
+
+def _module_name(name: Any) -> str:
     return "__main__" if name == "__mp_main__" else name if isinstance(name, str) else ""
 
 

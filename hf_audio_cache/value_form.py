@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import decimal
 import enum
@@ -33,10 +34,13 @@ _BOOKKEEPING = frozenset({"feature_extractor_type", "processor_class", "name_or_
 
 
 # Objects whose state is not in their attributes.
-_WITHOUT_FORM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, io.IOBase)
+_WITHOUT_FORM = (
+    *(np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random, io.IOBase),
+    *(ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array),
+)
 
 # Objects that their `repr` says all of.
-_SHOWN_WHOLE = (complex, range, slice, decimal.Decimal, datetime.timedelta)
+_SHOWN_WHOLE = (complex, range, slice, decimal.Decimal, datetime.timedelta, datetime.date, datetime.time)
 
 # Classes of these derive from builtin containers, and keep nothing beside their items.
 _CONTAINER_MODULES = ("builtins", "collections", "types", "_collections_abc")
@@ -127,10 +131,12 @@ class Describer:
             return {"partial": [self.value(part, path) for part in (value.func, value.args, value.keywords)]}
         if isinstance(value, np.dtype) or qualified_name(type(value)) in ("torch.dtype", "torch.device"):
             return {"dtype": str(value)}
+        if isinstance(value, np.ufunc) and set("".join(value.types)) <= set("O->"):
+            raise _unfingerprintable(value, path, "it was made of a Python function that it does not show")
         if isinstance(value, (type, np.ufunc)):
             return {"name": f"{getattr(value, '__module__', 'numpy')}.{value.__name__}"}
-        if type(value) in _SHOWN_WHOLE:
-            return {"class": qualified_name(type(value)), "repr": repr(value)}
+        if isinstance(value, _SHOWN_WHOLE):
+            return self._with_state({"repr": repr(value)}, value, path)
         if isinstance(value, re.Pattern):
             return {"pattern": self.value(value.pattern, path), "flags": value.flags}
         if type(value) is deque:

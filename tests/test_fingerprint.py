@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import enum
 import functools
 import io
@@ -408,6 +409,8 @@ REFUSED = {
     ),
     "an array of objects": (lambda: np.array([object()], object), "processor.extra[0] is a builtins.object"),
     "in a closure": (lambda: closure(object()), "processor.extra"),
+    "a NumPy function made of one in Python": (lambda: np.frompyfunc(abs, 1, 1), "processor.extra is a numpy.ufunc"),
+    "a number of C's": (lambda: ctypes.c_double(2.0), "processor.extra is a ctypes.c_double"),
     "a method of a generator": (lambda: np.random.default_rng(0).normal, "processor.extra is a builtins."),
 }
 

@@ -223,6 +223,18 @@ HELD = {
         def scaled(self, frames): return frames
         """,
     ),
+    "what is wrapped around a function of a library": front_end(
+        "return louder(frames)",
+        """
+        import functools
+        import numpy as np
+        def times(function):
+            @functools.wraps(function)
+            def wrapper(frames): return function(frames) * 2.0
+            return wrapper
+        louder = times(np.hanning)
+        """,
+    ),
     "the object of a bound method": front_end(
         "return scaled(frames)",
         """
@@ -250,6 +262,20 @@ HELD = {
         @scaled.register
         def of_floats(self, frames: float): return frames * 2.0
         """,
+    ),
+}
+
+# Names of what is not one's own: which of them it is.
+CHOICES = {
+    "a function of Python's": (front_end("return pool(frames)", "pool = max"), "max", "min"),
+    "one that is imported": (front_end("return log(frames[0])", "from math import log10 as log"), "log10", "log2"),
+    "a class of Python's": (front_end("return kind(frames[0])", "kind = int"), "= int", "= float"),
+    "a library": (front_end("return xp.sin(frames[0])", "import math as xp"), "math", "cmath"),
+    "the library behind np": (front_end("return np.fft(frames)", "import numpy.fft as np"), "numpy.fft", "numpy"),
+    "a value of another type": (
+        front_end("return frames * day.year", "from datetime import date", "day = date(2002, 1, 1)"),
+        "2002",
+        "2003",
     ),
 }
 
@@ -290,6 +316,13 @@ def test_a_method_that_runs_by_syntax_counts(name, holder, imported):
 @pytest.mark.parametrize("name", AS_VALUES)
 def test_a_module_that_is_used_under_another_name_counts(name, imported):
     check(imported, AS_VALUES[name], HELPERS)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_a_name_of_a_library_stands_for_counts(name, imported):
+    source, before, after = CHOICES[name]
+    assert before in source
+    assert processor_sha256(imported(source)) != processor_sha256(imported(source.replace(before, after)))
 
 
 @pytest.mark.parametrize("name", HELD)
