@@ -572,12 +572,16 @@ def _is_operation(name: str, owner: type) -> bool:
     """Return whether a class has a method here that runs by syntax, such as ``__enter__``, and not by its name."""
     if not (name.startswith("__") and name.endswith("__")) or _NO_OPERATION.fullmatch(name):
         return False
-    member = vars(owner)[name]
-    function = getattr(member, "__func__", getattr(member, "fget", member))
+    function = _function_in(vars(owner)[name])
     if not isinstance(function, types.FunctionType):
         return False
     # What `dataclasses` writes follows from the fields, and is another text on each Python.
     return not ("__dataclass_fields__" in vars(owner) and function.__code__.co_filename == "<string>")
+
+
+def _function_in(member: Any) -> Any:
+    """Return the function behind what stands in a class for a method."""
+    return getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
 
 
 def _is_bound(value: Any) -> bool:
@@ -638,8 +642,7 @@ def _cell_contents(cell: types.CellType) -> Any:
 def _defining_class(function: types.FunctionType, owner: type) -> type:
     """Return the class of `owner`'s parents in whose body `function` stands."""
     for part in owner.__mro__:
-        found = vars(part).get(function.__name__)
-        found = getattr(found, "__func__", getattr(found, "fget", getattr(found, "func", found)))
+        found = _function_in(vars(part).get(function.__name__))
         if callable(found) and inspect.unwrap(found) is function:
             return part
     return owner
