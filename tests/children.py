@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -33,3 +36,14 @@ def in_child(function: Callable[..., Any], *arguments: Any, method: str = "fork"
     if process.exitcode:
         raise RuntimeError(f"the child ended with {process.exitcode}")
     return result
+
+
+@contextlib.contextmanager
+def no_more_open_files() -> Iterator[None]:
+    """Let this process open no file, for a time."""
+    for descriptor in range(3):  # which are taken; the limit is one of numbers, so none comes free when others close
+        os.fstat(descriptor)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

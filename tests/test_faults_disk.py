@@ -30,7 +30,7 @@ import numpy as np
 import processors
 import pytest
 import soundfile
-from children import in_child, start_child
+from children import in_child, no_more_open_files, start_child
 from datasets import Audio, Dataset
 
 from hf_audio_cache import AudioCache, CachedFeatures, Stats, VerifyReport, WaveformCache, prune, verify
@@ -203,16 +203,6 @@ def no_files_beyond_20_kb(root: Path) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextlib.contextmanager
-def no_more_open_files(root: Path) -> Iterator[None]:
-    for descriptor in range(3):  # which are taken; the limit is one of numbers, so none comes free when others close
-        os.fstat(descriptor)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def remounted(during: str, afterwards: str) -> Fault:
@@ -425,8 +415,8 @@ DISKS = {
     "a read-only root with half the entries": Disk(modes(0o555), "none", "all", become_nobody, is_warm=0.5),
     "a read-only root with every entry": Disk(modes(0o555), prepare=become_nobody, is_warm=1.0),
     "a root that cannot be made": Disk(a_parent_that_cannot_be_written, writes_fail="all", prepare=become_nobody),
-    "too many open files": Disk(no_more_open_files, "all", "all"),
-    "too many open files, with half the entries": Disk(no_more_open_files, "all", "all", is_warm=0.5),
+    "too many open files": Disk(lambda _: no_more_open_files(), "all", "all"),
+    "too many open files, with half the entries": Disk(lambda _: no_more_open_files(), "all", "all", is_warm=0.5),
     "reads that fail with EIO": Disk((READ_EIO,), reads_fail="all", is_warm=1.0),
     "some reads that fail with EIO": Disk((replace(READ_EIO, and_if_odd=True),), reads_fail="some", is_warm=1.0),
     "writes that fail with EIO": Disk((WRITE_EIO,), writes_fail="all"),

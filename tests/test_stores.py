@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from children import in_child, start_child
+from children import in_child, no_more_open_files, start_child
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -523,16 +523,14 @@ def test_a_write_that_does_not_fit_is_lost_alone_and_leaves_nothing(tmp_path):
 
 def use_up_all_files(root):
     store = LocalStore(root)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # one of numbers: none comes free when garbage closes its own
-    [read] = store.get_many(["ab/name"])
-    [(name, written)] = store.put_many({"ab/new": b"content"}).items()
-    try:
-        listed = list(store.names())
-    except StoreError as error:
-        listed = error.errno
-    known = store.exists("ab/name")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with no_more_open_files():
+        [read] = store.get_many(["ab/name"])
+        [(name, written)] = store.put_many({"ab/new": b"content"}).items()
+        try:
+            listed = list(store.names())
+        except StoreError as error:
+            listed = error.errno
+        known = store.exists("ab/name")
     return read.errno, name, written.errno, known, listed, store.get("ab/name")
 
 
