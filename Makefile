@@ -18,11 +18,13 @@ TORCHCODEC ?= torchcodec==0.12.0
 ARGS ?=
 
 # The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
-CORE := errors keys threads entry golden stores stats caches decode source extractor code_digest reached_code reference read_ahead conftest
-CORE_TESTS = $(CORE:%=tests/test_%.py)
+CORE := test_errors test_conftest support/test_threads cache/test_keys cache/test_entry cache/test_golden cache/test_stats \
+	cache/test_caches stores/test_stores audio/test_decode audio/test_source processors/test_extractor \
+	processors/test_reachable_code processors/test_canonical_code transform/test_cached_array transform/test_prefetch
+CORE_TESTS = $(CORE:%=tests/%.py)
 
 # The modules of the fault suite; `make test` runs a bounded form of each.
-FAULTS := $(wildcard tests/test_faults_*.py)
+FAULTS := $(wildcard tests/faults/test_*.py)
 
 VENVS := .venvs
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' hf_audio_cache/__init__.py)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from .caches import AudioCache, WaveformCache
-from .coverage import Coverage
-from .estimate import Estimate
-from .explain import Explanation
-from .fingerprint import processor_sha256
-from .keys import AudioCacheKey, WaveformCacheKey
-from .maintenance import VerifyReport, verify
-from .pruning import PruneReport, prune
-from .reference import CachedArray
-from .stats import BadClip, Stats
-from .transform import CachedFeatures
-from .usage import Usage, usage
+from .cache.caches import AudioCache, WaveformCache
+from .cache.keys import AudioCacheKey, WaveformCacheKey
+from .cache.stats import BadClip, Stats
+from .maintenance.explain import Explanation
+from .maintenance.prune import PruneReport, prune
+from .maintenance.usage import Usage, usage
+from .maintenance.verify import VerifyReport, verify
+from .processors.fingerprint import processor_sha256
+from .transform.cached_array import CachedArray
+from .transform.cached_features import CachedFeatures
+from .transform.coverage import Coverage
+from .transform.estimate import Estimate
 
 __all__ = [
     "AudioCache",

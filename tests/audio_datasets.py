@@ -22,7 +22,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_audio_cache.decode import decode_audio
+from hf_audio_cache.audio.decode import decode_audio
 
 TESTS = Path(__file__).resolve().parent
 
@@ -190,9 +190,10 @@ def assert_stored(dataset: datasets.Dataset, expected: Sequence[Mapping[str, np.
 def run_program(program: str, *arguments: object, timeout: float = 120, **environment: str) -> Any:
     """Run Python code in a new process; return what it printed last, read as JSON.
 
-    The code can import what stands beside this file.
+    The code can import what tests import by plain name: the helpers in this folder, and test modules that are loaded.
     """
-    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = [path for path in sys.path if Path(path).is_relative_to(TESTS)]
+    paths = [*own, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import configs
 import fault_tally
-import processors
 import pytest
 import servers
 import speech
@@ -89,7 +89,7 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def _features_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``features="auto"`` stores follows from how fast this machine is just now, which no test may depend on."""
-    monkeypatch.setattr("hf_audio_cache.worth.FeatureWorth.wants", lambda self, processor_sha: False)
+    monkeypatch.setattr("hf_audio_cache.pipeline.storage_policy.FeatureWorth.wants", lambda self, processor_sha: False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -149,20 +149,20 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gcs
 
 @pytest.fixture
 def processor_config() -> Callable[[str], dict[str, Any]]:
-    """``processor_config(name)``: a published configuration, to be changed freely; names in `processors.CONFIGS`."""
-    return lambda name: copy.deepcopy(processors.CONFIGS[name])
+    """``processor_config(name)``: a published configuration, to be changed freely; names in `configs.CONFIGS`."""
+    return lambda name: copy.deepcopy(configs.CONFIGS[name])
 
 
 @pytest.fixture
 def make_processor() -> Callable[..., Any]:
     """``make_processor(name, **changes)``: a new feature extractor of a published configuration."""
-    return processors.make_processor
+    return configs.make_processor
 
 
 @pytest.fixture
 def processor_directory(tmp_path: Path) -> Callable[[str], Path]:
     """``processor_directory(name)``: a directory that ``from_pretrained`` loads."""
-    return lambda name: processors.write_config(name, tmp_path / name)
+    return lambda name: configs.write_config(name, tmp_path / name)
 
 
 @pytest.fixture

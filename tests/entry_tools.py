@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from hf_audio_cache import AudioCacheKey, WaveformCacheKey
-from hf_audio_cache.entry import encode_entry
+from hf_audio_cache.cache.entry import encode_entry
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 KEY = AudioCacheKey("c0535e4b" * 8, "7d865e95" * 8, 16000, 30000, True)

@@ -22,8 +22,8 @@ import extractors
 import numpy as np
 
 from hf_audio_cache import CachedFeatures
-from hf_audio_cache.decode import decode_audio
-from hf_audio_cache.extractor import extract
+from hf_audio_cache.audio.decode import decode_audio
+from hf_audio_cache.processors.extractor import extract
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "extractors.md"
 SECONDS = 3.0

@@ -73,8 +73,8 @@ class _PoisonedNumpy:
 def _fuzz(arguments: list[str]) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["hf_audio_cache.entry", "zipfile"]):
-        import hf_audio_cache.entry as entry_module
+    with atheris.instrument_imports(include=["hf_audio_cache.cache.entry", "zipfile"]):
+        import hf_audio_cache.cache.entry as entry_module
     import entry_tools as tools
 
     from hf_audio_cache.errors import CorruptEntryError

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import configs
 import conftest
 import numpy as np
-import processors
 import pytest
 import soundfile
 
@@ -64,7 +64,7 @@ def test_the_sentences_are_at_16_khz(sentences):
     assert {soundfile.info(str(path)).samplerate for path in sentences} == {16000}
 
 
-@pytest.mark.parametrize("name", processors.parameters())
+@pytest.mark.parametrize("name", configs.parameters())
 def test_each_configuration_gives_the_extractor_that_from_pretrained_loads(name, make_processor, processor_directory):
     if name.startswith("clap") and importlib.metadata.version("transformers").startswith("4."):
         pytest.importorskip("torch", reason="transformers 4 has no CLAP without torch")
@@ -82,7 +82,7 @@ def test_each_configuration_gives_the_extractor_that_from_pretrained_loads(name,
 
 def test_a_configuration_can_be_changed_without_a_trace(processor_config, make_processor):
     processor_config("whisper_tiny")["feature_size"] = 1
-    assert processors.CONFIGS["whisper_tiny"]["feature_size"] == 80
+    assert configs.CONFIGS["whisper_tiny"]["feature_size"] == 80
     assert make_processor("whisper_tiny", feature_size=128).feature_size == 128
 
 

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from hf_audio_cache import errors
-from hf_audio_cache.keys import WaveformCacheKey
+from hf_audio_cache.cache.keys import WaveformCacheKey
 
 KEY = WaveformCacheKey("0" * 64, 16000, 0)
 

@@ -153,7 +153,7 @@ scratch, = sys.argv[1:]
 cells = audio_datasets.columns(audio_datasets.shortest(speech.clips("prompts"), 2))["audio"]
 hashes = {}
 for name in ("whisper_tiny", "seamless_m4t"):
-    extractor = processors.make_processor(name)
+    extractor = configs.make_processor(name)
     transform = CachedFeatures(extractor, scratch + "/root", auto_resample=True)
     found = {"fresh": Hasher.hash(transform)}
     transform({"audio": cells})
@@ -229,7 +229,7 @@ import datasets, processors
 from hf_audio_cache import CachedFeatures
 
 saved, root = sys.argv[1:]
-cached_features = CachedFeatures(processors.make_processor("wav2vec2"), root, auto_resample=True)
+cached_features = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True)
 ds = datasets.load_from_disk(saved)
 
 def prepare(batch):
@@ -273,7 +273,7 @@ from hf_audio_cache import CachedFeatures
 
 scratch, = sys.argv[1:]
 clips = audio_datasets.shortest(speech.clips("prompts"), 4)
-extractor = processors.make_processor("wav2vec2")
+extractor = configs.make_processor("wav2vec2")
 cached_features = CachedFeatures(extractor, scratch + "/root", auto_resample=True)
 hashes = [Hasher.hash(cached_features)]
 ds = audio_datasets.saved(clips, scratch + "/saved")
@@ -313,7 +313,7 @@ from torch.utils.data import DataLoader
 
 torch.set_num_threads(2)
 clips = audio_datasets.shortest(speech.clips("prompts"), 8)
-whisper = processors.make_processor("whisper_tiny")
+whisper = configs.make_processor("whisper_tiny")
 expected = [audio_datasets.expected_features(whisper, clip, auto_resample=True) for clip in clips]
 (torch.rand(1000, 1000) @ torch.rand(1000, 1000)).sum()
 ds = audio_datasets.in_memory(clips)

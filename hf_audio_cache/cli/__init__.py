@@ -11,12 +11,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import filling, keeping, looking, moving
+from . import clean, fill, show, transfer
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-for _module in (filling, looking, keeping, moving):
+for _module in (fill, show, clean, transfer):
     _module.add_to(app)
 
 
@@ -40,6 +40,6 @@ def demo(
 
         hf-audio-cache demo --audio ~/my-recordings
     """
-    from ..demo import run_demo  # what it needs takes seconds to import, and --help should not
+    from .demo import run_demo  # what it needs takes seconds to import, and --help should not
 
     run_demo(audio, clips)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray
 
-    from ..transform import CachedFeatures
+    from ..transform.cached_features import CachedFeatures
 
 __all__ = ["load_dataset", "load_processor", "load_ray_dataset", "open_cache"]
 
@@ -47,7 +47,7 @@ def load_dataset(name: str, *, split: str | None, subset: str | None, audio_colu
     """
     import datasets
 
-    from ..audio_rows import audio_rows
+    from ..transform.audio_rows import audio_rows
 
     datasets.disable_progress_bars()
     path = Path(name).expanduser()
@@ -107,8 +107,8 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     """
     import ray
 
-    from ..batches import check_column
     from ..errors import AudioColumnError
+    from ..transform.batch_formats import check_column
 
     # Reading takes next to no CPU, and must not wait for one: the workers have them all.
     reading: dict[str, Any] = {"num_cpus": 0.1}
@@ -146,7 +146,7 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
     import datasets
     import ray
 
-    from ..batches import check_column
+    from ..transform.batch_formats import check_column
 
     streams = datasets.load_dataset(name, subset, split=split, streaming=True)
     parts = []
@@ -212,7 +212,7 @@ def open_cache(
     **settings: Any,
 ) -> CachedFeatures:
     """Return the cache of a processor on a root."""
-    from ..transform import CachedFeatures
+    from ..transform.cached_features import CachedFeatures
 
     return CachedFeatures(
         load_processor(processor),

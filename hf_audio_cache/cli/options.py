@@ -84,7 +84,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without ask
 
 def root_of(root: str | None) -> str:
     """Return the root that an option names, or the default one."""
-    from ..stores import default_root
+    from ..support.paths import default_root
 
     return root or default_root()
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..tables import Report, Table
+from ..support.report import Report, Table
 
 __all__ = ["Format", "FormatOption", "QuietOption", "show_report", "show_rows"]
 

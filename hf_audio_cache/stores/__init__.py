@@ -7,9 +7,9 @@ from typing import Any
 
 from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
-from .root import Root, default_root, hashes_path
+from .location import Root
 
-__all__ = ["LocalStore", "Root", "Store", "StoredObject", "default_root", "hashes_path", "is_temporary", "open_store"]
+__all__ = ["LocalStore", "Root", "Store", "StoredObject", "is_temporary", "open_store"]
 
 
 def open_store(root: str | os.PathLike[str] | Root | Store, **settings: Any) -> Store:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
-from ..threads import in_threads
+from ..support.threads import in_threads
 from .base import Store, StoredObject, check_name
 
 __all__ = ["LocalStore", "is_temporary"]

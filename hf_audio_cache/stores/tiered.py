@@ -9,8 +9,8 @@ from typing import Literal, NoReturn
 
 from ..errors import StoreError
 from .base import Store, StoredObject
+from .eviction import NearTier
 from .local import LocalStore
-from .near_tier import NearTier
 from .read_only import ReadOnlyStore
 
 __all__ = ["TieredStore"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from processors import make_processor
+from configs import make_processor
 
 from benchmarks.harness import Pass
 from benchmarks.options import storing

@@ -109,7 +109,7 @@ def fill_by_ray(folder: Path, root: Path) -> dict[str, float]:
     import ray.data
 
     from hf_audio_cache.cli.inputs import load_ray_dataset
-    from hf_audio_cache.ray_fill import fill_by_ray as fill_root
+    from hf_audio_cache.transform.ray_fill import fill_by_ray as fill_root
 
     cached = cached_features(PROCESSOR, root, **storing())
     ray.init(num_cpus=WORKERS, include_dashboard=False, logging_level="error", log_to_driver=False)

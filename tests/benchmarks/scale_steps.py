@@ -134,9 +134,9 @@ class _Made:
 
     def local(self) -> dict[str, Callable[[], Any]]:
         """Return the steps that ask nothing of the store."""
-        from hf_audio_cache.entry import open_entry
-        from hf_audio_cache.source import read_source
-        from hf_audio_cache.threads import in_threads
+        from hf_audio_cache.audio.source import read_source
+        from hf_audio_cache.cache.entry import open_entry
+        from hf_audio_cache.support.threads import in_threads
 
         def open_one(content: bytes) -> dict[str, Any]:
             return open_entry(content, None).read_all()
@@ -176,7 +176,7 @@ class _Made:
 
 
 def _entry(key: Any, outputs: Mapping[str, np.ndarray]) -> bytes:
-    from hf_audio_cache.entry import encode_entry
+    from hf_audio_cache.cache.entry import encode_entry
 
     return encode_entry(key, outputs, compression="blosc")
 

@@ -21,10 +21,10 @@ _ENTRY_BYTES = 4_000
 def memory_of_commands(folder: Path, counts: Sequence[int] = COUNTS) -> dict[str, float]:
     """Return the bytes of memory that each command takes for one entry more, all of whose uses are recorded."""
     import hf_audio_cache
-    from hf_audio_cache.listing import list_entries
+    from hf_audio_cache.maintenance.listing import list_entries
 
     commands: dict[str, Callable[[Path], Any]] = {
-        "usage": hf_audio_cache.usage,
+        "usage": hf_audio_cache.maintenance.usage,
         "ls": list_entries,
         "prune": lambda root: hf_audio_cache.prune(root, max_bytes=1, dry_run=True),
     }
@@ -36,8 +36,8 @@ def memory_of_commands(folder: Path, counts: Sequence[int] = COUNTS) -> dict[str
 
 
 def _recorded_root(root: Path, count: int) -> Path:
+    from hf_audio_cache.cache.access_log import UseRecorder
     from hf_audio_cache.stores import open_store
-    from hf_audio_cache.uses import UseRecorder
 
     store = open_store(root)
     names = [_name(number) for number in range(count)]
@@ -89,8 +89,8 @@ def hits_of_near_tier(folder: Path, share: float, count: int, pause: float) -> l
 
 def memory_of_near_tier(folder: Path, count: int = 5 * COUNTS[1]) -> float:
     """Return the bytes by which a process remembers that its run has used an entry in the near tier."""
+    from hf_audio_cache.stores.eviction import NearTier
     from hf_audio_cache.stores.local import LocalStore
-    from hf_audio_cache.stores.near_tier import NearTier
 
     def use() -> NearTier:
         tier = NearTier(LocalStore(folder), 1)
@@ -108,8 +108,8 @@ def memory_of_folder(list_folders: Callable[[], Sequence[Any]]) -> float:
 
 def bytes_of_a_record(folder: Path) -> float:
     """Return the size of a whole record of use, of names that are as random as those of entries are."""
+    from hf_audio_cache.cache.access_log import UseRecorder
     from hf_audio_cache.stores import open_store
-    from hf_audio_cache.uses import UseRecorder
 
     store = open_store(folder)
     names = [_name(number) for number in range(NAMES_OF_A_RECORD)]

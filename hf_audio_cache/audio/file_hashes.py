@@ -1,0 +1,180 @@
+"""Remembering the content's hash of files on a local disk, so that a file that has not changed is not read for it.
+
+A hash is found again only for the same path, device, inode, size, and times of change to the nanosecond. A file that
+changed less than two seconds before it was read is not remembered: a second change in the same tick of its file
+system's clock would not show (git's index has the same rule). The times that count are the file's (mtime) and its
+inode's (ctime), which only the machine's clock can set back.
+
+What is remembered is in one SQLite file (see `hashes_path`). Each row carries a check of all that it says. Nothing that
+goes wrong here is an error: the file is read, then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+import stat
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..support.mounts import is_network_mount
+from ..support.paths import hashes_path
+
+__all__ = ["FileState", "find_hashes", "learn_hashes"]
+
+logger = logging.getLogger(__name__)
+
+_TICK = 2_000_000_000  # ns: the coarsest clock of a file system, FAT's
+_WAIT = 0.2  # s for a lock: to read the file takes less
+_STATE = struct.Struct("<5q")
+_SCHEMA = "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, sha BLOB, checked BLOB) WITHOUT ROWID"
+_MOST_AT_ONCE = 500  # placeholders of one statement; SQLite allows 999
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells one content of a file from another.
+
+    Attributes
+    ----------
+    path
+        Its absolute path.
+    numbers
+        Device, inode, size in bytes, mtime and ctime in nanoseconds.
+    """
+
+    path: str
+    numbers: tuple[int, int, int, int, int]
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> FileState | None:
+        """Return the state of a file; None where it is no regular file, or too big for the numbers."""
+        numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if not stat.S_ISREG(status.st_mode) or max(numbers) >= 1 << 63:
+            return None
+        return cls(os.path.abspath(path), numbers)
+
+    def is_settled(self) -> bool:
+        """Return whether any later change will show in the numbers; to be asked as soon as the file was read."""
+        return max(self.numbers[3:]) < time.time_ns() - _TICK
+
+    def _key(self) -> bytes:
+        return hashlib.blake2b(os.fsencode(self.path), digest_size=16).digest()
+
+    def _check(self, sha: bytes) -> bytes:
+        return hashlib.blake2b(_STATE.pack(*self.numbers) + sha, digest_size=16, key=self._key()).digest()
+
+
+# By process and file: a connection must not be carried over a fork. None where there can be none.
+_opened: dict[tuple[int, str], tuple[sqlite3.Connection, threading.Lock] | None] = {}
+_far_devices: dict[int, bool] = {}
+
+
+def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
+    """Return, for each path, the sha256 of the file's content, as 64 hexadecimal digits; None where it is unknown.
+
+    None stands for no path, too.
+    """
+    states = [None if path is None else _state(path) for path in paths]
+    wanted = {state._key(): state for state in states if state is not None}
+    known: dict[FileState, str] = {}
+    opened = _open(make=False) if wanted else None
+    if opened is not None:
+        connection, lock = opened
+        try:
+            with lock:
+                for key, sha, checked in _select(connection, list(wanted)):
+                    if wanted[key]._check(sha) == checked:
+                        known[wanted[key]] = sha.hex()
+        except (sqlite3.Error, TypeError) as exc:
+            _give_up(exc)
+    return [None if state is None else known.get(state) for state in states]
+
+
+def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
+    """Remember the sha256 of files that were read whole in these states, which were settled then."""
+    rows = [
+        (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
+        for state, sha in found
+        if not _is_far(state)
+    ]
+    opened = _open(make=True) if rows else None
+    if opened is None:
+        return
+    connection, lock = opened
+    try:
+        with lock, connection:
+            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+    except sqlite3.Error as exc:
+        _give_up(exc)
+
+
+def _is_far(state: FileState) -> bool:
+    """Return whether a file is behind a network, where the clock that stamps it is another machine's."""
+    device = state.numbers[0]
+    if device not in _far_devices:
+        _far_devices[device] = is_network_mount(state.path)
+    return _far_devices[device]
+
+
+def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
+    try:
+        path = hashes_path()
+    except OSError:  # it is relative to a working directory that is gone
+        path = None
+    if path is None:
+        return None
+    place = os.getpid(), path
+    if place not in _opened:
+        if not make and not os.path.exists(path):
+            return None
+        try:
+            _opened[place] = (_connect(path), threading.Lock())
+        except (sqlite3.Error, OSError) as exc:
+            _give_up(exc)
+    return _opened.get(place)
+
+
+def _give_up(exc: Exception) -> None:
+    if isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc):
+        return  # others are writing: the next batch may have it
+    logger.info("hashes of files are not remembered in this process: %s", exc)
+    path = hashes_path()
+    if path is None:
+        return
+    _opened[os.getpid(), path] = None
+    if type(exc) is sqlite3.DatabaseError:  # what is in it is no database, or not any more
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _state(path: str) -> FileState | None:
+    try:
+        return FileState.of(path, os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # it has what files a user has, by hash
+    connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
+    connection.execute("PRAGMA synchronous = NORMAL")
+    with connection:
+        connection.execute(_SCHEMA)
+    return connection
+
+
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+    rows: list[tuple[bytes, bytes, bytes]] = []
+    for start in range(0, len(keys), _MOST_AT_ONCE):
+        some = keys[start : start + _MOST_AT_ONCE]
+        rows += connection.execute(f"SELECT * FROM files WHERE path IN ({','.join('?' * len(some))})", some)
+    return rows

@@ -1,0 +1,212 @@
+"""An audio cell, in whatever form `datasets` or a user gives it: its content, and the sha of that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import AudioSourceError
+from .file_hashes import FileState
+
+__all__ = ["AudioSource", "is_audio_cell", "local_path", "read_source"]
+
+_CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
+# No file starts like this: it puts decoded arrays and encoded bytes under keys that cannot meet.
+_ARRAY_DOMAIN = b"\x00hf_audio_cache: decoded array\x00"
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """The content of one audio cell.
+
+    Attributes
+    ----------
+    clip
+        What messages call it: its path where it has one.
+    blob_sha
+        sha256 of the encoded bytes (so it equals the Git LFS sha256 of the same file), or of the dtype, shape, rate
+        and bytes of a decoded array.
+    content
+        The encoded bytes, or the decoded array; None where the file was not read, as its sha was known.
+    source_rate
+        The rate in Hz of a decoded array; None for encoded bytes, which say it themselves.
+    file
+        State of the local file that the bytes were read from; None where there is none, or it changed meanwhile or just
+        before, so that the next change may not show.
+    """
+
+    clip: str
+    blob_sha: str
+    content: bytes | memoryview | npt.NDArray[Any] | None
+    source_rate: int | None = None
+    file: FileState | None = None
+
+
+def is_audio_cell(value: object) -> bool:
+    """Return whether a mapping is itself an audio cell, and not an example that has one."""
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and set(value) <= _CELL_FIELDS
+        and ("bytes" in value or "path" in value or "array" in value)
+    )
+
+
+def local_path(cell: Any) -> str | None:
+    """Return the path of the local file that `read_source` would read for this cell; None where it would read none."""
+    cell = getattr(cell, "_hf_encoded", None) or cell
+    if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
+        cell = cell.get("path")
+    path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
+    return path if isinstance(path, str) and "://" not in path and "::" not in path else None
+
+
+def read_source(cell: Any) -> AudioSource:
+    """Return the content of an audio cell; nothing is decoded.
+
+    Parameters
+    ----------
+    cell
+        A dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a
+        torchcodec decoder that `datasets` made (taken through its encoded bytes); or a dict of a decoded ``array`` and
+        its ``sampling_rate``.
+
+    Raises
+    ------
+    AudioSourceError
+        If it is none of these, or its bytes cannot be had.
+    """
+    encoded = getattr(cell, "_hf_encoded", None)  # what `datasets` leaves on the decoders that it makes
+    if encoded is not None:
+        cell = encoded
+    if isinstance(cell, (str, os.PathLike)):
+        return _from_file(os.fspath(cell))
+    if isinstance(cell, (bytes, bytearray, memoryview, pa.Buffer)):
+        return _from_bytes(cell, None)
+    if isinstance(cell, Mapping):
+        path = cell.get("path")
+        if isinstance(path, os.PathLike):
+            path = os.fspath(path)
+        if path is not None and not isinstance(path, str):
+            raise _not_audio(cell)
+        if cell.get("array") is not None:
+            return _from_array(cell["array"], cell.get("sampling_rate"), path)
+        if cell.get("bytes") is not None:
+            return _from_bytes(cell["bytes"], path)
+        if path is not None:
+            return _from_file(path)
+    raise _not_audio(cell)
+
+
+def _not_audio(cell: Any) -> AudioSourceError:
+    return AudioSourceError(
+        "expected audio as a dict of bytes or path, a path or URL, encoded bytes, a torchcodec decoder of datasets', "
+        f"or a dict of array and sampling_rate, and found {_describe(cell)}; no features were made of it. "
+        'Filter such rows out, or pass on_error="null".',
+        clip=_describe(cell),
+    )
+
+
+def _describe(cell: Any) -> str:
+    if isinstance(cell, Mapping):
+        return "a dict of " + ", ".join(f"{name}: {type(value).__name__}" for name, value in cell.items())
+    if isinstance(cell, np.ndarray):
+        return f"a bare array of shape {cell.shape} (its rate is not known)"
+    return "None" if cell is None else f"a {type(cell).__name__}"
+
+
+def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
+    if isinstance(encoded, np.bytes_):  # NumPy drops trailing zero bytes, which a WAV may well end in
+        raise AudioSourceError(
+            "expected the encoded bytes of a clip, and found them as a NumPy string, which has lost any zeros at its "
+            "end; no features were made of it. Use ds.with_format(None), or cast the column to Audio(decode=False).",
+            clip=path or "a NumPy string",
+        )
+    if isinstance(encoded, pa.Buffer):
+        encoded = memoryview(encoded).cast("B")  # which nobody changes
+    elif not isinstance(encoded, bytes):
+        try:
+            encoded = bytes(memoryview(encoded))
+        except TypeError:
+            raise AudioSourceError(
+                f"expected the encoded bytes of a clip, and found a {type(encoded).__name__}; no features were made of "
+                "it.",
+                clip=path or type(encoded).__name__,
+            ) from None
+    blob_sha = hashlib.sha256(encoded).hexdigest()
+    return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, encoded)
+
+
+def _from_file(path: str) -> AudioSource:
+    content, state = _read_file(path)
+    return replace(_from_bytes(content, path), file=state)
+
+
+def _read_file(path: str) -> tuple[bytes, FileState | None]:
+    state = None
+    try:
+        if "://" in path or "::" in path:
+            with fsspec.open(path, "rb") as file:
+                content = file.read()
+        else:
+            # Without O_NONBLOCK a pipe would be waited for.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+                before = os.fstat(file.fileno())
+                if not stat.S_ISREG(before.st_mode):
+                    raise OSError("it is no regular file")
+                content = file.read()
+                state = FileState.of(path, os.fstat(file.fileno()))
+            is_whole = state == FileState.of(path, before) and len(content) == before.st_size
+            if state is not None and not (is_whole and state.is_settled()):
+                state = None  # it was being written, or may be in a moment without a trace
+    except Exception as exc:  # every fsspec driver has errors of its own, not all of them OSErrors
+        hint = (
+            ""
+            if os.path.dirname(path)
+            else " It is a bare file name: the bytes that belonged to it were not kept with the dataset."
+        )
+        raise AudioSourceError(
+            f"the audio file {path} could not be read ({type(exc).__name__}: {exc}); no features were made of it.{hint}"
+            " Check that the file is where the dataset says, and can be read.",
+            clip=path,
+        ) from exc
+    return bytes(content), state
+
+
+def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource:
+    try:
+        samples = np.asarray(array)
+    except ValueError as exc:
+        raise AudioSourceError(
+            f"expected a decoded array, and found one that is none ({exc}); no features were made of it.",
+            clip=path or "a ragged array",
+        ) from exc
+    if not isinstance(array, np.ndarray) and samples.dtype == np.float64:
+        # Arrow's float32 comes back as Python floats: the same clip has the same key in either form.
+        with np.errstate(over="ignore"):
+            single = samples.astype(np.float32)
+        samples = single if np.array_equal(single, samples) else samples
+    is_rate = isinstance(sampling_rate, (int, np.integer)) and not isinstance(sampling_rate, bool)
+    if not is_rate or sampling_rate <= 0:
+        raise AudioSourceError(
+            f"expected a decoded array with its sampling_rate in Hz, and found the rate {sampling_rate!r}; no features "
+            "were made of it.",
+            clip=path or f"an array of shape {samples.shape}",
+        )
+    samples = np.asarray(samples, order="C")
+    header = json.dumps([samples.dtype.str, samples.shape, int(sampling_rate)]).encode()
+    state = hashlib.sha256(_ARRAY_DOMAIN + header)
+    if samples.dtype != object:  # an array of objects has no bytes of its own, and is refused when it is decoded
+        state.update(samples.reshape(-1).view(np.uint8).data)
+    blob_sha = state.hexdigest()
+    return AudioSource(path or f"the array with sha256 {blob_sha[:12]}", blob_sha, samples, int(sampling_rate))

@@ -1,0 +1,305 @@
+"""Which entries a run used, written down without a write per use.
+
+A store's objects have no access times that can be relied on, and a lazy run has no end. So each process remembers the
+names of the entries that it read or wrote, and puts them, a few thousand at a time, into an object of its own that
+nobody changes again:
+
+========================================================  =============================================================
+object                                                    content
+========================================================  =============================================================
+``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``       names of entries under the root, one a line, gzipped
+``runs/<run>/<processor_sha[:12]>.json``                  what the run was: when it began, its processor, rate and cap
+========================================================  =============================================================
+
+Days are UTC's. A run is one `CachedFeatures` object, with all its worker processes; a process that only follows
+references is a run of its own (``runs/<run>/references.json``). What is known is right to within the last such object:
+4,096 names or 30 seconds of use, whichever came first. What was not written down when a process was killed is lost; so
+is what cannot be written, since no run depends on it.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import gzip
+import io
+import json
+import logging
+import multiprocessing
+import multiprocessing.util
+import os
+import re
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CorruptEntryError, StoreError
+from ..stores import Store, StoredObject, is_temporary
+from ..support.write_behind import Writer
+
+__all__ = ["Run", "UseRecorder", "check_use", "is_use_name", "last_uses", "names_of_run", "records_of"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAMES = 4096  # of a record
+_MAX_SECONDS = 30.0  # from the first name of a record to its writing
+_MAX_REMEMBERED = 1 << 18  # names that a process knows it has recorded today; beyond it, it records some twice
+_MAX_BYTES = 4 << 20  # of a record, unpacked; more is none of ours
+_MAX_FAILURES = 3  # in a row, after which a process writes none any more
+_BATCH = 64
+_DAY = 86_400.0
+
+_RUN = r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"
+_TEMPORARY = r"\.[0-9]+-[0-9a-f]{8}\.tmp"
+_ACCESS = re.compile(
+    rf"access/(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})/(\.)?(?P<run>{_RUN})-[0-9a-f]{{12}}-[0-9]+\.gz(?(2){_TEMPORARY})"
+)
+_RUN_RECORD = re.compile(rf"runs/(?P<run>{_RUN})/(\.)?([0-9a-f]{{12}}|references)\.json(?(2){_TEMPORARY})")
+_ENTRY_NAME = re.compile(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]{70,140}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes
+    ----------
+    id
+        Its name: when it began, and a few random digits.
+    started
+        When it began, as ISO 8601 in UTC.
+    """
+
+    id: str
+    started: str
+
+    @classmethod
+    def new(cls) -> Run:
+        """Return a run that begins now."""
+        now = time.gmtime()
+        return cls(
+            time.strftime("%Y%m%dT%H%M%S-", now) + secrets.token_hex(4), time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+        )
+
+
+class UseRecorder:
+    """Writes down which entries a run uses.
+
+    Nothing here raises or is warned of, and nothing but `finish` waits for the store.
+
+    Parameters
+    ----------
+    store
+        The root of the cache.
+    run
+        The run; by default one that begins now.
+
+    Attributes
+    ----------
+    about
+        What is to be known of the run: JSON values. ``processor_sha`` names its record.
+    """
+
+    def __init__(self, store: Store, run: Run | None = None) -> None:
+        self.run = run or Run.new()
+        self.about: dict[str, Any] = {}
+        self._store = store.bare()
+        self._writer = Writer()
+        self._own: dict[int, _OwnUses] = {}  # by process: a fork begins anew
+
+    def add_features(self, names: Sequence[str]) -> None:
+        """Note that the entries of these names under ``features/`` were read or written."""
+        self._of_process().add([f"features/{name}" for name in names])
+
+    def add_waveforms(self, names: Sequence[str]) -> None:
+        """Note that the entries of these names under ``waveforms/`` were read or written."""
+        self._of_process().add([f"waveforms/{name}" for name in names])
+
+    def finish(self) -> None:
+        """Write what is not written yet, and wait until it is."""
+        self._of_process().flush()
+        self._writer.wait()
+
+    def _of_process(self) -> _OwnUses:
+        process = os.getpid()
+        own = self._own.get(process)
+        if own is None:
+            made = _OwnUses(self._store, self.run, self.about, self._writer)
+            own = self._own.setdefault(process, made)  # two threads may both come here first, and one of theirs counts
+            if own is made:
+                weakref.finalize(self, own.close)
+        return own
+
+
+class _OwnUses:
+    """What one process used."""
+
+    def __init__(self, store: Store, run: Run, about: dict[str, Any], writer: Writer) -> None:
+        self.pid = os.getpid()
+        self._token = secrets.token_hex(6)
+        self._store, self._run, self._about, self._writer = store, run, about, writer
+        self._lock, self._submitting = threading.Lock(), threading.Lock()
+        self._day = 0
+        self._known: set[int] = set()  # hashes: a name would take several times as much
+        self._pending: list[str] = []
+        self._since = 0.0
+        self._n_records = 0
+        self._described: set[str] = set()
+        self._n_failures = 0
+        if multiprocessing.parent_process() is not None:  # such a process runs no other finalizers at its end
+            multiprocessing.util.Finalize(self, _close, (weakref.ref(self),), exitpriority=0)
+
+    def add(self, names: Sequence[str]) -> None:
+        if self._n_failures >= _MAX_FAILURES:
+            return
+        now = time.time()
+        if int(now // _DAY) != self._day:
+            self.flush()
+        with self._lock:
+            if int(now // _DAY) != self._day or len(self._known) > _MAX_REMEMBERED:
+                self._day = int(now // _DAY)
+                self._known.clear()
+            new = [name for name in names if hash(name) not in self._known]
+            if new:
+                self._known.update(map(hash, new))
+                self._since = self._since if self._pending else now
+                self._pending += new
+            is_due = len(self._pending) >= _MAX_NAMES or (self._pending and now - self._since >= _MAX_SECONDS)
+        if is_due:
+            self.flush()
+
+    def flush(self) -> None:
+        record = self._take()
+        if record is not None:
+            with self._submitting:
+                self._writer.submit(lambda: self._write(*record))
+                self._writer.release()  # it is long until the next record, and there may be many roots
+
+    def close(self) -> None:
+        """Write the rest, where nobody uses this any more; not in a fork of the process, which inherits the call."""
+        if self.pid != os.getpid():
+            return
+        if not self._store.is_local:  # threads write to what is far: this may be one of its driver's own
+            self.flush()
+        elif (record := self._take()) is not None:
+            self._write(*record)
+
+    def _take(self) -> tuple[str, list[str], dict[str, bytes]] | None:
+        """Return the name and the names of the next record, and the run's own record where it is not written yet."""
+        with self._lock:
+            names, self._pending = self._pending, []
+            if not names or self._n_failures >= _MAX_FAILURES:
+                return None
+            day = time.strftime("%Y-%m-%d", time.gmtime(self._day * _DAY))
+            name = f"access/{day}/{self._run.id}-{self._token}-{self._n_records}.gz"
+            self._n_records += 1
+            which = self._about.get("processor_sha", "references")[:12]
+            run = {} if which in self._described else {f"runs/{self._run.id}/{which}.json": self._description()}
+            self._described.add(which)
+        return name, names, run
+
+    def _description(self) -> bytes:
+        description = {"run": self._run.id, "started": self._run.started, **self._about}
+        return (json.dumps(description, indent=1, sort_keys=True) + "\n").encode()
+
+    def _write(self, name: str, names: Sequence[str], run: dict[str, bytes]) -> list[StoreError]:
+        """Write a record; nothing is returned that could count as a lost entry."""
+        try:
+            # A root that was cleared or deleted meanwhile must not appear again for the sake of its records.
+            if not any(self._store.exists_many([names[0], names[-1]])):
+                return []
+            failed = self._store.put_many({name: gzip.compress("\n".join(names).encode(), mtime=0), **run})
+            for error in failed.values():
+                logger.debug("a record of use was not written: %s", error)
+            is_final = any(error.kind in ("read-only", "denied") for error in failed.values())
+            self._n_failures = (_MAX_FAILURES if is_final else self._n_failures + 1) if failed else 0
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the run goes on
+            logger.debug("a record of use was not written: %s", exc)
+            self._n_failures += 1
+        return []
+
+
+def _close(own: weakref.ref[_OwnUses]) -> None:
+    alive = own()
+    if alive is not None:
+        with contextlib.suppress(Exception):  # the process is ending
+            alive.close()
+
+
+# What was written ----------------------------------------------------------------------------------------------------
+
+
+def is_use_name(name: str) -> bool:
+    """Return whether `name` is that of a record of use or of a run, finished or not."""
+    return (_ACCESS.fullmatch(name) or _RUN_RECORD.fullmatch(name)) is not None
+
+
+def check_use(name: str, content: bytes) -> CorruptEntryError | None:
+    """Return what is wrong with a record of this name."""
+    try:
+        if name.startswith("access/"):
+            _read_record(content)
+        elif json.loads(content)["run"] != name.split("/")[1]:
+            return CorruptEntryError("it is the record of another run")
+    except CorruptEntryError as exc:
+        return exc
+    except Exception as exc:  # noqa: BLE001 - whatever bytes of another form make of it
+        return CorruptEntryError(f"it is no record of use ({type(exc).__name__}: {exc})")
+    return None
+
+
+def _read_record(content: bytes) -> list[str]:
+    with gzip.open(io.BytesIO(content)) as file:
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise CorruptEntryError(f"it unpacks to more than {_MAX_BYTES} bytes")
+    names = text.decode("ascii").splitlines()
+    if not all(map(_ENTRY_NAME.fullmatch, names)):
+        raise CorruptEntryError("it has names that are not those of entries")
+    return names
+
+
+def records_of(store: Store, run: str | None = None) -> Iterator[tuple[StoredObject, list[str]]]:
+    """Yield each record of use that can be read, or those of one run, with the names in it; the latest day first.
+
+    Raises
+    ------
+    StoreError
+        If the root cannot be listed.
+    """
+    matches = ((one, _ACCESS.fullmatch(one.name)) for one in store.scan("access/"))
+    found = [one for one, match in matches if match and not is_temporary(one.name) and run in (None, match["run"])]
+    found.sort(key=lambda one: one.name, reverse=True)
+    for start in range(0, len(found), _BATCH):
+        batch = found[start : start + _BATCH]
+        for one, content in zip(batch, store.get_many([one.name for one in batch]), strict=True):
+            if isinstance(content, bytes):
+                with contextlib.suppress(Exception):  # a damaged record says nothing; `verify` names it
+                    yield one, _read_record(content)
+
+
+def _used_at(record: StoredObject) -> float:
+    """Return when the entries of a record were used, in seconds since 1970: when it was written, on its day."""
+    day = time.strptime(record.name.split("/")[1], "%Y-%m-%d")
+    start = float(calendar.timegm(day))
+    return min(max(record.modified, start), start + _DAY)
+
+
+def last_uses(store: Store) -> dict[str, float]:
+    """Return when each entry was last used as far as records say, in seconds since 1970, by name under the root."""
+    uses: dict[str, float] = {}
+    for record, names in records_of(store):
+        when = _used_at(record)
+        for name in names:
+            if when > uses.get(name, 0.0):
+                uses[name] = when
+    return uses
+
+
+def names_of_run(store: Store, run: str) -> set[str]:
+    """Return the names of the entries that a run used; none where nothing is known of it."""
+    return {name for _, names in records_of(store, run) for name in names}

@@ -1,0 +1,177 @@
+"""The keys of the two caches, and the file names they stand for.
+
+A key is everything that decides an entry's content. Its file name is part of the stored format, which other
+programs read: a later field adds a suffix only where it differs from its default, so that old names stay valid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidKeyError
+
+__all__ = ["AudioCacheKey", "WaveformCacheKey", "max_length_ms"]
+
+_LONGEST_MS = 10**12  # a cap that is no cap; a file name must hold its digits
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_sha(field: str, sha: object) -> None:
+    if not (isinstance(sha, str) and _SHA256.fullmatch(sha)):
+        raise InvalidKeyError(
+            f"{field} must be a sha256 as 64 lowercase hexadecimal digits, not {sha!r}; no key was made. "
+            "Use hashlib.sha256(...).hexdigest().",
+            field=field,
+            actual=sha,
+        )
+
+
+def _check_int(field: str, number: object, at_least: int, unit: str) -> int:
+    """Return `number` as an ``int``, NumPy's integers included; ``True`` is no number."""
+    is_integer = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if is_integer and int(number) >= at_least:  # type: ignore[call-overload]  # an integer, as was seen
+        return int(number)  # type: ignore[call-overload, no-any-return]
+    raise InvalidKeyError(
+        f"{field} must be an integer of at least {at_least} ({unit}), not {number!r}; no key was made.",
+        field=field,
+        actual=number,
+    )
+
+
+def _check_bool(field: str, flag: object) -> None:
+    if not isinstance(flag, bool):
+        raise InvalidKeyError(
+            f"{field} must be True or False, not {flag!r}; no key was made.", field=field, actual=flag
+        )
+
+
+class _EntryKey:
+    """What the two kinds of key share: where an entry lies under the root of its cache."""
+
+    blob_sha: str
+    sample_rate: int
+    max_length_ms: int
+    auto_resample: bool
+
+    def as_filename(self) -> str:
+        """Return the name of the entry's file inside its shard."""
+        raise NotImplementedError
+
+    def _settings(self) -> str:
+        return f"{self.sample_rate}.{self.max_length_ms}" + (".rs" if self.auto_resample else "")
+
+    def shard(self) -> str:
+        """Return the folder of the entry: the first two digits of the blob's sha."""
+        return self.blob_sha[:2]
+
+    def name(self) -> str:
+        """Return the entry's name under the root of its cache: shard and file name."""
+        return f"{self.shard()}/{self.as_filename()}"
+
+
+@dataclass(frozen=True)
+class WaveformCacheKey(_EntryKey):
+    """What decides a decoded waveform.
+
+    Parameters
+    ----------
+    blob_sha
+        sha256 of the encoded bytes, as 64 lowercase hexadecimal digits.
+    sample_rate
+        Rate of the waveform in Hz.
+    max_length_ms
+        Cap on its length in milliseconds; 0 for none.
+    auto_resample
+        Whether a source at another rate was to be resampled. An entry at its native rate is never served to a
+        caller that asked for resampling, nor the other way round.
+
+    Raises
+    ------
+    InvalidKeyError
+        Naming the field that is none of these.
+    """
+
+    blob_sha: str
+    sample_rate: int
+    max_length_ms: int
+    auto_resample: bool = False
+
+    def __post_init__(self) -> None:
+        _check_sha("blob_sha", self.blob_sha)
+        object.__setattr__(self, "sample_rate", _check_int("sample_rate", self.sample_rate, 1, "Hz"))
+        object.__setattr__(self, "max_length_ms", _check_int("max_length_ms", self.max_length_ms, 0, "milliseconds"))
+        _check_bool("auto_resample", self.auto_resample)
+
+    def as_filename(self) -> str:
+        """Return the name of the entry's file inside its shard."""
+        return f"{self.blob_sha}.{self._settings()}.wav.npz"
+
+
+@dataclass(frozen=True)
+class AudioCacheKey(_EntryKey):
+    """What decides the features of a clip.
+
+    Parameters
+    ----------
+    blob_sha
+        sha256 of the encoded bytes, as 64 lowercase hexadecimal digits.
+    processor_sha
+        Identity of the processor (`hf_audio_cache.processor_sha256`), of the same form. The file name has its first
+        12 digits, the entry all of them: a foreign processor with the same 12 is a miss.
+    sample_rate, max_length_ms, auto_resample
+        As for `WaveformCacheKey`.
+
+    Raises
+    ------
+    InvalidKeyError
+        Naming the field that is none of these.
+    """
+
+    blob_sha: str
+    processor_sha: str
+    sample_rate: int
+    max_length_ms: int
+    auto_resample: bool = False
+
+    def __post_init__(self) -> None:
+        _check_sha("processor_sha", self.processor_sha)
+        waveform = self.waveform_key()
+        object.__setattr__(self, "sample_rate", waveform.sample_rate)
+        object.__setattr__(self, "max_length_ms", waveform.max_length_ms)
+
+    def waveform_key(self) -> WaveformCacheKey:
+        """Return the key of the waveform that these features are computed from."""
+        return WaveformCacheKey(self.blob_sha, self.sample_rate, self.max_length_ms, self.auto_resample)
+
+    def as_filename(self) -> str:
+        """Return the name of the entry's file inside its shard."""
+        return f"{self.blob_sha}.{self.processor_sha[:12]}.{self._settings()}.npz"
+
+
+def max_length_ms(seconds: float | None) -> int:
+    """Return a cap in seconds as the whole milliseconds of a key; 0 for None, which is no cap.
+
+    Raises
+    ------
+    InvalidKeyError
+        If `seconds` is no positive finite number, or so small that it would round to 0, which means "no cap".
+    """
+    if seconds is None:
+        return 0
+    if not isinstance(seconds, (bool, np.bool_)):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # no number, NaN, infinity, beyond float
+            milliseconds: int = math.floor(operator.mul(seconds, 1000.0) + 0.5)
+            if 1 <= milliseconds <= _LONGEST_MS:
+                return milliseconds
+    raise InvalidKeyError(
+        f"max_length_seconds must be at least 0.0005 (half a millisecond) and at most 10^9, or None for no cap, "
+        f"not {seconds!r}; nothing was computed.",
+        field="max_length_seconds",
+        actual=seconds,
+    )

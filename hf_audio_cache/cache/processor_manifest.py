@@ -1,0 +1,112 @@
+"""The manifest of a processor: what its identity stands for, in words, and the form of its outputs.
+
+``processors/<processor_sha>.json`` is written once under a root, sorted and indented, so that two of them can be
+compared by eye, and a miss be explained.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UnsignedEntryError
+from ..processors.fingerprint import ProcessorIdentity
+from ..processors.output_specs import OutputSpec
+from ..stores import Store
+from .signing import SigningKeys
+
+__all__ = ["Manifest", "manifest_name", "read_manifest"]
+
+# What an identity does not contain, but somebody who looks for a difference wants to know.
+_LIBRARIES = ("hf_audio_cache", "transformers", "numpy", "torch", "torchaudio")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a processor.
+
+    Attributes
+    ----------
+    identity
+        Its identity, with the description.
+    outputs
+        The form of each output; none where that could not be found out.
+    versions
+        Releases of Python and of libraries where the manifest was written, for information.
+    """
+
+    identity: ProcessorIdentity
+    outputs: Mapping[str, OutputSpec]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, identity: ProcessorIdentity, outputs: Mapping[str, OutputSpec]) -> Manifest:
+        """Return the manifest of a processor in this process."""
+        versions = {"python": platform.python_version()}
+        for library in _LIBRARIES:
+            if library == "hf_audio_cache" or library in sys.modules:
+                try:
+                    versions[library] = importlib.metadata.version(library)
+                except (importlib.metadata.PackageNotFoundError, OSError):  # OSError: no more open files
+                    versions[library] = "unknown"
+        return cls(identity, outputs, versions)
+
+    def to_bytes(self, signing_keys: SigningKeys | None = None) -> bytes:
+        """Return the file's content; under a signed root with a ``signature`` of all else that it says."""
+        manifest = {
+            "processor_sha": self.identity.sha,
+            "identity": self.identity.description,
+            "outputs": [{"name": name, **spec.to_json()} for name, spec in self.outputs.items()],
+            "versions": self.versions,
+        }
+        if signing_keys is not None:
+            manifest["signature"] = signing_keys.sign(_text(manifest)).decode()
+        return _text(manifest)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, signing_keys: SigningKeys | None = None) -> Manifest:
+        """Return the manifest that a file holds.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError, RecursionError
+            If it is none, or not signed by any of the keys.
+        """
+        manifest = json.loads(content)
+        signature = manifest.pop("signature", "")
+        if signing_keys is not None and not signing_keys.accept(_text(manifest), signature.encode()):
+            raise UnsignedEntryError("the manifest has no signature that one of the signing keys made")
+        identity = ProcessorIdentity.of(dict(manifest["identity"]))
+        if manifest["processor_sha"] != identity.sha:
+            raise ValueError("the identity that the manifest describes has another sha than it says")
+        return cls(
+            identity,
+            {spec["name"]: OutputSpec.from_json(spec) for spec in manifest["outputs"]},
+            dict(manifest["versions"]),
+        )
+
+
+def _text(manifest: Mapping[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
+def manifest_name(processor_sha: str) -> str:
+    """Return the name of a processor's manifest under the root."""
+    return f"processors/{processor_sha}.json"
+
+
+def read_manifest(store: Store, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:
+    """Return the manifest of a processor; None where there is none, or none that can be read."""
+    [found] = store.get_many([manifest_name(processor_sha)])
+    if not isinstance(found, bytes):
+        return None
+    try:
+        manifest = Manifest.from_bytes(found, signing_keys)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return manifest if manifest.identity.sha == processor_sha else None

@@ -1,0 +1,120 @@
+"""Signing entries, so that a root is only as trustworthy as those who have its key, and not as all who can write it."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import stat
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from ..errors import SigningKeyError
+from ..support.secrets import Sealed
+
+__all__ = ["SIGNATURE_LENGTH", "SigningKey", "SigningKeys", "signing_keys"]
+
+SIGNATURE_LENGTH = 64  # hexadecimal digits of an HMAC-SHA256
+KEY_VARIABLE = "HF_AUDIO_CACHE_SIGNING_KEY"
+FILE_VARIABLE = "HF_AUDIO_CACHE_SIGNING_KEY_FILE"
+
+_MIN_KEY_BYTES = 16
+
+SigningKey: TypeAlias = "str | bytes | os.PathLike[str] | Sequence[str | bytes]"
+
+
+class SigningKeys:
+    """The keys of a signed root: all are accepted for reading, the first one signs.
+
+    Parameters
+    ----------
+    keys
+        Each of at least 16 bytes.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys or any(len(key) < _MIN_KEY_BYTES for key in keys):
+            raise SigningKeyError(
+                f"expected signing keys of at least {_MIN_KEY_BYTES} bytes, and found "
+                f"{', '.join(f'one of {len(key)}' for key in keys) or 'none'}; nothing was opened. "
+                "Make one with secrets.token_hex(32)."
+            )
+        self._sealed = Sealed(tuple(keys), b"\0".join(keys))
+
+    def _keys(self) -> tuple[bytes, ...]:
+        keys = self._sealed.value
+        if keys is None:  # unpickled where the keys are not known
+            found = signing_keys(None)
+            if found is None:
+                raise SigningKeyError(
+                    "expected the signing key of the root, and this process was not given it (keys are never pickled); "
+                    f"nothing was read or written. Set {KEY_VARIABLE} or {FILE_VARIABLE} where the workers run."
+                )
+            keys = found._keys()
+        return keys
+
+    def sign(self, content: bytes | memoryview) -> bytes:
+        """Return the signature of `content`: 64 hexadecimal digits."""
+        return _signature(self._keys()[0], content)
+
+    def accept(self, content: bytes | memoryview, signature: bytes | memoryview) -> bool:
+        """Return whether one of the keys made `signature` for `content`."""
+        given = bytes(signature)
+        return any(hmac.compare_digest(_signature(key, content), given) for key in self._keys())
+
+
+def _signature(key: bytes, content: bytes | memoryview) -> bytes:
+    return hmac.digest(key, content, "sha256").hex().encode("ascii")
+
+
+def signing_keys(signing_key: SigningKey | SigningKeys | None) -> SigningKeys | None:
+    """Return the keys that `signing_key` stands for; for None those of the environment, if there are any.
+
+    Parameters
+    ----------
+    signing_key
+        A key, several of them, or (as `os.PathLike`) a file with one in a line. ``$HF_AUDIO_CACHE_SIGNING_KEY`` has
+        them separated by blanks, ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE`` names such a file.
+
+    Raises
+    ------
+    SigningKeyError
+        If a key is too short, or others than its owner can read the file.
+    """
+    if signing_key is None:
+        text, path = os.environ.get(KEY_VARIABLE), os.environ.get(FILE_VARIABLE)
+        if text and path:
+            raise SigningKeyError(f"expected {KEY_VARIABLE} or {FILE_VARIABLE}, and both are set; nothing was opened.")
+        if text:
+            return SigningKeys([key.encode() for key in text.split()])
+        return SigningKeys(_read_key_file(path)) if path else None
+    if isinstance(signing_key, SigningKeys):
+        return signing_key
+    if isinstance(signing_key, os.PathLike):
+        return SigningKeys(_read_key_file(os.fspath(signing_key)))
+    keys = [signing_key] if isinstance(signing_key, (str, bytes)) else signing_key
+    if not isinstance(keys, (list, tuple)) or not all(isinstance(key, (str, bytes)) for key in keys):
+        raise SigningKeyError(
+            "expected signing_key to be text, bytes, several of them, or the pathlib.Path of a file that has them; it "
+            f"is a {type(signing_key).__name__}; nothing was opened."
+        )
+    return SigningKeys([key.encode() if isinstance(key, str) else bytes(key) for key in keys])
+
+
+def _read_key_file(path: str) -> list[bytes]:
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read()
+    except OSError as exc:
+        raise SigningKeyError(
+            f"expected signing keys in the file {path}, and could not read it ({exc.strerror}); nothing was opened.",
+            path=path,
+        ) from exc
+    if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
+        raise SigningKeyError(
+            f"expected that nobody but you can read the signing keys in {path}, and found the owner {status.st_uid} "
+            f"and the mode {stat.S_IMODE(status.st_mode):04o}; nothing was opened. Use chmod 600.",
+            path=path,
+        )
+    return [line for line in re.split(rb"[\r\n]+", content) if line.strip()]

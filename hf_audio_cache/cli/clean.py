@@ -1,0 +1,175 @@
+"""``verify``, ``prune``, ``clear`` and ``rm``: what is damaged, and what may go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from ..support.units import format_size, parse_seconds, parse_share, parse_size
+from .options import (
+    DryRunOption,
+    RootOption,
+    SigningKeyFileOption,
+    StorageOptions,
+    YesOption,
+    access,
+    confirmed,
+    existing_root,
+    guarded,
+    waiting,
+)
+from .output import Format, FormatOption, QuietOption, show_report
+
+__all__ = ["add_to"]
+
+
+@guarded
+def verify(
+    root: RootOption = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete what is bad; it is computed again.")] = False,
+    storage_option: StorageOptions = None,
+    signing_key_file: SigningKeyFileOption = None,
+    form: FormatOption = Format.table,
+    quiet: QuietOption = False,
+) -> None:
+    """Read every entry whole, and say what is wrong with which.
+
+    The exit code is 1 if anything is, repaired or not. With -q the names of what is wrong are printed.
+
+    Examples
+    --------
+        hf-audio-cache verify
+
+        hf-audio-cache verify --root s3://bucket/audio-cache --repair
+    """
+    from ..maintenance.verify import verify as check
+
+    with waiting("Reading every entry"):
+        report = check(existing_root(root), repair=repair, signing_key=signing_key_file, **access(storage_option))
+    show_report(
+        report, form, quiet=quiet, names=[*report.bad, *report.unsigned, *report.unreadable, *report.unfinished]
+    )
+    if not report.is_clean:
+        raise typer.Exit(1)
+
+
+@guarded
+def prune(
+    root: RootOption = None,
+    max_size: Annotated[
+        Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+        typer.Option("--max-size", help="What all entries may take afterwards, such as 100GB."),
+    ] = None,
+    older_than: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--older-than", help="Entries that were not used for so long go, such as 30d."),
+    ] = None,
+    processor: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--processor", help="Name or sha of a processor: its features alone go."),
+    ] = None,
+    keep_run: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--keep-run", help="Id of a run, as under runs/: what it used stays; again for more."),
+    ] = None,
+    keep_free: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--keep-free", help="Share of the disk that is to be free afterwards, such as 10%."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    storage_option: StorageOptions = None,
+    form: FormatOption = Format.table,
+    quiet: QuietOption = False,
+) -> None:
+    """Delete entries, those that were not used for longest first.
+
+    Runs may go on meanwhile: what is deleted under them is computed again. What a run used is known to within its last
+    record: 4,096 entries, or 30 seconds of use. With -q the names of what goes are printed.
+
+    Examples
+    --------
+        hf-audio-cache prune --max-size 100GB --dry-run
+
+        hf-audio-cache prune --older-than 30d --keep-run 20260102T030405-0a1b2c3d -y
+    """
+    from ..maintenance.prune import prune as make_room
+
+    if max_size is older_than is processor is keep_free is None and not keep_run:
+        raise ValueError(
+            "expected --max-size, --older-than, --processor, --keep-run or --keep-free; nothing was deleted"
+        )
+    limits = {
+        "max_bytes": None if max_size is None else parse_size(max_size),
+        "older_than_seconds": None if older_than is None else parse_seconds(older_than),
+        "keep_free": None if keep_free is None else parse_share(keep_free),
+    }
+    settings = {**limits, "processor": processor, "keep_run": keep_run or (), **access(storage_option)}
+    if not (dry_run or yes):
+        with waiting("Listing"):
+            plan = make_room(existing_root(root), dry_run=True, **settings)
+        confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
+    with waiting("Pruning"):
+        report = make_room(existing_root(root), dry_run=dry_run, **settings)
+    show_report(report, form, quiet=quiet, names=report.names)
+
+
+@guarded
+def clear(
+    root: RootOption = None,
+    cache: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cache", help="features or waveforms, to delete those alone."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    storage_option: StorageOptions = None,
+    form: FormatOption = Format.table,
+    quiet: QuietOption = False,
+) -> None:
+    """Delete everything of the cache; files that are not the cache's stay.
+
+    Example:
+
+        hf-audio-cache clear --cache waveforms -y
+    """
+    from ..maintenance.prune import clear as delete_all
+
+    if not (dry_run or yes):
+        plan = delete_all(existing_root(root), cache=cache, dry_run=True, **access(storage_option))
+        confirmed(f"Delete all {plan.n_deleted:,} entries under {plan.root}?", yes=yes)
+    with waiting("Deleting"):
+        report = delete_all(existing_root(root), cache=cache, dry_run=dry_run, **access(storage_option))
+    show_report(report, form, quiet=quiet, names=report.names)
+
+
+@guarded
+def rm(
+    entries: Annotated[list[str], typer.Argument(help="Names of entries, or at least 8 digits of clips' sha256.")],
+    root: RootOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    storage_option: StorageOptions = None,
+    form: FormatOption = Format.table,
+    quiet: QuietOption = False,
+) -> None:
+    """Delete entries.
+
+    Example:
+
+        hf-audio-cache ls -q --filter "size>10MB" | xargs hf-audio-cache rm -y
+    """
+    from ..maintenance.prune import remove
+
+    if not (dry_run or yes):
+        plan = remove(existing_root(root), entries, dry_run=True, **access(storage_option))
+        confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
+    report = remove(existing_root(root), entries, dry_run=dry_run, **access(storage_option))
+    show_report(report, form, quiet=quiet, names=report.names)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (verify, prune, clear, rm):
+        app.command()(command)

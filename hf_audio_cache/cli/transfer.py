@@ -1,0 +1,136 @@
+"""``export`` and ``import``: moving entries between roots."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import (
+    AudioColumnOption,
+    RootOption,
+    SigningKeyFileOption,
+    SplitOption,
+    StorageOptions,
+    SubsetOption,
+    access,
+    existing_root,
+    guarded,
+    root_of,
+    waiting,
+)
+from .output import Format, FormatOption, QuietOption, show_report
+
+__all__ = ["add_to"]
+
+
+@guarded
+def export(
+    to: Annotated[str, typer.Option("--to", metavar="FILE.tar|ROOT", help="An archive to write, or another root.")],
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+        typer.Argument(help="Dataset whose clips to take, as for warm; by default all clips."),
+    ] = None,
+    processor: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--processor", help="Whose features to take: a name or sha of the root's, a Hub name or directory."
+        ),
+    ] = None,
+    with_waveforms: Annotated[bool, typer.Option("--with-waveforms", help="Take cached waveforms too.")] = False,
+    root: RootOption = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
+    audio_column: AudioColumnOption = "audio",
+    storage_option: StorageOptions = None,
+    signing_key_file: SigningKeyFileOption = None,
+    form: FormatOption = Format.table,
+    quiet: QuietOption = False,
+) -> None:
+    """Write entries into one tar, or into another root.
+
+    Each is checked before it is written; the exit code is 1 if one is bad, and left out. With -q the names of those are
+    printed.
+
+    Examples
+    --------
+        hf-audio-cache export clips.parquet --processor openai/whisper-tiny --to laptop.tar
+
+        hf-audio-cache export --to s3://bucket/audio-cache
+    """
+    from ..maintenance.transfer import copy_entries, export_archive
+
+    if re.search(r"\.(tar\.\w+|t[gbx]z2?)$", to, re.IGNORECASE):
+        raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
+    clips = None
+    if dataset is not None:
+        from ..transform.audio_rows import clip_shas
+        from .inputs import load_dataset
+
+        with waiting("Reading the dataset"):
+            rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
+            clips = clip_shas(rows, audio_column)
+    settings = access(storage_option)
+    move = export_archive if to.endswith(".tar") else copy_entries
+    with waiting("Exporting"):
+        report = move(
+            existing_root(root),
+            to,
+            clips=clips,
+            processor=None if processor is None else _sha_of(processor, existing_root(root), storage_option),
+            waveforms=with_waveforms,
+            signing_key=signing_key_file,
+            **settings,
+        )
+    show_report(report, form, quiet=quiet, names=report.refused)
+    if report.n_refused:
+        raise typer.Exit(1)
+
+
+def _sha_of(processor: str, root: str, storage_options: list[str] | None) -> str:
+    """Return the sha of a processor of the root's, or of one that is loaded."""
+    from ..maintenance.listing import open_root
+    from ..maintenance.processors import processor_names
+    from ..processors.fingerprint import processor_sha256
+    from .inputs import load_processor
+
+    names = processor_names(open_root(root, access(storage_options)))
+    if re.fullmatch(r"[0-9a-f]{12,64}", processor) or processor.lower() in map(str.lower, names.values()):
+        return processor
+    return processor_sha256(load_processor(processor))
+
+
+@guarded
+def import_(
+    archive: Annotated[Path, typer.Argument(help="A tar that export wrote.")],
+    root: RootOption = None,
+    storage_option: StorageOptions = None,
+    signing_key_file: SigningKeyFileOption = None,
+    form: FormatOption = Format.table,
+    quiet: QuietOption = False,
+) -> None:
+    """Put the entries of a tar under a root.
+
+    Each is checked before it is stored, and what is there already stays. The exit code is 1 if something was refused;
+    with -q the names of that are printed. An entry is as trustworthy as whoever made the archive, unless the root is
+    signed.
+
+    Example:
+
+        hf-audio-cache import laptop.tar --root ~/audio-cache
+    """
+    from ..maintenance.transfer import import_archive
+
+    with waiting("Importing"):
+        report = import_archive(archive, root_of(root), signing_key=signing_key_file, **access(storage_option))
+    show_report(report, form, quiet=quiet, names=report.refused)
+    if report.n_refused:
+        raise typer.Exit(1)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(export)
+    app.command("import")(import_)

@@ -1,0 +1,184 @@
+"""What one entry holds, in words and as a picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.caches import AudioCache, WaveformCache
+from ..cache.entry import open_entry
+from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..errors import HfAudioCacheError
+from ..stores import Store
+from ..support.report import Report, Table
+from ..support.units import format_seconds, format_size
+from .listing import ListedEntry, find_entries, open_root
+from .processors import processor_names
+
+__all__ = ["InspectedEntry", "inspect_entries", "plot_entry"]
+
+
+@dataclass(frozen=True, repr=False)
+class InspectedEntry(Report):
+    """What an entry holds.
+
+    Attributes
+    ----------
+    name
+        Its name under the root.
+    listed
+        What its name says, and its size.
+    processor_name
+        The processor's class, or the name that the user gave a function; "" where that is not known.
+    outputs
+        Each output: dtype and shape, and of numbers the smallest, the mean and the largest.
+    compute_seconds
+        What it took to compute.
+    problem
+        What is wrong with it; "" if nothing is.
+    values
+        The outputs themselves.
+    """
+
+    name: str
+    listed: ListedEntry
+    processor_name: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    compute_seconds: float = 0.0
+    problem: str = ""
+    values: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known of the entry as JSON values, without its arrays."""
+        own = {
+            "processor_name": self.processor_name,
+            "outputs": self.outputs,
+            "compute_seconds": self.compute_seconds,
+            "problem": self.problem,
+        }
+        return {**self.listed.to_dict(), **own}
+
+    def tables(self) -> list[Table]:
+        listed = self.listed
+        facts = [
+            ("cache", listed.cache),
+            ("clip (sha256)", listed.blob_sha),
+            ("processor", f"{listed.processor} {self.processor_name}".strip() or "none"),
+            ("rate", f"{listed.sample_rate:,} Hz"),
+            ("cap", f"{listed.max_length_ms / 1000:g} s" if listed.max_length_ms else "none"),
+            ("resampled where needed", "yes" if listed.auto_resample else "no"),
+            ("size", format_size(listed.n_bytes)),
+            ("took to compute", format_seconds(self.compute_seconds)),
+            *((f"output {name}", text) for name, text in self.outputs.items()),
+            ("state", f"bad: {self.problem}" if self.problem else "good"),
+        ]
+        return [Table(self.name, (), facts)]
+
+
+def inspect_entries(
+    root: str | os.PathLike[str] | Store,
+    what: str,
+    *,
+    signing_key: SigningKey | SigningKeys | None = None,
+    **root_settings: Any,
+) -> list[InspectedEntry]:
+    """Return what the entries hold that a name, or at least 8 digits of a clip's sha256, stands for.
+
+    Parameters
+    ----------
+    root
+        As for `CachedFeatures`.
+    what
+        The name of an entry under the root, or the beginning of a clip's sha256.
+    signing_key
+        That of a signed root.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
+
+    Raises
+    ------
+    ValueError
+        If it stands for nothing.
+    StoreError
+        If the root cannot be read.
+    """
+    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    names = processor_names(store)
+    return [_inspect(store, entry, names.get(entry.processor, ""), keys) for entry in find_entries(store, [what])]
+
+
+def _inspect(store: Store, entry: ListedEntry, processor_name: str, keys: SigningKeys | None) -> InspectedEntry:
+    cache_type = AudioCache if entry.cache == "features" else WaveformCache
+    cache = cache_type(store.child(entry.cache), signing_key=keys)
+    content = store.get(entry.name)
+    problem: HfAudioCacheError | str | None = "it was deleted meanwhile"
+    if content is not None:
+        problem = cache.check(entry.name.partition("/")[2], content)
+    if content is None or problem is not None:
+        return InspectedEntry(entry.name, entry, processor_name, problem=str(problem))
+    opened = open_entry(content, None)
+    values = opened.read_all()
+    outputs = {name: _describe(value) for name, value in values.items()}
+    return InspectedEntry(entry.name, entry, processor_name, outputs, opened.compute_seconds, "", values)
+
+
+def _describe(value: Any) -> str:
+    if not isinstance(value, np.ndarray):
+        return f"JSON {str(value)[:60]}"
+    form = f"{value.dtype} {value.shape}"
+    if not value.size or value.dtype.kind not in "iuf":
+        return form
+    return f"{form}, {value.min():.4g} to {value.max():.4g}, mean {value.mean(dtype=np.float64):.4g}"
+
+
+def plot_entry(entry: InspectedEntry, path: Path) -> None:
+    """Draw an entry into a PNG file: a waveform over its seconds, features as a picture or a line.
+
+    Raises
+    ------
+    ValueError
+        If it is bad, or has no array of one or two axes, or matplotlib is not installed.
+    """
+    if entry.problem:
+        raise ValueError(f"expected a good entry to draw, and {entry.name} is bad: {entry.problem}; nothing was drawn.")
+    drawable = {
+        name: value
+        for name, value in entry.values.items()
+        if isinstance(value, np.ndarray) and value.ndim in (1, 2) and value.size and value.dtype.kind in "iuf"
+    }
+    if not drawable:
+        raise ValueError(f"expected an array of one or two axes in {entry.name}, and it has {entry.outputs}.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError(
+            "expected matplotlib, which draws, and it is not installed; nothing was drawn. Install it: "
+            "pip install 'hf_audio_cache[plot]'"
+        ) from None
+    name, values = max(drawable.items(), key=lambda item: item[1].size)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots()
+    title = entry.processor_name or "waveform"
+    axes.set_title(f"{title}, clip {entry.listed.blob_sha[:12]}: {name} {values.dtype} {values.shape}")
+    if entry.listed.cache == "waveforms":
+        axes.plot(np.arange(len(values)) / entry.listed.sample_rate, values, linewidth=0.5)
+        axes.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, len(values) / entry.listed.sample_rate))
+    elif values.ndim == 1:
+        axes.plot(values, linewidth=0.5)
+        axes.set(xlabel="index", ylabel="value")
+    else:
+        picture = _upright(values)
+        drawn = axes.imshow(picture, origin="lower", aspect="auto", interpolation="nearest")
+        axes.set(xlabel="frame", ylabel="feature")
+        figure.colorbar(drawn, ax=axes, label="value")
+    figure.savefig(path, format="png", dpi=120)
+
+
+def _upright(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return features with time along the second axis: it is the longer one."""
+    return values.T if values.shape[0] > values.shape[1] else values

@@ -1,0 +1,243 @@
+"""The entries of a root, one by one: what their names say, how large they are, and when they were last used."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..cache.access_log import last_uses
+from ..stores import Store, StoredObject, open_store
+from ..support.units import parse_seconds, parse_size
+from .processors import processor_names
+
+__all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "open_root", "parse_entry", "parse_filter"]
+
+# An entry's name under the root; what follows the clip's sha is the same for all entries of one kind.
+ENTRY_NAME = re.compile(
+    r"(?P<cache>features|waveforms)/(?P<shard>[0-9a-f]{2})/(?P<blob_sha>(?P=shard)[0-9a-f]{62})"
+    r"(\.(?P<processor>[0-9a-f]{12}))?\.(?P<rate>[1-9][0-9]*)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?(?P<wav>\.wav)?\.npz"
+)
+_PARTS = {"features": (True, False), "waveforms": (False, True)}  # whether there is a processor, and a ".wav"
+_FILTER = re.compile(r"\s*([a-z_]+)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*")
+_OPERATORS: dict[str, Any] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class ListedEntry:
+    """An entry, as a listing shows it.
+
+    Attributes
+    ----------
+    name
+        Its name under the root.
+    cache
+        ``"features"`` or ``"waveforms"``.
+    blob_sha
+        sha256 of the clip's encoded bytes.
+    processor
+        The first twelve digits of the processor's sha; "" for a waveform.
+    sample_rate, max_length_ms, auto_resample
+        As in `AudioCacheKey`.
+    n_bytes
+        Its size.
+    modified
+        When it was written, in seconds since 1970.
+    accessed
+        When it was last written or, as far as is recorded, read, in seconds since 1970.
+    """
+
+    name: str
+    cache: str
+    blob_sha: str
+    processor: str
+    sample_rate: int
+    max_length_ms: int
+    auto_resample: bool
+    n_bytes: int
+    modified: float
+    accessed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def open_root(root: str | os.PathLike[str] | Store, settings: Mapping[str, Any]) -> Store:
+    """Return the store of a root itself, and not what this machine has of it."""
+    return open_store(root, **{"near": None, **settings})
+
+
+def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
+    """Return what a listed object says of itself as an entry; None where it is none, or an unfinished one."""
+    match = ENTRY_NAME.fullmatch(found.name)
+    if match is None or (match["processor"] is not None, match["wav"] is not None) != _PARTS[match["cache"]]:
+        return None
+    return ListedEntry(
+        found.name,
+        match["cache"],
+        match["blob_sha"],
+        match["processor"] or "",
+        int(match["rate"]),
+        int(match["cap"]),
+        match["resampled"] is not None,
+        found.n_bytes,
+        found.modified,
+        max(found.modified, (uses or {}).get(found.name, 0.0)),
+    )
+
+
+# What can be sorted by, and with the numbers among it, compared.
+SORT_FIELDS: dict[str, Callable[[ListedEntry], Any]] = {
+    "name": lambda entry: entry.name,
+    "size": lambda entry: entry.n_bytes,
+    "modified": lambda entry: entry.modified,
+    "accessed": lambda entry: entry.accessed,
+    "processor": lambda entry: entry.processor,
+    "rate": lambda entry: entry.sample_rate,
+    "cap": lambda entry: entry.max_length_ms,
+}
+
+
+def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[ListedEntry], bool]:
+    """Return the test that a filter such as ``size>1MB`` stands for.
+
+    Parameters
+    ----------
+    text
+        A field, an operator (``=``, ``!=``, ``>``, ``>=``, ``<``, ``<=``) and a value: ``size`` in bytes or units,
+        ``accessed`` and ``modified`` as ages (``accessed>30d``: not used for 30 days), ``processor`` (the beginning of
+        a sha, or a name), ``clip`` (the beginning of a sha), ``cache`` (``features`` or ``waveforms``), ``rate`` in Hz,
+        ``cap`` in seconds (0 for none).
+    names
+        Names of processors, by the first twelve digits of their sha.
+    now
+        The present, in seconds since 1970.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    found = _FILTER.fullmatch(text)
+    field, sign, value = found.groups() if found else ("", "", "")
+    compare: Callable[[Any, Any], bool] = _OPERATORS.get(sign, operator.eq)
+    if field == "size":
+        size = parse_size(value)
+        return lambda entry: compare(entry.n_bytes, size)
+    if field in ("accessed", "modified"):
+        age, when = parse_seconds(value), SORT_FIELDS[field]
+        return lambda entry: compare(now - when(entry), age)
+    if field == "rate" and value.isdecimal():
+        rate = int(value)
+        return lambda entry: compare(entry.sample_rate, rate)
+    if field == "cap" and re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", value, re.ASCII):
+        cap = round(float(value) * 1000)
+        return lambda entry: compare(entry.max_length_ms, cap)
+    if field in ("processor", "clip", "cache") and sign in ("=", "!=") and value:
+        is_wanted = _text_test(field, value, names)
+        return is_wanted if sign == "=" else lambda entry: not is_wanted(entry)
+    raise ValueError(
+        "expected a filter such as size>1MB, accessed>30d, modified<2h, processor=WhisperFeatureExtractor, clip=SHA, "
+        f"cache=waveforms, rate=16000 or cap=30, not {text!r}"
+    )
+
+
+def _text_test(field: str, value: str, names: Mapping[str, str]) -> Callable[[ListedEntry], bool]:
+    if field == "cache":
+        return lambda entry: entry.cache == value
+    if field == "clip":
+        return lambda entry: entry.blob_sha.startswith(value.lower())
+    return lambda entry: is_processor(entry.processor, value, names)
+
+
+def is_processor(processor: str, wanted: str, names: Mapping[str, str]) -> bool:
+    """Return whether the processor of an entry is the wanted one, which its name or (part of) its sha stands for."""
+    if not processor:
+        return False
+    by_sha = len(wanted) >= 4 and (processor.startswith(wanted.lower()) or wanted.lower().startswith(processor))
+    return by_sha or names.get(processor, "").lower() == wanted.lower()
+
+
+def list_entries(
+    root: str | os.PathLike[str] | Store,
+    *,
+    filters: Iterable[str] = (),
+    sort: str = "name",
+    **root_settings: Any,
+) -> list[ListedEntry]:
+    """Return the entries under a root that pass all filters.
+
+    Parameters
+    ----------
+    root
+        As for `CachedFeatures`.
+    filters
+        As `parse_filter` takes them.
+    sort
+        ``"name"``, ``"size"``, ``"modified"``, ``"accessed"``, ``"processor"``, ``"rate"`` or ``"cap"``; with
+        ``":desc"`` behind it the largest or latest comes first.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
+
+    Raises
+    ------
+    ValueError
+        If a filter or the order is none.
+    StoreError
+        If the root cannot be listed.
+    """
+    field, _, order = sort.partition(":")
+    if field not in SORT_FIELDS or order not in ("", "asc", "desc"):
+        raise ValueError(f"expected to sort by one of {', '.join(SORT_FIELDS)}, with :desc or without, not by {sort!r}")
+    store = open_root(root, root_settings)
+    names = processor_names(store)
+    tests = [parse_filter(text, names, time.time()) for text in filters]
+    found = [entry for entry in _entries(store) if all(test(entry) for test in tests)]
+    return sorted(found, key=SORT_FIELDS[field], reverse=order == "desc")
+
+
+def _entries(store: Store) -> Iterator[ListedEntry]:
+    uses = last_uses(store)
+    for folder in ("features/", "waveforms/"):
+        for found in store.scan(folder):
+            entry = parse_entry(found, uses)
+            if entry is not None:
+                yield entry
+
+
+def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
+    """Return the entries that names, as a listing gives them, or the beginnings of clips' shas stand for.
+
+    Raises
+    ------
+    ValueError
+        If one stands for nothing.
+    """
+    found: dict[str, ListedEntry] = {}
+    uses = last_uses(store)
+    for one in what:
+        prefixes = [one] if "/" in one else [f"{folder}/{one[:2]}/{one}" for folder in ("features", "waveforms")]
+        if not re.fullmatch(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]+|[0-9a-f]{8,64}", one):
+            prefixes = []
+        matches = [
+            entry for prefix in prefixes for object_ in store.scan(prefix) if (entry := parse_entry(object_, uses))
+        ]
+        if not matches:
+            raise ValueError(
+                f"expected the name of an entry, as `hf-audio-cache ls -q` prints it, or at least 8 digits of a clip's "
+                f"sha256, and nothing under {store.location()} is called {one!r}; nothing was done"
+            )
+        found.update((entry.name, entry) for entry in matches)
+    return list(found.values())

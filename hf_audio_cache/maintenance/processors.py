@@ -1,0 +1,140 @@
+"""The processors that a root has entries or manifests of."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..cache.processor_manifest import Manifest, read_manifest
+from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..errors import HfAudioCacheError
+from ..stores import Store
+from ..support.report import Report, Table
+from .explain import explain_difference
+
+__all__ = ["ProcessorDifference", "ProcessorInfo", "diff_processors", "list_processors", "processor_names"]
+
+_MANIFEST = re.compile(r"processors/([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class ProcessorInfo:
+    """A processor that a root has a manifest of.
+
+    Attributes
+    ----------
+    sha
+        Its identity, 64 hexadecimal digits; the first twelve stand in the names of entries.
+    name
+        Its class, or the name that the user gave a function.
+    outputs
+        Its outputs, each with dtype and shape (None for an axis that follows the clip).
+    versions
+        Releases of Python and of libraries where it was first used.
+    """
+
+    sha: str
+    name: str
+    outputs: dict[str, str]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"sha": self.sha, "name": self.name, "outputs": self.outputs, "versions": self.versions}
+
+
+def _name(manifest: Manifest) -> str:
+    description = manifest.identity.description
+    return str(description.get("identity") or description.get("class", "")).rpartition(".")[2]
+
+
+def _manifests(store: Store, keys: SigningKeys | None) -> Iterator[Manifest]:
+    for name in store.names("processors/"):
+        found = _MANIFEST.fullmatch(name)
+        manifest = read_manifest(store, found[1], keys) if found else None
+        if manifest is not None:
+            yield manifest
+
+
+def processor_names(store: Store) -> dict[str, str]:
+    """Return the name of each processor by the first twelve digits of its sha."""
+    return {manifest.identity.sha[:12]: _name(manifest) for manifest in _manifests(store, None)}
+
+
+def list_processors(store: Store, signing_key: SigningKey | SigningKeys | None = None) -> list[ProcessorInfo]:
+    """Return the processors that a root has a good manifest of."""
+    return [
+        ProcessorInfo(
+            manifest.identity.sha,
+            _name(manifest),
+            {name: f"{spec.dtype or 'JSON'} {_shape(spec.shape)}".strip() for name, spec in manifest.outputs.items()},
+            dict(manifest.versions),
+        )
+        for manifest in _manifests(store, signing_keys(signing_key))
+    ]
+
+
+def _shape(shape: tuple[int | None, ...] | None) -> str:
+    return "of any shape" if shape is None else f"({', '.join('n' if axis is None else str(axis) for axis in shape)})"
+
+
+@dataclass(frozen=True, repr=False)
+class ProcessorDifference(Report):
+    """What differs between two processors.
+
+    Attributes
+    ----------
+    old, new
+        Their shas.
+    differences
+        One in a line, such as ``feature_size: 80 -> 128``.
+    """
+
+    old: str
+    new: str
+    differences: tuple[str, ...]
+
+    def tables(self) -> list[Table]:
+        return [Table(f"{self.old[:12]} -> {self.new[:12]}", (), [(line,) for line in self.differences])]
+
+
+def diff_processors(
+    store: Store, old: str, new: str, signing_key: SigningKey | SigningKeys | None = None
+) -> ProcessorDifference:
+    """Return what differs between two processors of a root, each named by its sha or the beginning of it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such manifest, or more than one.
+    """
+    keys = signing_keys(signing_key)
+    there, wanted = (read_one(store, sha, keys) for sha in (old, new))
+    differences = () if there.identity == wanted.identity else tuple(explain_difference(there, wanted))
+    return ProcessorDifference(there.identity.sha, wanted.identity.sha, differences)
+
+
+def read_one(store: Store, sha: str, keys: SigningKeys | None) -> Manifest:
+    """Return the manifest of the one processor whose sha begins like this.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
+    found = []
+    if re.fullmatch(r"[0-9a-f]{4,64}", sha):
+        for name in store.names(f"processors/{sha}"):
+            with contextlib.suppress(HfAudioCacheError):
+                match = _MANIFEST.fullmatch(name)
+                found += [read_manifest(store, match[1], keys)] if match else []
+    manifests = [manifest for manifest in found if manifest is not None]
+    if len(manifests) == 1:
+        return manifests[0]
+    raise ValueError(
+        f"expected the first 4 to 64 digits of a processor's sha, and {len(manifests)} manifests under "
+        f"{store.location()} begin with {sha!r}; nothing was compared. `hf-audio-cache processors list` has them."
+    )

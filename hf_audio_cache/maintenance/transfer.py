@@ -1,0 +1,331 @@
+"""Moving entries from one root to another, also by way of a tar.
+
+An archive has the names that a root has: ``features/…``, ``waveforms/…`` and ``processors/…``, as a plain tar. What
+comes out of one is a stranger's until it was checked: nothing is stored but entries and manifests, of the sizes they
+can have, each read whole and decoded before it is put, as `verify` would; in a signed root also for its signature.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ..cache.caches import AudioCache, WaveformCache
+from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..errors import ArchiveError, HfAudioCacheError, StoreError
+from ..stores import Store, is_temporary
+from ..support.report import Report, Table
+from ..support.units import format_size
+from .listing import is_processor, open_root, parse_entry
+from .processors import processor_names
+from .verify import check_manifest, is_ours
+
+__all__ = ["TransferReport", "copy_entries", "export_archive", "import_archive"]
+
+_BATCH = 64
+_MAX_ENTRY_BYTES = 4 << 30
+_MAX_MANIFEST_BYTES = 16 << 20
+_MAX_PIPED_BYTES = 1 << 44
+_MAX_REFUSED = 1000  # reasons that are kept
+
+
+@dataclass(repr=False)
+class TransferReport(Report):
+    """What was moved.
+
+    Attributes
+    ----------
+    source, target
+        From where, and where to.
+    n_entries, n_bytes
+        Entries that were written, and their size.
+    n_present
+        Entries that were there already, and were left as they are.
+    n_manifests
+        Manifests of processors that were written.
+    n_refused
+        What was not moved, since it is damaged, or nothing of a cache's.
+    refused
+        Why not, by name; of the first thousand.
+    """
+
+    source: str
+    target: str
+    n_entries: int = 0
+    n_bytes: int = 0
+    n_present: int = 0
+    n_manifests: int = 0
+    n_refused: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, name: str, reason: object) -> None:
+        """Count something that is not moved."""
+        self.n_refused += 1
+        if len(self.refused) < _MAX_REFUSED:
+            self.refused[name] = str(reason)
+
+    def tables(self) -> list[Table]:
+        figures = [
+            ("entries", f"{self.n_entries:,}"),
+            ("size", format_size(self.n_bytes)),
+            ("there already", f"{self.n_present:,}"),
+            ("manifests", f"{self.n_manifests:,}"),
+            ("refused", f"{self.n_refused:,}"),
+        ]
+        reasons = [Table("refused", ("name", "reason"), list(self.refused.items())[:50])] if self.refused else []
+        return [Table(f"{self.source} -> {self.target}", (), figures), *reasons]
+
+
+class _Checker:
+    """Tells what may be stored under a root."""
+
+    def __init__(self, store: Store, keys: SigningKeys | None) -> None:
+        self._keys = keys
+        self._caches: dict[str, AudioCache | WaveformCache] = {
+            "features": AudioCache(store.child("features"), signing_key=keys),
+            "waveforms": WaveformCache(store.child("waveforms"), signing_key=keys),
+        }
+
+    def check(self, name: str, content: bytes) -> HfAudioCacheError | None:
+        """Return what is wrong with an object of this name."""
+        folder, _, inside = name.partition("/")
+        if folder == "processors":
+            return check_manifest(name, content, self._keys)
+        return self._caches[folder].check(inside, content)
+
+
+def _is_movable(name: str) -> bool:
+    is_of_kind = name.startswith(("features/", "waveforms/", "processors/"))
+    return is_of_kind and is_ours(name) and not is_temporary(name)
+
+
+def _selected(
+    store: Store, clips: Collection[str] | None, processor: str | None, *, waveforms: bool
+) -> tuple[list[str], list[str]]:
+    """Return the names of the manifests and of the entries that are to be moved."""
+    names = processor_names(store)
+    entries: list[str] = []
+    processors: set[str] = set()
+    for folder in ("features/", "waveforms/") if waveforms else ("features/",):
+        for found in store.scan(folder):
+            entry = parse_entry(found)
+            if entry is None or (clips is not None and entry.blob_sha not in clips):
+                continue
+            if processor is None or not entry.processor or is_processor(entry.processor, processor, names):
+                entries.append(entry.name)
+                processors.add(entry.processor)
+    manifests = [name for name in store.names("processors/") if _is_movable(name) and name[11:23] in processors]
+    return manifests, entries
+
+
+def _good_objects(
+    store: Store, names: Iterable[str], keys: SigningKeys | None, report: TransferReport
+) -> Iterator[tuple[str, bytes]]:
+    checker = _Checker(store, keys)
+    for name in names:
+        [content] = store.get_many([name])
+        if isinstance(content, StoreError):
+            raise content
+        error = checker.check(name, content) if content is not None else None
+        if error is not None:
+            report.refuse(name, error)
+        elif content is not None:
+            yield name, content
+
+
+def export_archive(
+    root: str | os.PathLike[str] | Store,
+    archive: str | os.PathLike[str],
+    *,
+    clips: Collection[str] | None = None,
+    processor: str | None = None,
+    waveforms: bool = False,
+    signing_key: SigningKey | SigningKeys | None = None,
+    **root_settings: Any,
+) -> TransferReport:
+    """Write entries into a tar, with the manifests of their processors.
+
+    Parameters
+    ----------
+    root
+        As for `CachedFeatures`.
+    archive
+        The file; it appears when it is whole.
+    clips
+        ``blob_sha`` of the clips whose entries to take; None for all.
+    processor
+        Name or sha (or its first digits) of a processor whose features to take; None for all.
+    waveforms
+        Whether to take cached waveforms too.
+    signing_key
+        That of a signed root.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
+
+    Raises
+    ------
+    StoreError
+        If the root cannot be read.
+    OSError
+        If the file cannot be written.
+    """
+    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    path = Path(archive).expanduser()
+    report = TransferReport(str(store.location()), str(path))
+    manifests, entries = _selected(store, clips, processor, waveforms=waveforms)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as tar:
+            for name, content in _good_objects(store, [*manifests, *entries], keys, report):
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime, member.mode = len(content), int(time.time()), 0o644
+                tar.addfile(member, io.BytesIO(content))
+                _count(report, name, content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return report
+
+
+def _count(report: TransferReport, name: str, content: bytes) -> None:
+    if name.startswith("processors/"):
+        report.n_manifests += 1
+    else:
+        report.n_entries += 1
+        report.n_bytes += len(content)
+
+
+def copy_entries(
+    root: str | os.PathLike[str] | Store,
+    target: str | os.PathLike[str] | Store,
+    *,
+    clips: Collection[str] | None = None,
+    processor: str | None = None,
+    waveforms: bool = False,
+    signing_key: SigningKey | SigningKeys | None = None,
+    **root_settings: Any,
+) -> TransferReport:
+    """Copy entries into another root, with the manifests of their processors; what is there already stays.
+
+    Parameters
+    ----------
+    root
+        As for `CachedFeatures`.
+    target
+        The other root.
+    clips, processor, waveforms, signing_key, **root_settings
+        As for `export_archive`; the settings are those of both roots.
+
+    Raises
+    ------
+    StoreError
+        If one root cannot be read, or the other not be written.
+    """
+    store, other = open_root(root, root_settings), open_root(target, root_settings)
+    keys = signing_keys(signing_key)
+    report = TransferReport(str(store.location()), str(other.location()))
+    manifests, entries = _selected(store, clips, processor, waveforms=waveforms)
+    names = [*manifests, *entries]
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        absent = _absent(other, batch, report)
+        for name, content in _good_objects(store, absent, keys, report):
+            other.put(name, content)
+            _count(report, name, content)
+    return report
+
+
+def _absent(store: Store, names: list[str], report: TransferReport) -> list[str]:
+    present = store.exists_many(names)
+    absent = [name for name, there in zip(names, present, strict=True) if not there]
+    report.n_present += sum(not name.startswith("processors/") for name in set(names).difference(absent))
+    return absent
+
+
+def import_archive(
+    archive: str | os.PathLike[str],
+    root: str | os.PathLike[str] | Store,
+    *,
+    signing_key: SigningKey | SigningKeys | None = None,
+    **root_settings: Any,
+) -> TransferReport:
+    """Put the entries of a tar under a root; what is there already stays.
+
+    Parameters
+    ----------
+    archive
+        A file that `export_archive` wrote.
+    root
+        As for `CachedFeatures`.
+    signing_key
+        That of a signed root: entries that none of its keys signed are refused.
+    **root_settings
+        As for `export_archive`.
+
+    Raises
+    ------
+    ArchiveError
+        If the file is no tar, or not a whole one; what came before is stored.
+    StoreError
+        If the root cannot be written.
+    """
+    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    path = os.path.expanduser(os.fspath(archive))
+    report = TransferReport(path, str(store.location()))
+    checker = _Checker(store, keys)
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:  # uncompressed, and one pass
+            end = _end_of(file)
+            for member in tar:
+                if tar.offset > end:  # tarfile would read on for as long as the header says
+                    raise tarfile.ReadError("unexpected end of data")
+                _import_member(tar, member, store, checker, report)
+    except (tarfile.TarError, EOFError, RecursionError) as exc:  # RecursionError: headers of headers
+        raise ArchiveError(
+            f"expected an archive of entries, an uncompressed tar, and {path} is none or was cut ({exc}); "
+            f"{report.n_entries} entries that came before were stored. Export it again.",
+            path=path,
+        ) from exc
+    return report
+
+
+def _end_of(file: IO[bytes]) -> int:
+    """Return where a file ends; of what is no plain file, such as a pipe, no more than where it has to."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else _MAX_PIPED_BYTES
+
+
+def _import_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, store: Store, checker: _Checker, report: TransferReport
+) -> None:
+    name = member.name
+    limit = _MAX_MANIFEST_BYTES if name.startswith("processors/") else _MAX_ENTRY_BYTES
+    if not member.isreg() or member.issparse() or not _is_movable(name):
+        report.refuse(_printable(name), "it is no entry and no manifest of a cache")
+        return
+    if member.size > limit:
+        report.refuse(name, f"it has {member.size} bytes, and at most {limit} are taken")
+        return
+    if not _absent(store, [name], report):
+        return
+    file: IO[bytes] | None = tar.extractfile(member)
+    content = file.read(member.size) if file is not None else b""
+    if len(content) != member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    error = checker.check(name, content)
+    if error is not None:
+        report.refuse(name, error)
+        return
+    store.put(name, content)
+    _count(report, name, content)
+
+
+def _printable(name: str) -> str:
+    return ascii(name)[1:-1][:200]

@@ -1,0 +1,240 @@
+"""What lies under a root: entries and bytes, by processor, rate, cap and age."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import random
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..cache.entry import open_entry
+from ..stores import Store, StoredObject
+from ..support.report import Report, Table
+from ..support.units import format_size
+from .listing import ENTRY_NAME, open_root, parse_entry
+from .processors import processor_names
+
+__all__ = ["Usage", "UsageLine", "usage"]
+
+_DAY = 86_400.0  # seconds
+_AGES = (
+    (_DAY, "less than a day"),
+    (7 * _DAY, "1 to 7 days"),
+    (30 * _DAY, "7 to 30 days"),
+    (90 * _DAY, "30 to 90 days"),
+    (float("inf"), "more than 90 days"),
+)
+_LIMITS = [limit for limit, _ in _AGES]
+_KIND_START = {folder[0]: len(folder) + len("/00/") + 64 for folder in ("features", "waveforms")}
+_SAMPLE = 64  # entries that are read to see what they hold
+
+
+@dataclass(frozen=True)
+class UsageLine:
+    """Entries of one kind.
+
+    Attributes
+    ----------
+    cache
+        ``"features"`` or ``"waveforms"``.
+    processor
+        The first twelve digits of the processor's sha; "" for waveforms.
+    name
+        The processor's class, or the name that the user gave a function; "" where there is no manifest.
+    sample_rate, max_length_ms, auto_resample
+        As in `AudioCacheKey`.
+    n_entries, n_bytes
+        How many they are, and their size.
+    """
+
+    cache: str
+    processor: str
+    name: str
+    sample_rate: int
+    max_length_ms: int
+    auto_resample: bool
+    n_entries: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, repr=False)
+class Usage(Report):
+    """What lies under a root.
+
+    Attributes
+    ----------
+    root
+        Where.
+    n_entries, n_bytes
+        All entries, and their size.
+    lines
+        The entries by cache, processor, rate and cap; the largest first.
+    ages
+        Entries and bytes by the time since they were written, the youngest first.
+    n_other, n_other_bytes
+        Other files: manifests, records of use, unfinished files, and what is not the cache's.
+    n_sample, sample_bytes, sample_decoded_bytes
+        Entries that were read to see how far they are compressed; their size, and that of the arrays in them.
+    """
+
+    root: str
+    n_entries: int = 0
+    n_bytes: int = 0
+    lines: tuple[UsageLine, ...] = ()
+    ages: dict[str, tuple[int, int]] = field(default_factory=dict)
+    n_other: int = 0
+    n_other_bytes: int = 0
+    n_sample: int = 0
+    sample_bytes: int = 0
+    sample_decoded_bytes: int = 0
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """Bytes of arrays to a byte stored, in the sample; None without one."""
+        return self.sample_decoded_bytes / self.sample_bytes if self.sample_bytes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values, with the ratio."""
+        return {**super().to_dict(), "compression_ratio": self.compression_ratio}
+
+    def tables(self) -> list[Table]:
+        kinds = [
+            (
+                line.name or line.cache,
+                line.processor,
+                f"{line.sample_rate:,} Hz",
+                f"{line.max_length_ms / 1000:g} s" if line.max_length_ms else "none",
+                "yes" if line.auto_resample else "no",
+                f"{line.n_entries:,}",
+                format_size(line.n_bytes),
+            )
+            for line in self.lines
+        ]
+        kinds.append(("all entries", "", "", "", "", f"{self.n_entries:,}", format_size(self.n_bytes)))
+        kinds.append(("other files", "", "", "", "", f"{self.n_other:,}", format_size(self.n_other_bytes)))
+        shown = [Table(self.root, ("entries of", "sha", "rate", "cap", "resampled", "number", "size"), kinds)]
+        if self.n_entries:
+            ages = [(age, f"{count:,}", format_size(size)) for age, (count, size) in self.ages.items() if count]
+            shown.append(Table("written", ("ago", "number", "size"), ages))
+        if self.compression_ratio is not None:
+            ratio = f"{self.compression_ratio:.2f} (of a sample of {self.n_sample} entries)"
+            shown.append(Table("", (), [("bytes of arrays to a byte stored", ratio)]))
+        return shown
+
+
+def usage(root: str | os.PathLike[str] | Store, *, sample: int = _SAMPLE, **root_settings: Any) -> Usage:
+    """Return what lies under a root; it is listed once, and memory does not grow with it.
+
+    Parameters
+    ----------
+    root
+        As for `CachedFeatures`.
+    sample
+        How many entries, chosen at random, are read to see how far they are compressed.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
+
+    Raises
+    ------
+    StoreError
+        If the root cannot be listed.
+    """
+    store = open_root(root, root_settings)
+    now = time.time()
+    kinds: dict[str, _Kind] = {}  # by the parts of names that are not of a clip: parsing each name takes much longer
+    ages = [[0, 0] for _ in _AGES]
+    n_other = n_other_bytes = 0
+    chosen = _Reservoir(sample)
+    for found in store.scan():
+        name = found.name
+        kind_of_name = name[:1] + name[_KIND_START[name[:1]] :] if name[:1] in _KIND_START else ""
+        kind = kinds.get(kind_of_name)
+        if not ENTRY_NAME.fullmatch(name) or (kind is None and parse_entry(found) is None):
+            n_other, n_other_bytes = n_other + 1, n_other_bytes + found.n_bytes
+            continue
+        if kind is None:
+            kind = kinds[kind_of_name] = _Kind(found)
+        kind.n_entries += 1
+        kind.n_bytes += found.n_bytes
+        age = ages[bisect.bisect_right(_LIMITS, now - found.modified)]
+        age[0] += 1
+        age[1] += found.n_bytes
+        chosen.offer(name)
+    lines = _lines(kinds.values(), processor_names(store))
+    n_sample, sample_bytes, decoded_bytes = _decoded_size(store, chosen.names)
+    return Usage(
+        str(store.location()),
+        sum(line.n_entries for line in lines),
+        sum(line.n_bytes for line in lines),
+        lines,
+        {name: (n_entries, n_bytes) for (_, name), (n_entries, n_bytes) in zip(_AGES, ages, strict=True)},
+        n_other,
+        n_other_bytes,
+        n_sample,
+        sample_bytes,
+        decoded_bytes,
+    )
+
+
+class _Kind:
+    """Entries whose names differ in the clip alone."""
+
+    def __init__(self, example: StoredObject) -> None:
+        self.example = example
+        self.n_entries = 0
+        self.n_bytes = 0
+
+
+def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine, ...]:
+    lines = [
+        UsageLine(
+            entry.cache,
+            entry.processor,
+            names.get(entry.processor, ""),
+            entry.sample_rate,
+            entry.max_length_ms,
+            entry.auto_resample,
+            kind.n_entries,
+            kind.n_bytes,
+        )
+        for kind in kinds
+        if (entry := parse_entry(kind.example)) is not None
+    ]
+    return tuple(sorted(lines, key=lambda line: -line.n_bytes))
+
+
+class _Reservoir:
+    """A sample of names, each of those that were offered as likely as any other."""
+
+    def __init__(self, size: int) -> None:
+        self.names: list[str] = []
+        self._size = size
+        self._n_offered = 0
+        self._random = random.Random(0)  # of its own, and the same for the same listing
+
+    def offer(self, name: str) -> None:
+        self._n_offered += 1
+        if len(self.names) < self._size:
+            self.names.append(name)
+        elif (place := int(self._random.random() * self._n_offered)) < self._size:
+            self.names[place] = name
+
+
+def _decoded_size(store: Store, names: Iterable[str]) -> tuple[int, int, int]:
+    """Return how many of these entries are good, their bytes, and the bytes of the arrays in them."""
+    n_read = n_bytes = n_decoded = 0
+    for name in names:
+        [found] = store.get_many([name])  # one by one: only one is in memory at a time
+        if isinstance(found, bytes):
+            try:
+                values = open_entry(found, None).read_all().values()
+            except Exception:  # noqa: BLE001 - a bad entry, which `verify` names
+                continue
+            n_read, n_bytes = n_read + 1, n_bytes + len(found)
+            n_decoded += sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    return n_read, n_bytes, n_decoded

@@ -1,0 +1,226 @@
+"""Looking after a root: what is wrong with it.
+
+Nothing here locks anything. Programs may read and write the root meanwhile: an entry that is deleted under them is a
+miss, and computed again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..cache.access_log import check_use, is_use_name
+from ..cache.caches import AudioCache, WaveformCache
+from ..cache.layout import TAG_NAME
+from ..cache.processor_manifest import Manifest, manifest_name
+from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError
+from ..stores import Store, StoredObject, is_temporary
+from ..support.report import Report, Table
+from ..support.units import format_size
+from .listing import open_root
+
+__all__ = ["VerifyReport", "verify"]
+
+T = TypeVar("T")
+
+UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken for dead
+
+_BATCH = 64
+_MAX_SHOWN = 50  # lines of a table
+_TAG = re.compile(rf"(\.)?{re.escape(TAG_NAME)}(?(1)\.[0-9]+-[0-9a-f]{{8}}\.tmp)")
+_MANIFEST = re.compile(r"processors/(\.)?(?P<sha>[0-9a-f]{64})\.json(?(1)\.[0-9]+-[0-9a-f]{8}\.tmp)")
+
+
+@dataclass(repr=False)
+class VerifyReport(Report):
+    """What `verify` found.
+
+    Attributes
+    ----------
+    root
+        Where.
+    n_entries, n_bytes
+        Entries that were read whole, and their size; bad ones are among them.
+    bad
+        What is wrong with each bad entry or manifest, by name.
+    unsigned
+        Names of entries of a signed root that no key signed.
+    unreadable
+        Why each object that could not be read was not, by name.
+    unfinished
+        Names of files that a writer left more than an hour ago.
+    n_in_progress
+        Younger unfinished files, which may have a writer.
+    n_strangers
+        Files that are not the cache's. They are never touched.
+    n_deleted
+        Of the bad, unsigned and unfinished: those that were deleted.
+    """
+
+    root: str
+    n_entries: int = 0
+    n_bytes: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+    unsigned: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
+    n_in_progress: int = 0
+    n_strangers: int = 0
+    n_deleted: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.bad or self.unsigned or self.unreadable or self.unfinished)
+
+    def tables(self) -> list[Table]:
+        figures = [
+            ("entries", f"{self.n_entries:,}"),
+            ("size", format_size(self.n_bytes)),
+            ("bad", f"{len(self.bad):,}"),
+            ("unsigned", f"{len(self.unsigned):,}"),
+            ("unreadable", f"{len(self.unreadable):,}"),
+            ("left unfinished", f"{len(self.unfinished):,}"),
+            ("in progress", f"{self.n_in_progress:,}"),
+            ("not the cache's", f"{self.n_strangers:,}"),
+            ("deleted", f"{self.n_deleted:,}"),
+        ]
+        found = [(name, reason) for reasons in (self.bad, self.unreadable) for name, reason in reasons.items()]
+        found += [(name, "no key signed it") for name in self.unsigned]
+        found += [(name, "a writer left it unfinished") for name in self.unfinished]
+        shown = [Table("what is wrong", ("name", "reason"), found[:_MAX_SHOWN])] if found else []
+        return [Table(f"verify {self.root}", (), figures), *shown]
+
+
+def verify(
+    root: str | os.PathLike[str] | Store,
+    *,
+    repair: bool = False,
+    signing_key: SigningKey | SigningKeys | None = None,
+    **root_settings: Any,
+) -> VerifyReport:
+    """Read every entry under a root whole, and say what is wrong with which.
+
+    Parameters
+    ----------
+    root
+        As for `CachedFeatures`.
+    repair
+        Whether to delete what is bad, unsigned or was left unfinished; it is computed again when it is asked for.
+    signing_key
+        That of a signed root.
+    **root_settings
+        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
+
+    Raises
+    ------
+    StoreError
+        If the root cannot be listed, or what is to be repaired not be deleted.
+    """
+    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    report = VerifyReport(str(store.location()))
+    caches: dict[str, AudioCache | WaveformCache] = {
+        "features": AudioCache(store.child("features"), signing_key=keys),
+        "waveforms": WaveformCache(store.child("waveforms"), signing_key=keys),
+    }
+    now = time.time()
+    entries = (found for found in store.scan() if _is_to_be_read(found, report, now))
+    for batch in batches(entries, _BATCH):
+        for folder, cache in caches.items():
+            inside = [found for found in batch if found.name.startswith(f"{folder}/")]
+            names = [found.name.partition("/")[2] for found in inside]
+            for found, error in zip(inside, cache.check_many(names), strict=True):
+                report.n_entries += 1
+                report.n_bytes += found.n_bytes
+                _note(report, found.name, error)
+        for found in batch:
+            if not found.name.startswith(("features/", "waveforms/")):
+                _note(report, found.name, _check_other(store, found.name, keys))
+    if repair:
+        report.n_deleted = delete(store, [*report.bad, *report.unsigned, *report.unfinished])
+    return report
+
+
+def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> bool:
+    if not is_ours(found.name):
+        report.n_strangers += 1
+    elif not is_temporary(found.name):
+        return found.name != TAG_NAME
+    elif now - found.modified > UNFINISHED_AFTER:
+        report.unfinished.append(found.name)
+    else:
+        report.n_in_progress += 1
+    return False
+
+
+def is_ours(name: str) -> bool:
+    """Return whether `name` is that of an entry, a manifest, a record of use or the tag, finished or not."""
+    folder, _, inside = name.partition("/")
+    if folder == "features":
+        return AudioCache.owns(inside)
+    if folder == "waveforms":
+        return WaveformCache.owns(inside)
+    return (_MANIFEST.fullmatch(name) or _TAG.fullmatch(name)) is not None or is_use_name(name)
+
+
+def check_manifest(name: str, content: bytes, keys: SigningKeys | None) -> HfAudioCacheError | None:
+    """Return what is wrong with the manifest of a processor under this name."""
+    try:
+        manifest = Manifest.from_bytes(content, keys)
+        if manifest_name(manifest.identity.sha) != name:
+            return CorruptEntryError(f"it is the manifest of {manifest.identity.sha}")
+    except HfAudioCacheError as exc:
+        return exc
+    except Exception as exc:  # noqa: BLE001 - whatever JSON of another form makes of it
+        return CorruptEntryError(f"it is no manifest ({type(exc).__name__}: {exc})")
+    return None
+
+
+def _check_other(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCacheError | None:
+    """Return what is wrong with a manifest or a record of use."""
+    [found] = store.get_many([name])
+    if not isinstance(found, bytes):
+        return found
+    return check_manifest(name, found, keys) if name.startswith("processors/") else check_use(name, found)
+
+
+def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> None:
+    if isinstance(error, UnsignedEntryError):
+        report.unsigned.append(name)
+    elif isinstance(error, StoreError):
+        report.unreadable[name] = str(error)
+    elif error is not None:
+        report.bad[name] = str(error)
+
+
+def delete(store: Store, names: Iterable[str]) -> int:
+    """Delete these objects, and return how many they were.
+
+    Raises
+    ------
+    StoreError
+        If one could not be deleted.
+    """
+    n_deleted = 0
+    for batch in batches(names, 1000):
+        n_deleted += len(batch)
+        _raise_first(store.delete(batch))
+    return n_deleted
+
+
+def _raise_first(failed: Mapping[str, StoreError]) -> None:
+    for error in failed.values():
+        raise error
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of at most `size`."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,170 @@
+"""Telling a processor whose output is random from one whose output can be kept."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import RandomOutputError
+from .extractor import NamedFunction, extract, name_of
+
+__all__ = ["extract_repeatable", "random_state_kept"]
+
+# Of tqdm, which `datasets` shows its progress with, of fsspec, and our own.
+_HARMLESS_THREADS = ("tqdm_monitor", "fsspecIO", "hf-audio-cache", "hf_audio_cache")
+
+
+@dataclass(frozen=True)
+class _RandomState:
+    """State of the generators that a process shares: Python's, NumPy's, and torch's where it is imported."""
+
+    python: Any
+    numpy: Any
+    torch: Any
+
+    @classmethod
+    def now(cls) -> _RandomState:
+        torch = sys.modules.get("torch")
+        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None)
+
+    def moved_since(self, before: _RandomState) -> str | None:
+        """Return the name of a generator that has been drawn from since."""
+        if self.python != before.python:
+            return "Python's random"
+        if self.numpy[2] != before.numpy[2] or not np.array_equal(self.numpy[1], before.numpy[1]):
+            return "numpy.random"
+        if self.numpy[3:] != before.numpy[3:]:
+            return "numpy.random"
+        if before.torch is not None and not np.array_equal(self.torch.numpy(), before.torch.numpy()):
+            return "torch's generator"
+        return None
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        if self.torch is not None:
+            sys.modules["torch"].set_rng_state(self.torch)
+
+
+def _is_alone() -> bool:
+    """Return whether no other thread can draw random numbers now; some that libraries keep running never do."""
+    others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
+    return all(thread.name.startswith(_HARMLESS_THREADS) for thread in others)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put the random generators back to where they were, where no other thread can have drawn from them."""
+    before = _RandomState.now()
+    is_alone = _is_alone()
+    try:
+        yield
+    finally:
+        if is_alone:
+            before.restore()
+
+
+def extract_repeatable(
+    extractor: Any,
+    waveform: npt.NDArray[np.float32],
+    sampling_rate: int,
+    processor_kwargs: Mapping[str, Any],
+    *,
+    clip: str,
+    twice: bool,
+) -> dict[str, Any]:
+    """Return what `extract` does, if it is the same each time.
+
+    Parameters
+    ----------
+    clip
+        What messages call the clip.
+    twice
+        Whether to compute it a second time and compare: a generator of the extractor's own shows in no other way.
+
+    Raises
+    ------
+    RandomOutputError
+        If a random generator was drawn from (its state is put back), or the two outputs differ.
+    """
+    call = (extractor, waveform, sampling_rate, processor_kwargs)
+    before = _RandomState.now()
+    outputs, moved = _extract_watched(*call, clip=clip, before=before)
+    # With other threads about, the draw may have been one of theirs: then further calls must tell.
+    for _ in range(3 if moved else int(twice)):
+        different = _difference(outputs, _extract_watched(*call, clip=clip, before=_RandomState.now())[0])
+        if different is not None:
+            if moved:
+                before.restore()
+            drew = f"it drew from {moved}, and " if moved else ""
+            raise _random_output(extractor, clip, f"{drew}a second call gave another {different!r}")
+    return outputs
+
+
+def _extract_watched(
+    extractor: Any,
+    waveform: npt.NDArray[np.float32],
+    sampling_rate: int,
+    processor_kwargs: Mapping[str, Any],
+    *,
+    clip: str,
+    before: _RandomState,
+) -> tuple[dict[str, Any], str | None]:
+    """Extract; return the outputs, and what generator was drawn from since `before`.
+
+    Where no other thread can have drawn from it, it is put back, and the clip is refused.
+    """
+    is_alone = _is_alone()
+    try:
+        outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
+    finally:
+        moved = _RandomState.now().moved_since(before)
+        if moved is not None and is_alone:
+            before.restore()
+    if moved is not None and is_alone:
+        raise _random_output(extractor, clip, f"it drew from {moved}")
+    return outputs, moved
+
+
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """Return the name of an output in which two results differ by a bit."""
+    for name in first.keys() | second.keys():
+        a, b = first.get(name), second.get(name)
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            if (a.dtype, a.shape, a.tobytes()) != (b.dtype, b.shape, b.tobytes()):
+                return name
+        elif type(a) is not type(b) or a != b:
+            return name
+    return None
+
+
+def _random_output(extractor: Any, clip: str, observed: str) -> RandomOutputError:
+    return RandomOutputError(
+        f"expected {name_of(extractor)} to give the same features for {clip} each time, and {observed}: every epoch "
+        f"would get one and the same draw from a cache. Nothing was stored for this clip. {_remedy(extractor)}",
+        clip=clip,
+    )
+
+
+def _remedy(extractor: Any) -> str:
+    """Say what makes an extractor's output random, where that is known, and how to do without."""
+    if getattr(extractor, "dither", 0):
+        return f"It adds noise (dither={extractor.dither}): set its dither to 0.0."
+    if getattr(extractor, "truncation", None) in ("rand_trunc", "fusion"):
+        seconds = getattr(extractor, "max_length_s", None) or getattr(extractor, "chunk_length_s", 10)
+        return (
+            f"It takes random crops of longer clips (truncation={extractor.truncation!r}): pass "
+            f"max_length_seconds={seconds}."
+        )
+    if not isinstance(extractor, NamedFunction) and "return_noise" in inspect.signature(extractor).parameters:
+        return 'It returns noise for a vocoder: pass processor_kwargs={"return_noise": False}, and draw it in training.'
+    return "Augment after the features are read, or leave it out of the processor."

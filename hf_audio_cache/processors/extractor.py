@@ -1,0 +1,229 @@
+"""Calling the audio part of a processor: one clip in, its outputs by name out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ProcessorError
+
+__all__ = ["NamedFunction", "audio_part", "extract", "name_of", "processor_sampling_rate"]
+
+# Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
+_AUDIO_PARTS = ("audio_processor", "feature_extractor")
+
+# A process that has another pid than the one which imported this module was forked from it.
+_IMPORTED_BY = os.getpid()
+
+
+class NamedFunction:
+    """A front end of the user's own, in the form of a feature extractor, under an identity that the user gives it.
+
+    Parameters
+    ----------
+    function
+        ``function(waveform, sampling_rate, **processor_kwargs)``; returns an array, or arrays by name.
+    identity
+        Its name; another one whenever the function computes something else.
+    """
+
+    def __init__(self, function: Callable[..., Any], identity: str) -> None:
+        if not callable(function):
+            raise ProcessorError(
+                f"expected a function of a waveform and its sampling rate beside identity={identity!r}, and got "
+                f"{function!r}; nothing was computed."
+            )
+        if type(identity) is not str or not identity:
+            raise ProcessorError(f"identity must be a name, not {identity!r}; nothing was computed.")
+        self.function = function
+        self.identity = identity
+
+    def __call__(self, waveforms: list[npt.NDArray[np.float32]], sampling_rate: int, **kwargs: Any) -> dict[str, Any]:
+        """Return the outputs for a batch of one."""
+        [waveform] = waveforms
+        kwargs.pop("return_tensors", None)
+        outputs = self.function(waveform, sampling_rate, **kwargs)
+        named = outputs if isinstance(outputs, Mapping) else {"input_features": outputs}
+        return {name: [value] for name, value in named.items()}
+
+
+def audio_part(processor: Any) -> Any:
+    """Return the feature extractor of a processor: its ``audio_processor`` or ``feature_extractor``, or itself.
+
+    Raises
+    ------
+    ProcessorError
+        If that cannot be called.
+    """
+    parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
+    extractor = next((part for part in parts if part is not None), processor)
+    if inspect.isroutine(extractor):
+        raise ProcessorError(
+            f"a function ({extractor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
+            'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).'
+        )
+    if callable(extractor) and not isinstance(extractor, type):
+        return extractor
+    raise ProcessorError(
+        f"expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
+        f"{processor!r}; nothing was computed. Pass what AutoFeatureExtractor or AutoProcessor.from_pretrained returns."
+    )
+
+
+def name_of(extractor: Any) -> str:
+    """Return what messages call an extractor: its class, or the name that the user gave a function."""
+    return extractor.identity if isinstance(extractor, NamedFunction) else type(extractor).__name__
+
+
+def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) -> int:
+    """Return the rate in Hz at which a processor takes its waveforms.
+
+    Parameters
+    ----------
+    processor
+        Its ``sampling_rate`` says it, where it has one.
+    sampling_rate
+        What the caller asks for; needed where the processor does not say.
+
+    Raises
+    ------
+    ProcessorError
+        If neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
+    """
+    own: int | None = getattr(audio_part(processor), "sampling_rate", None)
+    rate: Any = own if sampling_rate is None else sampling_rate
+    if rate is None:
+        raise ProcessorError(
+            f"{name_of(audio_part(processor))} does not say its sampling rate; nothing was computed. "
+            "Pass sampling_rate= in Hz."
+        )
+    if own is not None and sampling_rate is not None and own != sampling_rate:
+        raise ProcessorError(
+            f"{name_of(audio_part(processor))} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
+            "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
+        )
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not is_number or not 0 < rate <= 1_000_000 or not float(rate).is_integer():
+        raise ProcessorError(
+            f"a sampling rate must be a whole number of Hz, at most 1,000,000, and {rate!r} was found; nothing was "
+            "computed. Pass sampling_rate= in Hz."
+        )
+    return int(rate)
+
+
+def extract(
+    extractor: Any, waveform: npt.NDArray[np.float32], sampling_rate: int, processor_kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the outputs of `extractor` for one clip, by name.
+
+    The clip goes in as a batch of one, so that nothing depends on other clips (the padding of a batch changes the
+    features of several extractors); the batch axis is taken off again. An extractor that makes several rows of one
+    clip keeps them all.
+
+    Parameters
+    ----------
+    waveform
+        float32 mono of shape ``(n_samples,)``, C-contiguous.
+    sampling_rate
+        Its rate in Hz; handed on where the extractor has such an argument.
+    processor_kwargs
+        Further arguments of the call.
+
+    Returns
+    -------
+    dict
+        C-contiguous NumPy arrays, and JSON values for outputs that are none.
+
+    Raises
+    ------
+    ProcessorError
+        If what it returned is not of this form.
+    """
+    _use_one_torch_thread_after_fork()
+    # A copy, for an extractor that works in place; and what it returns is copied, for one that uses its buffers again.
+    outputs = extractor([waveform.copy()], **{**_own_arguments(extractor, sampling_rate), **processor_kwargs})
+    if not isinstance(outputs, Mapping) or not outputs:
+        raise ProcessorError(
+            f"expected {name_of(extractor)} to return its outputs by name, and got {type(outputs).__name__}; "
+            "nothing was stored."
+        )
+    return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
+
+
+def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
+    """Return the arguments that each call has, as far as this extractor takes them.
+
+    Where it has a default of its own for ``return_tensors``, it is left at it: some know only that one.
+    """
+    parameters = inspect.signature(extractor).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments: dict[str, Any] = {}
+    if takes_any or "sampling_rate" in parameters:
+        arguments["sampling_rate"] = sampling_rate
+    default = parameters["return_tensors"].default if "return_tensors" in parameters else None
+    if default is None and (takes_any or "return_tensors" in parameters):
+        arguments["return_tensors"] = "np"
+    return arguments
+
+
+def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+        is_batch = False
+    else:
+        is_batch = True
+    if hasattr(value, "detach"):  # a torch tensor
+        try:
+            value = value.detach().cpu().numpy()
+        except TypeError as exc:  # bfloat16, for one
+            raise ProcessorError(
+                f"the output {name!r} of {name_of(extractor)} is a tensor that NumPy has no form for ({exc}); "
+                "nothing was stored."
+            ) from exc
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        if array.dtype == object:
+            raise ProcessorError(
+                f"expected the output {name!r} of {name_of(extractor)} to be an array of numbers, and got one of "
+                "objects; nothing was stored. Call it with settings that give one shape (processor_kwargs)."
+            )
+        if is_batch and array.ndim and len(array) == 1:
+            array = array[0]
+        return np.array(array, order="C")
+    try:
+        return json.loads(json.dumps(value, default=_number))
+    except TypeError as exc:
+        raise ProcessorError(
+            f"the output {name!r} of {name_of(extractor)} is neither an array nor a JSON value: {exc}; nothing "
+            "was stored."
+        ) from exc
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+@functools.lru_cache(maxsize=1)
+def _limit_torch_threads(pid: int) -> None:
+    sys.modules["torch"].set_num_threads(1)
+
+
+def _use_one_torch_thread_after_fork() -> None:
+    """Keep torch from its threads in a forked process.
+
+    OpenMP's threads do not live on in a fork: after any parallel operation of torch in the parent, the next one in
+    the child waits for them for ever. On one thread, which gives the same bits, a worker is also faster.
+    """
+    pid = os.getpid()
+    if pid != _IMPORTED_BY and "torch" in sys.modules:
+        _limit_torch_threads(pid)

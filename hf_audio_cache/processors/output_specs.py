@@ -1,0 +1,124 @@
+"""What the outputs of a processor look like, and the `datasets` feature for each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import ProcessorError
+from .determinism import random_state_kept
+from .extractor import extract
+from .precision import FloatType, rounded
+
+__all__ = ["OutputSpec", "probe_outputs"]
+
+logger = logging.getLogger(__name__)
+
+# Two lengths tell which axes follow the clip's; the longer one passes the 30 s to which several extractors pad.
+_PROBE_SECONDS = (1.0, 41.0)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Form of one output.
+
+    Attributes
+    ----------
+    dtype
+        Name of the array's dtype; None for an output that is a JSON value.
+    shape
+        Its shape, with None for an axis that follows the length of the clip; None where even the number of axes does.
+    example
+        A JSON value as it may be, for an output that is no array.
+    """
+
+    dtype: str | None
+    shape: tuple[int | None, ...] | None = ()
+    example: Any = None
+
+    @classmethod
+    def of(cls, value: Any) -> OutputSpec:
+        """Return the form of one array or JSON value."""
+        if isinstance(value, np.ndarray):
+            return cls(value.dtype.name, value.shape)
+        return cls(None, (), value)
+
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Any]) -> OutputSpec:
+        """Return the form that `to_json` described."""
+        shape = spec["shape"]
+        return cls(spec["dtype"], shape if shape is None else tuple(shape), spec["example"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this form as JSON values."""
+        return asdict(self)
+
+    def feature(self, *, nullable: bool = False) -> Any:
+        """Return the `datasets` feature that is fastest to write and to read for such an output.
+
+        Arrays of two to five dimensions whose shape is known become ``Array2D`` to ``Array5D``. Where rows may be
+        null they become lists, since an ``Array2D`` gives a null row back as NaN.
+
+        Raises
+        ------
+        ProcessorError
+            If no one type can hold the output for clips of every length.
+        """
+        if self.shape is None:
+            raise ProcessorError(
+                "expected an output to have as many axes for a long clip as for a short one, and this one has not; no "
+                "column type can be given. Use references (cached_features.map) or cached_features.attach."
+            )
+        if self.dtype is None:
+            schema = pa.table({"output": pa.array([self.example])}).schema
+            return datasets.Features.from_arrow_schema(schema)["output"]
+        if 2 <= len(self.shape) <= 5 and None not in self.shape[1:] and not nullable:
+            array_feature = getattr(datasets, f"Array{len(self.shape)}D")
+            return array_feature(shape=self.shape, dtype=self.dtype)
+        feature: Any = datasets.Value(self.dtype)
+        for _ in self.shape:
+            feature = datasets.List(feature)
+        return feature
+
+    def merge(self, other: OutputSpec) -> OutputSpec:
+        """Return the form that covers both: an axis on which they differ follows the clip."""
+        if self.shape is None or other.shape is None or len(self.shape) != len(other.shape):
+            return OutputSpec(self.dtype, None)
+        shape = tuple(a if a == b else None for a, b in zip(self.shape, other.shape, strict=True))
+        return OutputSpec(self.dtype, shape, self.example)
+
+
+def probe_outputs(
+    extractor: Any, sampling_rate: int, processor_kwargs: Mapping[str, Any], dtype: FloatType | None = None
+) -> dict[str, OutputSpec]:
+    """Return the form of each output, by calling the extractor on two made-up clips of different length.
+
+    The state of the random generators is put back: some extractors draw from them. A length at which the extractor
+    fails says nothing.
+    """
+    specs: dict[str, OutputSpec] = {}
+    with random_state_kept():
+        for seconds in _PROBE_SECONDS:
+            waveform = _hum(int(seconds * sampling_rate), sampling_rate)
+            try:
+                outputs = rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
+            except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
+                logger.info("%s failed on a made-up clip of %s s: %s", type(extractor).__name__, seconds, exc)
+                continue
+            for name, value in outputs.items():
+                spec = OutputSpec.of(value)
+                specs[name] = specs[name].merge(spec) if name in specs else spec
+    return specs
+
+
+def _hum(n_samples: int, sampling_rate: int) -> npt.NDArray[np.float32]:
+    seconds = np.arange(n_samples) / sampling_rate
+    hum: npt.NDArray[np.float64] = 0.1 * np.sin(2 * np.pi * 220 * seconds) * (1 + np.sin(2 * np.pi * 3 * seconds))
+    return hum.astype(np.float32)

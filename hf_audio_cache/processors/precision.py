@@ -1,0 +1,67 @@
+"""Features in half the bits, for those who ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ProcessorError
+
+__all__ = ["FloatType", "check_dtype", "rounded"]
+
+FloatType = Literal["float16", "bfloat16"]
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Refuse what is no such type.
+
+    Raises
+    ------
+    ValueError
+        If it is neither one nor None.
+    """
+    if dtype is not None and dtype not in get_args(FloatType):
+        raise ValueError(f'dtype must be "float16", "bfloat16" or None, not {dtype!r}; nothing was opened.')
+
+
+def rounded(outputs: Mapping[str, Any], dtype: FloatType | None) -> dict[str, Any]:
+    """Return outputs with their arrays of floating point rounded: to nearest, ties to even. Others stay as they are.
+
+    Parameters
+    ----------
+    outputs
+        Arrays and JSON values by name.
+    dtype
+        ``"float16"``, or ``"bfloat16"``: NumPy has no such type, so these stay float32, of which the lower half of the
+        bits is zero (and takes next to nothing when it is compressed). None changes nothing.
+
+    Raises
+    ------
+    ProcessorError
+        If a number is too large for the type.
+    """
+    return {name: value if dtype is None else _rounded(name, value, dtype) for name, value in outputs.items()}
+
+
+def _rounded(name: str, value: Any, dtype: FloatType) -> Any:
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return value
+    with np.errstate(over="ignore"):  # it is looked for below
+        result = value.astype(np.float16) if dtype == "float16" else _as_bfloat16(value.astype(np.float32))
+    if np.isinf(result).any() and not np.array_equal(np.isinf(result), np.isinf(value)):
+        raise ProcessorError(
+            f"the output {name!r} has values of up to {np.nanmax(np.abs(value)):g}, which dtype={dtype!r} cannot hold; "
+            'nothing was stored. Use dtype="bfloat16", or leave it out.'
+        )
+    return result
+
+
+def _as_bfloat16(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Round to the upper half of the bits; a NaN keeps its sign and no more."""
+    bits = value.view(np.uint32)
+    upper = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) & np.uint32(0xFFFF0000)
+    nan = (bits & np.uint32(0x80000000)) | np.uint32(0x7FC00000)
+    return np.where(np.isnan(value), nan, upper).astype(np.uint32, copy=False).view(np.float32)

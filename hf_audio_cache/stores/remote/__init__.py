@@ -1,0 +1,1 @@
+"""What is far: object stores and other filesystems of fsspec, their drivers, options and errors."""

@@ -1,0 +1,182 @@
+"""Asking a far store for many objects at once, and no longer than it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ...errors import StoreError
+
+__all__ = ["NOT_ASKED", "in_threads", "on_loop"]
+
+# In the place of what was not asked for, or not waited for, since nothing answered.
+NOT_ASKED = StoreError("it was not waited for, since nothing before it was answered", kind="unreachable")
+
+IsSilent = Callable[[BaseException], bool]
+
+
+class _Batch:
+    """The results of one batch, and whether the store has stopped answering.
+
+    It has if, for as long as one request ran into its time-out, no other got an answer either; or if as many in a row
+    as run at once were refused, which takes no time. So a store that hangs costs one time-out, not one an object; and
+    one broken connection among good ones does not end the batch.
+    """
+
+    def __init__(self, count: int, at_once: int, patience: float) -> None:
+        self.results: list[Any] = [NOT_ASKED] * count
+        self.is_over = False
+        self._at_once, self._patience = at_once, patience
+        self._answered = float("-inf")
+        self._refused = 0
+
+    def note(self, number: int, result: Any, started: float, *, is_answer: bool) -> None:
+        self.results[number] = result
+        now = time.monotonic()
+        if is_answer:
+            self._answered, self._refused = now, 0
+            return
+        self._refused += 1
+        hung = now - started >= self._patience and self._answered < started
+        self.is_over = self.is_over or hung or self._refused >= self._at_once
+
+
+async def _gather(
+    ask: Callable[[int], Awaitable[Any]], count: int, at_once: int, limit: float, patience: float, is_silent: IsSilent
+) -> list[Any]:
+    batch = _Batch(count, at_once, patience)
+    numbers = iter(range(count))
+    tasks: list[asyncio.Task[None]] = []
+
+    async def outcome(number: int) -> tuple[Any, Exception | None]:
+        # Given back and not raised: one that comes while its task is being cancelled is looked at by nobody, and
+        # asyncio would print it.
+        try:
+            return await ask(number), None
+        except Exception as exc:  # noqa: BLE001 - a driver raises anything, and each object has its own result
+            return None, exc
+
+    async def work() -> None:
+        for number in numbers:
+            started = time.monotonic()
+            try:
+                result, error = await asyncio.wait_for(outcome(number), limit)
+            except (TimeoutError, asyncio.TimeoutError) as exc:
+                result, error = None, exc
+            if error is not None:
+                result = TimeoutError(f"no answer in {limit:g} s") if _is_timeout(error) else error
+            is_answer = error is None or not is_silent(result)
+            batch.note(number, result, started, is_answer=is_answer)
+            if batch.is_over:
+                for task in tasks:
+                    if task is not asyncio.current_task():
+                        task.cancel()
+                return
+
+    tasks += (asyncio.ensure_future(work()) for _ in range(min(count, at_once)))
+    try:
+        await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for task in tasks:  # where this was cancelled itself
+            task.cancel()
+    return batch.results
+
+
+def _is_timeout(exc: BaseException) -> bool:
+    return type(exc) in (TimeoutError, asyncio.TimeoutError) and not exc.args
+
+
+def on_loop(
+    loop: asyncio.AbstractEventLoop,
+    ask: Callable[[int], Awaitable[Any]],
+    count: int,
+    *,
+    at_once: int,
+    limit: float,
+    patience: float,
+    is_silent: IsSilent,
+) -> list[Any]:
+    """Return what ``ask(number)`` gives, or raises, for each number below `count`.
+
+    Parameters
+    ----------
+    loop
+        Where to await it; it runs in another thread.
+    ask
+        Makes one request.
+    count, at_once
+        How many there are, and how many may run at the same time.
+    limit
+        How many seconds each may take; longer is a TimeoutError.
+    patience
+        A request that fails after more seconds than this has run into a time-out.
+    is_silent
+        Whether an exception says that nobody answered.
+    """
+    # More than all of them can take, for a driver that blocks the loop or takes no cancellation.
+    longest = (count // at_once + 2) * limit
+    future = asyncio.run_coroutine_threadsafe(_gather(ask, count, at_once, limit, patience, is_silent), loop)
+    try:
+        return future.result(longest)
+    except concurrent.futures.TimeoutError:
+        return [TimeoutError(f"no answer in {longest:g} s, and its driver does not let go")] * count
+    finally:
+        future.cancel()
+
+
+def in_threads(
+    ask: Callable[[int], Any],
+    count: int,
+    *,
+    at_once: int,
+    limit: float,
+    patience: float,
+    is_silent: IsSilent,
+) -> list[Any]:
+    """Return what ``ask(number)`` gives, or raises, for each number below `count`; see `on_loop`.
+
+    Where nothing has come for `limit` seconds, the rest is no longer waited for. A thread cannot be stopped: one that
+    hangs is left behind, and does not keep the process from ending. Threads are started for each batch, as that takes
+    less than one request, and none is there to be lost in a fork.
+    """
+    batch = _Batch(count, at_once, patience)
+    numbers = iter(range(count))
+    changed = threading.Condition()
+    n_running = 0
+    heard = time.monotonic()
+
+    def work() -> None:
+        nonlocal n_running, heard
+        while True:
+            with changed:
+                number = None if batch.is_over else next(numbers, None)
+                if number is None:
+                    n_running -= 1
+                    changed.notify()
+                    return
+            started = time.monotonic()
+            result: Any
+            try:
+                result, is_answer = ask(number), True
+            except Exception as exc:  # noqa: BLE001 - a driver raises anything, and each object has its own result
+                result, is_answer = exc, not is_silent(exc)
+            with changed:
+                heard = time.monotonic()
+                if not batch.is_over:
+                    batch.note(number, result, started, is_answer=is_answer)
+
+    with changed:
+        for _ in range(min(count, at_once)):
+            try:
+                threading.Thread(target=work, daemon=True, name="hf_audio_cache").start()
+            except RuntimeError:  # the process may have no more, or is ending: those that run do the work
+                break
+            n_running += 1
+        while n_running and not batch.is_over and (left := heard + limit - time.monotonic()) > 0:
+            changed.wait(left)
+        batch.is_over = True
+        return list(batch.results)

@@ -1,0 +1,192 @@
+"""fsspec's file system of a root, made once in each process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.core import url_to_fs
+
+from .errors import Redactor, without_password
+from .urls import check_file_system, check_url, flat_options, protocols_of
+
+__all__ = ["FileSystems", "OpenFileSystem"]
+
+# Drivers without a loop that may be called by many threads at once, and how many.
+_THREADS = {"hf": 8}
+_WRITES = {"pipe_file", "rm_file"}
+
+
+@dataclass(frozen=True)
+class OpenFileSystem:
+    """A file system, for use in the process that made it."""
+
+    system: Any
+    base: str
+    concurrency: int
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where its coroutines run; None if it has none."""
+        return self.system.loop if self.system.async_impl else None
+
+    def full(self, path: str) -> str:
+        """Return the path within the file system of one that is relative to the root."""
+        return f"{self.base.rstrip('/')}/{path}" if path else self.base
+
+    def at_once(self, method: str) -> int:
+        """Return how many calls of a method may run at the same time."""
+        if self.system.async_impl:
+            return self.concurrency
+        threads = max(_THREADS.get(protocol, 1) for protocol in protocols_of(self.system))
+        return 1 if method in _WRITES else threads  # on the Hub a write is a commit, of which only one at once succeeds
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """Return one of fsspec's methods for a single path, as a coroutine function if there is a loop."""
+        if name == "rm_file" and getattr(type(self.system), "_rm_file", None) is AsyncFileSystem._rm_file:
+            call = self.system._rm  # older releases of adlfs have no other
+        elif self.system.async_impl:
+            call = getattr(self.system, f"_{name}")
+        elif name in _WRITES:
+            call = getattr(self, f"_{name}")
+        else:
+            call = getattr(self.system, name)
+        if name == "ls":
+            call = functools.partial(call, detail=True)
+        return call if self.system.async_impl or self.at_once(name) > 1 else functools.partial(self._alone, call)
+
+    def forget(self, path: str) -> None:
+        """Forget what was listed at this path, and beside it: others may have written there since."""
+        self.system.invalidate_cache(path)
+        self.system.invalidate_cache(path.rpartition("/")[0])
+
+    def _pipe_file(self, path: str, content: bytes) -> None:
+        try:
+            self.system.pipe_file(path, content)
+        except Exception:  # noqa: BLE001 - each driver has its own words for a folder that is not there
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.pipe_file(path, content)
+
+    def _rm_file(self, path: str) -> None:
+        try:
+            self.system.rm_file(path)
+        except Exception:
+            if self.system.exists(path):  # as above, for a file
+                raise
+
+    def _alone(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        with self._lock:
+            return call(*arguments)
+
+
+class FileSystems:
+    """The file systems of one root, one in each process; parameters as for `FsspecStore`."""
+
+    def __init__(
+        self,
+        root: str,
+        storage_options: Mapping[str, Any] | None,
+        filesystem: Any,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        concurrency: int,
+    ) -> None:
+        self.connect_timeout, self.read_timeout, self.concurrency = connect_timeout, read_timeout, concurrency
+        self._given = filesystem
+        self._process = os.getpid()
+        self._options = flat_options(root, storage_options)
+        self._root = root if filesystem is not None else root.rstrip("/")
+        user, separator, _ = root.partition("://")[2].partition("/")[0].rpartition("@")
+        self.redact = Redactor(self._options, user.split(":")[1:] if separator else [])
+        if filesystem is None:
+            self.url = without_password(self._root)
+            check_url(self._root, self.url)
+        else:
+            check_file_system(filesystem, storage_options)
+            self.url = filesystem.unstrip_protocol(filesystem._strip_protocol(root)).rstrip("/")
+        self._opened: dict[int, OpenFileSystem] = {}
+
+    def open(self) -> OpenFileSystem:
+        """Return this process' own."""
+        process = os.getpid()
+        # Those of the processes that this one was forked from are kept: their ends would reach for threads that are
+        # not here.
+        return self._opened.get(process) or self._opened.setdefault(process, self._make(process))
+
+    def drop(self, opened: OpenFileSystem) -> None:
+        """Let the next use make another, as this one hangs."""
+        if self._given is None and self._opened.get(os.getpid()) is opened:
+            del self._opened[os.getpid()]
+
+    def _make(self, process: int) -> OpenFileSystem:
+        if self._given is None:
+            kind = fsspec.get_filesystem_class(self._root.partition("://")[0])
+            driver = kind.__module__.partition(".")[0]
+            ours = {**self._settings(driver), **_for_this_process(kind)}
+            system, base = url_to_fs(self._root, **{**self._options, **ours})
+            if driver == "s3fs":
+                system.retries = 1  # its own, on top of botocore's: a server that hangs would be asked 25 times
+                # It reads the descriptions of S3 for some tenths of a second, which are not the first object's.
+                system.connect()
+        else:
+            system = self._given
+            if process != self._process:
+                ours = _for_this_process(type(system))
+                system = type(system)(*system.storage_args, **{**system.storage_options, **ours})
+            base = system._strip_protocol(self._root)
+        return OpenFileSystem(system, base, self.concurrency)
+
+    def _settings(self, driver: str) -> dict[str, Any]:
+        """Return what a driver has settings for and the user has not set."""
+        if driver == "s3fs":
+            config = {
+                "connect_timeout": self.connect_timeout,
+                "read_timeout": self.read_timeout,
+                "retries": {"max_attempts": 1},
+                "max_pool_connections": self.concurrency,
+                **self._options.get("config_kwargs", {}),
+            }
+            # Of more than one, it would ask for the size of each object before reading it.
+            settings = {"max_concurrency": 1, "config_kwargs": config}
+        elif driver == "gcsfs":
+            import aiohttp
+
+            settings = {"requests_timeout": aiohttp.ClientTimeout(self.read_timeout, sock_connect=self.connect_timeout)}
+        elif driver == "adlfs":
+            settings = {"connection_timeout": self.connect_timeout, "read_timeout": self.read_timeout}
+        else:
+            settings = {}
+        return {name: value for name, value in settings.items() if name == "config_kwargs" or name not in self._options}
+
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return this process' loop for drivers, which runs in a thread of its own.
+
+    Not fsspec's, which in older releases a forked process has from its parent, and without the thread.
+    """
+    process = os.getpid()
+    if process not in _loops:
+        made = asyncio.new_event_loop()
+        if _loops.setdefault(process, made) is made:
+            threading.Thread(target=made.run_forever, daemon=True, name="hf_audio_cache loop").start()
+        else:  # another thread was first
+            made.close()
+    return _loops[process]
+
+
+def _for_this_process(kind: Any) -> dict[str, Any]:
+    """Return the options that make a file system of this class for this process and no other, and without a cache."""
+    ours: dict[str, Any] = {"skip_instance_cache": True}
+    return {**ours, "asynchronous": False, "loop": _loop(), "use_listings_cache": False} if kind.async_impl else ours

@@ -1,0 +1,211 @@
+"""A store at any URL that fsspec has a file system for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, NoReturn
+
+from ...errors import StoreError
+from ..base import Store, StoredObject, check_name
+from .batching import NOT_ASKED, in_threads, on_loop
+from .errors import Redactor, is_missing, kind_of, store_error
+from .filesystems import FileSystems
+
+__all__ = ["FsspecStore"]
+
+_LISTING_TAKES = 12  # times as long, at most, as an object: a folder may have many pages
+_TIMES = ("LastModified", "mtime", "last_modified", "updated", "modified", "created")
+
+
+class FsspecStore(Store):
+    """Objects at a URL, through fsspec.
+
+    A put is whole where the store's own puts are: S3, GCS, Azure, the Hub, ``memory://``. Over ``ftp://`` and its like
+    a reader may meet a part of an object that is being written; entries are checked when they are read.
+
+    Nothing is imported, made or asked before the first use, but that the driver is there. Each process makes a file
+    system of its own, as none survives a fork.
+
+    Parameters
+    ----------
+    root
+        A URL, as ``s3://bucket/folder``; or, with `filesystem`, a path in it.
+    storage_options
+        What the file system is made with, as `datasets` and fsspec take it.
+    filesystem
+        One that is there already. It is used as it is; a forked process makes one by the same arguments.
+    connect_timeout
+        How many seconds a connection may take to be made, where the driver can be told.
+    read_timeout
+        How many seconds an object may take, from the request to its last byte. More is needed for entries of hundreds
+        of megabytes.
+    concurrency
+        How many objects are read or written at once, where the driver can.
+
+    Raises
+    ------
+    InvalidRootError
+        If no store can be there, or its driver is not installed.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        filesystem: Any = None,
+        connect_timeout: float = 2.0,
+        read_timeout: float = 5.0,
+        concurrency: int = 32,
+    ) -> None:
+        self._files = FileSystems(
+            root,
+            storage_options,
+            filesystem,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            concurrency=concurrency,
+        )
+        self._inside = ""
+
+    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        paths = [self._path(check_name(name)) for name in names]
+        results = self._ask("cat_file", [(path,) for path in paths])
+        return [self._error_or_none("read", name, got) for name, got in zip(names, results, strict=True)]
+
+    def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        results = self._ask("pipe_file", [(self._path(check_name(name)), objects[name]) for name in objects])
+        failed = {}
+        for name, result in zip(objects, results, strict=True):
+            if isinstance(result, Exception):
+                failed[name] = self._error("write", name, result)
+                if is_missing(result) and not failed[name].kind:  # a store of objects has no folders that could miss
+                    failed[name].kind = "no bucket"
+        return failed
+
+    def exists_many(self, names: Sequence[str]) -> list[bool]:
+        paths = [self._path(check_name(name)) for name in names]
+        results = self._ask("info", [(path,) for path in paths])
+        return [isinstance(result, Mapping) and result.get("type") == "file" for result in results]
+
+    def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
+        wanted = list(dict.fromkeys(names))
+        results = self._ask("rm_file", [(self._path(check_name(name)),) for name in wanted])
+        failed = {}
+        for name, result in zip(wanted, results, strict=True):
+            if isinstance(result, Exception) and not is_missing(result) and kind_of(result) != "no bucket":
+                failed[name] = self._error("delete", name, result)
+        return failed
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield each file, folder by folder: a cache has hundreds, which are listed many at a time.
+
+        So that not all names are held at once, as in one listing of all that is under a folder.
+        """
+        folders = [prefix.rpartition("/")[0]]
+        while folders:
+            now, folders = folders[: self._files.concurrency], folders[self._files.concurrency :]
+            listings = self._ask("ls", [(self._path(folder),) for folder in now])
+            for folder, listing in zip(now, listings, strict=True):
+                if isinstance(listing, Exception):
+                    if is_missing(listing):
+                        continue
+                    raise self._error("list", folder, listing)
+                inner, files = self._sort_out(listing, folder, prefix)
+                yield from files
+                folders = inner + folders
+
+    def _sort_out(
+        self, listing: Iterable[Mapping[str, Any]], folder: str, prefix: str
+    ) -> tuple[list[str], list[StoredObject]]:
+        """Return the folders to look into, and the files of a listing."""
+        base = self._files.open().full(self._path("")).rstrip("/")
+        folders, files = [], []
+        for found in listing:
+            name = str(found["name"]).removeprefix(base).strip("/")
+            if not name.startswith(f"{folder}/" if folder else "") or name == folder:
+                continue  # the folder itself, which some list as an object of its own
+            if found.get("type") == "directory":
+                if prefix.startswith(f"{name}/") or f"{name}/".startswith(prefix):
+                    folders.append(name)
+            elif name.startswith(prefix) and not str(found["name"]).endswith("/"):
+                files.append(StoredObject(name, int(found.get("size") or 0), _time_of(found)))
+        return folders, files
+
+    def location(self, name: str = "") -> str:
+        return "/".join((self._files.url, *filter(None, (self._inside, check_name(name) if name else ""))))
+
+    def child(self, prefix: str) -> FsspecStore:
+        child = object.__new__(type(self))
+        child._files = self._files
+        child._inside = "/".join(filter(None, (self._inside, check_name(prefix))))
+        return child
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location()!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a store is not pickled: {self!r} may hold credentials. Open it again in the other process.")
+
+    @property
+    def redact(self) -> Redactor:
+        """What cuts the secrets of the storage options out of texts."""
+        return self._files.redact
+
+    def _path(self, name: str) -> str:
+        """Return the path of an object or a folder within its file system, which is made for that."""
+        return "/".join(filter(None, (self._inside, name)))
+
+    def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a method of the file system for each of these paths and what else it takes; return results or errors."""
+        if not arguments:
+            return []
+        files = self._files
+        try:
+            opened = files.open()
+        except Exception as exc:  # noqa: BLE001 - whatever a driver raises for its options or its environment
+            return [StoreError(self.redact(f"no file system could be made: {exc}"), kind=kind_of(exc))] * len(arguments)
+        call: Callable[..., Any] = opened.method(method)
+
+        def ask(number: int) -> Any:
+            path, *rest = arguments[number]
+            full = opened.full(path)
+            opened.forget(full)
+            return call(full, *rest)
+
+        limit = files.read_timeout * (_LISTING_TAKES if method == "ls" else 1)
+        run = in_threads if opened.loop is None else functools.partial(on_loop, opened.loop)
+        results = run(
+            ask,
+            len(arguments),
+            at_once=opened.at_once(method),
+            limit=limit,
+            patience=0.9 * min(files.connect_timeout, files.read_timeout),
+            is_silent=lambda exc: kind_of(exc) == "unreachable",
+        )
+        if opened.loop is None and any(result is NOT_ASKED for result in results):
+            files.drop(opened)
+        return results
+
+    def _error_or_none(self, action: str, name: str, result: Any) -> Any:
+        if not isinstance(result, Exception):
+            return result
+        return None if is_missing(result) else self._error(action, name, result)
+
+    def _error(self, action: str, name: str, exc: Exception) -> StoreError:
+        return store_error(action, self.location() + f"/{name}" * bool(name), name, exc, self.redact)
+
+
+def _time_of(found: Mapping[str, Any]) -> float:
+    """Return when an object was put, in seconds since 1970, or 0 where its store does not say."""
+    value = next((found[name] for name in _TIMES if found.get(name)), 0.0)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            return 0.0
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    return float(value)

@@ -1,0 +1,194 @@
+"""A faster way to S3, GCS and Azure than fsspec's, where the same options can be said to obstore."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from ...errors import StoreError
+from ..base import Store, StoredObject, check_name
+from .batching import in_threads
+from .errors import is_missing, kind_of, store_error
+from .fsspec_store import FsspecStore
+from .obstore_options import Target
+
+__all__ = ["ObstoreStore"]
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 16
+_IN_ONE_DELETE = 1000
+_IN_ONE_LISTING = 1000
+
+# Its threads are lost in a fork, and what is asked of it in the child is never answered.
+_is_forked = False
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = _is_forked or "obstore" in sys.modules
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+class _Client:
+    """obstore's store of one bucket, made when it is first used."""
+
+    def __init__(self, target: Target, connect_timeout: float, read_timeout: float) -> None:
+        self._target = target
+        self.connect_timeout, self.read_timeout = connect_timeout, read_timeout
+
+    @functools.cached_property
+    def store(self) -> Any:
+        """Return obstore's store; None if it cannot be made."""
+        times = {
+            "connect_timeout": timedelta(seconds=self.connect_timeout),
+            "timeout": timedelta(seconds=self.read_timeout),
+        }
+        try:
+            return getattr(importlib.import_module("obstore.store"), self._target.kind)(
+                self._target.bucket,
+                config=self._target.config,
+                client_options={**times, **self._target.client_options},
+                # One more try, for a connection that the server has closed meanwhile; none after a time-out.
+                retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=self.read_timeout / 2)},
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever its release, or its reading of the environment, objects to
+            logger.info("obstore is not used, as it cannot be set up (%s)", type(exc).__name__)
+            return None
+
+
+class ObstoreStore(Store):
+    """Objects in a bucket, through obstore; in a process that was forked from a user of it, through `plain`.
+
+    Parameters
+    ----------
+    plain
+        The same root through fsspec.
+    target
+        The same root and options in obstore's words, as `translate` gives them.
+    connect_timeout, read_timeout
+        As for `FsspecStore`.
+    """
+
+    def __init__(
+        self, plain: FsspecStore, target: Target, *, connect_timeout: float = 2.0, read_timeout: float = 5.0
+    ) -> None:
+        self._plain = plain
+        self._client = _Client(target, connect_timeout, read_timeout)
+        self._prefix = f"{target.prefix}/" if target.prefix else ""
+
+    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        paths = [self._prefix + check_name(name) for name in names]
+        if self._is_plain():
+            return self._plain.get_many(names)
+        results = self._ask(lambda store, number: bytes(store.get(paths[number]).bytes()), len(paths))
+        return [
+            result if isinstance(result, bytes) else None if is_missing(result) else self._error("read", name, result)
+            for name, result in zip(names, results, strict=True)
+        ]
+
+    def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        paths = [self._prefix + check_name(name) for name in objects]
+        if self._is_plain():
+            return self._plain.put_many(objects)
+        contents = list(objects.values())
+        results = self._ask(lambda store, number: store.put(paths[number], contents[number]), len(paths))
+        failed = {name: self._error("write", name, e) for name, e in zip(objects, results, strict=True) if _failed(e)}
+        for error in failed.values():
+            # A store of objects has no folders that could be missing.
+            if error.__cause__ is not None and is_missing(error.__cause__):
+                error.kind = "no bucket"
+        return failed
+
+    def exists_many(self, names: Sequence[str]) -> list[bool]:
+        paths = [self._prefix + check_name(name) for name in names]
+        if self._is_plain():
+            return self._plain.exists_many(names)
+        results = self._ask(lambda store, number: store.head(paths[number]), len(paths))
+        return [not _failed(result) for result in results]
+
+    def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete them, many by one request; through fsspec, one by one, where one of them is an obstacle to the rest.
+
+        As an absent one is for GCS and Azure. Which of them it is, obstore does not say.
+        """
+        wanted = list(dict.fromkeys(map(check_name, names)))
+        if self._is_plain():
+            return self._plain.delete(wanted)
+        parts = [wanted[start : start + _IN_ONE_DELETE] for start in range(0, len(wanted), _IN_ONE_DELETE)]
+        results = self._ask(lambda store, number: store.delete([self._prefix + n for n in parts[number]]), len(parts))
+        failed: dict[str, StoreError] = {}
+        for part, result in zip(parts, results, strict=True):
+            if _failed(result) and kind_of(result) in ("", "no bucket"):
+                failed |= self._plain.delete(part)
+            elif _failed(result):
+                failed |= {name: self._error("delete", name, result) for name in part}
+        return failed
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        if self._is_plain():
+            yield from self._plain.scan(prefix)
+            return
+        folder = (self._prefix + prefix.rpartition("/")[0]).rstrip("/")
+        pages = iter(self._client.store.list(folder or None, chunk_size=_IN_ONE_LISTING))
+        while not isinstance(page := _next_page(pages), Exception):
+            for found in page:
+                if found["path"].startswith(self._prefix + prefix):
+                    name = found["path"].removeprefix(self._prefix)
+                    yield StoredObject(name, found["size"], found["last_modified"].timestamp())
+        if not (isinstance(page, StopIteration) or is_missing(page)):
+            raise self._error("list", prefix, page)
+
+    def location(self, name: str = "") -> str:
+        return self._plain.location(name)
+
+    def child(self, prefix: str) -> ObstoreStore:
+        child = object.__new__(type(self))
+        child._plain = self._plain.child(prefix)
+        child._client = self._client
+        child._prefix = f"{self._prefix}{prefix}/"
+        return child
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location()!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a store is not pickled: {self!r} may hold credentials. Open it again in the other process.")
+
+    def _is_plain(self) -> bool:
+        return _is_forked or self._client.store is None
+
+    def _ask(self, request: Callable[[Any, int], Any], count: int) -> list[Any]:
+        """Return what each request gives or raises."""
+        return in_threads(
+            functools.partial(request, self._client.store),
+            count,
+            at_once=_THREADS,
+            limit=3 * self._client.read_timeout,  # more than obstore itself takes
+            patience=0.9 * min(self._client.connect_timeout, self._client.read_timeout),
+            is_silent=lambda exc: kind_of(exc) == "unreachable",
+        )
+
+    def _error(self, action: str, name: str, exc: Exception) -> StoreError:
+        where = self.location() + f"/{name}" * bool(name)
+        return store_error(action, where, name, exc, self._plain.redact)
+
+
+def _next_page(pages: Iterator[Any]) -> Any:
+    """Return the next page of a listing, or what is raised in its place."""
+    try:
+        return next(pages)
+    except Exception as exc:  # noqa: BLE001 - obstore has no class for all that it raises
+        return exc
+
+
+def _failed(result: object) -> bool:
+    return isinstance(result, Exception)

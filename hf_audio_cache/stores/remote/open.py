@@ -1,0 +1,58 @@
+"""Which store a far root gets."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..base import Store
+from .fsspec_store import FsspecStore
+from .obstore_options import NoEqualError, translate
+from .obstore_store import ObstoreStore
+
+__all__ = ["open_far"]
+
+logger = logging.getLogger(__name__)
+
+
+def open_far(
+    root: str,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: Any = None,
+    connect_timeout: float = 2.0,
+    read_timeout: float = 5.0,
+) -> Store:
+    """Return the store at a URL: obstore's where it is installed and knows these options, else fsspec's.
+
+    Parameters are those of `FsspecStore`. Nothing is asked, and nothing created.
+
+    Raises
+    ------
+    InvalidRootError
+        If no store can be there, or its driver is not installed.
+    """
+    plain = FsspecStore(
+        root, storage_options, filesystem=filesystem, connect_timeout=connect_timeout, read_timeout=read_timeout
+    )
+    if filesystem is not None:
+        return plain
+    try:
+        target = translate(root, storage_options)
+    except NoEqualError as exc:
+        _say_once(str(plain.location()), str(exc))
+        return plain
+    if importlib.util.find_spec("obstore") is None:
+        _say_once(str(plain.location()), "obstore is not installed, which would be faster")
+        return plain
+    if target.kind == "GCSStore" and target.client_options.get("allow_http"):
+        _say_once(str(plain.location()), "emulators do not take the uploads that obstore makes")
+        return plain
+    return ObstoreStore(plain, target, connect_timeout=connect_timeout, read_timeout=read_timeout)
+
+
+@functools.cache
+def _say_once(location: str, reason: str) -> None:
+    logger.info("%s is reached through fsspec: %s", location, reason)

@@ -1,0 +1,88 @@
+"""What may be the root of a far store, before anything is made for it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+from fsspec.registry import known_implementations, registry
+
+from ...errors import InvalidRootError
+
+__all__ = ["check_file_system", "check_url", "flat_options", "protocols_of"]
+
+_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
+_LOCAL = {"file", "local"}
+_COPIES = {"simplecache", "filecache", "blockcache", "cached"}  # whose own files are not safe to be read while written
+
+
+def flat_options(root: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return storage options, also if they are given by protocol, as ``{"s3": {...}}``."""
+    options = dict(storage_options or {})
+    own = options.get(root.partition("://")[0])
+    return {**options.pop(root.partition("://")[0]), **options} if isinstance(own, Mapping) else options
+
+
+def protocols_of(system: Any) -> tuple[str, ...]:
+    """Return what a file system calls itself."""
+    protocol = type(system).protocol  # those that keep copies show another's on themselves
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def check_url(root: str, url: str) -> None:
+    """Refuse what cannot be the root of a far store."""
+    protocol, _, path = root.partition("://")
+    reason = ""
+    if not path.strip("/"):
+        reason = "names no place in it, such as a bucket"
+    elif "::" in root or protocol in _COPIES:
+        reason = "is read through a copy on the disk; name the store itself"
+    elif protocol in _LOCAL:
+        reason = "is on a local disk; pass its path"
+    elif "?" in path:
+        reason = "has a query; what it says belongs into the storage options"
+    else:
+        reason = _missing_driver(protocol)
+    if reason:
+        shown = url.partition("?")[0]  # a query may be a signature
+        raise InvalidRootError(f"the root {shown!r} {reason}; nothing was opened.", root=shown)
+
+
+def _missing_driver(protocol: str) -> str:
+    """Return what is missing for a protocol, if something is."""
+    if protocol in registry:
+        return ""
+    if protocol not in known_implementations:
+        return f"has the protocol {protocol!r}, for which fsspec has no file system"
+    known = known_implementations[protocol]
+    module = known["class"].partition(".")[0]
+    if module == "fsspec":  # one of its own, whose import is cheap, and which may need another library
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as exc:
+            return f"cannot be used: {exc}"
+    elif importlib.util.find_spec(module) is None:
+        said = known.get("err", f"install {module}")
+        if module in _EXTRAS:
+            said = f'`pip install "hf_audio_cache[{_EXTRAS[module]}]"`'
+        return f"needs {module}, which is not installed: {said}"
+    return ""
+
+
+def check_file_system(filesystem: Any, storage_options: Mapping[str, Any] | None) -> None:
+    """Refuse a user's file system that a store cannot use."""
+    reason = ""
+    if not isinstance(filesystem, fsspec.AbstractFileSystem):
+        reason = "is no file system of fsspec"
+    elif storage_options:
+        reason = "was made already, so that storage options would change nothing; pass one or the other"
+    elif _LOCAL.intersection(protocols_of(filesystem)):
+        reason = "is that of the local disk; pass a path alone"
+    elif _COPIES.intersection(protocols_of(filesystem)):
+        reason = "keeps copies on the disk; pass the one behind it"
+    elif getattr(filesystem, "asynchronous", False):
+        reason = "belongs to a loop of its own, by asynchronous=True; make one without"
+    if reason:
+        raise InvalidRootError(f"the file system {type(filesystem).__name__} {reason}; nothing was opened.")

@@ -1,0 +1,259 @@
+"""A far store that may fail: asked again where that helps, and left alone for a while where it does not."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from ..errors import StoreError
+from .base import Store, StoredObject, check_name
+from .circuit_breaker import Breaker, Rest
+
+__all__ = ["GuardedStore"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Trouble(NamedTuple):
+    """What is done about one kind of error."""
+
+    retries: int  # of one object
+    rounds: int  # in a row and without any answer, after which the store rests
+    says: str
+    check: str
+
+
+_TROUBLES = {
+    "throttled": _Trouble(4, 10, "asks for fewer requests", "Use fewer processes at once"),
+    # More rounds than one batch has: a single object that the server stumbles over is no reason for a rest.
+    "unreachable": _Trouble(2, 4, "does not answer", "Check the network, the endpoint and the region"),
+    "denied": _Trouble(0, 1, "denied {action}", "Check which credentials are used, and that they allow {action} there"),
+    "no bucket": _Trouble(0, 1, "is in no bucket", "Check its name and the endpoint; no bucket is ever created"),
+}
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
+_SLOW = 2.0  # a round that took longer and has no answer ran into a time-out, and another one would too
+_DOUBTFUL_ROUNDS = 8
+_EVIDENCE_LASTS = 60.0
+
+# A generator that the user has seeded must not advance, and forked workers must not wait for equal times.
+_jitter = random.SystemRandom()
+
+
+class _Evidence:
+    """What tells an object that is absent from one that may not be read; the rule is in `GuardedStore`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._present: tuple[Store, str] | None = None
+        self._seen = 0.0
+        self._doubtful_rounds = 0
+        self.tells_absence = False
+
+    def saw(self, store: Store, name: str) -> None:
+        """Note an object that is there."""
+        self._present, self._seen, self._doubtful_rounds = (store, name), self._clock(), 0
+
+    def denied_is_absent(self, *, writing_is_denied: bool) -> bool:
+        """Return whether a denied read means that there is no such object."""
+        if self.tells_absence:
+            return False
+        if self._present is not None:
+            if self._clock() - self._seen < _EVIDENCE_LASTS:
+                return True
+            store, name = self._present
+            if store.exists(name):
+                self.saw(store, name)
+                return True
+            self._present = None
+        self._doubtful_rounds += 1
+        return self._doubtful_rounds <= _DOUBTFUL_ROUNDS and not writing_is_denied
+
+
+class _Guard:
+    """What a `GuardedStore` and its children share."""
+
+    def __init__(self, location: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self.evidence = _Evidence(clock)
+        self._location, self._clock, self._sleep = location, clock, sleep
+        self._server = Breaker(clock)
+        self._permissions = {action: Breaker(clock) for action in ("reading", "writing", "deleting")}
+        self._told: set[str] = set()
+
+    def ask(
+        self, action: str, names: Sequence[str], request: Callable[[Sequence[str]], Mapping[str, StoreError]]
+    ) -> dict[str, StoreError]:
+        """Return the errors that `request` still gives for `names` after all that helps was tried."""
+        if not names:
+            return {}
+        rest = self._permissions[action].refusal() or self._server.refusal()
+        if rest is not None:
+            return self._resting(rest, names)
+        failed: dict[str, StoreError] = {}
+        attempt = 0
+        while True:
+            started = self._clock()
+            errors = request(names)
+            for name in names:
+                failed.pop(name, None)
+            failed.update(errors)
+            self._judge(action, names, errors, started)
+            names = [n for n, e in errors.items() if e.kind in _TROUBLES and attempt < _TROUBLES[e.kind].retries]
+            if not names or self._server.rest:
+                return failed
+            self._sleep(_jitter.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)))
+            attempt += 1
+
+    def refusal(self, action: str, names: Iterable[str]) -> dict[str, StoreError]:
+        """Return what `ask` would return at once, without asking."""
+        rest = self._permissions[action].rest or self._server.rest
+        return self._resting(rest, names) if rest is not None else {}
+
+    def _resting(self, rest: Rest, names: Iterable[str]) -> dict[str, StoreError]:
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + rest.until - self._clock()))
+        message = f"{self._location} was not asked, since it rests until {until}: {rest.reason}"
+        return {check_name(name): StoreError(message, name=name, kind="resting") for name in names}
+
+    def _judge(self, action: str, names: Sequence[str], errors: Mapping[str, StoreError], started: float) -> None:
+        """Draw the conclusions from one round of requests."""
+        troubles = [error for error in errors.values() if error.kind in _TROUBLES]
+        worst = min(troubles, key=lambda error: _TROUBLES[error.kind].rounds, default=None)
+        is_answered = len(troubles) < len(names)
+        own = self._permissions[action]
+        if is_answered and own.succeeded(started):
+            logger.info("%s allows %s again", self._location, action)
+        if (is_answered or (worst and worst.kind == "denied")) and self._server.succeeded(started):
+            logger.info("%s answers again", self._location)
+        if worst is None or is_answered:
+            return
+        trouble = _TROUBLES[worst.kind]
+        breaker, what = (own, action) if worst.kind == "denied" else (self._server, "asking it")
+        reason = f"{self._location} {trouble.says.format(action=action)} ({worst})"
+        hangs = worst.kind == "unreachable" and self._clock() - started >= _SLOW
+        rest = breaker.failed(reason, started, 1 if hangs else trouble.rounds)
+        if rest is not None:
+            subject = f"{worst.kind} {what}"
+            logger.log(
+                logging.INFO if subject in self._told else logging.WARNING,
+                "%s; no more %s for %d s. The run goes on, and what is not found is computed. %s.",
+                *(reason, what, rest.seconds, trouble.check.format(action=action)),
+            )
+            self._told.add(subject)
+
+    def is_in_doubt(self, started: float) -> bool:
+        """Return whether what began at `started` may have found nothing because of a failure."""
+        took_long = self._clock() - started >= _SLOW
+        return took_long or self._server.is_in_doubt or self._permissions["reading"].is_in_doubt
+
+    def denied_is_absent(self) -> bool:
+        """Return whether a denied read means that there is no such object."""
+        return self.evidence.denied_is_absent(writing_is_denied=self._permissions["writing"].is_in_doubt)
+
+
+class GuardedStore(Store):
+    """A far store whose failures cost little.
+
+    - An object that failed as "throttled" or "unreachable" is asked for again, up to four times and twice, after
+      random and growing times. Where a whole batch ran into a time-out nothing is.
+    - After some rounds in which nothing was answered, or one that took long, the store rests: for 30 s, then twice as
+      long each time up to five minutes, every call is answered at once, with a `StoreError` of the kind "resting" for
+      each name. After that time a single batch is let through; an answer ends the rest. "no bucket" brings a rest at
+      once; so does "denied", but only to what was denied: reading, writing or deleting.
+    - S3 denies the read of an absent object to those who may not list. So a denied read is a miss while the credentials
+      are known to be good: an object was read or written in the last minute, or the last one that was still exists.
+      Where no object was seen yet it is a miss too, for a few rounds, unless writing was denied as well. It is never
+      one where the store has said of any object that it is absent, since then it tells the two apart.
+
+    The state is that of the process, and shared by children. The first rest of each kind is warned of, later ones are
+    logged as information. `scan` is passed on as it is.
+
+    Parameters
+    ----------
+    far
+        The store to guard.
+    clock, sleep
+        What tells the time, and what waits.
+    """
+
+    def __init__(
+        self, far: Store, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._far = far
+        self._clock = clock
+        self._guard = _Guard(str(far.location()), clock, sleep)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a GuardedStore is not pickled, since it may hold credentials: open its root again instead")
+
+    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        found: dict[str, bytes | None] = {}
+        failed = self._guard.ask("reading", list(dict.fromkeys(names)), lambda wanted: self._read(wanted, found))
+        return [failed[name] if name in failed else found[name] for name in names]
+
+    def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        return self.get_many(names)
+
+    def _read(self, names: Sequence[str], found: dict[str, bytes | None]) -> dict[str, StoreError]:
+        """Add to `found` what was answered, and return the rest."""
+        errors = {}
+        for name, answer in zip(names, self._far.get_many(names), strict=True):
+            if isinstance(answer, StoreError):
+                errors[name] = answer
+                continue
+            found[name] = answer
+            if answer is None:
+                self._guard.evidence.tells_absence = True
+            else:
+                self._guard.evidence.saw(self._far, name)
+        denied = [name for name, error in errors.items() if error.kind == "denied"]
+        if denied and self._guard.denied_is_absent():
+            found.update(dict.fromkeys(denied))
+            errors = {name: error for name, error in errors.items() if name not in found}
+        return errors
+
+    def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        def write(names: Sequence[str]) -> dict[str, StoreError]:
+            errors = self._far.put_many({name: objects[name] for name in names})
+            stored = next((name for name in names if name not in errors), None)
+            if stored is not None:
+                self._guard.evidence.saw(self._far, stored)
+            return errors
+
+        return self._guard.ask("writing", list(objects), write)
+
+    def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
+        return self._guard.refusal("writing", names)
+
+    def exists_many(self, names: Sequence[str]) -> list[bool]:
+        known: dict[str, bool] = {}
+
+        def look(wanted: Sequence[str]) -> dict[str, StoreError]:
+            started = self._clock()
+            known.update(zip(wanted, self._far.exists_many(wanted), strict=True))
+            if any(known.values()) or not self._guard.is_in_doubt(started):
+                return {}
+            # It cannot say why it found nothing; a read can.
+            return {name: error for error in self._read(wanted[:1], {}).values() for name in wanted}
+
+        failed = self._guard.ask("reading", list(dict.fromkeys(names)), look)
+        return [name not in failed and known[name] for name in names]
+
+    def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
+        return self._guard.ask("deleting", list(dict.fromkeys(names)), self._far.delete)
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._far.scan(prefix)
+
+    def location(self, name: str = "") -> Path | str:
+        return self._far.location(name)
+
+    def bare(self) -> Store:
+        return self._far.bare()
+
+    def child(self, prefix: str) -> GuardedStore:
+        child = GuardedStore(self._far.child(prefix), clock=self._clock)
+        child._guard = self._guard
+        return child

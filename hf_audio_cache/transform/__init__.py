@@ -1,0 +1,1 @@
+"""What `datasets` and Ray call: `CachedFeatures`, references to features, batches, columns and streams."""

@@ -1,0 +1,194 @@
+"""What `datasets` or Ray Data hands to a mapped function, in all forms, and results given back in the same form."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.formatting.formatting import LazyBatch, LazyDict
+
+from ..audio.source import is_audio_cell
+from ..errors import AudioColumnError, AudioSourceError, CannotSkipError
+from ..processors.output_specs import OutputSpec
+from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
+
+__all__ = ["AudioBatch", "check_column", "read_batch", "with_columns"]
+
+
+@dataclass(frozen=True)
+class AudioBatch:
+    """The audio cells of one call, and the form in which they came.
+
+    Attributes
+    ----------
+    cells
+        One for each row.
+    is_single
+        Whether it was one example (or one cell), and not a batch.
+    table
+        The Arrow table, where it was one.
+    lazy
+        The batch of `Dataset.map`, where it was one.
+    for_ray
+        Whether Ray Data is what handed it over.
+    whole
+        All columns of it then, where they were a dict.
+    """
+
+    cells: Sequence[Any]
+    is_single: bool = False
+    table: pa.Table | None = None
+    lazy: LazyBatch | None = None
+    for_ray: bool = False
+    whole: Mapping[str, Any] | None = None
+
+    def without(self, dropped: Collection[int]) -> AudioBatch:
+        """Return the batch without these rows; all of its columns are given back then, as `Dataset.map` needs it.
+
+        Raises
+        ------
+        CannotSkipError
+            If it came in a form in which `datasets` takes no fewer rows back than it gave.
+        """
+        kept = [row for row in range(len(self.cells)) if row not in dropped]
+        cells = [self.cells[row] for row in kept]
+        if self.table is not None and self.table.column_names:
+            return replace(self, cells=cells, table=self.table.take(pa.array(kept, pa.int64())))
+        if self.whole is not None and not self.is_single:
+            return replace(self, cells=cells, whole=rows_of(self.whole, kept))
+        if self.lazy is None:
+            raise CannotSkipError(
+                'on_error="skip" leaves rows out, which datasets allows in ds.map(cached_features, batched=True) only, '
+                "without input_columns, and Ray Data in map_batches; nothing was computed. A map of single examples, a "
+                "stream's map and a transform must give back each row. Use cached_features.map(ds), or "
+                'cached_features.attach(stream), which skip; or on_error="null", and ds.filter afterwards.'
+            )
+        for column in list(self.lazy) if dropped else ():
+            # What was not formatted yet is taken as it is stored: audio as its encoded bytes, and not decoded.
+            is_stored = column in self.lazy.keys_to_format
+            values = self.lazy.pa_table[column].to_pylist() if is_stored else self.lazy[column]
+            self.lazy[column] = [values[row] for row in kept]
+        return AudioBatch(cells, lazy=self.lazy)
+
+    def give_back(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        names: Sequence[str],
+        feature: Callable[[str], Any],
+        spec: Callable[[str], OutputSpec | None],
+    ) -> Any:
+        """Return the outputs of each row in the form in which the cells came.
+
+        Parameters
+        ----------
+        rows
+            The outputs of each row by name; a row that has none gets None.
+        names
+            The columns to return.
+        feature
+            Gives the `datasets` feature of a column; used for its tables only, since they are typed.
+        spec
+            Gives the form of an output; used for Ray Data only. None for the column of reasons.
+        """
+        columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
+        if self.for_ray:
+            columns = {name: tensor(column, functools.partial(spec, name)) for name, column in columns.items()}
+            if self.table is not None:
+                return with_tensors(self.table, columns)
+        if self.is_single:
+            return {**(self.whole or {}), **{name: column[0] for name, column in columns.items()}}
+        if self.whole is not None:
+            return {**self.whole, **columns}
+        if self.table is not None:
+            return with_columns(self.table, columns, feature)
+        if self.lazy is None or len(self.lazy.pa_table) == len(rows):
+            return columns
+        self.lazy.update(columns)
+        return self.lazy
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature: Callable[[str], Any]) -> pa.Table:
+    """Return an Arrow table with columns added or replaced, each of the `datasets` feature that `feature` gives it."""
+    table = table.drop_columns([name for name in columns if name in table.column_names])
+    features = datasets.Features.from_arrow_schema(table.schema)
+    arrays = dict(zip(table.column_names, table.columns, strict=True))
+    for name, values in columns.items():
+        features[name] = feature(name)
+        arrays[name] = pa.array(datasets.arrow_writer.TypedSequence(values, type=features[name]))
+    return pa.table(arrays).replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def read_batch(examples: Any, audio_column: str) -> AudioBatch:
+    """Find the audio cells in the argument of a mapped function.
+
+    The encoded bytes are taken from the Arrow table below a lazy batch where there is one: nothing is decoded, and
+    an ``Audio(decode=True)`` column needs no torchcodec. Those in Arrow are not copied.
+
+    Raises
+    ------
+    AudioColumnError
+        If there is no such column.
+    AudioSourceError
+        If `examples` is nothing that `datasets` hands to a function.
+    """
+    if isinstance(examples, pa.Table):
+        check_column(audio_column, examples.column_names)
+        return AudioBatch(_cells(examples[audio_column]), table=examples, for_ray=is_for_ray())
+    lazy = examples if isinstance(examples, LazyBatch) else None
+    whole = None
+    if isinstance(examples, LazyDict):
+        check_column(audio_column, list(examples))
+        if audio_column in examples.keys_to_format:  # not yet formatted, and not replaced by the caller
+            cells = _cells(examples.pa_table[audio_column])
+            return AudioBatch(cells, is_single=lazy is None, lazy=lazy)
+    if isinstance(examples, Mapping) and (audio_column in examples or not is_audio_cell(examples)):
+        check_column(audio_column, list(examples))
+        whole = examples if is_for_ray() else None
+        examples = examples[audio_column]
+    if isinstance(examples, (pa.Array, pa.ChunkedArray)):
+        # One row or a batch of one looks the same here; in a table without other columns it is both.
+        return AudioBatch(_cells(examples), table=pa.table({}))
+    for_ray: dict[str, Any] = {"for_ray": whole is not None, "whole": whole}
+    if isinstance(examples, (list, tuple)):
+        return AudioBatch(examples, lazy=lazy, **for_ray)
+    if isinstance(examples, np.ndarray) and examples.dtype.kind in "OUS" and examples.ndim == 1:
+        return AudioBatch(list(examples), **for_ray)
+    if hasattr(examples, "iloc"):
+        raise AudioSourceError(
+            f"expected an example, a batch or an Arrow table, and found a {type(examples).__name__}; nothing was "
+            'computed. Use ds.with_format(None) or ds.with_format("arrow") before map.',
+            clip=type(examples).__name__,
+        )
+    return AudioBatch([examples], is_single=True, **for_ray)
+
+
+def _cells(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return the cells of an Arrow column; encoded bytes stay where they are."""
+    if isinstance(column, pa.ChunkedArray):
+        return [cell for chunk in column.chunks for cell in _cells(chunk)]
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return [scalar.as_buffer() for scalar in column]
+    if not pa.types.is_struct(column.type) or "bytes" not in {field.name for field in column.type}:
+        return list(column.to_pylist())
+    names = [field.name for field in column.type]
+    cells = zip(*map(_cells, column.flatten()), column.is_valid().to_pylist(), strict=True)
+    return [dict(zip(names, values, strict=True)) if is_valid else None for *values, is_valid in cells]
+
+
+def check_column(audio_column: str, columns: Sequence[str]) -> None:
+    """Raise `AudioColumnError` if `audio_column` is none of `columns`."""
+    if audio_column not in columns:
+        found = ", ".join(map(repr, columns)) or "(none)"
+        raise AudioColumnError(
+            f"expected an audio column {audio_column!r}, and found the columns {found}; nothing was computed. "
+            "Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, pass "
+            "remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
+            "does not take, audio among them, before a transform can see it.",
+            column=audio_column,
+            columns=tuple(columns),
+        )

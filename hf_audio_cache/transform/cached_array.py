@@ -1,0 +1,223 @@
+"""`CachedArray`: the feature type of a column whose rows refer to entries of a cache.
+
+It is to a cached array what `datasets.Image` is to a picture: Arrow holds 32 bytes a row (the ``blob_sha``), the type
+holds what all rows share, and a row becomes the array when it is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from datasets.features.features import register_feature
+
+from ..cache.access_log import UseRecorder
+from ..cache.caches import AudioCache
+from ..cache.keys import AudioCacheKey
+from ..cache.stats import Counters
+from ..errors import MissingEntryError
+from ..stores import open_store
+
+__all__ = ["CachedArray", "read_references", "read_references_by"]
+
+_SHA_BYTES = 32
+
+
+@dataclass
+class CachedArray:
+    """Feature type of a cached array.
+
+    Reading a row gives the array that the processor made, with its own dtype and shape (a NumPy array; what
+    `with_format` makes of it is `datasets`' choice).
+
+    Parameters
+    ----------
+    root
+        Where the features are: the ``features`` directory of a cache. Never holds a secret.
+    processor_sha
+        Identity of the processor, 64 hexadecimal digits.
+    sample_rate, max_length_ms, auto_resample
+        As in `AudioCacheKey`.
+    name
+        Which output of the processor.
+    decode
+        False gives the ``blob_sha`` as 32 bytes and reads nothing.
+    """
+
+    root: str
+    processor_sha: str
+    sample_rate: int
+    max_length_ms: int = 0
+    auto_resample: bool = False
+    name: str = "input_features"
+    decode: bool = True
+    id: str | None = field(default=None, repr=False)
+    # What `datasets` asks of a feature type:
+    dtype: ClassVar[str] = "CachedArray"
+    pa_type: ClassVar[Any] = pa.binary()  # of a fixed size, datasets 4 could not write it
+    _type: str = field(default="CachedArray", init=False, repr=False)
+
+    def __call__(self) -> pa.DataType:
+        """Return the Arrow type of the column."""
+        return self.pa_type
+
+    def encode_example(self, value: bytes | str | AudioCacheKey) -> bytes:
+        """Return the 32 bytes of a ``blob_sha``, which may be given as such, as hexadecimal digits, or in a key."""
+        if isinstance(value, AudioCacheKey):
+            value = value.blob_sha
+        return bytes.fromhex(value) if isinstance(value, str) else value
+
+    def cast_storage(self, storage: pa.Array) -> pa.Array:
+        """Return a column of any binary type as this type's storage."""
+        return storage.cast(self.pa_type)
+
+    def decode_example(self, value: bytes, token_per_repo_id: Mapping[str, Any] | None = None) -> Any:
+        """Return the array that `value`, a ``blob_sha`` of 32 bytes, refers to.
+
+        Raises
+        ------
+        MissingEntryError
+            If the entry is gone; the message names the key and what to do.
+        """
+        return _reader(self.root).read(self.key(value), self.name)
+
+    def key(self, value: bytes) -> AudioCacheKey:
+        """Return the key of the entry that `value` refers to."""
+        # NumPy's fixed-width strings, through which some formats pass, lose zeros at their end.
+        blob_sha = bytes(value).ljust(_SHA_BYTES, b"\0").hex()
+        return AudioCacheKey(blob_sha, self.processor_sha, self.sample_rate, self.max_length_ms, self.auto_resample)
+
+
+with warnings.catch_warnings():
+    # That it is experimental is for us to know (the oldest and the newest `datasets` are tried), not for every user.
+    warnings.simplefilter("ignore", UserWarning)
+    register_feature(CachedArray, "CachedArray")
+
+
+def read_references(
+    columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AudioCache
+) -> dict[str, list[Any]]:
+    """Return the arrays of a batch of rows, column by column; the entries of a batch are read at once, each once.
+
+    Parameters
+    ----------
+    columns
+        The ``blob_sha`` of each row, or None.
+    types
+        The feature of each column.
+    own_cache
+        The cache to read from where its root is a column's.
+
+    Raises
+    ------
+    MissingEntryError
+        If an entry is gone.
+    """
+    entries: dict[str, dict[AudioCacheKey, Any]] = {}
+    for name, feature in types.items():
+        keys = {feature.key(value) for value in columns[name] if value is not None}
+        entries.setdefault(feature.root, {}).update(dict.fromkeys(keys))
+    for root, wanted in entries.items():
+        cache = own_cache if root == str(own_cache.root) else _reader(root).cache
+        wanted.update(zip(wanted, cache.get_all_many(list(wanted)), strict=True))
+    arrays: dict[str, list[Any]] = {}
+    for name, feature in types.items():
+        arrays[name] = []
+        given: set[AudioCacheKey] = set()
+        for value in columns[name]:
+            if value is None:
+                arrays[name].append(None)
+                continue
+            key = feature.key(value)
+            array = _pick(entries[feature.root][key], key, feature.name, feature.root)
+            arrays[name].append(array.copy() if key in given and isinstance(array, np.ndarray) else array)
+            given.add(key)
+    return arrays
+
+
+def _pick(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root: str) -> Any:
+    if outputs is None or name not in outputs:
+        raise MissingEntryError(
+            f"expected the output {name!r} of the entry {key} under {root}, and it is not there; the row was not read. "
+            "If the cache was moved, cast each column to its new place, with cached_features on the new root: "
+            "ds.cast_column(column, dataclasses.replace(ds.features[column], "
+            "root=str(cached_features.audio_cache.root))). If it was pruned or damaged, run "
+            "cached_features.map(ds, load_from_cache_file=False) again on the dataset with its audio.",
+            key=key,
+            root=root,
+        )
+    value = outputs[name]
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+class _Reader:
+    """Reads the rows of one root, one by one, as `datasets` does.
+
+    `datasets` decodes column by column. The other outputs of an entry that was read for one column are kept until
+    theirs is asked for, so that an entry is read once; what nobody asks for is dropped, the oldest first.
+    """
+
+    _MAX_KEPT = 2048
+    _MAX_KEPT_BYTES = 64 << 20
+
+    def __init__(self, cache: AudioCache) -> None:
+        self.cache = cache
+        self._kept: OrderedDict[tuple[AudioCacheKey, str], Any] = OrderedDict()
+        self._kept_bytes = 0
+
+    def read(self, key: AudioCacheKey, name: str) -> Any:
+        """Return one output of an entry."""
+        kept = self._take((key, name))
+        if kept is not None:
+            return kept
+        outputs = self.cache.get_all(key)
+        value = _pick(outputs, key, name, str(self.cache.root))
+        for other in outputs.keys() - {name} if outputs else ():
+            self._keep((key, other), _pick(outputs, key, other, str(self.cache.root)))
+        return value
+
+    # Each step is one operation of the dict, so that threads may read at once, and a fork finds no lock held.
+
+    def _take(self, which: tuple[AudioCacheKey, str]) -> Any:
+        value = self._kept.pop(which, None)
+        self._kept_bytes -= getattr(value, "nbytes", 0)
+        return value
+
+    def _keep(self, which: tuple[AudioCacheKey, str], value: Any) -> None:
+        self._take(which)
+        self._kept[which] = value
+        self._kept_bytes += getattr(value, "nbytes", 0)
+        while len(self._kept) > self._MAX_KEPT or self._kept_bytes > self._MAX_KEPT_BYTES:
+            try:
+                _, dropped = self._kept.popitem(last=False)
+            except KeyError:
+                return
+            self._kept_bytes -= getattr(dropped, "nbytes", 0)
+
+
+# Roots that need more than their name to be read, such as a key. A reference names its root alone, and `datasets`
+# decodes it without asking us: it has to find here how this process was told to read that root.
+_TOLD: dict[str, _Reader] = {}
+
+
+def read_references_by(cache: AudioCache) -> None:
+    """Let references to the root of `cache` be read through it, in this process and those forked from it."""
+    _TOLD[str(cache.root)] = _Reader(cache)
+
+
+def _reader(root: str) -> _Reader:
+    return _TOLD.get(root) or _opened(root)
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(root: str) -> _Reader:
+    above, _, folder = root.rpartition("/")
+    is_inside = folder == "features" and above.rstrip("/")[-1:] not in ("", ":")  # of a root, which has the records
+    uses = UseRecorder(open_store(above)) if is_inside else None
+    return _Reader(AudioCache(root, counters=Counters(""), on_use=uses.add_features if uses else None))

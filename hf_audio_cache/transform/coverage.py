@@ -1,0 +1,97 @@
+"""How much of a dataset is in the cache, and what the rest will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AudioError
+from ..support.report import Report, Table
+from ..support.units import format_seconds, format_size
+from .audio_rows import audio_rows, read_rows
+from .estimate import Estimate, estimate
+
+if TYPE_CHECKING:
+    from .cached_features import CachedFeatures
+
+__all__ = ["Coverage", "coverage"]
+
+_SAMPLE_OF_THE_REST = 16
+
+
+@dataclass(frozen=True, repr=False)
+class Coverage(Report):
+    """How much of a dataset is in the cache.
+
+    Attributes
+    ----------
+    n_rows
+        Rows of the dataset.
+    n_clips
+        Distinct clips among them.
+    n_cached
+        Rows whose features are there.
+    n_with_waveform
+        Of the other rows: those whose waveform is there.
+    n_bad
+        Rows whose audio cannot be read.
+    rest
+        What the rows that are not there will take, from a sample; None where all are.
+    """
+
+    n_rows: int
+    n_clips: int
+    n_cached: int
+    n_with_waveform: int
+    n_bad: int
+    rest: Estimate | None
+
+    @property
+    def share(self) -> float:
+        """Share of the rows whose features are there; 1.0 without rows."""
+        return self.n_cached / self.n_rows if self.n_rows else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {**super().to_dict(), "share": self.share, "rest": self.rest and self.rest.to_dict()}
+
+    def tables(self) -> list[Table]:
+        figures = [
+            ("rows", f"{self.n_rows:,}"),
+            ("distinct clips", f"{self.n_clips:,}"),
+            ("cached", f"{self.n_cached:,} ({self.share:.1%})"),
+            ("not cached, with a cached waveform", f"{self.n_with_waveform:,}"),
+            ("bad", f"{self.n_bad:,}"),
+        ]
+        if self.rest is not None:
+            figures += [
+                ("the rest: features", format_size(self.rest.features_bytes)),
+                ("the rest: waveforms", format_size(self.rest.waveforms_bytes)),
+                ("the rest: time in one process", format_seconds(self.rest.seconds_first_run)),
+            ]
+        return [Table("coverage", (), figures)]
+
+
+def coverage(cached_features: CachedFeatures, dataset: Any) -> Coverage:
+    """Return how much of `dataset` is in the cache; see `CachedFeatures.coverage`."""
+    router, column = cached_features._router, cached_features.audio_column
+    identity = router.identity()
+    rows = audio_rows(dataset, column)
+    clips: set[bytes] = set()
+    missing: list[int] = []
+    n_seen = n_with_waveform = n_bad = 0
+    for batch in read_rows(rows, column):
+        found = {
+            place: router.key(source.blob_sha, identity)
+            for place, source in enumerate(batch)
+            if not isinstance(source, AudioError)
+        }
+        clips.update(bytes.fromhex(key.blob_sha) for key in found.values())
+        present = router.audio_cache.exists_many(list(found.values()))
+        absent = {place: key for (place, key), there in zip(found.items(), present, strict=True) if not there}
+        n_with_waveform += sum(router.waveform_cache.exists_many([key.waveform_key() for key in absent.values()]))
+        missing += [n_seen + place for place in absent]
+        n_bad += len(batch) - len(found)
+        n_seen += len(batch)
+    rest = estimate(cached_features, rows.select(missing), sample=_SAMPLE_OF_THE_REST) if missing else None
+    return Coverage(n_seen, len(clips), n_seen - n_bad - len(missing), n_with_waveform, n_bad, rest)

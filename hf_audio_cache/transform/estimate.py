@@ -1,0 +1,273 @@
+"""What caching a dataset will take, from a sample of it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio.source import read_source
+from ..cache.caches import AudioCache, WaveformCache
+from ..cache.stats import Counters
+from ..errors import AudioError
+from ..support.report import Report, Table
+from ..support.units import format_seconds, format_size
+from .audio_rows import audio_rows, encoded_sizes
+
+if TYPE_CHECKING:
+    from .cached_features import CachedFeatures
+
+__all__ = ["Estimate", "estimate"]
+
+_SAMPLE = 64
+_PAYS = 1.5  # times as fast as without: less is not worth the disk
+_MIN_LINE = 8  # clips through which a line can be drawn
+_FIGURES = (
+    "features_bytes",
+    "waveforms_bytes",
+    "seconds_reading_audio",
+    "seconds_decoding",
+    "seconds_extracting",
+    "seconds_storing",
+    "seconds_reading_waveforms",
+    "seconds_reading_features",
+)
+_DERIVED = (
+    "seconds_uncached",
+    "seconds_first_run",
+    "seconds_with_waveforms",
+    "seconds_with_features",
+    "features_pay",
+    "waveforms_pay",
+    "verdict",
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Estimate(Report):
+    """What caching a dataset will take; all times are those of one process.
+
+    Attributes
+    ----------
+    n_rows
+        Rows of the dataset; duplicates count each, though a clip is cached once.
+    n_sample
+        Rows that were measured, spread over the sizes of all.
+    n_sample_bad, n_sample_cached, n_sample_cached_waveforms
+        Of these: rows without features; rows whose features, or whose waveform, are in the cache.
+    features_bytes, waveforms_bytes
+        What the entries of all rows take. Of clips that are as good as their waveforms, no waveforms are stored.
+    seconds_reading_audio, seconds_decoding, seconds_extracting, seconds_storing
+        What a first run spends on all rows.
+    seconds_reading_waveforms, seconds_reading_features
+        What reading all entries takes, from the disk of temporary files; a far root adds its round trips to that.
+        Waveforms that are not stored are decoded again.
+    """
+
+    n_rows: int
+    n_sample: int
+    n_sample_bad: int = 0
+    n_sample_cached: int = 0
+    n_sample_cached_waveforms: int = 0
+    features_bytes: int = 0
+    waveforms_bytes: int = 0
+    seconds_reading_audio: float = 0.0
+    seconds_decoding: float = 0.0
+    seconds_extracting: float = 0.0
+    seconds_storing: float = 0.0
+    seconds_reading_waveforms: float = 0.0
+    seconds_reading_features: float = 0.0
+
+    @property
+    def seconds_uncached(self) -> float:
+        """What each pass takes without a cache."""
+        return self.seconds_reading_audio + self.seconds_decoding + self.seconds_extracting
+
+    @property
+    def seconds_first_run(self) -> float:
+        """What a run takes that finds nothing in the cache."""
+        return self.seconds_uncached + self.seconds_storing
+
+    @property
+    def seconds_with_waveforms(self) -> float:
+        """What a pass takes that finds waveforms alone."""
+        return self.seconds_reading_audio + self.seconds_reading_waveforms + self.seconds_extracting
+
+    @property
+    def seconds_with_features(self) -> float:
+        """What a pass takes that finds all features."""
+        return self.seconds_reading_audio + self.seconds_reading_features
+
+    @property
+    def features_pay(self) -> bool:
+        """Whether reading features is clearly faster than making them of cached waveforms."""
+        return self.seconds_with_waveforms >= _PAYS * self.seconds_with_features
+
+    @property
+    def waveforms_pay(self) -> bool:
+        """Whether reading waveforms is clearly faster than decoding."""
+        return self.seconds_uncached >= _PAYS * self.seconds_with_waveforms
+
+    @property
+    def verdict(self) -> str:
+        """What to make of it, in a sentence."""
+        if not self.n_sample - self.n_sample_bad:
+            return "No row of the sample has features: nothing can be said."
+        if self.features_pay:
+            factor = self.seconds_uncached / max(self.seconds_with_features, 1e-9)
+            return f"Caching pays: a pass over cached features is {factor:.1f} times as fast as one without a cache."
+        if self.waveforms_pay:
+            return "Cached waveforms pay; making these features of them takes hardly longer than reading features."
+        return "Caching does not pay: decoding and extracting take hardly longer than reading."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as JSON values, what follows from it included."""
+        return {**super().to_dict(), **{name: getattr(self, name) for name in _DERIVED}}
+
+    def tables(self) -> list[Table]:
+        share = f"{self.n_sample_cached} of {self.n_sample} rows"
+        waveforms = f"{self.n_sample_cached_waveforms} of {self.n_sample} rows"
+        figures = [
+            ("rows", f"{self.n_rows:,}"),
+            ("rows of the sample", f"{self.n_sample:,}"),
+            ("cached already, of the sample", share),
+            ("waveforms cached already, of the sample", waveforms),
+            ("bad, of the sample", f"{self.n_sample_bad:,}"),
+            ("features of all rows", format_size(self.features_bytes)),
+            ("waveforms of all rows", format_size(self.waveforms_bytes)),
+        ]
+        first = (
+            ("reading audio", self.seconds_reading_audio),
+            ("decoding", self.seconds_decoding),
+            ("extracting", self.seconds_extracting),
+            ("storing", self.seconds_storing),
+            ("first run, all of it", self.seconds_first_run),
+        )
+        passes = (
+            ("without a cache", self.seconds_uncached),
+            ("from cached waveforms", self.seconds_with_waveforms),
+            ("from cached features", self.seconds_with_features),
+        )
+        return [
+            Table("estimate", (), figures),
+            Table("a first run, in one process", (), [(name, format_seconds(value)) for name, value in first]),
+            Table("each pass, in one process", (), [(name, format_seconds(value)) for name, value in passes]),
+            Table("", (), [(self.verdict,)]),
+        ]
+
+
+def estimate(cached_features: CachedFeatures, dataset: Any, *, sample: int = _SAMPLE) -> Estimate:
+    """Return what caching `dataset` will take; see `CachedFeatures.estimate`."""
+    column = cached_features.audio_column
+    rows = audio_rows(dataset, column)
+    sizes = encoded_sizes(rows, column)
+    n_sample = min(sample, len(rows))
+    # Evenly over the sizes: what takes long or much room is met as often as it occurs.
+    chosen = np.argsort(sizes, kind="stable")[((np.arange(n_sample) + 0.5) * len(rows) / max(n_sample, 1)).astype(int)]
+    with tempfile.TemporaryDirectory(prefix="hf-audio-cache-estimate-") as folder:
+        measured = _Measurement(cached_features, Path(folder))
+        lines = [measured.measure(lambda row=row: rows[int(row)][column]) for row in chosen]
+    good = [(size, line) for size, line in zip(sizes[chosen], lines, strict=True) if line is not None]
+    totals = {
+        name: _extrapolated(np.array([size for size, _ in good]), np.array([line[name] for _, line in good]), sizes)
+        for name in _FIGURES
+    }
+    return Estimate(
+        n_rows=len(rows),
+        n_sample=n_sample,
+        n_sample_bad=len(lines) - len(good),
+        n_sample_cached=measured.n_cached,
+        n_sample_cached_waveforms=measured.n_cached_waveforms,
+        features_bytes=round(totals.pop("features_bytes")),
+        waveforms_bytes=round(totals.pop("waveforms_bytes")),
+        **totals,
+    )
+
+
+class _Measurement:
+    """Takes clips through all steps, with entries in a directory of its own."""
+
+    def __init__(self, cached_features: CachedFeatures, folder: Path) -> None:
+        self._router = router = cached_features._router
+        self._identity = router.identity()
+        options: dict[str, Any] = {
+            "compression": router.compression,
+            "signing_key": router.signing_keys,
+            "strict": True,
+            "counters": Counters(""),
+        }
+        self._features = AudioCache(folder / "features", **options)
+        self._waveforms = WaveformCache(folder / "waveforms", **options)
+        self._is_warm = False
+        self.n_cached = 0
+        self.n_cached_waveforms = 0
+
+    def measure(self, read_cell: Any) -> Mapping[str, float] | None:
+        """Return the figures of one clip; None for one without features."""
+        router, steps = self._router, _Steps()
+        try:
+            source = read_source(read_cell())
+            steps.done("seconds_reading_audio")
+            key = router.key(source.blob_sha, self._identity)
+            self.n_cached += router.audio_cache.exists(key)
+            self.n_cached_waveforms += router.waveform_cache.exists(key.waveform_key())
+            steps.skip()
+            waveform = router.extraction.decode(source)
+            steps.done("seconds_decoding")
+            if not self._is_warm:  # the first call of an extractor, and its check, take longer
+                router.extraction.extract(waveform, source.clip, self._identity.sha)
+                self._is_warm = True
+                steps.skip()
+            outputs = router.extraction.extract(waveform, source.clip, self._identity.sha)
+            steps.done("seconds_extracting")
+        except AudioError:
+            return None
+        is_kept = router.keeps_waveform(source)
+        steps.skip()
+        path = self._features.put(key, outputs)
+        waveform_path = self._waveforms.put(key.waveform_key(), waveform) if is_kept else None
+        steps.done("seconds_storing")
+        self._features.get_all(key)
+        steps.done("seconds_reading_features")
+        if waveform_path is not None:
+            self._waveforms.get(key.waveform_key())
+        else:
+            router.extraction.decode(source)
+        steps.done("seconds_reading_waveforms")
+        waveform_bytes = 0 if waveform_path is None else Path(waveform_path).stat().st_size
+        return {**steps.seconds, "features_bytes": Path(path).stat().st_size, "waveforms_bytes": waveform_bytes}
+
+
+class _Steps:
+    """A watch that is read after each step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def done(self, name: str) -> None:
+        self.seconds[name] = time.perf_counter() - self._since
+        self.skip()
+
+    def skip(self) -> None:
+        self._since = time.perf_counter()
+
+
+def _extrapolated(sizes: npt.NDArray[Any], values: npt.NDArray[Any], all_sizes: npt.NDArray[Any]) -> float:
+    """Return the sum over all rows of a figure that is known for a sample, as a straight line over their sizes.
+
+    Where the line has a negative end, or the sizes say nothing, each row counts as the mean.
+    """
+    if not len(values):
+        return 0.0
+    if len(values) >= _MIN_LINE and np.ptp(sizes) > 0:
+        slope, at_zero = np.polyfit(sizes, values, 1)
+        if slope > 0 and at_zero + slope * all_sizes.min() >= 0:
+            return float(at_zero * len(all_sizes) + slope * all_sizes.sum())
+    return float(values.mean() * len(all_sizes))

@@ -1,0 +1,81 @@
+"""What Ray Data hands to a mapped function differs from what `datasets` does: it takes whole batches back.
+
+`datasets` merges the columns that a function returns with those that it was given; Ray Data keeps those that are
+returned. And where `datasets` has lists and nulls, Ray Data has tensor columns, which have no nulls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..processors.output_specs import OutputSpec
+
+__all__ = ["is_for_ray", "rows_of", "tensor", "with_tensors"]
+
+
+def is_for_ray() -> bool:
+    """Return whether it is Ray Data that calls, and not `datasets`, in whatever process."""
+    data = sys.modules.get("ray.data")
+    if data is None:
+        return False
+    if getattr(data, "_map_actor_context", None) is not None:  # an actor of Ray Data's, which runs nothing else
+        return True
+    # Ray itself knows only that some task runs: in one of Ray Train's, `datasets` may be who calls us.
+    with contextlib.suppress(ImportError):
+        from ray.data._internal.execution.interfaces.task_context import TaskContext
+
+        return TaskContext.get_current() is not None
+    return False
+
+
+def rows_of(columns: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Return some rows of a batch as Ray Data hands it over: arrays by column."""
+    return {name: np.asarray(column)[list(rows)] for name, column in columns.items()}
+
+
+def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.NDArray[Any] | list[Any]:
+    """Return a column of a batch as Ray Data takes it for a tensor: one array, or an array of arrays.
+
+    Parameters
+    ----------
+    values
+        The arrays of each row, or scalars or JSON values, which stay as they are. None becomes an empty array where the
+        others are arrays.
+    spec
+        Says what they are, or None for text; asked only where all of them are None, since it costs an identity.
+    """
+    found = next((value for value in values if value is not None), None)
+    if found is None:
+        known = spec()
+        if known is None or known.dtype is None or known.shape == ():
+            return list(values)
+        # One axis, where even their number varies.
+        empty = np.empty((0,) * len(known.shape or (None,)), known.dtype)
+    elif isinstance(found, np.ndarray) and found.ndim:
+        empty = np.empty((0,) * found.ndim, found.dtype)
+    else:
+        return list(values)
+    arrays = [empty if value is None else value for value in values]
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    column = np.empty(len(arrays), dtype=object)  # a list of them Ray Data tries to stack, and warns of
+    column[:] = arrays
+    return column
+
+
+def with_tensors(table: pa.Table, columns: Mapping[str, npt.NDArray[Any] | list[Any]]) -> pa.Table:
+    """Return an Arrow table with columns added or replaced; those that `tensor` made arrays of are tensors."""
+    from ray.data.extensions import ArrowTensorArray
+
+    table = table.drop_columns([name for name in columns if name in table.column_names])
+    for name, column in columns.items():
+        array = ArrowTensorArray.from_numpy(column) if isinstance(column, np.ndarray) else pa.array(column)
+        table = table.append_column(name, array)
+    return table

@@ -1,0 +1,307 @@
+"""What runs used is written down, a batch at a time, and nothing depends on it."""
+
+from __future__ import annotations
+
+import calendar
+import concurrent.futures
+import gc
+import gzip
+import json
+import logging
+import multiprocessing
+import shutil
+import time
+from pathlib import Path
+
+import audio_datasets as data
+import configs
+import pytest
+
+from hf_audio_cache import CachedFeatures, verify
+from hf_audio_cache.cache import access_log
+from hf_audio_cache.cache.access_log import UseRecorder, check_use, is_use_name, last_uses, names_of_run, records_of
+from hf_audio_cache.errors import CorruptEntryError
+from hf_audio_cache.stores import LocalStore, open_store
+
+N_CLIPS = 8
+
+
+@pytest.fixture(scope="module")
+def clips(prompts):
+    """Eight prompts of about a second."""
+    return data.shortest(prompts, 200)[-N_CLIPS:]
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return configs.make_processor("wav2vec2", sampling_rate=8000)
+
+
+def make(extractor, root, **settings):
+    """Return a cache that stores all, whether it pays or not."""
+    return CachedFeatures(extractor, root, features="always", waveforms="always", **settings)
+
+
+def audio(clips):
+    return {"audio": data.columns(clips)["audio"]}
+
+
+def entries(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.glob("*/??/*.npz")}
+
+
+def features(root: Path) -> set[str]:
+    return {name for name in entries(root) if name.startswith("features/")}
+
+
+def recorded(root: Path) -> list[list[str]]:
+    """Return the names in each record, by the file system's account."""
+    return [gzip.decompress(path.read_bytes()).decode().split("\n") for path in sorted(root.glob("access/*/*.gz"))]
+
+
+def recorded_names(root: Path) -> set[str]:
+    return {name for names in recorded(root) for name in names}
+
+
+def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
+    cached_features = make(extractor, tmp_path)
+    for _ in range(3):
+        cached_features(audio(clips))
+    assert recorded(tmp_path) == []  # nothing is written per hit
+    cached_features._router.uses.finish()
+    [names] = recorded(tmp_path)
+    assert len(names) == len(set(names)) == 2 * N_CLIPS
+    assert set(names) == entries(tmp_path)
+
+    run = cached_features._router.uses.run
+    [path] = tmp_path.glob("runs/*/*.json")
+    assert path.relative_to(tmp_path) == Path("runs", run.id, f"{cached_features.processor_sha[:12]}.json")
+    assert json.loads(path.read_text()) == {
+        "run": run.id,
+        "started": run.started,
+        "processor": "Wav2Vec2FeatureExtractor",
+        "processor_sha": cached_features.processor_sha,
+        "sample_rate": 8000,
+        "max_length_ms": 0,
+        "auto_resample": False,
+    }
+    assert verify(tmp_path).is_clean
+    assert verify(tmp_path).n_strangers == 0
+    cached_features(audio(clips))
+    cached_features._router.uses.finish()
+    assert len(recorded(tmp_path)) == 1  # known today already
+
+
+def test_the_rest_is_written_with_the_object_s_end(tmp_path, clips, extractor):
+    cached_features = make(extractor, tmp_path)
+    cached_features(audio(clips))
+    del cached_features
+    gc.collect()
+    assert recorded_names(tmp_path) == entries(tmp_path)
+
+
+def test_hits_of_another_run_are_its_own(tmp_path, clips, extractor):
+    make(extractor, tmp_path).map(data.in_memory(clips))
+    again = make(extractor, tmp_path)
+    again(audio(clips[:3]))
+    again._router.uses.finish()
+    wanted = {f"features/{again._router.key(data.sha256(clip), again._router.identity()).name()}" for clip in clips[:3]}
+    assert names_of_run(LocalStore(tmp_path), again._router.uses.run.id) == wanted
+    assert names_of_run(LocalStore(tmp_path), "20200101T000000-00000000") == set()
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_a_map_has_recorded_its_entries_when_it_returns(num_proc, tmp_path, clips, extractor):
+    cached_features = make(extractor, tmp_path)
+    cached_features.map(data.in_memory(clips), num_proc=num_proc)
+    assert features(tmp_path) <= names_of_run(LocalStore(tmp_path), cached_features._router.uses.run.id)
+    assert len(list((tmp_path / "runs").iterdir())) == 1  # its workers are the same run
+
+
+def _use(cached_features, batch):
+    cached_features(batch)
+
+
+def test_forked_and_spawned_processes_record_under_the_same_run(tmp_path, clips, extractor):
+    cached_features = make(extractor, tmp_path)
+    cached_features(audio(clips[:4]))  # not written yet when the processes start: theirs to leave alone
+    for method, batch in (("fork", audio(clips[4:6])), ("spawn", audio(clips[6:]))):
+        process = multiprocessing.get_context(method).Process(target=_use, args=(cached_features, batch))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(map(len, recorded(tmp_path))) == [4, 4]
+    cached_features._router.uses.finish()
+    assert sorted(map(len, recorded(tmp_path))) == [4, 4, 8]
+    assert names_of_run(LocalStore(tmp_path), cached_features._router.uses.run.id) == entries(tmp_path)
+
+
+READER = """
+import json, sys
+import datasets, hf_audio_cache
+rows = datasets.load_from_disk(sys.argv[1])
+print(json.dumps(len([row["input_values"] for row in rows])))
+"""
+
+
+def test_reading_references_is_a_run_of_its_own(tmp_path, clips, extractor):
+    root = tmp_path / "root"
+    make(extractor, root).map(data.in_memory(clips), remove_columns="audio").save_to_disk(tmp_path / "saved")
+    shutil.rmtree(root / "access")
+    shutil.rmtree(root / "runs")
+    assert data.run_program(READER, tmp_path / "saved") == N_CLIPS
+    [path] = root.glob("runs/*/*.json")
+    assert path.name == "references.json"
+    assert names_of_run(LocalStore(root), path.parent.name) == features(root)
+
+
+def test_many_uses_are_written_while_the_run_goes_on(tmp_path, clips, extractor, monkeypatch):
+    monkeypatch.setattr(access_log, "_MAX_NAMES", 4)
+    cached_features = make(extractor, tmp_path)
+    for clip in clips:
+        cached_features(audio([clip]))
+    cached_features._router.uses._writer.wait()
+    written = recorded(tmp_path)
+    assert [len(names) for names in written] == [4] * (2 * N_CLIPS // 4)
+    assert recorded_names(tmp_path) == entries(tmp_path)
+
+
+def test_few_uses_are_written_after_a_while(tmp_path, clips, extractor, monkeypatch):
+    monkeypatch.setattr(access_log, "_MAX_SECONDS", 0.0)
+    cached_features = make(extractor, tmp_path)
+    cached_features(audio(clips[:1]))
+    cached_features._router.uses._writer.wait()
+    assert recorded_names(tmp_path) == entries(tmp_path)
+
+
+def test_what_a_process_remembers_is_bounded(tmp_path, clips, extractor, monkeypatch):
+    monkeypatch.setattr(access_log, "_MAX_REMEMBERED", 4)
+    cached_features = make(extractor, tmp_path)
+    for _ in range(2):
+        for clip in clips:
+            cached_features(audio([clip]))
+    cached_features._router.uses.finish()
+    assert len(cached_features._router.uses._of_process()._known) <= 6
+    assert recorded_names(tmp_path) == entries(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"read_only": True}, {"write": "none"}])
+def test_a_root_that_is_only_read_gets_no_record(settings, tmp_path, clips, extractor):
+    make(extractor, tmp_path)(audio(clips))
+    gc.collect()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    reader = make(extractor, tmp_path, **settings)
+    reader(audio(clips))
+    assert reader.stats.hits == N_CLIPS
+    reader._router.uses.finish()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_root_that_was_deleted_does_not_come_back(tmp_path, clips, extractor):
+    root = tmp_path / "root"
+    cached_features = make(extractor, root)
+    cached_features(audio(clips))
+    shutil.rmtree(root)
+    cached_features._router.uses.finish()
+    del cached_features
+    gc.collect()
+    assert not root.exists()
+
+
+def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, clips, extractor, caplog):
+    (tmp_path / "access").write_bytes(b"a stranger's file, in the way")
+    caplog.set_level(logging.INFO, "hf_audio_cache")
+    cached_features = make(extractor, tmp_path, strict=True)
+    for _ in range(2):
+        rows = cached_features(audio(clips))["input_values"]
+        cached_features._router.uses.finish()
+    for row, clip in zip(rows, clips, strict=True):
+        data.assert_same_bits(row, data.expected_features(extractor, clip)["input_values"])
+    assert cached_features.stats.write_errors == 0
+    assert caplog.records == []
+    assert (tmp_path / "access").read_bytes() == b"a stranger's file, in the way"
+
+
+def test_a_far_root_has_its_records_and_the_near_tier_none(clips, extractor, tmp_path):
+    url = "memory://uses/root"
+    cached_features = make(extractor, url, near=tmp_path / "near")
+    cached_features.map(data.in_memory(clips))
+    store = open_store(url, near=None)
+    used = names_of_run(store, cached_features._router.uses.run.id)
+    assert used == {name for name in store.names() if name.endswith(".npz")}
+    assert len(used) == 2 * N_CLIPS
+    assert {path.name for path in (tmp_path / "near").iterdir()} == {
+        "features",
+        "waveforms",
+        "processors",
+        "CACHEDIR.TAG",
+    }
+
+
+def test_when_an_entry_was_used_is_on_the_day_that_its_record_says(tmp_path):
+    store = LocalStore(tmp_path)
+    name = f"features/ab/ab{'0' * 62}.{'1' * 12}.16000.0.npz"
+    new_year = calendar.timegm((2026, 1, 1, 0, 0, 0))
+    cases = {"2026-01-01": new_year + 86_400.0, "2025-12-30": new_year - 86_400.0}
+    for day, expected in cases.items():
+        store.put(f"access/{day}/20260101T120000-0a1b2c3d-0123456789ab-0.gz", gzip.compress(name.encode()))
+        assert last_uses(store) == {name: expected}  # written later than that day: its end
+        store.delete(list(store.names("access/")))
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    store.put(f"access/{today}/20260101T120000-0a1b2c3d-0123456789ab-0.gz", gzip.compress(name.encode()))
+    [found] = store.scan("access/")
+    assert last_uses(store) == {name: found.modified}
+
+
+BAD = {
+    "no gzip": b"hello",
+    "cut": gzip.compress(b"features/ab/" * 100)[:-20],
+    "other names": gzip.compress(b"../../etc/passwd"),
+    "not ASCII": gzip.compress("features/ab/é".encode()),
+    "too long": gzip.compress((f"features/ab/{'a' * 100}\n" * 50_000).encode()),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_damaged_record_says_nothing_and_is_named(kind, tmp_path):
+    name = "access/2026-01-01/20260101T120000-0a1b2c3d-0123456789ab-0.gz"
+    LocalStore(tmp_path).put(name, BAD[kind])
+    assert list(records_of(LocalStore(tmp_path))) == []
+    assert isinstance(check_use(name, BAD[kind]), CorruptEntryError)
+    report = verify(tmp_path, repair=True)
+    assert (list(report.bad), report.n_deleted) == ([name], 1)
+    assert verify(tmp_path).is_clean
+
+
+def test_names_of_records_are_told_from_strangers():
+    run = "20260101T120000-0a1b2c3d"
+    good = [
+        f"access/2026-01-01/{run}-0123456789ab-17.gz",
+        f"runs/{run}/0123456789ab.json",
+        f"runs/{run}/references.json",
+    ]
+    assert all(map(is_use_name, good))
+    assert is_use_name(f"access/2026-01-01/.{run}-0123456789ab-17.gz.99-0a1b2c3d.tmp")
+    bad = [f"access/{run}-0123456789ab-17.gz", f"runs/{run}/notes.json", f"access/2026-01-01/{run}.gz", f"runs/{run}"]
+    assert not any(map(is_use_name, bad))
+    assert check_use(good[1], json.dumps({"run": run}).encode()) is None
+    assert isinstance(check_use(good[1], b'{"run": "another"}'), CorruptEntryError)
+
+
+def test_what_several_threads_use_first_is_all_recorded(tmp_path, monkeypatch):
+    store = LocalStore(tmp_path)
+    names = [f"{n:02x}/{n:02x}{'0' * 62}.{'1' * 12}.16000.0.npz" for n in range(8)]
+    for name in names:
+        store.put(f"features/{name}", b"entry")
+    made = access_log._OwnUses.__init__
+
+    def slowly(self, *arguments):
+        made(self, *arguments)
+        time.sleep(0.1)  # so that all of them come here before the first has gone on
+
+    monkeypatch.setattr(access_log._OwnUses, "__init__", slowly)
+    recorder = UseRecorder(store)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: recorder.add_features([name]), names))
+    recorder.finish()
+    assert names_of_run(store, recorder.run.id) == {f"features/{name}" for name in names}

@@ -1,0 +1,554 @@
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import resource
+import signal
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from children import in_child
+
+from hf_audio_cache import AudioCache, AudioCacheKey, WaveformCache, WaveformCacheKey
+from hf_audio_cache.cache.entry import encode_entry
+from hf_audio_cache.cache.stats import Counters
+from hf_audio_cache.errors import InvalidRootError, UnstorableOutputError
+
+BLOB = "c0535e4b" * 8
+PROCESSOR = "7d865e95" * 8
+KEY = AudioCacheKey(BLOB, PROCESSOR, 16000, 0)
+WAVEFORM_KEY = KEY.waveform_key()
+FEATURES = np.linspace(-1, 1, 2400, dtype=np.float32).reshape(80, 30)
+WAVEFORM = (np.arange(-800, 800) / 32768).astype(np.float32)
+
+CACHES = {"features": (AudioCache, KEY, FEATURES), "waveforms": (WaveformCache, WAVEFORM_KEY, WAVEFORM)}
+
+both_caches = pytest.mark.parametrize("kind", CACHES)
+both_compressions = pytest.mark.parametrize("compression", [None, "blosc"])
+
+
+def is_same(a, b):
+    return a is not None and a.dtype.str == b.dtype.str and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+@pytest.fixture
+def warnings_logged(caplog):
+    caplog.set_level(logging.INFO, logger="hf_audio_cache")
+    return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Using a cache --------------------------------------------------------------------------------------------------------
+
+
+@both_caches
+def test_opening_a_cache_and_looking_creates_nothing(tmp_path, kind):
+    cache_type, key, _ = CACHES[kind]
+    cache = cache_type(tmp_path / "root")
+    assert cache.get(key) is None
+    assert not cache.exists(key)
+    assert cache.clear() == 0
+    assert cache.root == tmp_path / "root"
+    assert cache.path_for(key) == tmp_path / "root" / "c0" / key.as_filename()
+    assert isinstance(cache.path_for(key), Path)
+    assert isinstance(cache.root, Path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@both_caches
+@both_compressions
+def test_what_is_put_is_got_bit_for_bit(tmp_path, kind, compression):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path, compression=compression)
+    assert cache.put(key, array) == cache.path_for(key)
+    assert cache.exists(key)
+    assert is_same(cache.get(key), array)
+    assert listing(tmp_path) == [f"c0/{key.as_filename()}"]
+    assert cache.path_for(key).read_bytes() == encode_entry(
+        key, {"input_features" if kind == "features" else "waveform": array}, compression=compression
+    )
+
+
+@both_caches
+def test_what_is_got_is_the_callers_own(tmp_path, kind):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    cache.put(key, array)
+    first = cache.get(key)
+    first[...] = 7
+    assert is_same(cache.get(key), array)
+
+
+@both_caches
+def test_either_compression_reads_the_other(tmp_path, kind):
+    cache_type, key, array = CACHES[kind]
+    cache_type(tmp_path, compression="blosc").put(key, array)
+    assert is_same(cache_type(tmp_path, compression=None).get(key), array)
+    cache_type(tmp_path, compression=None).put(key, array)
+    assert is_same(cache_type(tmp_path, compression="blosc").get(key), array)
+
+
+@both_caches
+def test_a_put_replaces(tmp_path, kind):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    cache.put(key, array)
+    cache.put(key, array[::-1].copy())
+    assert is_same(cache.get(key), array[::-1])
+    assert len(listing(tmp_path)) == 1
+
+
+def test_real_speech_comes_back_bit_for_bit(tmp_path, prompts):
+    cache = WaveformCache(tmp_path, compression="blosc")
+    waveforms = {
+        WaveformCacheKey(f"{i:064x}", 8000, 0): soundfile.read(path, dtype="float32")[0]
+        for i, path in enumerate(prompts[::20])
+    }
+    for key, waveform in waveforms.items():
+        cache.put(key, waveform)
+    again = cache.get_many(list(waveforms))
+    assert all(is_same(a, b) for a, b in zip(again, waveforms.values(), strict=True))
+    stored = sum(path.stat().st_size for path in tmp_path.rglob("*.npz"))
+    assert stored < 0.6 * sum(waveform.nbytes for waveform in waveforms.values())
+
+
+@both_caches
+@pytest.mark.parametrize(
+    "changes", [{"blob_sha": "c0" * 32}, {"sample_rate": 8000}, {"max_length_ms": 1}, {"auto_resample": True}]
+)
+def test_an_entry_is_not_served_for_another_key(tmp_path, kind, changes):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    cache.put(key, array)
+    other = type(key)(**{**vars(key), **changes})
+    assert cache.get(other) is None
+    assert not cache.exists(other)
+
+
+def test_an_entry_of_a_processor_with_the_same_first_digits_is_a_miss(tmp_path):
+    cache = AudioCache(tmp_path)
+    other = AudioCacheKey(BLOB, PROCESSOR[:12] + "0" * 52, 16000, 0)
+    cache.put(other, FEATURES)
+    assert cache.path_for(KEY) == cache.path_for(other)
+    assert cache.get(KEY) is None
+    assert cache.stats.bad_entries == 1
+
+
+def test_several_outputs_are_stored_together(tmp_path):
+    cache = AudioCache(tmp_path)
+    outputs = {"attention_mask": np.ones(30, np.int32), "input_features": FEATURES, "chunks": [[0, 1], None]}
+    cache.put(KEY, outputs)
+    assert list(cache.get_all(KEY)) == list(outputs)
+    assert is_same(cache.get(KEY), FEATURES)
+    assert is_same(cache.get(KEY, "input_features"), FEATURES)
+    assert is_same(cache.get(KEY, "attention_mask"), outputs["attention_mask"])
+    assert cache.get(KEY, "chunks") == [[0, 1], None]
+    assert cache.get(KEY, "input_values") is None
+    assert cache.exists(KEY)
+    assert cache.stats.bad_entries == 0
+
+
+def test_the_main_output_is_the_models_input(tmp_path):
+    cache = AudioCache(tmp_path)
+    cache.put(KEY, {"attention_mask": np.ones(3), "input_values": WAVEFORM})
+    assert is_same(cache.get(KEY), WAVEFORM)
+    cache.put(KEY, {"b": WAVEFORM, "a": np.ones(3)})
+    assert is_same(cache.get(KEY), WAVEFORM)
+
+
+def test_no_entry_has_no_outputs(tmp_path):
+    assert AudioCache(tmp_path).get_all(KEY) is None
+    assert AudioCache(tmp_path).get(KEY, "input_features") is None
+
+
+def test_many_are_put_and_got_in_order(tmp_path):
+    cache = AudioCache(tmp_path)
+    keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, 0) for i in range(5)]
+    assert cache.put_many({key: {"x": np.full(3, i)} for i, key in enumerate(keys[:4])})
+    found = cache.get_all_many([keys[3], keys[4], keys[0]])
+    assert [entry and int(entry["x"][0]) for entry in found] == [3, None, 0]
+    assert cache.exists_many(keys) == [True] * 4 + [False]
+    assert cache.put_many({})
+    assert cache.get_all_many([]) == []
+
+
+@pytest.mark.parametrize("root", [None, 5, "", "nosuch://bucket/cache"])
+@both_caches
+def test_a_root_that_cannot_be_one_is_an_error(kind, root):
+    with pytest.raises(InvalidRootError, match="nothing was opened"):
+        CACHES[kind][0](root)
+
+
+@both_caches
+@pytest.mark.parametrize("compression", ["zstd", "", True, 5])
+def test_an_unknown_compression_is_an_error(tmp_path, kind, compression):
+    with pytest.raises(ValueError, match='must be "blosc" or None'):
+        CACHES[kind][0](tmp_path, compression=compression)
+
+
+@both_caches
+def test_a_key_of_the_other_cache_is_an_error(tmp_path, kind):
+    cache_type, _, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    for wrong in (WAVEFORM_KEY if kind == "features" else KEY, "c0/name", None, BLOB):
+        for call in (cache.get, cache.exists, cache.path_for, lambda key: cache.put(key, array)):
+            with pytest.raises(TypeError, match=f"takes a {cache_type._key_type.__name__}, not .*nothing was done"):
+                call(wrong)
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        WAVEFORM.astype(np.float64),
+        WAVEFORM.astype(">f4"),
+        WAVEFORM.astype(np.int16),
+        WAVEFORM.reshape(2, -1),
+        np.float32(1),
+        np.array(1, np.float32),
+        WAVEFORM.tolist(),
+        None,
+        {"waveform": WAVEFORM},
+    ],
+    ids=lambda value: f"{getattr(value, 'dtype', type(value).__name__)}{getattr(value, 'shape', '')}",
+)
+def test_what_is_no_waveform_is_not_stored(tmp_path, waveform):
+    with pytest.raises(UnstorableOutputError, match=r"must be a float32 array of shape .*nothing was stored"):
+        WaveformCache(tmp_path).put(WAVEFORM_KEY, waveform)
+    assert listing(tmp_path) == []
+
+
+def test_a_waveform_entry_that_holds_something_else_is_a_miss(tmp_path):
+    cache = WaveformCache(tmp_path)
+    for outputs in ({"waveform": WAVEFORM.reshape(2, -1)}, {"waveform": [1.0]}, {"input_features": WAVEFORM}):
+        cache.path_for(WAVEFORM_KEY).parent.mkdir(exist_ok=True)
+        cache.path_for(WAVEFORM_KEY).write_bytes(encode_entry(WAVEFORM_KEY, outputs))
+        assert cache.get(WAVEFORM_KEY) is None
+        assert not cache.exists(WAVEFORM_KEY)
+    assert cache.stats.bad_entries == 3
+
+
+def test_an_output_that_no_entry_can_hold_is_an_error(tmp_path):
+    with pytest.raises(UnstorableOutputError, match="'input_features'"):
+        AudioCache(tmp_path).put(KEY, np.array([None]))
+    with pytest.raises(UnstorableOutputError):
+        AudioCache(tmp_path).put(KEY, {})
+    assert listing(tmp_path) == []
+
+
+# Files of other programs, and bad entries -----------------------------------------------------------------------------
+
+
+def test_a_file_of_savez_under_the_right_name_is_a_hit(tmp_path):
+    features, waveforms = AudioCache(tmp_path / "features"), WaveformCache(tmp_path / "waveforms")
+    for path, arrays in (
+        (features.path_for(KEY), {"input_features": FEATURES}),
+        (waveforms.path_for(WAVEFORM_KEY), {"waveform": WAVEFORM}),
+    ):
+        path.parent.mkdir(parents=True)
+        np.savez(path, **arrays)
+    assert is_same(features.get(KEY), FEATURES)
+    assert is_same(waveforms.get(WAVEFORM_KEY), WAVEFORM)
+    assert features.stats.bad_entries == waveforms.stats.bad_entries == 0
+
+
+@both_caches
+@both_compressions
+def test_numpy_opens_what_a_cache_wrote(tmp_path, kind, compression):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path, compression=compression)
+    cache.put(key, array)
+    with np.load(cache.path_for(key), allow_pickle=False) as npz:
+        name = "input_features" if kind == "features" else "waveform"
+        suffix = {"features": ".blosc", "waveforms": ".pcm16.blosc"}[kind] if compression else ""
+        assert npz.files == [name + suffix]
+        if not compression:
+            assert is_same(npz[name], array)
+
+
+def pickled_npz():
+    buffer = io.BytesIO()
+    np.savez(buffer, input_features=np.array([{"a": 1}], dtype=object), waveform=np.array([None]))
+    return buffer.getvalue()
+
+
+def flipped(entry):
+    return entry[:200] + bytes([entry[200] ^ 16]) + entry[201:]
+
+
+DAMAGE = {
+    "empty": lambda entry: b"",
+    "short": lambda entry: entry[:-1],
+    "half": lambda entry: entry[: len(entry) // 2],
+    "longer": lambda entry: entry + b"\0",
+    "flipped": flipped,
+    "text": lambda entry: b"not a zip at all",
+    "pickle": lambda entry: pickle.dumps({"input_features": 1}),
+    "pickle in a npz": lambda entry: pickled_npz(),
+    "end of a zip": lambda entry: entry[entry.rindex(b"PK\x05\x06") :],
+}
+
+
+@both_caches
+@both_compressions
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, compression, damage, warnings_logged):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path, compression=compression)
+    path = cache.put(key, array)
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.exists(key)
+    assert cache.get(key) is None
+    assert listing(tmp_path) == []
+    assert cache.stats.bad_entries == 1
+    [message] = warnings_logged()
+    assert message.startswith(f"the entry {path} is bad and counts as a miss: ")
+    cache.put(key, array)
+    assert is_same(cache.get(key), array)
+    assert cache.stats.bad_entries == 1
+
+
+@both_caches
+def test_an_entry_under_another_entrys_name_is_a_miss(tmp_path, kind):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    other = type(key)(**{**vars(key), "blob_sha": "c0" * 32})
+    one, two = cache.put(key, array), cache.put(other, array + 1)
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    assert cache.get(key) is None
+    assert cache.get(other) is None
+    assert listing(tmp_path) == []
+    assert cache.stats.bad_entries == 2
+
+
+def test_one_bad_entry_does_not_spoil_a_batch(tmp_path):
+    cache = AudioCache(tmp_path)
+    keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, 0) for i in range(3)]
+    cache.put_many({key: {"x": np.full(3, i)} for i, key in enumerate(keys)})
+    cache.path_for(keys[1]).write_bytes(b"")
+    found = cache.get_all_many(keys)
+    assert [entry and int(entry["x"][0]) for entry in found] == [0, None, 2]
+
+
+def test_only_the_first_bad_entry_is_warned_of(tmp_path, warnings_logged, caplog):
+    cache = AudioCache(tmp_path)
+    keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, 0) for i in range(5)]
+    cache.put_many({key: {"x": np.arange(3)} for key in keys})
+    for key in keys:
+        cache.path_for(key).write_bytes(b"bad")
+    assert cache.get_all_many(keys) == [None] * 5
+    assert len(warnings_logged()) == 1
+    assert len(caplog.records) == 5
+    assert cache.stats.bad_entries == 5
+
+
+@both_caches
+def test_a_folder_in_the_place_of_an_entry_is_a_miss_and_stays(tmp_path, kind, warnings_logged):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    (cache.path_for(key) / "kept").mkdir(parents=True)
+    assert cache.get(key) is None
+    cache.put(key, array)
+    assert cache.get(key) is None
+    assert (cache.path_for(key) / "kept").is_dir()
+    assert (cache.stats.read_errors, cache.stats.write_errors, cache.stats.bad_entries) == (2, 1, 0)
+    assert len(warnings_logged()) == 1
+
+
+# Disks that do not write ----------------------------------------------------------------------------------------------
+
+
+def use_where_nothing_can_be_written(root, good, bad):
+    """Read, write and meet a bad entry as a user who may read only; return what happened."""
+    if os.geteuid() == 0:  # root may write anywhere
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("hf_audio_cache")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    cache = AudioCache(root)
+    got, missing = cache.get(good), cache.get(bad)
+    paths = [cache.put(key, FEATURES) for key in (bad, good)]
+    levels = [record.levelname for record in records]
+    return got, missing, paths, levels, cache.stats
+
+
+def test_nothing_is_encoded_for_a_root_that_takes_nothing(tmp_path):
+    outputs = {"input_features": object()}  # which no entry can hold
+    assert AudioCache(tmp_path, read_only=True).put_many({KEY: outputs}) is False
+    with pytest.raises(UnstorableOutputError):
+        AudioCache(tmp_path).put_many({KEY: outputs})
+
+
+def test_a_read_only_root_loses_the_write_and_not_the_run(tmp_path):
+    reachable = [tmp_path, *(folder for folder in tmp_path.parents if folder.stat().st_uid == os.geteuid())]
+    modes = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in reachable}
+    root = tmp_path / "root"
+    bad = AudioCacheKey("c0" * 32, PROCESSOR, 16000, 0)
+    cache = AudioCache(root)
+    cache.put(KEY, FEATURES)
+    cache.path_for(bad).write_bytes(b"bad")
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o755)
+    for folder in (root / "c0", root):
+        folder.chmod(0o555)
+    try:
+        got, missing, paths, levels, stats = in_child(use_where_nothing_can_be_written, root, KEY, bad)
+    finally:
+        for folder, mode in {**modes, root: 0o755, root / "c0": 0o755}.items():
+            folder.chmod(mode)
+    assert is_same(got, FEATURES)
+    assert missing is None
+    assert paths == [cache.path_for(bad), cache.path_for(KEY)]
+    assert levels == ["WARNING", "INFO", "INFO"]
+    assert (stats.bad_entries, stats.write_errors, stats.bytes_written) == (1, 2, 0)
+    assert cache.path_for(bad).read_bytes() == b"bad"
+    assert is_same(cache.get(KEY), FEATURES)
+
+
+def put_on_a_full_disk(root, counters):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    cache = AudioCache(root, counters=counters)
+    counters.add(hits=0)  # the counters have their file already
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    return cache.put(KEY, np.random.default_rng(0).random((80, 100))), cache.get(KEY), cache.exists(KEY)
+
+
+def test_a_full_disk_loses_the_write_and_not_the_run(tmp_path):
+    counters = Counters()
+    path, found, exists = in_child(put_on_a_full_disk, tmp_path, counters)
+    assert path == AudioCache(tmp_path).path_for(KEY)
+    assert (found, exists) == (None, False)
+    assert listing(tmp_path) == []
+    assert counters.total().write_errors == 1
+
+
+def test_a_root_that_is_a_file_loses_the_write_and_warns_once(tmp_path, warnings_logged):
+    (tmp_path / "root").write_bytes(b"precious")
+    cache = AudioCache(tmp_path / "root")
+    for _ in range(3):
+        assert cache.put(KEY, FEATURES) == tmp_path / "root" / "c0" / KEY.as_filename()
+        assert cache.get(KEY) is None
+    assert cache.stats.write_errors == 3
+    [message] = warnings_logged()
+    assert "could not write" in message
+    assert (tmp_path / "root").read_bytes() == b"precious"
+    assert cache.clear() == 0
+
+
+# Clearing -------------------------------------------------------------------------------------------------------------
+
+
+def test_clear_takes_what_the_cache_wrote_and_nothing_else(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    cache = AudioCache(root)
+    keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, i, bool(i % 2)) for i in range(4)]
+    own = [cache.put(key, FEATURES) for key in keys]
+    outside.mkdir()
+    (outside / KEY.as_filename()).write_bytes(b"outside")
+    left_over = own[0].parent / f".{keys[0].as_filename()}.4711-0a1b2c3d.tmp"
+    left_over.write_bytes(b"half an en")
+    strangers = [
+        root / "notes.txt",
+        root / "CACHEDIR.TAG",
+        root / "00" / "notes.txt",
+        root / "00" / "data.npz",
+        root / "00" / ".notes.txt.1-0.tmp",
+        root / KEY.as_filename(),  # not in a shard
+        root / "ff" / KEY.as_filename(),  # in the wrong one
+        root / "c0" / "deeper" / KEY.as_filename(),
+        root / "c0" / f"{KEY.as_filename()}.bak",
+        root / "c0" / KEY.as_filename().upper(),
+        root / "c0" / WAVEFORM_KEY.as_filename(),  # the other cache's
+        root / "c0" / f".{WAVEFORM_KEY.as_filename()}.4711-0a1b2c3d.tmp",
+        root / "features" / "c0" / KEY.as_filename(),
+        root / "processors" / f"{PROCESSOR}.json",
+    ]
+    for path in strangers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a stranger's")
+    (root / "c0" / KEY.as_filename()).symlink_to(outside / KEY.as_filename())
+    (root / "c1").symlink_to(outside)
+    (outside / f"c1{KEY.as_filename()[2:]}").write_bytes(b"outside")
+
+    assert cache.clear() == len(own) + 1
+    assert not any(path.exists() for path in [*own, left_over])
+    assert all(path.read_bytes() == b"a stranger's" for path in strangers)
+    assert {path.read_bytes() for path in outside.iterdir()} == {b"outside"}
+    assert len(list(outside.iterdir())) == 2
+    assert (root / "c0" / KEY.as_filename()).is_symlink()
+    assert cache.clear() == 0
+
+
+def test_each_cache_clears_its_own_of_a_shared_root(tmp_path):
+    features, waveforms = AudioCache(tmp_path), WaveformCache(tmp_path)
+    features.put(KEY, FEATURES)
+    waveforms.put(WAVEFORM_KEY, WAVEFORM)
+    assert features.clear() == 1
+    assert is_same(waveforms.get(WAVEFORM_KEY), WAVEFORM)
+    features.put(KEY, FEATURES)
+    assert waveforms.clear() == 1
+    assert is_same(features.get(KEY), FEATURES)
+
+
+# Counting -------------------------------------------------------------------------------------------------------------
+
+
+@both_caches
+def test_hits_and_misses_are_counted(tmp_path, kind):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    prefix = "" if kind == "features" else "waveform_"
+    cache.get(key)
+    path = cache.put(key, array)
+    cache.get(key)
+    cache.get(key)
+    assert (getattr(cache.stats, f"{prefix}hits"), getattr(cache.stats, f"{prefix}misses")) == (2, 1)
+    path.write_bytes(b"bad")
+    cache.get(key)
+    stats = cache.stats
+    assert (getattr(stats, f"{prefix}hits"), getattr(stats, f"{prefix}misses"), stats.bad_entries) == (2, 2, 1)
+
+
+def test_the_seconds_that_a_hit_saves_are_counted(tmp_path):
+    cache = AudioCache(tmp_path)
+    keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, 0) for i in range(4)]
+    cache.put_many({key: {"x": np.arange(3)} for key in keys}, compute_seconds=400.0)
+    cache.get(keys[0])
+    assert 90 < cache.stats.seconds_saved < 100
+    cache.get_all_many(keys[:2])
+    assert 280 < cache.stats.seconds_saved < 300
+
+
+@both_caches
+def test_bytes_are_counted(tmp_path, kind):
+    cache_type, key, array = CACHES[kind]
+    cache = cache_type(tmp_path)
+    size = cache.put(key, array).stat().st_size
+    cache.get(key)
+    cache.get(key)
+    stats = cache.stats
+    assert (stats.bytes_written, stats.bytes_read) == (size, 2 * size)
+    assert (stats.read_errors, stats.write_errors, stats.bad_entries) == (0, 0, 0)
+
+
+def test_caches_can_share_counters(tmp_path):
+    counters = Counters()
+    features, waveforms = (kind(tmp_path, counters=counters) for kind in (AudioCache, WaveformCache))
+    size = features.put(KEY, FEATURES).stat().st_size + waveforms.put(WAVEFORM_KEY, WAVEFORM).stat().st_size
+    assert features.stats == waveforms.stats == counters.total()
+    assert counters.total().bytes_written == size

@@ -1,0 +1,29 @@
+"""The command line, run in this process."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import typer.testing
+
+from hf_audio_cache.cli import app
+
+
+def run(*arguments: Any, code: int = 0) -> SimpleNamespace:
+    """Run a command in this process; check its exit code, and that no traceback came of it."""
+    result = typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return SimpleNamespace(out=result.stdout, err=result.stderr, lines=result.stdout.splitlines())
+
+
+def run_json(*arguments: Any, code: int = 0) -> Any:
+    return json.loads(run(*arguments, "--format", "json", code=code).out)
+
+
+def run_csv(*arguments: Any, code: int = 0) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv", code=code).out)))

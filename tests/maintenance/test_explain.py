@@ -1,0 +1,462 @@
+"""Why a clip hits or misses, in words; and the manifests that the words come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import audio_datasets as data
+import extractors
+import numpy as np
+import pytest
+
+from hf_audio_cache import CachedFeatures
+from hf_audio_cache.cache.processor_manifest import Manifest, manifest_name, read_manifest
+from hf_audio_cache.errors import AudioSourceError, StoreError
+from hf_audio_cache.maintenance.explain import explain_difference, explain_key
+from hf_audio_cache.processors.fingerprint import Fingerprinter, ProcessorIdentity
+from hf_audio_cache.processors.output_specs import OutputSpec
+from hf_audio_cache.stores import LocalStore, open_store
+
+RATE = 16000
+CELL = {"audio": extractors.cell(1.0, RATE)}
+CLIP = "speech-1s-16000.wav"
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "root"
+
+
+def cached(root, **changes):
+    return CachedFeatures(extractors.make("SeamlessM4T", **changes), root)
+
+
+def contents(root):
+    """Return all files under a root, by name: their bytes and times."""
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_size)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def explain(cached_features, example=CELL):
+    """Return an explanation, and check that nothing was changed, nor counted."""
+    there = cached_features.root.exists()
+    before, stats = (contents(cached_features.root) if there else None), cached_features.stats
+    explanation = cached_features.explain(example)
+    assert cached_features.root.exists() == there
+    assert (contents(cached_features.root) if there else None) == before
+    assert cached_features.stats == stats
+    assert explanation.clip == CLIP
+    assert str(explanation).splitlines() == [
+        f"{CLIP}: {explanation.status}",
+        *(f"  {reason}" for reason in explanation.reasons),
+    ]
+    as_json = json.loads(json.dumps(explanation.to_dict()))
+    assert as_json["status"] == explanation.status
+    assert as_json["key"]["processor_sha"] == cached_features.processor_sha
+    return explanation
+
+
+def entry(root, folder="features"):
+    [path] = (root / folder).rglob("*.npz")
+    return path
+
+
+# Each status ----------------------------------------------------------------------------------------------------------
+
+
+def test_never_seen(root):
+    explanation = explain(cached(root))
+    assert explanation.status == "never seen"
+    assert explanation.reasons == ("Nothing of it is there.",)
+
+
+def test_hit(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    explanation = explain(cached_features)
+    assert explanation.status == "hit"
+    assert explanation.reasons == ()
+    assert str(explanation) == f"{CLIP}: hit"
+    assert explanation.key.blob_sha == hashlib.sha256(CELL["audio"]["bytes"]).hexdigest()
+
+
+@pytest.mark.parametrize("example", [CELL["audio"], {**CELL, "text": "words"}, CELL["audio"]["bytes"]])
+def test_an_example_can_be_its_audio_alone(example, root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    assert cached_features.explain(example).status == "hit"
+
+
+def test_never_seen_where_the_waveform_is(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    entry(root).unlink()
+    explanation = explain(cached_features)
+    assert explanation.status == "never seen"
+    assert explanation.reasons == ("Its waveform is there: only the processor has to run.",)
+
+
+def test_another_processor_by_its_attributes(root):
+    there = cached(root)
+    there(CELL)
+    explanation = explain(cached(root, stride=3, padding_value=1.0))
+    assert explanation.status == "other processor"
+    assert explanation.reasons == (
+        f"It is there for processor {there.processor_sha[:12]}. From that one to this:",
+        "- padding_value: 0 -> 1",
+        "- stride: 2 -> 3",
+    )
+
+
+def test_another_processor_by_its_arrays_and_call(root):
+    there = cached(root)
+    there(CELL)
+    changed = extractors.make("SeamlessM4T")
+    changed.window = changed.window * 2
+    explanation = explain(CachedFeatures(changed, root, processor_kwargs={"padding": "max_length", "max_length": 300}))
+    heading, *differences = explanation.reasons
+    assert heading.startswith(f"It is there for processor {there.processor_sha[:12]}.")
+    assert differences[:2] == [
+        "- processor_kwargs.max_length: (none) -> 300",
+        "- processor_kwargs.padding: (none) -> 'max_length'",
+    ]
+    assert differences[2].startswith("- window: float64 array of shape (400,), digest ")
+    assert " -> float64 array of shape (400,), digest " in differences[2]
+    assert len(differences) == 3
+
+
+def test_another_processor_by_its_class(root):
+    cached(root)(CELL)
+    explanation = explain(CachedFeatures(extractors.make("Wav2Vec2"), root))
+    assert explanation.status == "other processor"
+    [line] = [reason for reason in explanation.reasons if reason.startswith("- class: ")]
+    assert line.endswith(
+        "SeamlessM4TFeatureExtractor' -> 'transformers.models.wav2vec2.feature_extraction_wav2vec2."
+        "Wav2Vec2FeatureExtractor'"
+    )
+
+
+def test_several_other_processors(root):
+    for stride in (2, 4):
+        cached(root, stride=stride)(CELL)
+    explanation = explain(cached(root, stride=3))
+    assert explanation.status == "other processor"
+    assert [reason for reason in explanation.reasons if reason.startswith("- ")] in (
+        ["- stride: 2 -> 3", "- stride: 4 -> 3"],
+        ["- stride: 4 -> 3", "- stride: 2 -> 3"],
+    )
+
+
+@pytest.mark.parametrize("damage", ["unlink", "garbage", "another"])
+def test_another_processor_without_a_manifest(damage, root):
+    there = cached(root)
+    there(CELL)
+    path = root / manifest_name(there.processor_sha)
+    if damage == "unlink":
+        path.unlink()
+    else:
+        path.write_bytes(
+            b"[]" if damage == "garbage" else path.read_bytes().replace(b'"processor_sha": "', b'"processor_sha": "0')
+        )
+    explanation = explain(cached(root, stride=3))
+    assert explanation.status == "other processor"
+    assert explanation.reasons == (
+        f"It is there for processor {there.processor_sha[:12]}, of which there is no manifest.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({"max_length_seconds": 0.5}, "16000 Hz, a cap of 0.5 s, auto_resample=False"),
+        ({"auto_resample": True}, "16000 Hz, no cap, auto_resample=True"),
+    ],
+)
+def test_other_settings(settings, asked, root):
+    cached(root)(CELL)
+    explanation = explain(CachedFeatures(extractors.make("SeamlessM4T"), root, **settings))
+    assert explanation.status == "other settings"
+    assert explanation.reasons == (f"It is there with 16000 Hz, no cap, auto_resample=False; {asked} was asked for.",)
+
+
+def test_another_rate(root):
+    def mel(waveform, sampling_rate):
+        return waveform
+
+    def at(rate):
+        return CachedFeatures(mel, root, identity="mel", sampling_rate=rate, auto_resample=True)
+
+    at(RATE)(CELL)
+    explanation = explain(at(8000))
+    assert explanation.status == "other settings"
+    assert explanation.reasons == (
+        "It is there with 16000 Hz, no cap, auto_resample=True; 8000 Hz, no cap, auto_resample=True was asked for.",
+    )
+
+
+def test_a_bad_entry(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    path = entry(root)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2])
+    explanation = explain(cached_features)
+    assert explanation.status == "bad entry"
+    [reason] = explanation.reasons
+    assert reason.startswith("The entry is there, but ")
+    assert reason.endswith(". It is replaced when it is read.")
+    cached_features(CELL)
+    assert explain(cached_features).status == "hit"
+
+
+def test_a_flipped_bit_is_a_bad_entry(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    path = entry(root)
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 3, len(content) // 2, 7):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    assert explain(cached_features).status == "bad entry"
+
+
+def test_unreadable(root, monkeypatch):
+    cached_features = cached(root)
+    cached_features(CELL)
+
+    def fail(store, name):
+        raise StoreError(f"could not read {name}: Permission denied", name=name)
+
+    monkeypatch.setattr(LocalStore, "get", fail)
+    explanation = cached_features.explain(CELL)
+    assert explanation.status == "unreadable"
+    assert explanation.reasons[0].startswith("could not read ")
+    assert explanation.reasons[0].endswith("Permission denied.")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_by_its_mode(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    entry(root).chmod(0)
+    assert cached_features.explain(CELL).status == "unreadable"
+
+
+def test_a_clip_without_audio_is_an_error(root):
+    with pytest.raises(AudioSourceError):
+        cached(root).explain({"audio": None})
+    assert not root.exists()
+
+
+def test_a_file_that_is_no_entry_is_passed_over(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    path = entry(root)
+    path.rename(path.with_name(path.name.replace(".16000.", ".16k.")))
+    assert explain(cached_features).status == "never seen"
+
+
+# Differences between two manifests ------------------------------------------------------------------------------------
+
+
+def manifest(versions=None, **changes):
+    identity = Fingerprinter(extractors.make("Wav2Vec2"), {}).identity()
+    description = json.loads(json.dumps(identity.description))
+    for path, value in changes.items():
+        *parts, name = path.split("__")
+        part = description
+        for one in parts:
+            part = part[one]
+        part[name] = value
+    return Manifest(ProcessorIdentity.of(description), {}, versions or {"python": "3.11.7", "transformers": "5.22.0"})
+
+
+def with_code(kind, **changes):
+    there = manifest()
+    description = json.loads(json.dumps(there.identity.description))
+    for name, value in changes.items():
+        description["code"][kind][name.replace("__", ".")] = value
+    return dataclasses.replace(there, identity=ProcessorIdentity.of(description))
+
+
+def test_code_of_another_release():
+    there = with_code("functions", transformers__audio_utils__spectrogram="a" * 64)
+    wanted = with_code("functions", transformers__audio_utils__spectrogram="b" * 64)
+    wanted = dataclasses.replace(wanted, versions={"transformers": "5.23.0"})
+    assert explain_difference(there, wanted) == [
+        "the code of transformers.audio_utils.spectrogram changed, 5.22.0 -> 5.23.0"
+    ]
+
+
+def test_code_of_a_package_without_a_known_release():
+    there = with_code("functions", mine__mel="a" * 64)
+    wanted = with_code("functions", mine__mel="b" * 64)
+    assert explain_difference(there, wanted) == ["the code of mine.mel changed"]
+
+
+def test_code_that_came_and_went():
+    there, wanted = with_code("functions", mine__old="a" * 64), with_code("functions", mine__new="a" * 64)
+    assert explain_difference(there, wanted) == ["mine.old is not called any more", "mine.new is called now"]
+
+
+def test_constants_and_backends():
+    there, wanted = with_code("constants", mine__FLOOR=1e-10), with_code("constants", mine__FLOOR=1e-9)
+    assert explain_difference(there, wanted) == ["the constant mine.FLOOR: 1e-10 -> 1e-09"]
+    there, wanted = with_code("backends", is_torch_available=True), with_code("backends", is_torch_available=False)
+    assert explain_difference(there, wanted) == ["is_torch_available: True -> False"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (80, 128, "state.feature_size: 80 -> 128"),
+        (None, 128, "state.feature_size: None -> 128"),
+        (True, 1, "state.feature_size: True -> 1"),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, "state.feature_size.a.b: 1 -> 2"),
+        ([1, 2], [1, 3], "state.feature_size: [1, 2] -> [1, 3]"),
+        ("hann", "povey", "state.feature_size: 'hann' -> 'povey'"),
+    ],
+)
+def test_attributes(before, after, words):
+    differences = explain_difference(manifest(state__feature_size=before), manifest(state__feature_size=after))
+    assert [difference.replace("(none)", "None") for difference in differences] == [words.removeprefix("state.")]
+
+
+def test_named_functions():
+    there = Manifest(ProcessorIdentity.of({"identity": "mel-v1", "call": {}}), {}, {})
+    wanted = Manifest(ProcessorIdentity.of({"identity": "mel-v2", "call": {"n": 1}}), {}, {})
+    assert explain_difference(there, wanted) == ["processor_kwargs.n: (none) -> 1", "identity: 'mel-v1' -> 'mel-v2'"]
+
+
+def test_no_difference():
+    assert explain_difference(manifest(), manifest({"python": "3.13.0"})) == ["no difference: they are one processor"]
+
+
+def test_every_difference_of_two_identities_is_told():
+    """Where two identities differ, there is something to say."""
+    shas = set()
+    for value in (True, 1, "1", None, 0, False, {"float": "nan"}, [], {}, {"set": []}):
+        one = manifest(state__feature_size=value)
+        shas.add(one.identity.sha)
+        for other in (True, 1, "1", None, 0, False, {"float": "nan"}, [], {}, {"set": []}):
+            two = manifest(state__feature_size=other)
+            is_one = explain_difference(one, two) == ["no difference: they are one processor"]
+            assert is_one == (one.identity.sha == two.identity.sha), (value, other)
+    assert len(shas) == 10
+
+
+def test_code_of_another_release_by_the_cache(root):
+    """As after an upgrade: the manifest there was written with other code, by another transformers."""
+    cached_features = cached(root)
+    cached_features(CELL)
+    path = root / manifest_name(cached_features.processor_sha)
+    older = json.loads(path.read_text(encoding="utf-8"))
+    older["identity"]["code"]["functions"]["transformers.audio_utils.spectrogram"] = "a" * 64
+    older["versions"]["transformers"] = "5.22.0"
+    identity = ProcessorIdentity.of(older["identity"])
+    path.unlink()
+    (root / manifest_name(identity.sha)).write_text(
+        json.dumps({**older, "processor_sha": identity.sha}), encoding="utf-8"
+    )
+    there = entry(root)
+    there.rename(there.with_name(there.name.replace(cached_features.processor_sha[:12], identity.sha[:12])))
+    explanation = explain(cached_features)
+    version = json.loads(manifest_of(cached_features))["versions"]["transformers"]
+    assert explanation.status == "other processor"
+    assert explanation.reasons == (
+        f"It is there for processor {identity.sha[:12]}. From that one to this:",
+        f"- the code of transformers.audio_utils.spectrogram changed, 5.22.0 -> {version}",
+    )
+
+
+def manifest_of(cached_features):
+    return Manifest.of(Fingerprinter(cached_features.processor, {}).identity(), {}).to_bytes()
+
+
+# Manifests ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_readable_sorted_and_written_once(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    [path] = (root / "processors").iterdir()
+    assert path.name == f"{cached_features.processor_sha}.json"
+    content = path.read_bytes()
+    found = json.loads(content)
+    assert content == (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
+    assert found["processor_sha"] == cached_features.processor_sha
+    assert found["identity"]["state"]["stride"] == 2
+    assert found["identity"]["state"]["window"].keys() == {"array", "shape", "xxh3_128"}
+    assert "transformers.audio_utils.spectrogram" in found["identity"]["code"]["functions"]
+    assert {"python", "hf_audio_cache", "transformers", "numpy"} <= found["versions"].keys()
+    assert [output["name"] for output in found["outputs"]] == ["input_features", "attention_mask"]
+    assert found["outputs"][0]["shape"] == [None, 160]
+    assert found["outputs"][0]["dtype"] == "float32"
+    before = contents(root / "processors")
+    cached_features({"audio": extractors.cell(2.0, RATE)})
+    cached(root)({"audio": extractors.cell(3.0, RATE)})
+    assert contents(root / "processors") == before
+
+
+def test_two_manifests_differ_in_a_line(root):
+    cached(root)(CELL)
+    cached(root, stride=3)(CELL)
+    texts = [path.read_text(encoding="utf-8").splitlines() for path in (root / "processors").iterdir()]
+    assert len(texts) == 2
+    assert len(texts[0]) == len(texts[1])
+    different = [a.strip() for a, b in zip(*texts, strict=True) if a != b]
+    assert {line.partition(":")[0] for line in different} >= {'"stride"', '"processor_sha"'}
+    assert len(different) <= 4
+
+
+def test_a_manifest_is_read_back(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    read = read_manifest(open_store(root), cached_features.processor_sha)
+    assert read is not None
+    assert read.identity == Fingerprinter(cached_features.processor, {}).identity()
+    assert read.outputs["input_features"] == OutputSpec("float32", (None, 160))
+    assert read.to_bytes() == (root / manifest_name(cached_features.processor_sha)).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"null", b'"text"', b"\xff", b'{"processor_sha": "x"}', b"[1", b"3"]
+)
+def test_a_manifest_that_is_none_is_passed_over(content, root):
+    cached_features = cached(root)
+    path = root / manifest_name(cached_features.processor_sha)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert read_manifest(open_store(root), cached_features.processor_sha) is None
+    cached_features(CELL)
+    assert read_manifest(open_store(root), cached_features.processor_sha) is not None
+
+
+def test_a_manifest_whose_content_is_another_processor_is_passed_over(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    path = root / manifest_name(cached_features.processor_sha)
+    changed = json.loads(path.read_text(encoding="utf-8"))
+    changed["identity"]["state"]["stride"] = 7
+    path.write_text(json.dumps(changed), encoding="utf-8")
+    assert read_manifest(open_store(root), cached_features.processor_sha) is None
+
+
+def test_explain_key_needs_no_transform(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    identity = Fingerprinter(cached_features.processor, {}).identity()
+    key = explain(cached_features).key
+    assert explain_key(open_store(root), key, identity, "a name").clip == "a name"
+    other = dataclasses.replace(key, blob_sha="0" * 64)
+    assert explain_key(open_store(root), other, identity, "b").reasons == ("Nothing of it is there.",)
+    assert np.array_equal(
+        cached_features(CELL)["input_features"], data.np.asarray(cached_features(CELL)["input_features"])
+    )

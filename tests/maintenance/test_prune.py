@@ -1,0 +1,247 @@
+"""`prune` by last use, processor, run and free space; `remove` and `clear`; a prune beside a training loop."""
+
+# ruff: noqa: F811 - what is imported as a fixture is an argument below
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import audio_datasets as data
+import pytest
+from full_roots import N_CLIPS, RATE, age, cached_by_all, clips, contents, copy_of, entries, full_roots, root  # noqa: F401 - fixtures among them
+
+from hf_audio_cache import CachedFeatures, prune, verify
+from hf_audio_cache.maintenance.prune import clear, remove
+
+DAY = 86_400.0
+
+
+def use(root: Path, clips: list[Path], processor: int = 0) -> str:
+    """Let a processor read clips, in a run of its own; return its id."""
+    cached_features = cached_by_all(root)[processor]
+    before = cached_features.stats.computed
+    cached_features({"audio": data.columns(clips)["audio"]})
+    assert cached_features.stats.computed == before
+    cached_features._router.uses.finish()
+    return cached_features._router.uses.run.id
+
+
+def of_clips(root: Path, clips: list[Path], processor: str = "") -> set[str]:
+    shas = {data.sha256(clip) for clip in clips}
+    return {
+        name for name in entries(root, "features") if name.split("/")[2].split(".")[0] in shas and processor in name
+    }
+
+
+@pytest.fixture
+def aged(root):
+    """A root whose entries were all written a hundred days ago."""
+    for name in entries(root):
+        age(root / name, 100 * DAY)
+    return root
+
+
+def test_what_was_used_last_goes_last(aged, clips):
+    use(aged, clips[:2])
+    wav2vec2 = cached_by_all(aged)[0].processor_sha[:12]
+    used = of_clips(aged, clips[:2], wav2vec2)
+    assert len(used) == 2
+    n_bytes = sum((aged / name).stat().st_size for name in used)
+    report = prune(aged, max_bytes=n_bytes)
+    assert set(entries(aged)) == used
+    assert (report.n_kept, report.n_bytes_kept, report.n_recent) == (2, n_bytes, 0)
+    assert prune(aged, max_bytes=n_bytes - 1).n_recent == 1
+
+
+def test_what_was_used_of_late_is_said_whoever_deletes(aged, clips):
+    use(aged, clips[:2])
+    assert remove(aged, entries(aged), dry_run=True).n_recent == 2
+    assert clear(aged, dry_run=True).n_recent == 2
+
+
+def test_what_was_not_used_for_long_goes(aged, clips):
+    use(aged, clips[:3], processor=1)
+    seamless = cached_by_all(aged)[1].processor_sha[:12]
+    used = of_clips(aged, clips[:3], seamless)
+    assert prune(aged, older_than_seconds=101 * DAY).n_deleted == 0
+    report = prune(aged, older_than_seconds=30 * DAY, dry_run=True)
+    assert set(report.names) == set(entries(aged)) - used
+    assert "names" not in report.to_dict()
+    prune(aged, older_than_seconds=30 * DAY)
+    assert set(entries(aged)) == used
+
+
+@pytest.mark.parametrize("by", ["name", "sha", "digits"])
+def test_one_processor_can_go(by, aged):
+    sha = cached_by_all(aged)[1].processor_sha
+    named = {"name": "seamlessm4tfeatureextractor", "sha": sha, "digits": sha[:8]}[by]
+    going = {name for name in entries(aged) if sha[:12] in name}
+    assert len(going) == N_CLIPS
+    before = set(entries(aged))
+    assert prune(aged, processor=named).n_deleted == N_CLIPS
+    assert set(entries(aged)) == before - going
+
+
+def test_with_a_limit_a_processor_says_whose_entries_may_go(aged):
+    sha = cached_by_all(aged)[0].processor_sha[:12]
+    before = set(entries(aged))
+    assert prune(aged, processor=sha, max_bytes=0).n_deleted == N_CLIPS
+    assert {name for name in before if sha not in name} == set(entries(aged))
+    assert prune(aged, processor="ffff", max_bytes=0).n_deleted == 0
+
+
+def test_a_run_s_entries_are_kept(aged, clips):
+    runs = [use(aged, clips[:2]), use(aged, clips[2:3], processor=1)]
+    shas = [cached_features.processor_sha[:12] for cached_features in cached_by_all(aged)]
+    used = [of_clips(aged, clips[:2], shas[0]), of_clips(aged, clips[2:3], shas[1])]
+    assert set(prune(aged, keep_run=runs[0], dry_run=True).names) == set(entries(aged)) - used[0]
+    assert set(prune(aged, keep_run=runs, max_bytes=0, dry_run=True).names) == set(entries(aged)) - used[0] - used[1]
+    with pytest.raises(ValueError, match="there are none of '20200101T000000-00000000'"):
+        prune(aged, keep_run="20200101T000000-00000000", max_bytes=0)
+    prune(aged, keep_run=runs)
+    assert set(entries(aged)) == used[0] | used[1]
+    assert len(list(aged.glob("access/*/*.gz"))) == len(list(aged.glob("runs/*/*.json"))) == 2
+    prune(aged, keep_run=runs[0])
+    assert [path.name for path in aged.glob("runs/*") if any(path.iterdir())] == [runs[0]]  # the other's are gone
+    assert len(list(aged.glob("access/*/*.gz"))) == 1
+
+
+def test_space_is_made_on_the_disk(aged, monkeypatch):
+    sizes = [(aged / name).stat().st_size for name in entries(aged)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10 * sum(sizes), free=0))
+    report = prune(aged, keep_free=0.05)
+    assert sum(sizes) / 2 <= report.n_bytes_deleted < sum(sizes) / 2 + max(sizes)
+    assert prune(aged, keep_free=0.0).n_deleted == 0
+    with pytest.raises(ValueError, match="keep_free is for roots on a disk"):
+        prune("memory://pruning/x", keep_free=0.1)
+    with pytest.raises(ValueError, match="keep_free must be a share between 0 and 1"):
+        prune(aged, keep_free=10)
+
+
+def test_entries_are_removed_by_name_or_clip(root, clips):
+    before = contents(root)
+    one = entries(root, "waveforms")[0]
+    sha = next(data.sha256(clip) for clip in clips if data.sha256(clip) not in one)
+    assert remove(root, [one, sha[:10]], dry_run=True).n_deleted == 5
+    assert contents(root) == before
+    report = remove(root, [one, sha[:10]])
+    going = {one} | {name for name in before if sha in name}
+    assert set(report.names) == going
+    assert contents(root) == {name: content for name, content in before.items() if name not in going}
+    assert (report.n_kept, report.n_deleted) == (len(entries(root)), 5)
+    with pytest.raises(ValueError, match="nothing was done"):
+        remove(root, [entries(root)[0], one])
+    assert len(entries(root)) == report.n_kept
+
+
+def test_clear_takes_what_is_the_cache_s(root, clips):
+    use(root, clips)
+    (root / "notes.txt").write_text("a stranger's")
+    assert clear(root, cache="waveforms").n_deleted == N_CLIPS
+    assert entries(root, "waveforms") == []
+    assert len(entries(root, "features")) == 3 * N_CLIPS
+    assert clear(root, dry_run=True).n_deleted == 3 * N_CLIPS == len(entries(root))
+    assert clear(root).n_deleted == 3 * N_CLIPS
+    assert set(contents(root)) == {"notes.txt"}
+    with pytest.raises(ValueError, match='cache must be "features", "waveforms" or None'):
+        clear(root, cache="pictures")
+
+
+TRAINING = """
+import json, sys, time
+from pathlib import Path
+import audio_datasets as data
+import numpy as np
+import configs
+from hf_audio_cache import CachedFeatures
+
+root, ready, stop, rate, *paths = sys.argv[1:]
+clips = [Path(path) for path in paths]
+extractor = configs.make_processor("wav2vec2", sampling_rate=int(rate))
+expected = [data.expected_features(extractor, clip)["input_values"] for clip in clips]
+cached_features = CachedFeatures(extractor, root)
+rows = cached_features.attach(cached_features.map(data.in_memory(clips)))
+n_wrong = n_epochs = 0
+while not Path(stop).exists() or n_epochs < 3:
+    for start in range(0, len(clips), 2):
+        for row, array in zip(rows[start : start + 2]["input_values"], expected[start : start + 2]):
+            n_wrong += not np.array_equal(row, array)
+    n_epochs += 1
+    Path(ready).touch()
+print(json.dumps([n_wrong, n_epochs, cached_features.stats.computed, cached_features.stats.read_errors]))
+"""
+
+
+def test_a_prune_beside_a_training_loop_takes_nothing_of_it(aged, clips, tmp_path):
+    ready, stop = tmp_path / "ready", tmp_path / "stop"
+    paths = [str(Path(data.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    training = subprocess.Popen(
+        [sys.executable, "-c", TRAINING, aged, ready, stop, str(RATE), *clips],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not ready.exists():
+            assert training.poll() is None, training.stderr.read()
+            time.sleep(0.05)
+        sha = cached_by_all(aged)[0].processor_sha[:12]
+        used = {name for name in entries(aged, "features") if sha in name}
+        n_bytes = sum((aged / name).stat().st_size for name in used)
+        for _ in range(10):
+            prune(aged, max_bytes=n_bytes)
+            prune(aged, older_than_seconds=DAY)
+        assert set(entries(aged)) == used
+        clear(aged)  # and now under its feet: what is gone is computed again
+        stop.touch()
+        out, err = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 0, err
+    n_wrong, n_epochs, n_computed, n_read_errors = json.loads(out.splitlines()[-1])
+    assert (n_wrong, n_read_errors) == (0, 0)
+    assert n_epochs >= 3
+    assert n_computed >= 1
+    assert verify(aged).is_clean
+
+
+def test_an_interrupted_prune_is_gone_on_with(aged, monkeypatch):
+    n_entries = len(entries(aged))
+    monkeypatch.setattr(
+        sys.modules["hf_audio_cache.maintenance.prune"],
+        "delete",
+        lambda store, names: (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        prune(aged, max_bytes=0)
+    monkeypatch.undo()
+    assert prune(aged, max_bytes=0).n_deleted == n_entries
+
+
+def test_records_of_entries_that_are_gone_go_too(aged, clips):
+    use(aged, clips)
+    for folder in ("features", "waveforms"):
+        shutil.rmtree(aged / folder)
+    assert len(list(aged.glob("access/*/*.gz"))) == 1
+    prune(aged)
+    assert list(aged.glob("access/*/*.gz")) == list(aged.glob("runs/*/*.json")) == []
+
+
+def test_a_far_root_is_pruned_by_use(clips):
+    url = "memory://pruning/by-use"
+    cached_features = cached_by_all(Path("unused"))[0]
+    cached_features = CachedFeatures(cached_features.processor, url, waveforms="always")
+    cached_features.map(data.in_memory(clips))
+    run = cached_features._router.uses.run.id
+    other = CachedFeatures(cached_features.processor, url, max_length_seconds=0.5, waveforms="always")
+    other.map(data.in_memory(clips))
+    assert prune(url, keep_run=run).n_deleted == 2 * len(clips)
+    assert cached_features.coverage(data.in_memory(clips)).n_cached == len(clips)

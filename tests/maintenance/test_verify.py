@@ -1,0 +1,711 @@
+"""`verify` says what is wrong with a root, `verify(repair=True)` deletes just that; `prune` makes room."""
+
+# ruff: noqa: F811 - what is imported as a fixture is an argument below
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import audio_datasets as data
+import numpy as np
+import pytest
+import soundfile
+import xxhash
+from children import in_child
+from full_roots import (  # noqa: F401 - fixtures among them
+    N_CLIPS,
+    RATE,
+    SIGNING_KEY,
+    age,
+    cached_by_all,
+    clips,
+    contents,
+    copy_of,
+    energy,
+    entries,
+    fill,
+    flip,
+    full_roots,
+    manifests,
+    n_bytes,
+    root,
+)
+
+from hf_audio_cache import AudioCache, AudioCacheKey, VerifyReport, prune, verify
+from hf_audio_cache.errors import InvalidRootError, StoreError
+from hf_audio_cache.stores import LocalStore
+
+OTHER_KEY = "and-another-one-that-is-as-long"
+HOUR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def _no_key_in_the_environment(monkeypatch):
+    for variable in ("HF_AUDIO_CACHE_SIGNING_KEY", "HF_AUDIO_CACHE_SIGNING_KEY_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+# What is there, by the file system's account --------------------------------------------------------------------------
+
+
+def plant(root: Path, name: str, content: bytes = b"a stranger's") -> str:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return name
+
+
+def report_of(root: Path, **found: Any) -> VerifyReport:
+    """Return the report of a root whose entries are all those that are there, and what else was found."""
+    names = entries(root)
+    return VerifyReport(str(root), n_entries=len(names), n_bytes=n_bytes(root, names), **found)
+
+
+# A root in which nothing is wrong -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_root_that_is_missing_or_empty_stays_so(make, tmp_path):
+    root = tmp_path / "root"
+    if make:
+        root.mkdir()
+    for report in (verify(root), verify(root, repair=True)):
+        assert report == VerifyReport(str(root))
+        assert report.is_clean
+    for pruned in (prune(root), prune(root, max_bytes=0, older_than_seconds=0)):
+        assert (pruned.n_deleted, pruned.n_bytes_deleted, pruned.n_kept, pruned.n_bytes_kept) == (0, 0, 0, 0)
+    assert list(tmp_path.iterdir()) == [root] * make
+    assert not make or list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["blosc", "plain", "signed"])
+def test_a_good_root_is_counted_whole_and_left_as_it_is(kind, copy_of):
+    root = copy_of(kind)
+    before = contents(root)
+    assert len(entries(root, "features")) == 3 * N_CLIPS
+    assert len(entries(root, "waveforms")) == N_CLIPS
+    assert len(manifests(root)) == 3
+    for signing_key in (None, SIGNING_KEY) if kind == "signed" else (None,):
+        for repair in (False, True):
+            report = verify(root, repair=repair, signing_key=signing_key)
+            assert report == report_of(root)
+            assert report.is_clean
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize("form", [str, Path, LocalStore, lambda path: f"file://{path}"])
+def test_every_form_of_a_root_is_taken(form, root):
+    assert verify(form(root)) == report_of(root)
+    assert prune(form(root)).n_kept == len(entries(root))
+
+
+def test_a_root_of_more_entries_than_one_batch_is_read_to_its_end(tmp_path):
+    cache = AudioCache(tmp_path / "features")
+    names = []
+    for cap in range(1, 1301):
+        key = AudioCacheKey(f"{cap % 7:064x}", "7d865e95" * 8, RATE, cap)
+        cache.put(key, np.full(3, cap))
+        names.append(f"features/{key.name()}")
+    for name in names[::100]:
+        (tmp_path / name).write_bytes(b"")
+    report = verify(tmp_path, repair=True)
+    assert sorted(report.bad) == sorted(names[::100])
+    assert (report.n_entries, report.n_deleted) == (1300, 13)
+    assert entries(tmp_path) == sorted(set(names) - set(names[::100]))
+    pruned = prune(tmp_path, max_bytes=0)
+    assert (pruned.n_deleted, pruned.n_kept) == (1287, 0)
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("root", [None, 5, "", "nosuch://host/x", b"/tmp"])
+def test_what_is_no_root_is_an_error(root):
+    for call in (verify, prune):
+        with pytest.raises(InvalidRootError, match="nothing was opened"):
+            call(root)
+
+
+# Damage, kind by kind -------------------------------------------------------------------------------------------------
+
+
+def savez(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def with_a_broken_frame(content: bytes) -> bytes:
+    """Return an unsigned entry with another byte in a Blosc frame's header, and the checksum that goes with it."""
+    start = content.index(b"\n", content.index(b"\x93NUMPY")) + 1  # where the first member's array begins
+    comment = content.rindex(b"PK\x05\x06") + 22
+    broken = flip(content, start + 4)  # of the decoded length
+    digest = xxhash.xxh3_64(broken[:comment] + broken[comment + 16 :]).hexdigest().encode()
+    return broken[:comment] + digest + broken[comment + 16 :]
+
+
+IN_AN_ENTRY: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a bit flipped in an array": (lambda entry: flip(entry, 200), "its checksum is wrong"),
+    "a bit flipped in the first byte": (lambda entry: flip(entry, 0), "its checksum is wrong"),
+    "a bit flipped in the manifest": (lambda entry: flip(entry, len(entry) - 20), "its checksum is wrong"),
+    "a bit flipped in the last byte": (lambda entry: flip(entry, len(entry) - 1), ""),
+    "cut by a byte": (lambda entry: entry[:-1], "it does not end where its comment ends"),
+    "cut by half": (lambda entry: entry[: len(entry) // 2], "it"),
+    "empty": (lambda entry: b"", "its 0 bytes are no zip, or not a whole one"),
+    "a byte longer": (lambda entry: entry + b"\0", "it does not end where its comment ends"),
+    "all zeros": (lambda entry: bytes(len(entry)), "no zip, or not a whole one"),
+    "a broken frame with the right checksum": (with_a_broken_frame, "a frame of "),
+    "text": (lambda entry: b"not a zip at all\n", "no zip, or not a whole one"),
+    "a pickle in an npz": (lambda entry: savez(waveform=np.array([{}], dtype=object)), "a .npy member begins with"),
+    "an npz with a wrong checksum": (
+        lambda entry: flip(savez(waveform=np.zeros(99, np.float32)), 300),
+        "BadZipFile while reading it: Bad CRC-32",
+    ),
+    "an npz without an array": (lambda entry: savez(), "it has no manifest, and the members []"),
+}
+
+
+def one_of_each(root: Path) -> list[str]:
+    """Return the names of an entry of each processor, and of a waveform."""
+    by_processor = {name.split(".")[1]: name for name in entries(root, "features")}
+    assert len(by_processor) == 3
+    return [*by_processor.values(), entries(root, "waveforms")[0]]
+
+
+def assert_repaired(root: Path, going: set[str], clips: list[Path], **settings: Any) -> None:
+    """Check that a repair deletes these files and no other, and that the next runs put entries in their place."""
+    before, names = contents(root), entries(root)
+    found = verify(root, **settings)
+    assert verify(root, repair=True, **settings) == dataclasses.replace(found, n_deleted=len(going))
+    assert contents(root) == {name: content for name, content in before.items() if name not in going}
+    assert verify(root, **settings) == report_of(root)
+
+    computed = decoded = 0
+    for cached_features in cached_by_all(root, **settings):
+        cached_features({"audio": data.columns(clips)["audio"]})
+        stats = cached_features.stats
+        assert (stats.bad_entries, stats.unsigned_entries, stats.read_errors) == (0, 0, 0)
+        computed, decoded = computed + stats.computed, decoded + stats.decodes
+    assert computed == sum(name.startswith("features/") for name in going & set(names))
+    assert decoded <= sum(name.startswith("waveforms/") for name in going & set(names))
+
+
+@pytest.mark.parametrize("damage", IN_AN_ENTRY)
+def test_a_damaged_entry_is_named_with_its_reason_and_repaired(damage, root, clips):
+    change, reason = IN_AN_ENTRY[damage]
+    damaged = one_of_each(root)
+    for name in damaged:
+        (root / name).write_bytes(change((root / name).read_bytes()))
+    before = contents(root)
+    report = verify(root)
+    assert sorted(report.bad) == sorted(damaged)
+    assert all(reason in found for found in report.bad.values()), report.bad
+    assert report == report_of(root, bad=report.bad)
+    assert not report.is_clean
+    assert contents(root) == before
+    assert_repaired(root, set(damaged), clips)
+
+
+def test_an_entry_under_another_ones_name_is_bad(root, clips):
+    by_processor = sorted(entries(root, "features"), key=lambda name: name.split(".")[1])
+    one, two, three = by_processor[0], by_processor[1], by_processor[N_CLIPS]  # another clip's; another processor's
+    waveforms = entries(root, "waveforms")
+    copied = {one: two, two: three, waveforms[0]: waveforms[1], three: waveforms[0], waveforms[2]: one}
+    was = contents(root)
+    for name, source in copied.items():
+        (root / name).write_bytes(was[source])
+    report = verify(root)
+    assert report == report_of(root, bad=report.bad)
+    assert sorted(report.bad) == sorted(copied)
+    for name in (one, two, waveforms[0]):
+        assert report.bad[name].startswith("it is the entry of another key, {'blob_sha': '")
+    assert_repaired(root, set(copied), clips)
+
+
+def test_a_foreign_npz_is_as_good_as_its_content(root, clips):
+    features, waveforms = one_of_each(root)[:2], entries(root, "waveforms")
+    good = {
+        features[0]: savez(input_values=np.arange(5)),
+        features[1]: savez(anything=np.ones((2, 3)), more=np.array(True)),
+        waveforms[0]: savez(waveform=np.zeros(99, np.float32)),
+    }
+    bad = {
+        waveforms[1]: savez(waveform=np.zeros(99)),
+        waveforms[2]: savez(waveform=np.zeros((3, 33), np.float32)),
+        waveforms[3]: savez(input_values=np.zeros(99, np.float32)),
+    }
+    for name, content in (good | bad).items():
+        (root / name).write_bytes(content)
+    report = verify(root)
+    assert report == report_of(root, bad=report.bad)
+    assert sorted(report.bad) == sorted(bad)
+    assert all("and not one float32 waveform" in reason for reason in report.bad.values())
+    assert_repaired(root, set(bad), clips)
+    assert {name: contents(root)[name] for name in good} == good
+
+
+def changed_json(content: bytes, **changes: Any) -> bytes:
+    return json.dumps({**json.loads(content), **changes}).encode()
+
+
+IN_A_MANIFEST: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
+    "another one's": (lambda own, other: other, "it is the manifest of "),
+    "cut by half": (lambda own, other: own[: len(own) // 2], "it is no manifest (JSONDecodeError: "),
+    "empty": (lambda own, other: b"", "it is no manifest (JSONDecodeError: "),
+    "binary": (lambda own, other: b"\xff\xfe\0", "it is no manifest (UnicodeDecodeError: "),
+    "a list": (lambda own, other: b"[]", "it is no manifest (TypeError: "),
+    "without outputs": (lambda own, other: b'{"identity": {}, "processor_sha": ""}', "it is no manifest ("),
+    "another identity": (lambda own, other: changed_json(own, identity={"a": 1}), "it is no manifest (ValueError: "),
+    "another sha": (lambda own, other: changed_json(own, processor_sha="0" * 64), "it is no manifest (ValueError: "),
+    "deep": (lambda own, other: b"[" * 100_000, "it is no manifest (RecursionError: "),
+}
+
+
+@pytest.mark.parametrize("damage", IN_A_MANIFEST)
+def test_a_damaged_manifest_is_named_with_its_reason_and_repaired(damage, root, clips):
+    change, reason = IN_A_MANIFEST[damage]
+    own, other, _ = manifests(root)
+    (root / own).write_bytes(change((root / own).read_bytes(), (root / other).read_bytes()))
+    report = verify(root)
+    assert list(report.bad) == [own]
+    assert report.bad[own].startswith(reason)
+    assert report == report_of(root, bad=report.bad)
+    assert_repaired(root, {own}, clips)
+
+
+# Signed roots ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_signed_root_is_checked_with_its_key(copy_of):
+    root = copy_of("signed")
+    everything = sorted(entries(root) + manifests(root))
+    for accepted in (SIGNING_KEY, [SIGNING_KEY, OTHER_KEY], [OTHER_KEY, SIGNING_KEY.encode()]):
+        assert verify(root, signing_key=accepted) == report_of(root)
+    report = verify(root, signing_key=OTHER_KEY)
+    assert sorted(report.unsigned) == everything
+    assert report == report_of(root, unsigned=report.unsigned)
+    assert not report.is_clean
+
+
+def test_the_key_of_the_environment_is_used(copy_of, monkeypatch):
+    root = copy_of("signed")
+    monkeypatch.setenv("HF_AUDIO_CACHE_SIGNING_KEY", OTHER_KEY)
+    assert len(verify(root).unsigned) == len(entries(root) + manifests(root))
+    monkeypatch.setenv("HF_AUDIO_CACHE_SIGNING_KEY", SIGNING_KEY)
+    assert verify(root) == report_of(root)
+
+
+def test_what_nobody_signed_is_deleted_from_a_signed_root_alone(copy_of, full_roots, clips):
+    root = copy_of("signed")
+    unsigned = full_roots / "blosc"
+    taken = [*one_of_each(root), manifests(root)[0]]
+    for name in taken:
+        shutil.copy(unsigned / name, root / name)
+    plain, flipped, short = sorted(set(entries(root)) - set(taken))[:3]
+    (root / plain).write_bytes(savez(waveform=np.zeros(99, np.float32)))
+    (root / flipped).write_bytes(flip((root / flipped).read_bytes(), 200))
+    (root / short).write_bytes((root / short).read_bytes()[:-1])
+    going = {*taken, plain, flipped, short}
+    report = verify(root, signing_key=SIGNING_KEY)
+    assert sorted(report.unsigned) == sorted(going)
+    assert report == report_of(root, unsigned=report.unsigned)
+    assert_repaired(root, going, clips, signing_key=SIGNING_KEY)
+
+
+def test_a_signed_entry_under_another_ones_name_is_unsigned(copy_of, clips):
+    root = copy_of("signed")
+    one, two = entries(root, "features")[:2]
+    shutil.copy(root / two, root / one)
+    own, other, _ = manifests(root)
+    shutil.copy(root / other, root / own)
+    report = verify(root, signing_key=SIGNING_KEY)
+    assert (report.unsigned, list(report.bad)) == ([one], [own])
+    assert report == report_of(root, bad=report.bad, unsigned=[one])
+    assert_repaired(root, {one, own}, clips, signing_key=SIGNING_KEY)
+
+
+# What others put there, and what writers left -------------------------------------------------------------------------
+
+
+def plant_strangers(root: Path) -> list[str]:
+    """Put files into a root that only resemble what the cache writes."""
+    feature, waveform, manifest = entries(root, "features")[0], entries(root, "waveforms")[0], manifests(root)[0]
+    folder, _, name = feature.rpartition("/")
+    names = [
+        "notes.txt",
+        "features/notes.txt",
+        f"{folder}/notes.npz",
+        f"{folder}/.notes.txt.1-0a1b2c3d.tmp",
+        f"{folder}/{name}.bak",
+        f"{folder}/{name.upper()}",
+        f"{folder}/deeper/{name}",
+        f"features/{name}",
+        f"features/zz/{name}",
+        name,
+        f"other/{folder.partition('/')[2]}/{name}",
+        waveform.replace("waveforms/", "features/"),
+        feature.replace("features/", "waveforms/"),
+        f"{manifest}.bak",
+        "processors/notes.json",
+        f"processors/deeper/{manifest.partition('/')[2]}",
+        manifest.partition("/")[2],
+        "features/CACHEDIR.TAG",
+        ".notes.tmp",
+    ]
+    for stranger in names:
+        assert not (root / stranger).exists()
+        age(root / plant(root, stranger), 10 * HOUR)
+    return names
+
+
+def test_strangers_are_counted_and_never_touched(root):
+    entry_names = entries(root)
+    n_bytes_of_entries = n_bytes(root, entry_names)
+    strangers = plant_strangers(root)
+    before = contents(root)
+    for report in (verify(root), verify(root, repair=True)):
+        expected = VerifyReport(str(root), len(entry_names), n_bytes_of_entries, n_strangers=len(strangers))
+        assert report == expected
+        assert report.is_clean
+    assert contents(root) == before
+    pruned = prune(root, max_bytes=0)
+    assert (pruned.n_deleted, pruned.n_bytes_deleted) == (len(entry_names), n_bytes_of_entries)
+    assert (pruned.n_kept, pruned.n_bytes_kept) == (0, 0)
+    assert contents(root) == {name: content for name, content in before.items() if name not in entry_names}
+    assert {*strangers, *manifests(root), "CACHEDIR.TAG"} == contents(root).keys()
+
+
+def test_nothing_behind_a_link_is_read_counted_or_deleted(root, tmp_path):
+    outside = tmp_path / "outside"
+    one, two, *_ = entries(root, "features")
+    shutil.copytree(root / "features", outside / "features")
+    (root / one).unlink()
+    (root / one).symlink_to(outside / one)
+    (outside / one).write_bytes(b"damaged")
+    shutil.rmtree((root / two).parent)
+    (root / two).parent.symlink_to((outside / two).parent)
+    (root / "processors" / f"{'0' * 64}.json").symlink_to(outside / one)
+    (root / "more").symlink_to(outside)
+    gone = {name for name in entries(root) if (root / name).is_symlink() or (root / name).parent.is_symlink()}
+    before, before_outside = contents(root), contents(outside)
+    there = sorted(set(entries(root)) - gone)
+    for report in (verify(root), verify(root, repair=True)):
+        assert report == VerifyReport(str(root), len(there), n_bytes(root, there))
+    pruned = prune(root, max_bytes=0)
+    assert (pruned.n_deleted, pruned.n_kept) == (len(there), 0)
+    assert contents(outside) == before_outside
+    assert contents(root) == {name: content for name, content in before.items() if name not in there}
+
+
+def test_a_link_may_lead_to_the_root(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    (root / entries(root)[0]).write_bytes(b"")
+    report = verify(tmp_path / "link", repair=True)
+    assert (report.root, report.n_deleted) == (str(tmp_path / "link"), 1)
+    assert verify(root).is_clean
+
+
+def unfinished_names(root: Path) -> list[str]:
+    """Return names of files that a killed writer leaves, one for each kind of file that it writes."""
+    finished = [entries(root, "features")[0], entries(root, "waveforms")[0], manifests(root)[0], "CACHEDIR.TAG"]
+    folders = [name.rpartition("/") for name in finished]
+    return [f"{folder}{slash}.{name}.4711-0a1b2c3d.tmp" for folder, slash, name in folders]
+
+
+def test_a_writers_file_is_in_progress_for_an_hour_and_unfinished_afterwards(root):
+    before = contents(root)
+    young = unfinished_names(root)
+    old = [name.replace("4711", "4712") for name in young]
+    for name in young:
+        age(root / plant(root, name, b"half an en"), HOUR - 60)
+    for name in old:
+        age(root / plant(root, name, b"half an en"), HOUR + 60)
+    report = verify(root)
+    assert sorted(report.unfinished) == sorted(old)
+    assert report == report_of(root, unfinished=report.unfinished, n_in_progress=len(young))
+    assert not report.is_clean
+
+    repaired = verify(root, repair=True)
+    assert repaired == dataclasses.replace(report, n_deleted=len(old))
+    assert contents(root) == {**before, **dict.fromkeys(young, b"half an en")}
+    assert verify(root) == report_of(root, n_in_progress=len(young))
+    assert verify(root).is_clean
+
+
+def test_a_pruning_takes_every_old_unfinished_file_whatever_the_limits(root):
+    before = contents(root)
+    young = unfinished_names(root)
+    old = [name.replace("4711", "4712") for name in young]
+    for name in young:
+        plant(root, name, b"half an en")
+    for name in old:
+        age(root / plant(root, name, b"half an en"), HOUR + 60)
+    planned = prune(root, dry_run=True)
+    assert (planned.n_deleted, planned.n_bytes_deleted, planned.is_dry_run) == (len(old), 10 * len(old), True)
+    assert all((root / name).exists() for name in old)
+    pruned = prune(root)
+    assert pruned == dataclasses.replace(planned, is_dry_run=False)
+    assert (pruned.n_kept, pruned.n_bytes_kept) == (len(entries(root)), n_bytes(root, entries(root)))
+    assert contents(root) == {**before, **dict.fromkeys(young, b"half an en")}
+
+
+# What cannot be read or deleted ---------------------------------------------------------------------------------------
+
+
+def become_nobody() -> None:
+    """Give up root, who may read and write anywhere."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+
+@pytest.fixture
+def public_root(full_roots) -> Iterator[Path]:
+    """A root that every user can reach, and read."""
+    folder = Path(tempfile.mkdtemp(prefix="hf-audio-cache-public-"))
+    folder.chmod(0o755)
+    shutil.copytree(full_roots / "blosc", folder / "root")
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield folder / "root"
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    shutil.rmtree(folder)
+
+
+def as_nobody(call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    """Return what a call returns, or raises, by a user who owns nothing."""
+    become_nobody()
+    try:
+        return call(*arguments, **settings)
+    except StoreError as error:
+        return error
+
+
+def verify_and_repair(root: Path) -> Any:
+    return as_nobody(verify, root, repair=True)
+
+
+def test_what_cannot_be_read_is_told_apart_from_what_is_bad_and_stays(public_root):
+    root = public_root
+    secret, manifest = [*one_of_each(root)[:2], entries(root, "waveforms")[-1]], manifests(root)[1]
+    for name in [*secret, manifest]:
+        (root / name).chmod(0)
+    report = in_child(as_nobody, verify, root)
+    assert report.unreadable == {
+        name: f"could not read {root / name}: Permission denied" for name in [*secret, manifest]
+    }
+    assert report == report_of(root, unreadable=report.unreadable)
+    assert not report.is_clean
+    repaired = in_child(verify_and_repair, root)
+    assert repaired == report
+    assert len(entries(root)) == 4 * N_CLIPS
+
+
+@pytest.mark.parametrize("folder", ["", "features", "processors"])
+def test_a_folder_that_cannot_be_listed_is_an_error(folder, public_root):
+    (public_root / folder).chmod(0)
+    for call in (verify, prune):
+        error = in_child(as_nobody, call, public_root)
+        assert isinstance(error, StoreError)
+        assert str(error) == f"could not list {os.path.join(public_root, folder, '')}: Permission denied"
+
+
+def prune_all(root: Path) -> Any:
+    return as_nobody(prune, root, max_bytes=0)
+
+
+def test_what_cannot_be_deleted_is_an_error_that_names_it(public_root):
+    damaged = one_of_each(public_root)[0]
+    (public_root / damaged).write_bytes(b"")
+    for folder in [path for path in public_root.rglob("*") if path.is_dir()]:
+        folder.chmod(0o555)
+    before = contents(public_root)
+    error = in_child(verify_and_repair, public_root)
+    assert isinstance(error, StoreError)
+    assert str(error) == f"could not delete {public_root / damaged}: Permission denied"
+    error = in_child(prune_all, public_root)
+    assert isinstance(error, StoreError)
+    assert str(error).startswith(f"could not delete {public_root}/")
+    assert contents(public_root) == before
+
+
+# All of it at once ----------------------------------------------------------------------------------------------------
+
+
+def test_a_repair_of_everything_at_once_deletes_exactly_that(root, clips):
+    wav2vec2, seamless, energies = cached_by_all(root)
+    features, waveforms = entries(root, "features"), entries(root, "waveforms")
+    before = contents(root)
+    (root / features[0]).write_bytes(flip(before[features[0]], 300))
+    (root / features[3]).write_bytes(before[features[3]][:-100])
+    (root / features[5]).write_bytes(before[features[6]])
+    foreign = next(name for name in reversed(features) if name.split(".")[1] == wav2vec2.processor_sha[:12])
+    (root / foreign).write_bytes(savez(input_values=np.arange(3)))
+    (root / waveforms[1]).write_bytes(b"")
+    (root / manifests(root)[2]).write_bytes(b"{}")
+    bad = {features[0], features[3], features[5], waveforms[1], manifests(root)[2]}
+    young, *old = unfinished_names(root)[:3]
+    plant(root, young)
+    for name in old:
+        age(root / plant(root, name), 2 * HOUR)
+    there = entries(root)
+    total = n_bytes(root, there)
+    strangers = plant_strangers(root)
+
+    report = verify(root)
+    assert report == VerifyReport(
+        str(root), len(there), total, report.bad, [], {}, report.unfinished, 1, len(strangers), 0
+    )
+    assert (set(report.bad), sorted(report.unfinished)) == (bad, sorted(old))
+    before = contents(root)
+    assert verify(root, repair=True) == dataclasses.replace(report, n_deleted=len(bad) + len(old))
+    going = bad.union(old)
+    assert contents(root) == {name: content for name, content in before.items() if name not in going}
+    left = sorted(set(there) - bad)
+    assert verify(root) == VerifyReport(
+        str(root), len(left), n_bytes(root, left), n_in_progress=1, n_strangers=len(strangers)
+    )
+
+    audio = data.columns(clips)["audio"]
+    values, arrays, sums = wav2vec2({"audio": audio}), seamless({"audio": audio}), energies({"audio": audio})
+    for row, clip in enumerate(clips):
+        waveform, _ = soundfile.read(clip, dtype="float32")
+        expected = {
+            name: extractor([waveform], sampling_rate=RATE, return_tensors="np")
+            for name, extractor in (("values", wav2vec2.processor), ("arrays", seamless.processor))
+        }
+        is_foreign = data.sha256(clip) in foreign
+        own = np.arange(3) if is_foreign else expected["values"]["input_values"][0]
+        data.assert_same_bits(values["input_values"][row], own)
+        data.assert_same_bits(arrays["input_features"][row], expected["arrays"]["input_features"][0])
+        data.assert_same_bits(sums["input_features"][row], energy(waveform, RATE))
+    n_computed = sum(cached_features.stats.computed for cached_features in (wav2vec2, seamless, energies))
+    assert n_computed == sum(name.startswith("features/") for name in bad)
+
+
+def test_reports_are_json(root):
+    (root / entries(root)[0]).write_bytes(b"")
+    age(root / plant(root, unfinished_names(root)[0]), 2 * HOUR)
+    for report in (verify(root), verify(root, repair=True)):
+        given = json.loads(json.dumps(report.to_dict()))
+        assert given == dataclasses.asdict(report)
+        assert VerifyReport(**given) == report
+    for pruned in (prune(root, max_bytes=1000, dry_run=True), prune(root, max_bytes=1000)):
+        given = json.loads(json.dumps(pruned.to_dict()))
+        assert type(pruned)(**given) == pruned
+    assert list(verify(root).to_dict()) == [
+        "root",
+        "n_entries",
+        "n_bytes",
+        "bad",
+        "unsigned",
+        "unreadable",
+        "unfinished",
+        "n_in_progress",
+        "n_strangers",
+        "n_deleted",
+    ]
+
+
+# Making room ----------------------------------------------------------------------------------------------------------
+
+
+def written_in_turn(root: Path) -> list[str]:
+    """Give each entry another age, an hour apart, in no order of names; return them, the oldest first."""
+    order = np.random.default_rng(0).permutation(entries(root)).tolist()
+    for n_later, name in enumerate(reversed(order)):
+        age(root / name, (n_later + 0.5) * HOUR)
+    return order
+
+
+def assert_pruned(root: Path, going: list[str], **limits: Any) -> None:
+    """Check that a pruning says and takes these entries, and that it says the same beforehand."""
+    before, staying = contents(root), sorted(set(entries(root)) - set(going))
+    planned = prune(root, dry_run=True, **limits)
+    assert contents(root) == before
+    assert (planned.root, planned.is_dry_run) == (str(root), True)
+    assert (planned.n_deleted, planned.n_bytes_deleted) == (len(going), n_bytes(root, going))
+    assert (planned.n_kept, planned.n_bytes_kept) == (len(staying), n_bytes(root, staying))
+    assert prune(root, **limits) == dataclasses.replace(planned, is_dry_run=False)
+    assert contents(root) == {name: content for name, content in before.items() if name not in going}
+    again = prune(root, **limits)
+    assert (again.n_deleted, again.n_kept) == (0, len(staying))
+
+
+def going_for(root: Path, order: list[str], max_bytes: int) -> list[str]:
+    """Return the oldest entries that have to go until the rest takes at most `max_bytes`."""
+    left = list(order)
+    while left and n_bytes(root, left) > max_bytes:
+        left.pop(0)
+    return order[: len(order) - len(left)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99, 1.0, 2.0])
+def test_the_oldest_go_until_the_rest_is_small_enough(share, root):
+    order = written_in_turn(root)
+    total = n_bytes(root, order)
+    max_bytes = int(share * total)
+    going = going_for(root, order, max_bytes)
+    assert (len(going) == 0) == (share >= 1.0)
+    assert (len(going) == len(order)) == (share == 0.0)
+    assert_pruned(root, going, max_bytes=max_bytes)
+
+
+def test_one_byte_decides(root):
+    order = written_in_turn(root)
+    size = n_bytes(root, order[10:])
+    assert prune(root, max_bytes=size, dry_run=True).n_kept == len(order) - 10
+    assert prune(root, max_bytes=size - 1, dry_run=True).n_kept == len(order) - 11
+
+
+@pytest.mark.parametrize("hours", [0, 1, 7, 23, 24, 1000])
+def test_what_was_written_too_long_ago_goes(hours, root):
+    order = written_in_turn(root)
+    assert len(order) == 24
+    assert_pruned(root, order[: len(order) - min(hours, 24)], older_than_seconds=hours * HOUR)
+
+
+@pytest.mark.parametrize(("hours", "share"), [(20, 0.2), (3, 0.9)])
+def test_both_limits_hold_at_once(hours, share, root):
+    order = written_in_turn(root)
+    max_bytes = int(share * n_bytes(root, order))
+    by_age, by_size = order[: len(order) - hours], going_for(root, order, max_bytes)
+    assert len(by_age) != len(by_size)
+    assert_pruned(root, max(by_age, by_size, key=len), max_bytes=max_bytes, older_than_seconds=hours * HOUR)
+
+
+def test_without_a_limit_no_entry_goes(root):
+    written_in_turn(root)
+    assert_pruned(root, [])
+
+
+def test_what_was_pruned_and_no_more_is_computed_again(root, clips):
+    order = written_in_turn(root)
+    going = order[:10]
+    assert_pruned(root, going, max_bytes=n_bytes(root, order[10:]))
+    caches = cached_by_all(root)
+    for cached_features in caches:
+        cached_features({"audio": data.columns(clips)["audio"]})
+    stats = [cached_features.stats for cached_features in caches]
+    assert sum(one.computed for one in stats) == sum(name.startswith("features/") for name in going)
+    assert sum(one.hits for one in stats) == 3 * N_CLIPS - sum(one.computed for one in stats)
+    assert verify(root).is_clean
+
+
+@pytest.mark.parametrize("wrong", [-1, -0.5, float("nan"), float("-inf")])
+@pytest.mark.parametrize("limit", ["max_bytes", "older_than_seconds"])
+def test_a_limit_that_is_none_is_an_error_and_deletes_nothing(limit, wrong, root):
+    before = contents(root)
+    with pytest.raises(ValueError, match=f"{limit} must be at least 0, not .*; nothing was deleted"):
+        prune(root, **{limit: wrong})
+    with pytest.raises(TypeError):
+        prune(root, **{limit: "5"})
+    assert contents(root) == before

@@ -1,0 +1,163 @@
+"""Every audio extractor of transformers through `CachedFeatures`, on real speech: bit for bit what it gives alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickle
+import re
+
+import audio_datasets as data
+import extractors
+import extractors_table
+import numpy as np
+import pytest
+
+from hf_audio_cache import CachedFeatures
+from hf_audio_cache.errors import ProcessorError, RandomOutputError, SamplingRateError
+from hf_audio_cache.processors.extractor import extract
+
+SECONDS = (3.0, 35.0)
+# What they make of a long clip has an axis more, for the parts that they cut it into.
+NO_ONE_TYPE = frozenset({"CohereAsr", "MossTranscribeDiarize"})
+
+
+def cached(name, root, **settings):
+    kwargs = extractors.PROCESSOR_KWARGS.get(name, {})
+    return CachedFeatures(extractors.make(name), root, processor_kwargs=kwargs, **settings)
+
+
+def expected(name, *seconds, **kwargs):
+    extractor = extractors.make(name)
+    clips = [extractors.clip(one, extractor.sampling_rate) for one in seconds]
+    return [extractors.rows_of_one_clip(extractors.call(extractor, clip, **kwargs)) for clip in clips]
+
+
+def assert_same_outputs(row, outputs):
+    assert list(row) == list(outputs)
+    for name, value in outputs.items():
+        if isinstance(value, np.ndarray):
+            assert isinstance(row[name], np.ndarray)
+        assert extractors_table.same_bits({name: row[name]}, {name: value}), name
+
+
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_features_have_the_bits_of_a_direct_call(name, tmp_path):
+    cached_features = cached(name, tmp_path)
+    rate = cached_features.processor.sampling_rate
+    # CLAP draws crops of what is longer than 10 s.
+    seconds = (3.0, 9.0) if name == "Clap" else SECONDS
+    outputs = expected(name, *seconds)
+    sha = cached_features.processor_sha
+    for hits in (0, len(seconds)):
+        for one, wanted in zip(seconds, outputs, strict=True):
+            assert_same_outputs(cached_features({"audio": extractors.cell(one, rate)}), wanted)
+        assert cached_features.stats.hits == hits
+        assert cached_features.stats.computed == len(seconds)
+    fresh = pickle.loads(pickle.dumps(cached(name, tmp_path)))
+    assert fresh.processor_sha == cached_features.processor_sha == sha
+    assert_same_outputs(fresh({"audio": extractors.cell(seconds[1], rate)}), outputs[1])
+    assert fresh.stats.computed == 0
+
+
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_features_come_of_a_cached_waveform_too(name, tmp_path):
+    """An entry of the waveforms may be an array that cannot be written to, at which torch warns."""
+    cached_features = cached(name, tmp_path)
+    cell = extractors.cell(3.0, cached_features.processor.sampling_rate)
+    first = cached_features({"audio": cell})
+    for path in (tmp_path / "features").rglob("*.npz"):
+        path.unlink()
+    again = cached(name, tmp_path)
+    assert_same_outputs(again({"audio": cell}), first)
+    assert again.stats.waveform_hits == 1
+    assert again.stats.decodes == 0
+
+
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_columns_hold_the_features(name, tmp_path):
+    cached_features = cached(name, tmp_path)
+    cells = [extractors.cell(one, cached_features.processor.sampling_rate) for one in (3.0, 1.0)]
+    dataset = data.datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", data.datasets.Audio(decode=False))
+    wanted = [
+        {name: np.asarray(value) for name, value in row.items() if isinstance(value, (np.ndarray, np.generic))}
+        for row in expected(name, 3.0, 1.0)
+    ]
+    references = cached_features.map(dataset).with_format("numpy")
+    for row, outputs in zip(references, wanted, strict=True):
+        for output, array in outputs.items():
+            # (`datasets`' NumPy format makes int64 of every integer.)
+            assert row[output].tobytes() == array.astype(row[output].dtype).tobytes(), output
+            assert row[output].dtype == array.dtype or array.dtype.kind == "i"
+    if name in NO_ONE_TYPE:
+        with pytest.raises(ProcessorError, match="as many axes for a long clip as for a short one"):
+            cached_features.features(dataset.features)
+        return
+    features = cached_features.features(dataset.features)
+    mapped = dataset.map(cached_features, features=features, load_from_cache_file=False).with_format("numpy")
+    for row, outputs in zip(mapped, wanted, strict=True):
+        for output, array in outputs.items():
+            assert np.array_equal(row[output], array), output
+    assert cached_features.stats.computed == 2
+
+
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_a_clip_at_another_rate_is_an_error(name, tmp_path):
+    cached_features = cached(name, tmp_path)
+    rate = cached_features.processor.sampling_rate
+    with pytest.raises(SamplingRateError) as error:
+        cached_features({"audio": extractors.cell(1.0, 11025)})
+    assert (error.value.actual, error.value.expected) == (11025, rate)
+    assert "11025" in str(error.value)
+    assert str(rate) in str(error.value)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_some_extractors_take_any_rate_without_a_word():
+    """Which is why the rate is not left to them."""
+    extractor = extractors.make("Gemma3nAudio")
+    waveform = extractors.clip(1.0, 11025)
+    assert "input_features" in extract(extractor, waveform, 11025, {})
+    with pytest.raises(ValueError, match="sampling"):
+        extract(extractors.make("Whisper"), waveform, 11025, {})
+
+
+@pytest.mark.torch  # for the one waveform that is too long
+def test_clap_refuses_to_draw_crops(tmp_path):
+    with pytest.raises(RandomOutputError):
+        cached("Clap", tmp_path)({"audio": extractors.cell(11.0, 48000)})
+
+
+def test_a_long_clip_may_have_several_rows(tmp_path):
+    rows = cached("MossTranscribeDiarize", tmp_path)({"audio": extractors.cell(35.0, 16000)})
+    assert rows["input_features"].shape == (2, 80, 3000)
+    assert rows["padding_mask"].shape == (35 * 16000,)
+
+
+@pytest.mark.torch
+def test_outputs_that_are_no_arrays_are_json_values(tmp_path):
+    assert cached("CohereAsr", tmp_path)({"audio": extractors.cell(3.0, 16000)})["audio_chunk_index"] == [0, None]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", extractors.unusable())
+def test_one_that_cannot_run_says_what_it_lacks(name):
+    problem = extractors.problem(name)
+    assert problem is not None
+    assert re.match(r"(ImportError|ModuleNotFoundError|NameError): ", problem)
+    assert re.search(r"torchaudio|librosa|essentia|scipy", problem)
+
+
+def test_all_extractors_are_known():
+    assert set(extractors.NEEDS) <= set(extractors.names()) or importlib.metadata.version("transformers") != "5.23.0"
+    assert {"Whisper", "Wav2Vec2", "SeamlessM4T", "Clap"} <= set(extractors.usable())
+
+
+@pytest.mark.torch
+def test_the_table_of_the_documentation_is_what_a_run_finds():
+    text = extractors_table.TABLE.read_text(encoding="utf-8")
+    version = importlib.metadata.version("transformers")
+    if f"transformers {version}," not in text:
+        pytest.skip(f"the table is of another transformers than {version}")
+    committed = {row.cells["extractor"]: row.without_times() for row in extractors_table.rows(text)}
+    found = [extractors_table.measure(name, timed=False) for name in extractors.names()]
+    assert committed == {row.cells["extractor"]: row.without_times() for row in found}

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from hf_audio_cache.errors import ProcessorError
+from hf_audio_cache.processors.extractor import audio_part, extract, processor_sampling_rate
+
+WAVEFORM = np.linspace(-0.5, 0.5, 8000, dtype=np.float32)
+
+
+class Extractor:
+    """Returns the outputs that it was made with, and keeps what it was called with."""
+
+    sampling_rate = 16000
+
+    def __init__(self, **outputs):
+        self.outputs = outputs
+
+    def __call__(self, *arguments, **settings):
+        self.arguments, self.settings = arguments, settings
+        return self.outputs
+
+
+def outputs_of(**outputs):
+    return extract(Extractor(**outputs), WAVEFORM, 16000, {})
+
+
+def is_same(a, b):
+    return type(a) is np.ndarray and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+# The audio part of a processor ----------------------------------------------------------------------------------------
+
+
+def test_a_feature_extractor_is_its_own_audio_part(make_processor):
+    extractor = make_processor("whisper_tiny")
+    assert audio_part(extractor) is extractor
+
+
+def test_the_audio_part_of_a_processor_is_its_feature_extractor(make_processor):
+    extractor = make_processor("whisper_tiny")
+    assert audio_part(SimpleNamespace(feature_extractor=extractor, tokenizer=object())) is extractor
+
+
+def test_the_audio_part_of_a_newer_processor_is_its_audio_processor(make_processor):
+    extractor = make_processor("whisper_tiny")
+    assert audio_part(SimpleNamespace(audio_processor=extractor)) is extractor
+    assert audio_part(SimpleNamespace(audio_processor=extractor, feature_extractor=Extractor())) is extractor
+    assert audio_part(SimpleNamespace(audio_processor=None, feature_extractor=extractor)) is extractor
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [None, 5, "openai/whisper-tiny", object(), SimpleNamespace(feature_extractor=5), Extractor, [Extractor()]],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_be_called_is_no_processor(processor):
+    with pytest.raises(ProcessorError, match=r"expected a feature extractor, or a processor .* nothing was computed"):
+        audio_part(processor)
+
+
+# Its rate -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "asked_for", "rate"),
+    [(16000, None, 16000), (48000, 48000, 48000), (None, 8000, 8000), (16000.0, None, 16000)],
+)
+def test_the_rate_is_the_processors_or_the_callers(own, asked_for, rate):
+    extractor = Extractor()
+    extractor.sampling_rate = own
+    assert processor_sampling_rate(extractor, asked_for) == rate
+    assert processor_sampling_rate(SimpleNamespace(feature_extractor=extractor), asked_for) == rate
+    assert type(processor_sampling_rate(extractor, asked_for)) is int
+
+
+def test_a_rate_that_nobody_says_is_an_error():
+    extractor = Extractor()
+    extractor.sampling_rate = None
+    with pytest.raises(ProcessorError, match=r"Extractor does not say its sampling rate.*Pass sampling_rate= in Hz"):
+        processor_sampling_rate(extractor)
+
+
+def test_two_rates_that_contradict_each_other_are_an_error(make_processor):
+    with pytest.raises(ProcessorError, match="takes waveforms at 16000 Hz, and sampling_rate=8000 was asked for"):
+        processor_sampling_rate(make_processor("whisper_tiny"), 8000)
+
+
+@pytest.mark.parametrize("rate", ["16 kHz", 0, -16000, 16000.5, True, float("nan")], ids=repr)
+def test_a_rate_that_is_none_is_an_error(rate):
+    extractor = Extractor()
+    extractor.sampling_rate = None
+    with pytest.raises((ProcessorError, ValueError), match="sampling_rate"):
+        processor_sampling_rate(extractor, rate)
+
+
+# The call -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_goes_in_as_a_batch_of_one():
+    extractor = Extractor(input_features=np.zeros((1, 80, 3)))
+    extract(extractor, WAVEFORM, 16000, {})
+    [[waveform]] = extractor.arguments
+    assert waveform is not WAVEFORM  # which an extractor that works in place would spoil
+    assert np.array_equal(waveform, WAVEFORM)
+    assert extractor.settings == {"sampling_rate": 16000, "return_tensors": "np"}
+
+
+def test_further_arguments_are_handed_on_and_win():
+    extractor = Extractor(input_features=np.zeros((1, 80, 3)))
+    extract(extractor, WAVEFORM, 16000, {"padding": "longest", "return_tensors": "pt"})
+    assert extractor.settings == {"sampling_rate": 16000, "return_tensors": "pt", "padding": "longest"}
+
+
+def test_an_extractor_is_not_given_arguments_that_it_does_not_take():
+    class Plain(Extractor):
+        def __call__(self, audio, padding=True):
+            self.settings = {"padding": padding}
+            return {"input_features": np.zeros((1, 80, 3))}
+
+    extractor = Plain()
+    extract(extractor, WAVEFORM, 16000, {"padding": False})
+    assert extractor.settings == {"padding": False}
+
+
+@pytest.mark.parametrize("name", ["whisper_tiny", "seamless_m4t", "wav2vec2_spanish"])
+def test_real_features_are_those_of_the_clip_alone(make_processor, sentences, name):
+    waveform, rate = soundfile.read(sentences[1], dtype="float32")
+    extractor = make_processor(name)
+    outputs = extract(extractor, waveform, rate, {})
+    expected = extractor([waveform], sampling_rate=rate, return_tensors="np")
+    assert list(outputs) == list(expected)
+    for output, value in expected.items():
+        assert is_same(outputs[output], value[0])
+        assert outputs[output].flags.c_contiguous
+
+
+def test_processor_kwargs_change_what_comes_out(make_processor, sentences):
+    waveform, rate = soundfile.read(sentences[1], dtype="float32")
+    extractor = make_processor("whisper_tiny")
+    outputs = extract(extractor, waveform, rate, {"return_attention_mask": True, "padding": "longest"})
+    n_frames = -(-len(waveform) // 160)
+    assert list(outputs) == ["input_features", "attention_mask"]
+    assert outputs["attention_mask"].ndim == 1
+    assert abs(outputs["input_features"].shape[1] - n_frames) <= 1
+
+
+# The outputs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 80, 30), (1, 7), (1, 1, 4, 64), (1, 1)])
+def test_the_batch_axis_is_taken_off(shape):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    assert is_same(outputs_of(x=array)["x"], array[0])
+
+
+def test_one_number_for_a_clip_becomes_a_0_d_array():
+    assert is_same(outputs_of(n=np.array([7]))["n"], np.array(7))
+    assert is_same(outputs_of(n=np.array(7))["n"], np.array(7))
+    assert is_same(outputs_of(n=np.float32(7))["n"], np.array(7, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(3, 80, 30), (2,), (0, 80)])
+def test_several_rows_of_one_clip_are_all_kept(shape):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    assert is_same(outputs_of(x=array)["x"], array)
+
+
+def test_a_list_of_one_is_a_batch_too():
+    array = np.arange(6, dtype=np.float32).reshape(1, 6)
+    assert is_same(outputs_of(x=[array])["x"], array)
+    assert is_same(outputs_of(x=(array[0],))["x"], array[0])
+    assert is_same(outputs_of(x=[np.int64(3)])["x"], np.array(3))
+
+
+def test_arrays_come_out_c_contiguous():
+    array = np.asfortranarray(np.arange(12.0).reshape(1, 3, 4))
+    again = outputs_of(x=array)["x"]
+    assert is_same(again, array[0])
+    assert again.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([[0, 1, 2]], [0, 1, 2]),
+        ([188], 188),
+        ([[[0, 5], [5, 9]]], [[0, 5], [5, 9]]),
+        ([1, 2], [1, 2]),
+        ([np.int64(5), np.int64(6)], [5, 6]),
+        ([{"start": np.float32(0.5), "text": "a"}], {"start": 0.5, "text": "a"}),
+        ("name", "name"),
+        (None, None),
+        (True, True),
+        ([(1, 2)], [1, 2]),
+    ],
+)
+def test_what_is_no_array_becomes_json(value, expected):
+    again = outputs_of(x=value)["x"]
+    assert again == expected
+    assert type(again) is type(expected)
+
+
+def test_rows_of_different_length_in_a_list_keep_their_numbers():
+    rows = [np.array([0.5, 0.25], np.float32), np.array([1.0], np.float32)]
+    assert outputs_of(x=rows)["x"] == [[0.5, 0.25], [1.0]]
+
+
+def test_an_array_of_objects_is_named():
+    ragged = np.empty(2, object)
+    ragged[:] = [np.zeros(3), np.zeros(4)]
+    with pytest.raises(ProcessorError, match=r"the output 'x' of Extractor to be an array of numbers.*objects"):
+        outputs_of(x=ragged)
+    with pytest.raises(ProcessorError, match="objects"):
+        outputs_of(x=[ragged])
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, b"bytes", [object(), object()], 1j], ids=lambda value: type(value).__name__
+)
+def test_what_nobody_can_store_is_named(value):
+    with pytest.raises(ProcessorError, match="the output 'x' of Extractor is neither an array nor a JSON value"):
+        outputs_of(x=value)
+
+
+@pytest.mark.parametrize(
+    "returned", [None, np.zeros((1, 3)), [np.zeros(3)], (), {}], ids=lambda value: type(value).__name__
+)
+def test_outputs_without_names_are_an_error(returned):
+    extractor = Extractor()
+    extractor.outputs = returned
+    with pytest.raises(ProcessorError, match="expected Extractor to return its outputs by name"):
+        extract(extractor, WAVEFORM, 16000, {})
+
+
+# Torch ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.torch
+def test_torch_tensors_become_arrays():
+    import torch
+
+    array = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    outputs = outputs_of(
+        x=torch.from_numpy(array),
+        y=torch.from_numpy(array).requires_grad_(),
+        z=[torch.tensor([1, 2])],
+        t=torch.from_numpy(array).transpose(1, 2),
+        n=torch.tensor([5]),
+    )
+    assert is_same(outputs["x"], array[0])
+    assert is_same(outputs["y"], array[0])
+    assert is_same(outputs["z"], np.array([1, 2]))
+    assert is_same(outputs["t"], array[0].T)
+    assert outputs["t"].flags.c_contiguous
+    assert is_same(outputs["n"], np.array(5))
+
+
+@pytest.mark.torch
+def test_a_tensor_that_numpy_has_no_dtype_for_is_named():
+    import torch
+
+    with pytest.raises(ProcessorError, match="'x'"):
+        outputs_of(x=torch.zeros((1, 3), dtype=torch.bfloat16))
+
+
+@pytest.mark.torch
+def test_features_asked_for_as_tensors_are_the_same(make_processor, sentences):
+    waveform, rate = soundfile.read(sentences[1], dtype="float32")
+    extractor = make_processor("whisper_tiny")
+    as_arrays = extract(extractor, waveform, rate, {})
+    as_tensors = extract(extractor, waveform, rate, {"return_tensors": "pt"})
+    assert is_same(as_tensors["input_features"], as_arrays["input_features"])

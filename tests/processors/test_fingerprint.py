@@ -1,0 +1,550 @@
+"""The identity of a processor's state: what changes it, and above all what doesn't."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import enum
+import functools
+import io
+import json
+import pickle
+import threading
+from pathlib import Path
+
+import audio_datasets as data
+import dill
+import extractors
+import numpy as np
+import pytest
+
+from hf_audio_cache import CachedFeatures, processor_sha256
+from hf_audio_cache.errors import ProcessorError, UnfingerprintableProcessorError
+from hf_audio_cache.processors.fingerprint import Fingerprinter
+
+
+def identity_of(processor, **processor_kwargs):
+    return Fingerprinter(processor, processor_kwargs).identity()
+
+
+# Ways to come by one processor --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_one_processor_has_one_identity_however_it_is_come_by(name, tmp_path):
+    extractor = extractors.make(name)
+    identity = identity_of(extractor)
+    assert processor_sha256(extractor) == identity.sha
+    assert processor_sha256(extractors.make(name)) == identity.sha
+    assert processor_sha256(copy.deepcopy(extractor)) == identity.sha
+    assert processor_sha256(copy.copy(extractor)) == identity.sha
+    assert processor_sha256(pickle.loads(pickle.dumps(extractor))) == identity.sha
+    assert processor_sha256(dill.loads(dill.dumps(extractor))) == identity.sha
+    for folder in ("one", "another/place"):
+        extractor.save_pretrained(tmp_path / folder)
+        loaded = type(extractor).from_pretrained(tmp_path / folder)
+        assert identity_of(loaded).description == identity.description
+    extractors.call(extractor, extractors.clip(1.0, extractor.sampling_rate))
+    assert processor_sha256(extractor) == identity.sha
+    assert "0x" not in json.dumps(identity.description)
+
+
+class Processor:
+    """What a processor is to an extractor: its owner, beside a tokenizer."""
+
+    def __init__(self, name, extractor):
+        setattr(self, name, extractor)
+        self.tokenizer = object()
+
+
+@pytest.mark.parametrize("part", ["feature_extractor", "audio_processor"])
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_an_extractor_has_one_identity_alone_and_in_its_processor(name, part):
+    extractor = extractors.make(name)
+    assert processor_sha256(Processor(part, extractor)) == processor_sha256(extractor)
+
+
+def test_the_audio_processor_goes_before_the_feature_extractor():
+    processor = Processor("feature_extractor", extractors.make("Wav2Vec2"))
+    processor.audio_processor = extractors.make("SeamlessM4T")
+    assert processor_sha256(processor) == processor_sha256(extractors.make("SeamlessM4T"))
+
+
+@pytest.mark.parametrize("name", extractors.parameters())
+def test_integers_are_floats_and_tuples_are_lists(name):
+    extractor = extractors.make(name)
+    sha = processor_sha256(extractor)
+    changed = []
+    for attribute, value in vars(extractor).items():
+        if type(value) is int:
+            setattr(extractor, attribute, float(value))
+        elif type(value) is float and value.is_integer():
+            setattr(extractor, attribute, int(value))
+        elif isinstance(value, list):
+            setattr(extractor, attribute, tuple(value))
+        elif isinstance(value, tuple):
+            setattr(extractor, attribute, list(value))
+        else:
+            continue
+        changed.append(attribute)
+        assert processor_sha256(extractor) == sha, attribute
+    assert "padding_value" in changed
+
+
+@pytest.mark.parametrize(
+    "attribute", ["feature_extractor_type", "processor_class", "name_or_path", "_name_or_path", "_auto_class"]
+)
+def test_bookkeeping_does_not_count(attribute):
+    extractor = extractors.make("Wav2Vec2")
+    sha = processor_sha256(extractor)
+    setattr(extractor, attribute, "/somewhere/else")
+    assert processor_sha256(extractor) == sha
+
+
+IDENTITIES = """
+import json, extractors
+from hf_audio_cache.processors.fingerprint import Fingerprinter
+print(json.dumps({name: Fingerprinter(extractor, {}).identity().description
+                  for name, extractor in reversed(extractors.constructible().items())}))
+"""
+
+
+def test_other_interpreters_find_the_same_identities():
+    here = {name: identity_of(extractor).description for name, extractor in extractors.constructible().items()}
+    assert len(here) >= 20
+    assert data.run_program(IDENTITIES, PYTHONHASHSEED="1") == here
+
+
+@pytest.mark.parametrize("name", ["whisper_tiny", "wav2vec2", "seamless_m4t"])
+def test_a_published_configuration_gives_what_its_arguments_give(name, make_processor, processor_directory):
+    made = make_processor(name)
+    assert processor_sha256(type(made).from_pretrained(processor_directory(name))) == processor_sha256(made)
+
+
+# What counts --------------------------------------------------------------------------------------------------------
+
+
+def test_classes_count():
+    shas = {processor_sha256(extractors.make(name)) for name in extractors.constructible()}
+    assert len(shas) == len(extractors.constructible())
+
+
+def test_arguments_of_the_call_count():
+    extractor = extractors.make("Wav2Vec2")
+    kwargs = [{}, {"padding": "max_length"}, {"padding": True}, {"max_length": 16000}, {"max_length": 16001}]
+    assert len({processor_sha256(extractor, processor_kwargs=one) for one in kwargs}) == len(kwargs)
+    assert processor_sha256(extractor, processor_kwargs={}) == processor_sha256(extractor)
+    both = {"max_length": 16000, "padding": True}
+    assert processor_sha256(extractor, processor_kwargs=both) == processor_sha256(
+        extractor, processor_kwargs=dict(reversed(both.items()))
+    )
+    assert identity_of(extractor, **both).description["call"] == both
+
+
+def test_arguments_of_the_call_without_a_canonical_form_are_refused():
+    with pytest.raises(UnfingerprintableProcessorError, match=r"and processor_kwargs\.generator is a numpy\.random"):
+        processor_sha256(extractors.make("Wav2Vec2"), processor_kwargs={"generator": np.random.default_rng(0)})
+
+
+def test_the_identity_is_the_sha_of_its_readable_form():
+    identity = identity_of(extractors.make("Wav2Vec2"))
+    assert set(identity.description) == {"class", "state", "call", "code"}
+    assert identity.description["class"].endswith("feature_extraction_wav2vec2.Wav2Vec2FeatureExtractor")
+    assert identity.description["state"]["sampling_rate"] == 16000
+    assert identity == type(identity).of(json.loads(json.dumps(identity.description)))
+
+
+def test_a_change_between_two_batches_takes_effect_at_once(sentences, tmp_path):
+    extractor = extractors.make("Wav2Vec2")
+    cached_features = CachedFeatures(extractor, tmp_path)
+    cells = data.columns(sentences[:2])["audio"]
+    before = cached_features({"audio": cells})
+    shas = [cached_features.processor_sha]
+    extractor.do_normalize = False
+    after = cached_features({"audio": cells})
+    shas.append(cached_features.processor_sha)
+    assert len(set(shas)) == 2
+    for row, clip in enumerate(sentences[:2]):
+        data.assert_same_bits(after["input_values"][row], data.expected_features(extractor, clip)["input_values"])
+        assert before["input_values"][row].tobytes() != after["input_values"][row].tobytes()
+    assert cached_features.stats.computed == 4
+    assert cached_features.stats.hits == 0
+    extractor.do_normalize = True
+    again = cached_features({"audio": cells})
+    assert [row.tobytes() for row in again["input_values"]] == [row.tobytes() for row in before["input_values"]]
+    assert cached_features.stats.hits == 2
+    assert sorted(path.name for path in (tmp_path / "processors").iterdir()) == sorted(f"{sha}.json" for sha in shas)
+
+
+# The canonical form -------------------------------------------------------------------------------------------------
+
+
+class Window(enum.Enum):
+    HANN = "hann"
+    HAMMING = "hamming"
+
+
+class Mode(str, enum.Enum):
+    FAST = "fast"
+
+
+class Count(enum.IntEnum):
+    ONE = 1
+
+
+class Part:
+    """An object that an extractor holds."""
+
+    def __init__(self, **state):
+        vars(self).update(state)
+
+
+class OtherPart(Part):
+    """Another class with the same state."""
+
+
+class Slotted:
+    __slots__ = ("floor",)
+
+    def __init__(self, floor):
+        self.floor = floor
+
+
+class PartlySlotted(Part, Slotted):
+    """Has both a dict and slots."""
+
+
+def scaled(waveform, by=2.0):
+    return waveform * by
+
+
+def another(waveform):
+    return waveform + 1.0
+
+
+def closure(factor):
+    def scale(waveform):
+        return waveform * factor
+
+    return scale
+
+
+def partly_slotted(floor):
+    part = PartlySlotted(kind="mel")
+    part.floor = floor
+    return part
+
+
+def lambda_of(factor):
+    return lambda waveform: waveform * factor
+
+
+def masked(mask):
+    return np.ma.MaskedArray(np.ones(3, np.float32), mask)
+
+
+# Pairs of attributes that are two different processors.
+DIFFERENT = {
+    "numbers": (1.0, 1.0000000000000002),
+    "zeros of two signs": (0.0, -0.0),
+    "not a number": (float("nan"), float("inf")),
+    "infinities": (float("inf"), float("-inf")),
+    "a number and its digits": (1, "1"),
+    "nothing and zero": (None, 0),
+    "nothing and its name": (None, "None"),
+    "large integers": (2**53, 2**53 + 1),
+    "larger integers": (10**40, 10**40 + 1),
+    "a number and NumPy's, by which float32 becomes float64": (0.97, np.float64(0.97)),
+    "NumPy's numbers of two types": (np.float32(0.5), np.float64(0.5)),
+    "strings": ("hann", "Hann"),
+    "bytes": (b"a", b"b"),
+    "bytes and strings": (b"a", "a"),
+    "paths": (Path("a"), Path("b")),
+    "members of enums": (Window.HANN, Window.HAMMING),
+    "a member and its value": (Mode.FAST, "other"),
+    "order": ([1, 2], [2, 1]),
+    "nesting": ([[1], [2]], [[1, 2]]),
+    "sets": ({1, 2}, {1, 3}),
+    "a set and a list": ({1, 2}, [1, 2]),
+    "keys": ({"a": 1}, {"b": 1}),
+    "the order of a dict, as of stages": ({"gain": 1, "off": 2}, {"off": 2, "gain": 1}),
+    "a key that is a number and its digits": ({1: 0}, {"1": 0}),
+    "a key that is a number and its description": ({1: 0}, {"#1": 0}),
+    "arrays of two dtypes": (np.zeros(4, np.float32), np.zeros(4, np.int32)),
+    "arrays of two shapes": (np.zeros((2, 3), np.float32), np.zeros((3, 2), np.float32)),
+    "one bit of an array": (np.float32([0.0]), np.float32([-0.0])),
+    "byte orders": (np.array([1, 2], "<i4"), np.array([1, 2], "<i4").view(">i4")),
+    "fields": (np.zeros(1, [("a", "i4"), ("b", "i4")]), np.zeros(1, [("b", "i4"), ("a", "i4")])),
+    "masks": (masked([True, False, False]), masked([False, True, False])),
+    "an array and a list": (np.array([1.0, 2.0]), [1.0, 2.0]),
+    "objects in an array": (np.array([1, "a"], object), np.array([2, "a"], object)),
+    "states of objects": (Part(n=1), Part(n=2)),
+    "classes of objects": (Part(n=1), OtherPart(n=1)),
+    "slots": (Slotted(1e-10), Slotted(1e-9)),
+    "slots beside a dict": (partly_slotted(1e-10), partly_slotted(1e-9)),
+    "functions": (scaled, another),
+    "closures": (closure(1.0), closure(2.0)),
+    "closures of lambdas": (lambda_of(1.0), lambda_of(2.0)),
+    "lambdas": (lambda x: x + 1, lambda x: x + 2),
+    "partials": (functools.partial(scaled, by=1.0), functools.partial(scaled, by=2.0)),
+    "partials of other functions": (functools.partial(scaled), functools.partial(another)),
+    "library functions": (np.hanning, np.hamming),
+    "functions without source": (np.log10, np.log2),
+    "built-in functions": (len, sum),
+    "classes": (Part, Slotted),
+    "dtypes": (np.dtype("float32"), np.dtype("float64")),
+    "types of numbers": (np.float32, np.float64),
+    "a dict that looks like a number": (float("inf"), {"float": "inf"}),
+    "a dict that looks like a set": ({1}, {"set": [1]}),
+    "a dict that looks like bytes": (Window.HANN, {"enum": f"{__name__}.Window", "name": "HANN"}),
+}
+
+
+def sha_with(value):
+    extractor = extractors.make("Wav2Vec2")
+    extractor.extra = value
+    return processor_sha256(extractor)
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_two_values_are_two_processors(case):
+    one, other = DIFFERENT[case]
+    assert sha_with(one) != sha_with(other)
+    assert sha_with(one) == sha_with(copy.deepcopy(one))
+
+
+EQUAL = {
+    "integers and floats": (2, 2.0),
+    "zeros": (0, 0.0),
+    "lists and tuples": ([1, (2,)], (1, [2])),
+    "not a number": (float("nan"), -float("nan")),
+    "the order of a set": ({"a", "b", "c"}, {"c", "b", "a"}),
+    "sets": ({1, 2}, frozenset({2, 1})),
+    "bytes": (b"a", bytearray(b"a")),
+    "a path and its text": (Path("a"), "a"),
+    "contiguous and strided": (np.arange(4.0), np.arange(8.0).reshape(4, 2)[:, 0] / 2),
+    "empty arrays": (np.zeros((0, 3)), np.zeros((0, 3))),
+    "closures": (closure(1.0), closure(1.0)),
+    "partials": (functools.partial(scaled, by=2), functools.partial(scaled, by=2.0)),
+    "objects": (Part(a=1, b=[2]), Part(b=(2.0,), a=1.0)),
+}
+
+
+@pytest.mark.parametrize("case", EQUAL)
+def test_two_ways_to_write_a_value_are_one_processor(case):
+    one, other = EQUAL[case]
+    assert sha_with(one) == sha_with(other)
+
+
+@pytest.mark.torch
+def test_tensors_count_by_their_content():
+    import torch
+
+    tensors = [
+        torch.zeros(4),
+        torch.zeros(4, dtype=torch.float64),
+        torch.zeros(4, dtype=torch.bfloat16),
+        torch.zeros(4, dtype=torch.float16),
+        torch.zeros(4, dtype=torch.bool),
+        torch.zeros(2, 2),
+        torch.ones(4),
+        torch.tensor(1.0),
+        torch.zeros(0),
+        torch.zeros(4, dtype=torch.complex64),
+        torch.tensor([1 + 1j]),
+        torch.tensor([1 + 1j]).conj(),
+        torch.float32,
+        torch.float64,
+        torch.device("cpu"),
+        torch.nn.Linear(2, 2),
+    ]
+    assert len({sha_with(tensor) for tensor in tensors}) == len(tensors)
+    assert sha_with(torch.ones(2, requires_grad=True)) == sha_with(torch.nn.Parameter(torch.ones(2)).detach())
+    assert sha_with(torch.arange(6.0).reshape(2, 3).T) == sha_with(torch.arange(6.0).reshape(2, 3).T.contiguous())
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    sha = sha_with(module)
+    assert sha_with(copy.deepcopy(module)) == sha
+    with torch.no_grad():
+        module[0].weight[0, 0] += 1
+    assert sha_with(module) != sha
+
+
+@pytest.mark.torch
+def test_tensors_without_plain_content_are_refused():
+    import torch
+
+    with pytest.raises(UnfingerprintableProcessorError, match=r"processor\.extra"):
+        sha_with(torch.eye(2).to_sparse())
+    with pytest.raises(UnfingerprintableProcessorError, match=r"processor\.extra is a torch.*Generator"):
+        sha_with(torch.Generator())
+
+
+def cycle():
+    ring = [1]
+    ring.append({"ring": ring})
+    return ring
+
+
+def mutual():
+    one, other = Part(), Part()
+    one.other, other.other = other, one
+    return one
+
+
+REFUSED = {
+    "a generator": (lambda: (x for x in ()), "processor.extra is a builtins.generator: it has no attributes"),
+    "a random generator": (lambda: np.random.default_rng(0), "processor.extra is a numpy.random._generator.Generator"),
+    "another random generator": (lambda: np.random.RandomState(0), "processor.extra is a numpy.random"),
+    "Python's random generator": (lambda: __import__("random").Random(0), "processor.extra is a random.Random"),
+    "an open file": (lambda: open(__file__), "processor.extra is a _io.TextIOWrapper"),  # noqa: SIM115
+    "a lock": (threading.Lock, "processor.extra is a _thread.lock"),
+    "an object": (object, "processor.extra is a builtins.object"),
+    "a cycle": (cycle, "processor.extra[1].ring is a builtins.list: it refers to itself"),
+    "two that hold each other": (mutual, "processor.extra.other.other is a test_fingerprint.Part: it refers to itself"),
+    "deep within": (lambda: {"a": [Part(lock=threading.Lock())]}, "processor.extra.a[0].lock is a _thread.lock"),
+    "an element of a set": (lambda: {object()}, "processor.extra{} is a builtins.object"),
+    "a key": (
+        lambda: {object(): 3},
+        "processor.extra key is a builtins.object",
+    ),
+    "an array of objects": (lambda: np.array([object()], object), "processor.extra[0] is a builtins.object"),
+    "in a closure": (lambda: closure(object()), "processor.extra"),
+    "a NumPy function made of one in Python": (lambda: np.frompyfunc(abs, 1, 1), "processor.extra is a numpy.ufunc"),
+    "a number of C's": (lambda: ctypes.c_double(2.0), "processor.extra is a ctypes.c_double"),
+    "a method of a generator": (lambda: np.random.default_rng(0).normal, "processor.extra is a builtins."),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_canonical_form_is_refused(case):
+    make, message = REFUSED[case]
+    value = make()
+    with pytest.raises(UnfingerprintableProcessorError) as error:
+        sha_with(value)
+    assert message in str(error.value)
+    assert error.value.path.startswith("processor.extra")
+    assert error.value.path in str(error.value)
+    assert "nothing can be cached, and nothing was" in str(error.value)
+    assert "Remove the attribute, or replace it by numbers, strings, arrays, or a function of a module." in str(
+        error.value
+    )
+    assert "0x" not in str(error.value)
+    if isinstance(value, io.IOBase):
+        value.close()
+
+
+def test_a_refusal_comes_with_the_first_word(tmp_path):
+    extractor = extractors.make("Wav2Vec2")
+    extractor.lock = threading.Lock()
+    with pytest.raises(UnfingerprintableProcessorError, match=r"processor\.lock"):
+        CachedFeatures(extractor, tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_shared_part_is_no_cycle():
+    part = Part(n=1)
+    assert sha_with([part, part]) == sha_with([Part(n=1), Part(n=1)])
+
+
+def test_an_extractor_without_a_dict_is_refused_or_told_apart():
+    class Mel:
+        __slots__ = ("floor", "sampling_rate")
+
+        def __init__(self, floor):
+            self.floor = floor
+            self.sampling_rate = 16000
+
+        def __call__(self, waveforms, sampling_rate):
+            return {"input_features": [np.log(np.abs(waveforms[0]) + self.floor)]}
+
+    try:
+        shas = {processor_sha256(Mel(1e-10)), processor_sha256(Mel(1e-9))}
+    except UnfingerprintableProcessorError:
+        return
+    assert len(shas) == 2
+
+
+def test_a_method_patched_into_an_extractor_counts():
+    """Its owner is the extractor itself, which is no cycle to complain of."""
+    shas = []
+    for body in (lambda self, waveform: waveform, lambda self, waveform: waveform + 1.0):
+        extractor = extractors.make("Wav2Vec2")
+        extractor.prepare = body.__get__(extractor)
+        shas.append(processor_sha256(extractor))
+    assert len({*shas, processor_sha256(extractors.make("Wav2Vec2"))}) == 3
+
+
+def test_nested_extractors_count():
+    shas = set()
+    for padding_value in (0.0, 1.0):
+        extractor = extractors.make("Wav2Vec2")
+        extractor.part = extractors.make("SeamlessM4T", padding_value=padding_value)
+        shas.add(processor_sha256(extractor))
+        extractor.part.processor_class = "SomeProcessor"
+        shas.add(processor_sha256(extractor))
+    assert len(shas) == 2
+
+
+DESCRIPTIONS = """
+import json, test_fingerprint
+from hf_audio_cache.processors.fingerprint import Fingerprinter
+import extractors
+def description(value):
+    extractor = extractors.make("Wav2Vec2")
+    extractor.extra = value
+    try:
+        return Fingerprinter(extractor, {}).identity().description
+    except (RecursionError, TypeError) as exc:  # other tests tell whether it may
+        return str(exc)
+print(json.dumps([[description(value) for value in pair] for pair in test_fingerprint.DIFFERENT.values()]))
+"""
+
+
+def test_no_address_enters_and_no_order_of_hashing():
+    one, other = (data.run_program(DESCRIPTIONS, PYTHONHASHSEED=seed) for seed in ("1", "2"))
+    assert "0x" not in json.dumps(one)
+    for case, a, b in zip(DIFFERENT, one, other, strict=True):
+        assert a == b, case
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(ProcessorError, match=r"expected a feature extractor, or a processor that has one as"):
+        processor_sha256("whisper")
+    with pytest.raises(ProcessorError, match=r"nothing was computed\. Pass what AutoFeatureExtractor"):
+        processor_sha256(extractors.extractor_class("Wav2Vec2"))
+
+
+# The backend --------------------------------------------------------------------------------------------------------
+
+WITHOUT_TORCH = """
+import importlib.util, sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NoTorch())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.startswith("torch") else find_spec(name, package)
+"""
+BACKENDS = """
+import json, sys, extractors
+from hf_audio_cache import processor_sha256
+from hf_audio_cache.processors.fingerprint import Fingerprinter
+descriptions = {name: Fingerprinter(extractors.make(name), {}).identity().description for name in sys.argv[1:]}
+print(json.dumps([descriptions, "torch" in sys.modules]))
+"""
+
+
+@pytest.mark.torch
+def test_torch_counts_where_it_computes():
+    names = ("Whisper", "MossTranscribeDiarize", "Wav2Vec2", "Encodec", "SpeechT5")
+    with_torch, _ = data.run_program(BACKENDS, *names)
+    without, has_torch = data.run_program(WITHOUT_TORCH + BACKENDS, *names)
+    assert not has_torch
+    assert with_torch["Whisper"] != without["Whisper"]
+    assert with_torch["Whisper"]["code"]["backends"] == {"is_torch_available": True}
+    assert without["Whisper"]["code"]["backends"] == {"is_torch_available": False}
+    assert with_torch["Whisper"]["state"] == without["Whisper"]["state"]
+    assert with_torch["MossTranscribeDiarize"] != without["MossTranscribeDiarize"]
+    for name in ("Wav2Vec2", "Encodec", "SpeechT5"):
+        assert with_torch[name] == without[name], name
