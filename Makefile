@@ -1,7 +1,8 @@
 # What CI runs, by the same commands; `make help` lists them.
 #
-# Environments are made under .venvs/ when first needed. They hold the wheel of this checkout, never its source
-# folder. Nothing has to be installed by hand but Python with venv and pip; the speech and FFmpeg come by apt.
+# Environments are made under .venvs/ when first needed, with the releases that locks/ names. All but `check` hold the
+# wheel of this checkout, never its source folder. Nothing has to be installed by hand but Python with venv and pip, and
+# npm; the speech and FFmpeg come by apt.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,10 +11,12 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
-# A build without CUDA. Where pip would find only others, TORCH_INDEX=URL names an index that has it.
+# Any build passes. TORCH_INDEX=URL names the index to take it from, such as PyTorch's of CPU builds.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 TORCHCODEC ?= torchcodec==0.12.0
+# How many tests run at the same time.
+JOBS ?= 2
 # For pytest, the demo or the benchmarks: `make test-main ARGS="-k whisper -x"`, `make demo ARGS="--audio DIR"`.
 ARGS ?=
 
@@ -40,12 +43,25 @@ export HF_AUDIO_CACHE_SPEECH := $(SPEECH)
 # Object stores that come by npm, for the tests.
 SERVERS := .servers/node_modules/.package-lock.json
 
+LOCKS := $(wildcard locks/*.txt)
+
 # A source folder on PYTHONPATH would be tested in the place of the wheel.
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # transformers has thousands of modules, of which few are imported. They are compiled then, once for all processes.
 unexport PYTHONDONTWRITEBYTECODE
-PIP_INSTALL := -m pip install -qq --no-compile
+
+# uv installs in seconds what takes pip a minute, and makes the lock. It reads no settings of pip: an index that is set
+# there is handed on. pip installs uv, and torch, which some machines have set up for pip alone.
+TOOLS := build pip setuptools>=77 uv
+export UV_PYTHON_DOWNLOADS := never
+PIP_INDEX = $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
+UV = $(if $(UV_DEFAULT_INDEX)$(PIP_INDEX),UV_DEFAULT_INDEX='$(or $(UV_DEFAULT_INDEX),$(PIP_INDEX))') $(VENVS)/build/bin/uv
+UV_INSTALL = $(UV) pip install --quiet --python $(VENVS)/$(1)/bin/python
+
+# The releases to install on a Python, if they are locked for it.
+version_of = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+lock_of = $(wildcard locks/python$(call version_of,$(1)).txt)
 
 # The full path of a Python by its version, or nothing. A pyenv shim needs the version named, also to say there is none.
 find_python = $(shell PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null)
@@ -101,7 +117,7 @@ core_part = $(if $(call find_python,$(1)),\
 
 .PHONY: stress
 stress: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## the fault suite in its long form, and fuzzing, with a closing table
-	$(VENVS)/main/bin/python $(PIP_INSTALL) '$(WHEEL)[fuzz]'
+	@$(call UV_INSTALL,main) --constraint $(call lock_of,$(PYTHON)) -r setup.cfg --extra fuzz
 	$(VENVS)/main/bin/python tests/fuzz_entry.py $(FUZZ_SECONDS)
 	$(VENVS)/main/bin/pytest --stress -o timeout=3600 -m "not torchcodec" $(FAULTS) $(ARGS)
 
@@ -130,6 +146,22 @@ demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
 bench: $(VENVS)/bench/package.stamp $(SPEECH) ## the benchmarks, beside what one would do instead of caching
 	@$(VENVS)/bench/bin/python tests/benchmarks/run.py $(ARGS)
 
+# Resolved without what is there, so that all of it is of today. torch's version is TORCH, above, and what its build
+# needs differs from build to build: the CUDA packages are left out.
+.PHONY: lock
+lock: $(VENVS)/build.stamp ## the newest releases of everything, into locks/
+	@for version in 3.10 3.11 3.12 3.13; do \
+		printf '%s\n' $(TOOLS:%='%') '$(TORCH)' '$(TORCHCODEC)' | $(compile) --python-version $$version --all-extras - \
+		| sed -E '/^(cuda|nvidia|triton|torch)/d' > locks/.new; \
+		mv locks/.new locks/python$$version.txt; \
+	done
+	@printf '%s\n' $(TOOLS:%='%') | $(compile) --python-version 3.10 --extra test --constraint tests/oldest-constraints.txt - > locks/.new
+	@mv locks/.new locks/oldest.txt
+	@cd locks && npm update --silent --package-lock-only --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved=true > /dev/null
+	@wc -l locks/*
+
+compile = $(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url setup.cfg
+
 .PHONY: dist
 dist: $(WHEEL) ## the wheel and the source distribution, in dist/
 
@@ -146,66 +178,70 @@ $(WHEEL): $(SOURCES) | $(VENVS)/build.stamp
 	@rm -rf *.egg-info
 	@echo "built $@ and the source distribution"
 
-$(VENVS)/build.stamp: pyproject.toml
-	@$(PYTHON) -m venv $(VENVS)/build
-	@$(VENVS)/build/bin/python $(PIP_INSTALL) build 'setuptools>=77'
+$(VENVS)/build.stamp: $(LOCKS)
+	@[ -x $(VENVS)/build/bin/pip ] || $(PYTHON) -m venv $(VENVS)/build
+	@$(VENVS)/build/bin/pip install -qq $(foreach lock,$(call lock_of,$(PYTHON)),--constraint $(lock)) $(TOOLS:%='%')
 	@touch $@
 
 $(SPEECH):
 	@$(PYTHON) tests/speech.py $@
 
-$(SERVERS):
+$(SERVERS): locks/package.json locks/package-lock.json
 	@command -v npm > /dev/null || { echo "the tests' object stores need npm: sudo apt-get install npm" >&2; exit 1; }
-	@SECONDS=0; npm install --silent --ignore-scripts --no-audit --no-fund --prefix .servers azurite@3 s3rver@3 > /dev/null; \
+	@SECONDS=0; mkdir -p .servers; cp $^ .servers; \
+	npm ci --silent --ignore-scripts --no-audit --no-fund --prefix .servers > /dev/null; \
 	echo ".servers: Azurite and s3rver, in $$SECONDS s"
+	@touch $@
 
-# An environment by its name. Each takes what the wheel requires when setup.cfg changes, and the wheel when that does.
-extras = [test]
+# An environment by its name. Each takes what the package requires when that changes, or the lock; and the wheel when
+# that does.
+extras = test
 python = $(PYTHON)
-$(VENVS)/main/requirements.stamp: extras = [test,servers,model,style]
-$(VENVS)/main/requirements.stamp: $(VENVS)/torch.stamp
+lock = $(call lock_of,$(python))
+$(VENVS)/main/requirements.stamp: extras = test servers model style
+$(VENVS)/main/requirements.stamp: $(VENVS)/main-torch.stamp
 $(VENVS)/demo/requirements.stamp: extras =
-$(VENVS)/bench/requirements.stamp: extras = [test,bench]
+$(VENVS)/bench/requirements.stamp: extras = test bench
 $(VENVS)/bench/requirements.stamp: $(VENVS)/bench-torch.stamp
-$(VENVS)/docs/requirements.stamp: extras = [docs]
+$(VENVS)/docs/requirements.stamp: extras = docs
 $(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)
-$(VENVS)/oldest/requirements.stamp: constraints = --constraint tests/oldest-constraints.txt
-$(VENVS)/oldest/requirements.stamp: tests/oldest-constraints.txt
+$(VENVS)/oldest/requirements.stamp: lock = locks/oldest.txt
 $(VENVS)/py3%/requirements.stamp: python = $(call find_python,$(patsubst py3%,3.%,$*))
 
-.PRECIOUS: $(VENVS)/%/requirements.stamp $(VENVS)/%/package.stamp
-$(VENVS)/%/requirements.stamp: setup.cfg | $(WHEEL)
+.PRECIOUS: $(VENVS)/%/requirements.stamp $(VENVS)/%/package.stamp $(VENVS)/%-torch.stamp
+$(VENVS)/%/requirements.stamp: setup.cfg $(LOCKS) | $(VENVS)/build.stamp
 	@SECONDS=0; \
-	[ -x $(@D)/bin/pip ] || $(python) -m venv $(@D); \
-	$(@D)/bin/python $(PIP_INSTALL) $(constraints) '$(WHEEL)$(extras)'; \
+	$(call make_environment,$(@D)); \
+	$(if $(lock),,echo "$(@D): nothing is locked for this Python (locks/): these are the releases of today";) \
+	$(call UV_INSTALL,$*) $(lock:%=--constraint=%) $(lock:%=--build-constraint=%) -r setup.cfg $(extras:%=--extra %); \
 	echo "$(@D): $$($(@D)/bin/python -V), what the package requires, in $$SECONDS s"
 	@touch $@
 
 $(VENVS)/%/package.stamp: $(VENVS)/%/requirements.stamp $(WHEEL)
-	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEEL)
+	@$(call UV_INSTALL,$*) --no-deps --reinstall $(WHEEL)
 	@touch $@
+
+make_environment = [ -x $(1)/bin/python ] || $(UV) venv --quiet --python $(shell $(python) -c 'import sys; print(sys.executable)') $(1)
 
 # torch goes first into an environment, so that nothing brings another build of it.
 .PHONY: torch
-torch: $(VENVS)/torch.stamp ## the main environment, with torch and nothing else yet
-$(VENVS)/torch.stamp:
-	$(call install_torch,main)
-
-$(VENVS)/bench-torch.stamp:
-	$(call install_torch,bench)
-
-define install_torch
-@SECONDS=0; \
-[ -x $(VENVS)/$(1)/bin/pip ] || $(PYTHON) -m venv $(VENVS)/$(1); \
-$(VENVS)/$(1)/bin/python $(PIP_INSTALL) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)); \
-echo "$(VENVS)/$(1): $(TORCH), in $$SECONDS s"
-@touch $@
-endef
+torch: $(VENVS)/main-torch.stamp ## the main environment, with torch and nothing else yet
+$(VENVS)/%-torch.stamp: $(LOCKS) | $(VENVS)/build.stamp
+	@$(call make_environment,$(VENVS)/$*)
+	@SECONDS=0; \
+	pip="$(VENVS)/build/bin/pip --python $(VENVS)/$*/bin/python install -qq $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(lock:%=--constraint=%)"; \
+	if $$pip --dry-run --report - | grep '"name": "nvidia-' > /dev/null; then \
+		echo "$(VENVS)/$*: pip finds a build of $(TORCH) with CUDA, which is several gigabytes to fetch. Without a GPU, stop here,"; \
+		echo "  and call make with TORCH_INDEX=URL, of PyTorch's index of CPU builds (https://pytorch.org/get-started)."; \
+	fi; \
+	$$pip --no-compile; \
+	echo "$(VENVS)/$*: $(TORCH), in $$SECONDS s"
+	@touch $@
 
 # Beside the main environment, not in it: the main part runs without torchcodec.
-$(VENVS)/codec.stamp: | $(VENVS)/torch.stamp
+$(VENVS)/codec.stamp: $(LOCKS) | $(VENVS)/main-torch.stamp
 	@rm -rf $(VENVS)/codec
-	@$(VENVS)/main/bin/python $(PIP_INSTALL) --no-deps --target $(VENVS)/codec $(TORCHCODEC)
+	@$(VENVS)/build/bin/pip --python $(VENVS)/main/bin/python install -qq --no-compile --no-deps --target $(VENVS)/codec $(TORCHCODEC)
 	@touch $@
 
 .PHONY: ffmpeg

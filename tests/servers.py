@@ -93,7 +93,7 @@ def _node_program(name: str, package: str) -> Path:
     folder = Path(os.environ.get("HF_AUDIO_CACHE_NODE") or CHECKOUT / ".servers").absolute()
     path = folder / "node_modules" / ".bin" / name
     if not path.is_file():
-        raise ServerError(f"no {path}: `npm install --ignore-scripts --prefix {folder} {package}` installs it")
+        raise ServerError(f"no {path}: `make test` installs it; by hand, `npm install --prefix {folder} {package}`")
     return path
 
 

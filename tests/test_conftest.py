@@ -86,13 +86,6 @@ def test_a_configuration_can_be_changed_without_a_trace(processor_config, make_p
     assert make_processor("whisper_tiny", feature_size=128).feature_size == 128
 
 
-@pytest.mark.torch
-def test_torch_is_a_build_without_cuda():
-    import torch
-
-    assert torch.version.cuda is None
-
-
 @pytest.mark.torchcodec
 def test_torchcodec_decodes_with_the_ffmpeg_that_is_here(prompts):
     from torchcodec.decoders import AudioDecoder
