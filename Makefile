@@ -144,7 +144,7 @@ demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
 # Speed is no test: it fails for a wrong array only. `make bench ARGS="hit epoch --rounds 21 --out FILE.json"`.
 .PHONY: bench
 bench: $(VENVS)/bench/package.stamp $(SPEECH) ## the benchmarks, beside what one would do instead of caching
-	@$(VENVS)/bench/bin/python tests/benchmarks/run.py $(ARGS)
+	@$(VENVS)/bench/bin/python benchmarks/run.py $(ARGS)
 
 # Resolved without what is there, so that all of it is of today. torch's version is TORCH, above, and what its build
 # needs differs from build to build: the CUDA packages are left out.

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ import servers
 import speech
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+# For the tests of the benchmarks. At the end, so that the package is the one that is installed.
+sys.path.append(str(CHECKOUT))
 
 # The libraries read these when they are imported, so they are set before any test module is.
 _SESSION_HOME = Path(tempfile.mkdtemp(prefix="hf-audio-cache-tests-"))

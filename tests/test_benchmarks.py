@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import conftest
 import numpy as np
 import pytest
 import servers
+
 from benchmarks.harness import BenchmarkError, Comparison, Contender, Pass, compare
 from benchmarks.report import Claim, Section, Spread
 
-RUN = Path(__file__).resolve().parent / "benchmarks" / "run.py"
+RUN = conftest.CHECKOUT / "benchmarks" / "run.py"
 
 
 def constant(value: float) -> Pass:

@@ -144,7 +144,7 @@ def test_a_copy_by_pickle_is_the_same_transform(pickler, make_processor, batch, 
 
 HASHES = """
 import json, sys
-import audio_datasets, processors, speech
+import audio_datasets, configs, speech
 from datasets.fingerprint import Hasher
 from hf_audio_cache import CachedFeatures
 from transformers import AutoFeatureExtractor
@@ -225,7 +225,7 @@ def test_a_dict_of_settings_in_another_order_has_the_same_hash(make_processor, t
 
 MAP = """
 import json, sys
-import datasets, processors
+import configs, datasets
 from hf_audio_cache import CachedFeatures
 
 saved, root = sys.argv[1:]
@@ -267,7 +267,7 @@ import json, sys
 import datasets
 import datasets.utils._dill
 del datasets.utils._dill.pklregister
-import audio_datasets, processors, speech
+import audio_datasets, configs, speech
 from datasets.fingerprint import Hasher
 from hf_audio_cache import CachedFeatures
 
@@ -307,7 +307,7 @@ def test_a_release_without_the_hook_works_with_the_root_in_the_hash(tmp_path):
 AFTER_TORCH = """
 import json, sys
 import torch
-import audio_datasets, processors, speech
+import audio_datasets, configs, speech
 from hf_audio_cache import CachedFeatures
 from torch.utils.data import DataLoader
 

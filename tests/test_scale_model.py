@@ -9,6 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from benchmarks.scale_near_tier import (
     AdmitUntilFull,
     LeastRecentlyUsed,
@@ -37,8 +40,6 @@ from benchmarks.scale_stores import (
 from benchmarks.scale_throughput import Cost, Site, bounds, farther, predict, reading
 from benchmarks.scale_throughput import filling as filling_work
 from benchmarks.scale_workers import Ran, check_passes
-from hypothesis import given
-from hypothesis import strategies as st
 
 ITEMS = 10_000
 

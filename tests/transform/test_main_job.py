@@ -330,7 +330,7 @@ def test_qwen2_audios_encoder_is_trained_on_mapped_features(spoken, tmp_path):
 
 SECOND_RUN = """
 import json, sys
-import audio_datasets, datasets, processors, soundfile
+import audio_datasets, configs, datasets, soundfile
 from hf_audio_cache import CachedFeatures
 
 parquet, root = sys.argv[1:]
@@ -475,7 +475,7 @@ def test_of_five_per_cent_new_rows_just_those_are_computed(form, real_clips, tmp
 
 KILLED = """
 import sys
-import audio_datasets, processors
+import audio_datasets, configs
 from pathlib import Path
 from hf_audio_cache import CachedFeatures
 

@@ -1,4 +1,4 @@
-"""Runs benchmarks: ``python tests/benchmarks/run.py [NAMES] [--rounds N] [--out FILE] [--scratch DIR] [--quick]``.
+"""Runs benchmarks: ``python benchmarks/run.py [NAMES] [--rounds N] [--out FILE] [--scratch DIR] [--quick]``.
 
 Prints Markdown. ``--out FILE.json`` writes the JSON, and the tables into FILE.md beside it, below its line `MARK` if it
 is there. Speed is no test: the exit code is 0 however slow, and 1 if a contender gave other arrays than the others.
@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 NAMES = (
     *("hit", "epoch", "cold_pass", "new_rows", "loose_files", "many_entries", "sizes", "auto", "map_cost", "remote"),
     "ray_fill",
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _settle(scratch: Path) -> None:
     """Let this process and its children import the benchmarks, work offline and touch no cache of the user's."""
-    sys.path[0] = str(TESTS)
+    sys.path[0] = str(CHECKOUT / "tests")  # the helpers of the tests
+    sys.path.append(str(CHECKOUT))  # the last: the package is the one that is installed
     os.environ |= {
         "HF_HOME": str(scratch / "huggingface"),
         "HF_AUDIO_CACHE": str(scratch / "audio_cache"),

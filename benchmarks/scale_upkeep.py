@@ -24,7 +24,7 @@ def memory_of_commands(folder: Path, counts: Sequence[int] = COUNTS) -> dict[str
     from hf_audio_cache.maintenance.listing import list_entries
 
     commands: dict[str, Callable[[Path], Any]] = {
-        "usage": hf_audio_cache.maintenance.usage,
+        "usage": hf_audio_cache.usage,
         "ls": list_entries,
         "prune": lambda root: hf_audio_cache.prune(root, max_bytes=1, dry_run=True),
     }
