@@ -13,7 +13,6 @@ it, and RFC 7845 has decoders expect that.) The rarer formats that libsndfile kn
 from __future__ import annotations
 
 import io
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ import soundfile
 import soxr
 
 from ..errors import AudioDecodeError, SamplingRateError
+from ..support.process_local import ForkStep, at_fork
 from .containers import mp3_start, truncation, walk_mp3, with_known_end, xing_end
 
 __all__ = ["decode_audio", "to_waveform"]
@@ -214,7 +214,7 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
 # soundfile opens files one at a time, under a lock of its own. A process that is forked while another thread opens one
 # would wait for that lock for ever: no fork comes between.
 _OPENING = threading.Lock()
-os.register_at_fork(before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release)
+at_fork(ForkStep.AUDIO_OPENING, before=_OPENING.acquire, in_parent=_OPENING.release, in_child=_OPENING.release)
 
 
 def _decode_with_libsndfile(encoded: memoryview, request: _Request) -> tuple[npt.NDArray[np.float32], int]:

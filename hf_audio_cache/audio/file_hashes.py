@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from ..support.mounts import is_network_mount
 from ..support.paths import hashes_path
+from ..support.process_local import ProcessLocal
 
 __all__ = ["FileState", "find_hashes", "learn_hashes"]
 
@@ -71,8 +72,8 @@ class FileState:
         return hashlib.blake2b(_STATE.pack(*self.numbers) + sha, digest_size=16, key=self._key()).digest()
 
 
-# By process and file: a connection must not be carried over a fork. None where there can be none.
-_opened: dict[tuple[int, str], tuple[sqlite3.Connection, threading.Lock] | None] = {}
+# By the path of the database; None where there can be none. A connection must not be carried over a fork.
+_opened: ProcessLocal[dict[str, tuple[sqlite3.Connection, threading.Lock] | None]] = ProcessLocal()
 _far_devices: dict[int, bool] = {}
 
 
@@ -130,15 +131,15 @@ def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
         path = None
     if path is None:
         return None
-    place = os.getpid(), path
-    if place not in _opened:
+    opened = _opened.get(dict)
+    if path not in opened:
         if not make and not os.path.exists(path):
             return None
         try:
-            _opened[place] = (_connect(path), threading.Lock())
+            opened[path] = (_connect(path), threading.Lock())
         except (sqlite3.Error, OSError) as exc:
             _give_up(exc)
-    return _opened.get(place)
+    return opened.get(path)
 
 
 def _give_up(exc: Exception) -> None:
@@ -148,7 +149,7 @@ def _give_up(exc: Exception) -> None:
     path = hashes_path()
     if path is None:
         return
-    _opened[os.getpid(), path] = None
+    _opened.get(dict)[path] = None
     if type(exc) is sqlite3.DatabaseError:  # what is in it is no database, or not any more
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -27,7 +27,6 @@ import json
 import logging
 import multiprocessing
 import multiprocessing.util
-import os
 import re
 import secrets
 import threading
@@ -39,6 +38,7 @@ from typing import Any
 
 from ..errors import CorruptEntryError, StoreError
 from ..stores import Store, StoredObject, is_temporary
+from ..support.process_local import ProcessLocal, finalize_here
 from ..support.write_behind import Writer
 
 __all__ = ["Run", "UseRecorder", "check_use", "is_use_name", "last_uses", "names_of_run", "records_of"]
@@ -109,7 +109,7 @@ class UseRecorder:
         self.about: dict[str, Any] = {}
         self._store = store.bare()
         self._writer = Writer()
-        self._own: dict[int, _OwnUses] = {}  # by process: a fork begins anew
+        self._own: ProcessLocal[_OwnUses] = ProcessLocal()
 
     def add_features(self, names: Sequence[str]) -> None:
         """Note that the entries of these names under ``features/`` were read or written."""
@@ -125,13 +125,11 @@ class UseRecorder:
         self._writer.wait()
 
     def _of_process(self) -> _OwnUses:
-        process = os.getpid()
-        own = self._own.get(process)
-        if own is None:
-            made = _OwnUses(self._store, self.run, self.about, self._writer)
-            own = self._own.setdefault(process, made)  # two threads may both come here first, and one of theirs counts
-            if own is made:
-                weakref.finalize(self, own.close)
+        return self._own.get(self._make)
+
+    def _make(self) -> _OwnUses:
+        own = _OwnUses(self._store, self.run, self.about, self._writer)
+        finalize_here(self, own.close)
         return own
 
 
@@ -139,7 +137,6 @@ class _OwnUses:
     """What one process used."""
 
     def __init__(self, store: Store, run: Run, about: dict[str, Any], writer: Writer) -> None:
-        self.pid = os.getpid()
         self._token = secrets.token_hex(6)
         self._store, self._run, self._about, self._writer = store, run, about, writer
         self._lock, self._submitting = threading.Lock(), threading.Lock()
@@ -180,9 +177,7 @@ class _OwnUses:
                 self._writer.release()  # it is long until the next record, and there may be many roots
 
     def close(self) -> None:
-        """Write the rest, where nobody uses this any more; not in a fork of the process, which inherits the call."""
-        if self.pid != os.getpid():
-            return
+        """Write the rest, where nobody uses this any more."""
         if not self._store.is_local:  # threads write to what is far: this may be one of its driver's own
             self.flush()
         elif (record := self._take()) is not None:

@@ -17,11 +17,11 @@ import shutil
 import struct
 import tempfile
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..support.process_local import ProcessLocal, finalize_here
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 
@@ -165,12 +165,12 @@ class Counters:
     """
 
     def __init__(self, directory: str | None = None) -> None:
-        self._own: _OwnFigures | None = None
+        self._own: ProcessLocal[_OwnFigures] = ProcessLocal()
         self.directory = directory
         if directory is None:
             with contextlib.suppress(FileNotFoundError):
                 self.directory = os.path.join(tempfile.gettempdir(), f"hf-audio-cache-{secrets.token_hex(8)}")
-                weakref.finalize(self, _remove_directory, self.directory, os.getpid())
+                finalize_here(self, shutil.rmtree, self.directory, True)
 
     def __reduce__(self) -> tuple[Any, tuple[str | None, str]]:
         return _counters_from, (self.directory, platform.node())
@@ -180,11 +180,7 @@ class Counters:
         self._of_process().add(counts)
 
     def _of_process(self) -> _OwnFigures:
-        own = self._own
-        if own is None or own.pid != os.getpid():
-            # Two threads may both come here first: then both files count, each from one of them.
-            own = self._own = _OwnFigures(self.directory)
-        return own
+        return self._own.get(lambda: _OwnFigures(self.directory))
 
     def add_bad_clip(self, clip: BadClip) -> None:
         """Count a clip that gave no features, and keep what is known of it."""
@@ -193,9 +189,8 @@ class Counters:
 
     def bad_clips(self) -> list[BadClip]:
         """Return the clips that gave no features, in all processes so far, each once."""
-        own = self._own
-        is_ours = own is not None and own.pid == os.getpid()
-        found: dict[BadClip, None] = dict(own.bad_clips) if own is not None and is_ours else {}
+        own = self._own.peek()
+        found: dict[BadClip, None] = dict(own.bad_clips) if own is not None else {}
         with contextlib.suppress(OSError), os.scandir(self.directory or os.devnull) as files:
             for file in files:
                 if file.name.endswith(_BAD_CLIPS_SUFFIX):
@@ -206,8 +201,8 @@ class Counters:
 
     def total(self) -> Stats:
         """Return the sum over all processes so far."""
-        own = self._own
-        blocks = [] if own is None or own.pid != os.getpid() else [bytes(own.memory)]
+        own = self._own.peek()
+        blocks = [] if own is None else [bytes(own.memory)]
         with contextlib.suppress(OSError), os.scandir(self.directory or os.devnull) as files:
             for file in files:
                 if (own is None or file.name != own.name) and not file.name.endswith(_BAD_CLIPS_SUFFIX):
@@ -228,8 +223,7 @@ class _OwnFigures:
     """What one process counts, in a file of its own; without a directory, in its memory."""
 
     def __init__(self, directory: str | None) -> None:
-        self.pid = os.getpid()
-        self.name = f"{self.pid}-{secrets.token_hex(4)}"
+        self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.memory: mmap.mmap | bytearray = bytearray(_FILE.size)
         self._lock = threading.Lock()
         self.bad_clips: dict[BadClip, None] = {}
@@ -265,8 +259,3 @@ class _OwnFigures:
 def _counters_from(directory: str | None, machine: str) -> Counters:
     """Return the counters of a pickle; on another machine, whose files nobody here adds up, those of this process."""
     return Counters(directory if machine == platform.node() else "")
-
-
-def _remove_directory(directory: str, owner_pid: int) -> None:
-    if os.getpid() == owner_pid:  # a forked child inherits the finalizer, and must not take the figures away
-        shutil.rmtree(directory, ignore_errors=True)

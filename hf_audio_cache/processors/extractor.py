@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ProcessorError
+from ..support.process_local import ProcessLocal, is_forked
 
 __all__ = ["NamedFunction", "audio_part", "extract", "name_of", "processor_sampling_rate"]
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
-
-# A process that has another pid than the one which imported this module was forked from it.
-_IMPORTED_BY = os.getpid()
 
 
 class NamedFunction:
@@ -213,9 +209,12 @@ def _number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-@functools.lru_cache(maxsize=1)
-def _limit_torch_threads(pid: int) -> None:
+_torch_is_limited: ProcessLocal[bool] = ProcessLocal()
+
+
+def _limit_torch() -> bool:
     sys.modules["torch"].set_num_threads(1)
+    return True
 
 
 def _use_one_torch_thread_after_fork() -> None:
@@ -224,6 +223,5 @@ def _use_one_torch_thread_after_fork() -> None:
     OpenMP's threads do not live on in a fork: after any parallel operation of torch in the parent, the next one in
     the child waits for them for ever. On one thread, which gives the same bits, a worker is also faster.
     """
-    pid = os.getpid()
-    if pid != _IMPORTED_BY and "torch" in sys.modules:
-        _limit_torch_threads(pid)
+    if is_forked() and "torch" in sys.modules:
+        _torch_is_limited.get(_limit_torch)

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from .process_local import ProcessLocal
+
 __all__ = ["ahead", "in_threads", "leaving_a_core"]
 
 ItemT = TypeVar("ItemT")
@@ -28,7 +30,7 @@ _MOST = 4
 _FEWEST_ITEMS = 4  # that are worth a thread
 _NAME = "hf-audio-cache-reader"
 
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pool: ProcessLocal[ThreadPoolExecutor] = ProcessLocal()
 
 
 def _n_cores() -> int:
@@ -42,11 +44,8 @@ def _count() -> int:
 
 def _submit(call: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
     """Run ``call(item)`` in a thread; at once, where no thread begins any more: the process ends, or has too many."""
-    process = os.getpid()
     try:
-        # Those of the processes that this one was forked from are kept: their threads are not here to be joined.
-        pool = _pools.get(process) or _pools.setdefault(process, ThreadPoolExecutor(_MOST, thread_name_prefix=_NAME))
-        return pool.submit(call, item)
+        return _pool.get(lambda: ThreadPoolExecutor(_MOST, thread_name_prefix=_NAME)).submit(call, item)
     except RuntimeError:
         done: Future[ResultT] = Future()
         try:

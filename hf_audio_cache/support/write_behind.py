@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections import deque
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ..errors import StoreError
+from .process_local import ForkStep, at_fork
 
 __all__ = ["Writer"]
 
@@ -110,4 +110,4 @@ def _begin_anew_in_child() -> None:
         writer._begin()
 
 
-os.register_at_fork(before=_settle_before_fork, after_in_child=_begin_anew_in_child)
+at_fork(ForkStep.WRITES, before=_settle_before_fork, in_child=_begin_anew_in_child)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import copy
-import os
 import queue
 import threading
 import weakref
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
+
+from ..support.process_local import ForkStep, at_fork
 
 __all__ = ["read_ahead"]
 
@@ -234,9 +235,7 @@ def _go_on_in_child() -> None:
     del _held.locks
 
 
-# Of these hooks the last that was registered is called first: this one is after those of the modules that rows are
-# read with, which wait for locks that a row being read may hold. (`transform` imports those first.)
-os.register_at_fork(before=_hold_before_fork, after_in_parent=_go_on_in_parent, after_in_child=_go_on_in_child)
+at_fork(ForkStep.ROWS_AHEAD, before=_hold_before_fork, in_parent=_go_on_in_parent, in_child=_go_on_in_child)
 
 
 @atexit.register

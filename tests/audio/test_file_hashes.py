@@ -19,6 +19,7 @@ from hf_audio_cache.audio import file_hashes
 from hf_audio_cache.audio.file_hashes import FileState, find_hashes, learn_hashes
 from hf_audio_cache.audio.source import read_source
 from hf_audio_cache.pipeline import feature_pipeline
+from hf_audio_cache.support.process_local import ProcessLocal
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def find(paths):
 @pytest.fixture
 def in_a_new_process(monkeypatch):
     """What was opened is forgotten, as in a new process."""
-    return lambda: monkeypatch.setattr(file_hashes, "_opened", {})
+    return lambda: monkeypatch.setattr(file_hashes, "_opened", ProcessLocal())
 
 
 def sha_of(path):

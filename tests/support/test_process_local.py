@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 from children import in_child
 
+import hf_audio_cache
 from hf_audio_cache.audio import decode
 from hf_audio_cache.support import write_behind
+from hf_audio_cache.support.process_local import ProcessLocal, finalize_here, is_forked
 from hf_audio_cache.transform import prefetch
 
 
@@ -50,3 +58,75 @@ def test_a_fork_stops_rows_then_openings_then_waits_for_writes_and_goes_back_the
     noted_in_child = in_child(lambda: probe.noted)
     assert noted_in_child == [*before, ("writes begin anew", False), ("rows go on in the child", True)]
     assert probe.noted == [*before, ("rows go on in the parent", True)]
+
+
+def test_a_forked_child_makes_a_value_of_its_own():
+    local = ProcessLocal()
+    mine = local.get(object)
+    assert in_child(lambda: (local.peek() is None, local.get(lambda: "the child's"), local.peek())) == (
+        True,
+        *["the child's"] * 2,
+    )
+    assert local.peek() is local.get(object) is mine
+
+
+def test_two_threads_that_make_a_value_at_once_get_the_same():
+    local, both_make = ProcessLocal(), threading.Barrier(2)
+
+    def make():
+        both_make.wait(30)
+        return object()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(local.get, [make, make])
+    assert first is second
+
+
+def test_only_the_value_that_is_still_in_use_is_dropped():
+    local = ProcessLocal()
+    old = local.get(object)
+    local.set(new := object())
+    local.drop(old)
+    assert local.peek() is new
+    local.drop(new)
+    assert local.peek() is None
+
+
+def test_what_a_process_does_at_the_end_of_an_object_its_children_do_not():
+    class Owner:
+        pass
+
+    done, owners = [], [Owner()]
+    finalize_here(owners[0], done.append, "the end")
+    assert in_child(lambda: owners.clear() or list(done)) == []
+    owners.clear()
+    assert done == ["the end"]
+
+
+def test_a_process_knows_whether_it_was_forked():
+    assert not is_forked()
+    assert in_child(is_forked)
+
+
+# Python's own modules are imported before: some of them need hooks wherever there is `os.fork`.
+WITHOUT_FORKS = """
+import os, sys
+import hf_audio_cache
+for name in [name for name in sys.modules if name.startswith("hf_audio_cache")]:
+    del sys.modules[name]
+del os.register_at_fork
+import hf_audio_cache.stores.remote.obstore_store
+from hf_audio_cache.support.process_local import ProcessLocal
+print(ProcessLocal().get(lambda: "made"))
+"""
+
+
+def test_a_system_without_forks_can_import_the_package():
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_FORKS], check=True, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "made\n"
+
+
+def test_only_this_module_registers_hooks_of_a_fork():
+    modules = Path(hf_audio_cache.__file__).parent.rglob("*.py")
+    found = [module.name for module in modules if "register_at_fork" in module.read_text(encoding="utf-8")]
+    assert found == ["process_local.py"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
+from ...support.process_local import ProcessLocal
 from .errors import Redactor, without_password
 from .urls import check_file_system, check_url, flat_options, protocols_of
 
@@ -102,7 +102,8 @@ class FileSystems:
     ) -> None:
         self.connect_timeout, self.read_timeout, self.concurrency = connect_timeout, read_timeout, concurrency
         self._given = filesystem
-        self._process = os.getpid()
+        self._system: ProcessLocal[Any] = ProcessLocal()  # the one given, or its copy in a forked child
+        self._system.set(filesystem)
         self._options = flat_options(root, storage_options)
         self._root = root if filesystem is not None else root.rstrip("/")
         user, separator, _ = root.partition("://")[2].partition("/")[0].rpartition("@")
@@ -113,21 +114,18 @@ class FileSystems:
         else:
             check_file_system(filesystem, storage_options)
             self.url = filesystem.unstrip_protocol(filesystem._strip_protocol(root)).rstrip("/")
-        self._opened: dict[int, OpenFileSystem] = {}
+        self._opened: ProcessLocal[OpenFileSystem] = ProcessLocal()
 
     def open(self) -> OpenFileSystem:
-        """Return this process' own."""
-        process = os.getpid()
-        # Those of the processes that this one was forked from are kept: their ends would reach for threads that are
-        # not here.
-        return self._opened.get(process) or self._opened.setdefault(process, self._make(process))
+        """Return this process's own."""
+        return self._opened.get(self._make)
 
     def drop(self, opened: OpenFileSystem) -> None:
         """Let the next use make another, as this one hangs."""
-        if self._given is None and self._opened.get(os.getpid()) is opened:
-            del self._opened[os.getpid()]
+        if self._given is None:
+            self._opened.drop(opened)
 
-    def _make(self, process: int) -> OpenFileSystem:
+    def _make(self) -> OpenFileSystem:
         if self._given is None:
             kind = fsspec.get_filesystem_class(self._root.partition("://")[0])
             driver = kind.__module__.partition(".")[0]
@@ -138,12 +136,13 @@ class FileSystems:
                 # It reads the descriptions of S3 for some tenths of a second, which are not the first object's.
                 system.connect()
         else:
-            system = self._given
-            if process != self._process:
-                ours = _for_this_process(type(system))
-                system = type(system)(*system.storage_args, **{**system.storage_options, **ours})
+            system = self._system.get(self._made_again)
             base = system._strip_protocol(self._root)
         return OpenFileSystem(system, base, self.concurrency)
+
+    def _made_again(self) -> Any:
+        kind, options = type(self._given), self._given.storage_options
+        return kind(*self._given.storage_args, **{**options, **_for_this_process(kind)})
 
     def _settings(self, driver: str) -> dict[str, Any]:
         """Return what a driver has settings for and the user has not set."""
@@ -168,22 +167,23 @@ class FileSystems:
         return {name: value for name, value in settings.items() if name == "config_kwargs" or name not in self._options}
 
 
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_running: ProcessLocal[asyncio.AbstractEventLoop] = ProcessLocal()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """Return this process' loop for drivers, which runs in a thread of its own.
+    """Return this process's loop for drivers, which runs in a thread of its own.
 
     Not fsspec's, which in older releases a forked process has from its parent, and without the thread.
     """
-    process = os.getpid()
-    if process not in _loops:
+    loop = _running.peek()
+    if loop is None:
         made = asyncio.new_event_loop()
-        if _loops.setdefault(process, made) is made:
+        loop = _running.get(lambda: made)
+        if loop is made:
             threading.Thread(target=made.run_forever, daemon=True, name="hf_audio_cache loop").start()
         else:  # another thread was first
             made.close()
-    return _loops[process]
+    return loop
 
 
 def _for_this_process(kind: Any) -> dict[str, Any]:

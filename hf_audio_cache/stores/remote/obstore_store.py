@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
 from ...errors import StoreError
+from ...support.process_local import ForkStep, at_fork
 from ..base import Store, StoredObject, check_name
 from .batching import in_threads
 from .errors import is_missing, kind_of, store_error
@@ -35,7 +35,7 @@ def _note_fork() -> None:
     _is_forked = _is_forked or "obstore" in sys.modules
 
 
-os.register_at_fork(after_in_child=_note_fork)
+at_fork(ForkStep.CLIENTS, in_child=_note_fork)
 
 
 class _Client:

@@ -1,0 +1,119 @@
+"""What belongs to one process, and what a fork waits for.
+
+Threads, connections and event loops do not survive a fork, and a lock that another thread held at the fork is never
+released in the child. This is the only module that asks which process runs, and the only one that registers hooks.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+__all__ = ["ForkStep", "ProcessLocal", "at_fork", "finalize_here", "is_forked"]
+
+T = TypeVar("T")
+
+_IMPORTED_BY = os.getpid()
+
+
+def is_forked() -> bool:
+    """Return whether this process was forked from one that had imported this package."""
+    return os.getpid() != _IMPORTED_BY
+
+
+class ProcessLocal(Generic[T]):
+    """A value that each process makes for itself.
+
+    A child keeps its parent's value unused, because its end could wait for threads that the child does not have.
+    There is no lock, which a fork could find held: of the values that two threads make at once, both get the first.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, T] = {}
+
+    def get(self, make: Callable[[], T]) -> T:
+        """Return this process's value, made now if there is none."""
+        process = os.getpid()
+        try:
+            return self._made[process]
+        except KeyError:
+            return self._made.setdefault(process, make())
+
+    def peek(self) -> T | None:
+        """Return this process's value; None if there is none."""
+        return self._made.get(os.getpid())
+
+    def set(self, value: T) -> None:
+        """Replace this process's value."""
+        self._made[os.getpid()] = value
+
+    def drop(self, value: T) -> None:
+        """Have another value made at the next use, if this process's is `value`."""
+        if self.peek() is value:
+            del self._made[os.getpid()]
+
+
+def finalize_here(owner: object, call: Callable[..., object], *arguments: Any) -> None:
+    """Call when `owner` is gone or this process ends; not in a forked child, which inherits finalizers."""
+    weakref.finalize(owner, _call_in, os.getpid(), call, *arguments)
+
+
+def _call_in(process: int, call: Callable[..., object], *arguments: Any) -> None:
+    if os.getpid() == process:
+        call(*arguments)
+
+
+class ForkStep(enum.Enum):
+    """What is stopped before a fork, in this order; afterwards it goes on in the reverse order."""
+
+    ROWS_AHEAD = "a row that a thread reads ahead: it opens audio and submits writes, so it comes first"
+    AUDIO_OPENING = "an audio file that another thread opens, under a lock of soundfile's"
+    WRITES = "entries that are being stored"
+    CLIENTS = "clients of object stores, whose threads the child does not have"
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    before: Callable[[], object] | None = None
+    in_parent: Callable[[], object] | None = None
+    in_child: Callable[[], object] | None = None
+
+
+_hooks: dict[ForkStep, _Hooks] = {}
+
+
+def at_fork(
+    step: ForkStep,
+    *,
+    before: Callable[[], object] | None = None,
+    in_parent: Callable[[], object] | None = None,
+    in_child: Callable[[], object] | None = None,
+) -> None:
+    """Say what one step does before a fork, and after it in the parent and in the child."""
+    _hooks[step] = _Hooks(before, in_parent, in_child)
+
+
+def _run(step: ForkStep, moment: str) -> None:
+    call = getattr(_hooks.get(step), moment, None)
+    if call is not None:
+        call()
+
+
+def _register() -> None:
+    # The hook that was registered last is called first before a fork, and last after it. One registration a step:
+    # Python goes on with the others when one raises.
+    for step in reversed(ForkStep):
+        os.register_at_fork(
+            before=functools.partial(_run, step, "before"),
+            after_in_parent=functools.partial(_run, step, "in_parent"),
+            after_in_child=functools.partial(_run, step, "in_child"),
+        )
+
+
+if hasattr(os, "register_at_fork"):  # a system without it has no forks
+    _register()
