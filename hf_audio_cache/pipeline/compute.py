@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.containers import is_plain_pcm16
-from ..audio.decode import decode_audio, to_waveform
+from ..audio.decode import decode_audio
 from ..audio.source import AudioSource
+from ..audio.waveform import to_waveform
 from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError
 from ..processors.determinism import extract_repeatable
 from ..processors.extractor import audio_part, name_of

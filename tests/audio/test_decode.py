@@ -10,21 +10,21 @@ import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
-import soxr
+from audio_files import assert_same_bits, encode, make_mp3, reference, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_audio_cache.audio.decode import decode_audio, to_waveform
-from hf_audio_cache.errors import AudioDecodeError, AudioError, SamplingRateError
-
-Float32 = npt.NDArray[np.float32]
+from hf_audio_cache.audio import decode
+from hf_audio_cache.audio.decode import decode_audio
+from hf_audio_cache.audio.libsndfile import decode_with_libsndfile
+from hf_audio_cache.audio.request import NotForThisDecoderError, Request
+from hf_audio_cache.errors import AudioError, SamplingRateError
 
 # The last two are not promised, but the corpora of this field have them.
 FORMATS = [
@@ -45,56 +45,6 @@ FORMATS = [
     ("NIST", "PCM_16"),
     ("W64", "PCM_16"),
 ]
-
-
-def encode(samples: npt.NDArray[Any], rate: int, container: str, subtype: str | None = None, **options: Any) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=container, subtype=subtype, **options)
-    return file.getvalue()
-
-
-def reference(encoded: bytes, sampling_rate: int) -> Float32:
-    """The waveform by soundfile, a mean and soxr, written down independently."""
-    samples, rate = soundfile.read(io.BytesIO(encoded), dtype="float32")
-    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
-    return np.asarray(mono if rate == sampling_rate else soxr.resample(mono, rate, sampling_rate, quality="HQ"))
-
-
-def assert_same_bits(actual: Float32, expected: Float32) -> None:
-    assert actual.dtype == np.float32
-    assert actual.flags.c_contiguous
-    assert actual.shape == expected.shape
-    assert actual.tobytes() == expected.astype(np.float32).tobytes()
-
-
-def refused(encoded: bytes, **changes: Any) -> AudioDecodeError:
-    with pytest.raises(AudioDecodeError) as caught:
-        decode_audio(encoded, **{"sampling_rate": 16000, "auto_resample": True, "clip": "a.wav", **changes})
-    assert caught.value.clip == "a.wav"
-    assert caught.value.n_bytes == len(encoded)
-    assert f"'a.wav' ({len(encoded)} bytes), found {caught.value.cause}. It gives no waveform." in str(caught.value)
-    return caught.value
-
-
-@pytest.fixture(scope="session")
-def sentence(sentences: list[Path]) -> npt.NDArray[np.int16]:
-    """Some 7 s of a read sentence at 16 kHz."""
-    longest = max(sentences, key=lambda path: path.stat().st_size)
-    samples, rate = soundfile.read(longest, dtype="int16")
-    assert rate == 16000
-    assert len(samples) > 80_000
-    return np.asarray(samples)
-
-
-@pytest.fixture(scope="session")
-def stereo(sentence: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    return np.stack([sentence, sentence[::-1] // 3], axis=1)
-
-
-@pytest.fixture
-def no_torchcodec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
 
 
 # Whole files
@@ -228,17 +178,6 @@ def test_no_bytes(sentence: npt.NDArray[np.int16]) -> None:
         "it out."
     )
     assert refused(memoryview(b"")[:0]).n_bytes == 0  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "text", [b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", b"<!DOCTYPE html>", b"#EXTM3U\nhttp://x/"]
-)
-def test_text_is_named_and_never_given_to_ffmpeg(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoders = ModuleType("torchcodec.decoders")
-    decoders.AudioDecoder = lambda _: pytest.fail("text was given to FFmpeg")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
-    assert refused(text).cause == f"text that begins {text[:40].decode()!r}"
 
 
 @pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "CAF", "OGG"])
@@ -389,15 +328,6 @@ def test_a_header_that_promises_terabytes_allocates_nothing(sentence: npt.NDArra
 # MP3
 
 
-def make_mp3(speech: npt.NDArray[np.int16], bitrate_mode: str) -> tuple[bytes, bytes]:
-    """An MP3, and the same without its first frame, which has the Xing or Info header."""
-    # Silence last: where the bit rate varies, what comes first is not like the rest.
-    samples = np.concatenate([speech[8000:], np.zeros(48000, np.int16)])
-    whole = encode(samples, 16000, "MP3", bitrate_mode=bitrate_mode, compression_level=0.0)
-    assert {b"Xing", b"Info"} & {whole[13:17], whole[21:25]}
-    return whole, whole[whole.index(whole[:2], 100) :]
-
-
 def test_plain_mp3_of_constant_bit_rate(sentence: npt.NDArray[np.int16]) -> None:
     whole, plain = make_mp3(sentence, "CONSTANT")
     waveform = decode_audio(plain, sampling_rate=16000)
@@ -503,184 +433,25 @@ def test_errors_survive_pickling(prompts: list[Path]) -> None:
         assert vars(copy) == vars(error)
 
 
-# What libsndfile cannot open
-
-M4A = b"\x00\x00\x00\x18ftypM4A \x00\x00\x02\x00M4A isom" + struct.pack(">I", 108) + b"mdat" + bytes(range(100))
+# Further decoders
 
 
-@pytest.mark.usefixtures("no_torchcodec")
-def test_without_torchcodec_the_message_says_what_to_install() -> None:
-    error = refused(M4A)
-    assert error.cause.startswith("what libsndfile cannot open (Format not recognised), and torchcodec, which decodes ")
-    assert str(error).endswith(
-        " Install torchcodec (`pip install torchcodec`) and FFmpeg, or convert the clip to FLAC or WAV."
+def test_a_decoder_of_the_list_gets_what_those_before_it_cannot_open(
+    sentence: npt.NDArray[np.int16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode_words(encoded: memoryview, request: Request) -> tuple[npt.NDArray[Any], int]:
+        if encoded[:5] != b"words":
+            raise NotForThisDecoderError("it does not begin with words", "Begin with words.")
+        request.check_rate(8000)
+        return np.frombuffer(encoded[5:], np.float32), 8000
+
+    monkeypatch.setattr(decode, "_DECODERS", {"libsndfile": decode_with_libsndfile, "words": decode_words})
+    samples = (sentence[:4000] / 32768).astype(np.float32)
+    assert_same_bits(decode_audio(b"words" + samples.tobytes(), sampling_rate=8000), samples)
+    wav = encode(sentence, 16000, "WAV")
+    assert_same_bits(decode_audio(wav, sampling_rate=16000), reference(wav, 16000))
+    error = refused(b"neither")
+    assert error.cause == (
+        "bytes that no decoder reads (libsndfile: Format not recognised; words: it does not begin with words)"
     )
-    assert isinstance(error.__cause__, ImportError)
-
-
-def test_torchcodec_without_ffmpeg_is_as_if_it_were_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def find_spec(self, name: str, *_: Any) -> None:
-            if name == "torchcodec":
-                raise RuntimeError("Could not load libtorchcodec. Likely causes:\n 1. FFmpeg is not installed")
-
-    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
-    monkeypatch.delitem(sys.modules, "torchcodec.decoders", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    error = refused(M4A)
-    assert error.cause.endswith("cannot be imported (Could not load libtorchcodec. Likely causes:)")
-    assert "FFmpeg" in str(error)
-
-
-def test_whatever_torchcodec_raises_is_a_decode_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def raising(_: bytes) -> None:
-        raise KeyError("stream")
-
-    decoders = ModuleType("torchcodec.decoders")
-    decoders.AudioDecoder = raising  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
-    error = refused(M4A)
-    assert error.cause == "bytes that libsndfile (Format not recognised) and torchcodec cannot decode: 'stream'"
-    assert isinstance(error.__cause__, KeyError)
-
-
-def ffmpeg_encode(samples: npt.NDArray[np.int16], container: str, **options: int) -> bytes:
-    import torch
-    from torchcodec.encoders import AudioEncoder
-
-    encoder = AudioEncoder(torch.from_numpy((samples / 32768).astype(np.float32).T), sample_rate=16000)
-    return bytes(encoder.to_tensor(container, **options).numpy())
-
-
-@pytest.mark.torchcodec
-@pytest.mark.parametrize("container", ["ipod", "mp4", "adts", "webm", "matroska"])
-def test_m4a_aac_and_webm_decode_by_torchcodec(stereo: npt.NDArray[np.int16], container: str) -> None:
-    from torchcodec.decoders import AudioDecoder
-
-    encoded = ffmpeg_encode(stereo, container)
-    decoded = AudioDecoder(encoded).get_all_samples()
-    expected = decoded.data.numpy().mean(axis=0)
-    if decoded.sample_rate != 16000:
-        with pytest.raises(SamplingRateError):
-            decode_audio(encoded, sampling_rate=16000)
-        expected = soxr.resample(expected, decoded.sample_rate, 16000, quality="HQ")
-    waveform = decode_audio(encoded, sampling_rate=16000, auto_resample=True)
-    assert_same_bits(waveform, expected)
-
-    # It is the sentence, behind the delay of its codec.
-    mean = stereo.mean(axis=1) / 32768
-    lag = int(np.argmax([np.dot(mean[20_000:60_000], waveform[20_000 + lag : 60_000 + lag]) for lag in range(2200)]))
-    error = waveform[20_000 + lag : 60_000 + lag] - mean[20_000:60_000]
-    assert np.square(error).mean() < 0.02 * np.square(mean[20_000:60_000]).mean()
-
-    for max_length_ms in (10, 1000, 3333):
-        capped = decode_audio(encoded, sampling_rate=16000, auto_resample=True, max_length_ms=max_length_ms)
-        assert len(capped) == max_length_ms * 16
-        assert np.abs(capped - waveform[: len(capped)]).max() <= 1e-4
-
-
-@pytest.mark.torchcodec
-@pytest.mark.parametrize("container", ["ipod", "adts", "webm", "matroska"])
-def test_truncated_m4a_aac_and_webm_are_refused(sentence: npt.NDArray[np.int16], container: str) -> None:
-    encoded = ffmpeg_encode(sentence, container)
-    rng = np.random.default_rng(7)
-    for cut in [8, 40, *rng.integers(61, len(encoded), 25), len(encoded) - 1]:
-        refused(encoded[:cut])
-
-
-@pytest.mark.torchcodec
-def test_plain_mp3_of_varying_bit_rate_decodes_by_torchcodec(sentence: npt.NDArray[np.int16]) -> None:
-    whole, plain = make_mp3(sentence, "VARIABLE")
-    by_header = decode_audio(whole, sampling_rate=16000)
-    by_torchcodec = decode_audio(plain, sampling_rate=16000)
-    # Without the header nothing tells the encoder's delay of 576 samples and the decoder's of 529.
-    delay = 576 + 529
-    assert 0 < len(by_torchcodec) - len(by_header) < 3 * 576
-    assert np.abs(by_torchcodec[delay : delay + len(by_header)] - by_header[: len(by_torchcodec) - delay]).max() < 1e-4
-
-
-# Arrays that are decoded already
-
-
-@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<i4", ">i4", "<f2", "<f4", ">f4", "<f8"])
-@pytest.mark.parametrize("rate", [16000, 8000])
-def test_decoded_arrays_have_one_scale(sentence: npt.NDArray[np.int16], dtype: str, rate: int) -> None:
-    full_scale = {"i2": 1, "i4": 65536}.get(dtype[1:], 1 / 32768)
-    samples = (sentence.astype(np.float64) * full_scale).astype(dtype)
-    expected = (sentence / 32768).astype(np.float16 if dtype == "<f2" else np.float32).astype(np.float32)
-    if rate != 16000:
-        expected = soxr.resample(expected, 16000, rate, quality="HQ")
-    assert_same_bits(to_waveform(samples, 16000, sampling_rate=rate, auto_resample=True), expected)
-
-
-def test_bytes_and_array_of_a_clip_are_one_waveform(stereo: npt.NDArray[np.int16]) -> None:
-    encoded = encode(stereo, 16000, "WAV")
-    settings: dict[str, Any] = {"sampling_rate": 11025, "auto_resample": True, "max_length_ms": 2500}
-    waveform = decode_audio(encoded, **settings)
-    assert len(waveform) == 2500 * 11025 // 1000
-    for samples in (stereo, np.ascontiguousarray(stereo.T), (stereo / 32768).astype(np.float64)):
-        assert_same_bits(to_waveform(samples, 16000, **settings), waveform)
-
-
-@pytest.mark.parametrize("shape", [(4000, 1), (1, 4000), (33, 32), (32, 33)])
-def test_the_shorter_axis_has_the_channels(sentence: npt.NDArray[np.int16], shape: tuple[int, int]) -> None:
-    samples = sentence[: shape[0] * shape[1]].reshape(shape) / 32768
-    waveform = to_waveform(samples, 16000, sampling_rate=16000)
-    assert waveform.shape == (max(shape),)
-    assert np.allclose(waveform, samples.mean(axis=int(np.argmin(shape))), atol=1e-7)
-
-
-@pytest.mark.parametrize("shape", [(), (2, 2), (40, 40), (33, 34), (2, 3, 4)])
-def test_a_shape_that_does_not_show_its_channels_is_named(shape: tuple[int, ...]) -> None:
-    with pytest.raises(AudioDecodeError, match=r"It gives no waveform\. Pass shape") as caught:
-        to_waveform(np.ones(shape, np.float32), 16000, sampling_rate=16000, clip="row 3")
-    assert caught.value.cause == f"an array of shape {shape}, which does not show what its channels are"
-    assert caught.value.n_bytes == 4 * int(np.prod(shape))
-    assert caught.value.clip == "row 3"
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int64", "bool", "complex64", "object", "U3", "M8[s]"])
-def test_a_dtype_without_a_scale_is_named(dtype: str) -> None:
-    with pytest.raises(
-        AudioDecodeError, match="Pass float32 between -1 and 1, or int16 or int32 of full scale"
-    ) as caught:
-        to_waveform(np.zeros(100, dtype), 16000, sampling_rate=16000)
-    assert caught.value.cause == f"an array of dtype {np.dtype(dtype)}"
-
-
-@pytest.mark.parametrize("shape", [(0,), (0, 2), (2, 0)])
-def test_an_empty_array(shape: tuple[int, ...]) -> None:
-    with pytest.raises(AudioDecodeError) as caught:
-        to_waveform(np.zeros(shape, np.float32), 16000, sampling_rate=16000)
-    assert caught.value.cause == "no samples"
-    assert "in a clip without a name (0 bytes)" in str(caught.value)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
-def test_an_array_with_a_sample_that_is_no_float32(sentence: npt.NDArray[np.int16], value: float) -> None:
-    samples = np.stack([sentence / 32768, sentence / 32768], axis=1)
-    samples[123, 1] = value
-    with pytest.raises(AudioDecodeError) as caught:
-        to_waveform(samples, 16000, sampling_rate=16000)
-    assert caught.value.cause == f"a sample that is {np.float32(value) if value != 1e39 else 'inf'} (frame 123)"
-
-
-def test_an_array_at_another_rate() -> None:
-    with pytest.raises(SamplingRateError, match="Expected 16000 Hz, found 0 Hz in a clip without a name") as caught:
-        to_waveform(np.ones(100, np.float32), 0, sampling_rate=16000)
-    assert (caught.value.expected, caught.value.actual) == (16000, 0)
-
-
-def test_an_array_too_short_to_be_resampled() -> None:
-    with pytest.raises(AudioDecodeError) as caught:
-        to_waveform(np.ones(1, np.float32), 48000, sampling_rate=8000, auto_resample=True)
-    assert caught.value.cause == "too short or too loud a clip to be resampled to 8000 Hz"
-
-
-def test_the_waveform_is_an_array_of_its_own() -> None:
-    samples = np.linspace(-1, 1, 1000, dtype=np.float32)
-    waveform = to_waveform(samples, 16000, sampling_rate=16000, max_length_ms=10)
-    waveform[:] = 0
-    assert samples[0] == -1
-    assert waveform.base is None
+    assert str(error).endswith("It gives no waveform. Begin with words.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from children import in_child
 
 import hf_audio_cache
-from hf_audio_cache.audio import decode
+from hf_audio_cache.audio import libsndfile
 from hf_audio_cache.support import write_behind
 from hf_audio_cache.support.process_local import ProcessLocal, finalize_here, is_forked
 from hf_audio_cache.transform import prefetch
@@ -28,7 +28,7 @@ class Probe:
         self.reading = self  # the lock of a reader
 
     def note(self, what):
-        self.noted.append((what, not decode._OPENING.locked()))
+        self.noted.append((what, not libsndfile._OPENING.locked()))
 
     def acquire(self, timeout):
         self.note("rows wait")

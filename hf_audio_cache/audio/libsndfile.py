@@ -1,0 +1,108 @@
+"""The decoder for WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU and CAF: libsndfile, through soundfile."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from ..support.process_local import ForkStep, at_fork
+from .containers import mp3_start, walk_mp3, with_known_end, xing_end
+from .request import NotForThisDecoderError, Request, mix_to_mono, reason_of
+
+__all__ = ["decode_with_libsndfile"]
+
+_BLOCK_VALUES = 1 << 16
+_UNKNOWN_FRAMES = (1 << 63) - 1
+
+
+class _Source(io.BytesIO):
+    """Bytes in which a seek to nowhere, as a damaged header asks for it, stays where it is.
+
+    libsndfile calls this from C, where an exception would be printed, and not be raised.
+    """
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Seek, if there is such a place."""
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile publishes no types
+    """A file that is read front to back.
+
+    soundfile seeks after every read of a seekable file, which loses an MP3 decoder's state, and fails in a FLAC of
+    unknown length.
+    """
+
+    def seekable(self) -> bool:
+        """Return False, whatever the file is."""
+        return False
+
+
+# soundfile opens files one at a time, under a lock of its own. A process that is forked while another thread opens one
+# would wait for that lock for ever: no fork comes between.
+_OPENING = threading.Lock()
+at_fork(ForkStep.AUDIO_OPENING, before=_OPENING.acquire, in_parent=_OPENING.release, in_child=_OPENING.release)
+
+
+def decode_with_libsndfile(encoded: memoryview, request: Request) -> tuple[npt.NDArray[np.float32], int]:
+    """Decode a clip, as a `Decoder` does."""
+    try:
+        with _OPENING:
+            sound = _SequentialFile(_Source(with_known_end(encoded)))
+    except Exception as exc:
+        raise NotForThisDecoderError(reason_of(exc)) from exc
+    with sound, request.refusing("libsndfile"):
+        request.check_rate(sound.samplerate)
+        is_mpeg = sound.subtype.startswith("MPEG")
+        if is_mpeg and sound.format != "MP3":
+            raise NotForThisDecoderError("MPEG audio in another container, the length of which it guesses")
+        if is_mpeg:
+            sound.seek(0)  # as soundfile.read does: without any seek the last bits of libsndfile's MP3 are others
+        stated = _stated_frames(sound, encoded)
+        needed = request.n_source_frames(sound.samplerate)
+        mono = _read(sound, stated if needed is None else min(needed, stated))
+        if needed is not None and len(mono) == needed:
+            return mono, sound.samplerate
+        if is_mpeg:
+            _check_mp3_end(encoded, len(mono))
+        elif len(mono) < stated < _UNKNOWN_FRAMES:
+            cause = f"a truncated or damaged file: {len(mono)} of the {stated} frames that it states"
+            raise request.refusal(cause, "Fetch the file again.")
+        return mono, sound.samplerate
+
+
+def _stated_frames(sound: _SequentialFile, encoded: memoryview) -> int:
+    """Return the number of frames that a file says it has; `_UNKNOWN_FRAMES` if it does not say."""
+    if sound.format == "NIST" and (sample_count := re.search(rb"sample_count -i (\d+)", encoded[:1024])):
+        return int(sample_count[1])  # libsndfile goes by the number of bytes
+    return int(sound.frames)
+
+
+def _read(sound: _SequentialFile, n_wanted: int) -> npt.NDArray[np.float32]:
+    """Return up to `n_wanted` frames, in blocks: nothing is allocated because a header says so."""
+    block_frames = max(1, _BLOCK_VALUES // sound.channels)
+    blocks = [np.zeros(0, np.float32)]
+    n_frames = 0
+    while n_frames < n_wanted:
+        block = sound.read(min(block_frames, n_wanted - n_frames), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(mix_to_mono(block))
+        n_frames += len(block)
+    return np.concatenate(blocks)
+
+
+def _check_mp3_end(encoded: memoryview, n_read: int) -> None:
+    """Refuse an MP3 of which libsndfile stopped early: without a Xing header it guesses the length from one frame."""
+    start = mp3_start(encoded)
+    n_frames, _ = walk_mp3(encoded, start)
+    if xing_end(encoded, start) is None and n_read < n_frames - 1152:
+        raise NotForThisDecoderError("an MP3 of varying bit rate without a Xing header, whose end it misses")

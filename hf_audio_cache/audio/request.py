@@ -1,0 +1,128 @@
+"""What is asked of a decoder, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import AudioDecodeError, SamplingRateError
+
+__all__ = ["Decoder", "NotForThisDecoderError", "Request", "mix_to_mono", "reason_of"]
+
+# At other rates one byte of a damaged header would make a resampler fill gigabytes.
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip, and the waveform that is wanted of it.
+
+    Attributes
+    ----------
+    sampling_rate
+        Rate of the waveform in Hz.
+    max_length_ms
+        Cap on its length in milliseconds; 0 for none.
+    auto_resample
+        Whether a clip at another rate is resampled.
+    clip
+        What messages call the clip; may be empty.
+    n_bytes
+        Size of its content, for messages.
+    """
+
+    sampling_rate: int
+    max_length_ms: int
+    auto_resample: bool
+    clip: str
+    n_bytes: int
+
+    def refusal(self, cause: str, remedy: str = "Replace the clip or leave it out.") -> AudioDecodeError:
+        """Return the error that says that `cause` was found in place of audio."""
+        message = f"Expected audio in {self._name()} ({self.n_bytes} bytes), found {cause}. It gives no waveform. "
+        return AudioDecodeError(message + remedy, clip=self.clip, n_bytes=self.n_bytes, cause=cause)
+
+    @contextmanager
+    def refusing(self, library: str) -> Iterator[None]:
+        """Turn whatever a library raises into `AudioDecodeError`."""
+        try:
+            yield
+        except (AudioDecodeError, SamplingRateError, NotForThisDecoderError, MemoryError):
+            raise
+        except Exception as exc:
+            raise self.refusal(f"bytes that {library} cannot decode: {reason_of(exc)}") from exc
+
+    def check_rate(self, source_rate: int) -> None:
+        """Raise `SamplingRateError` for another rate without `auto_resample`, `AudioDecodeError` for an absurd one."""
+        if source_rate == self.sampling_rate:
+            return
+        if not self.auto_resample:
+            raise SamplingRateError(
+                f"Expected {self.sampling_rate} Hz, found {source_rate} Hz in {self._name()}. It gives no waveform. "
+                "Pass auto_resample=True to have it resampled.",
+                clip=self.clip,
+                expected=self.sampling_rate,
+                actual=source_rate,
+            )
+        if not _LOWEST_RATE <= source_rate <= _HIGHEST_RATE:
+            raise self.refusal(f"a sampling rate of {source_rate} Hz, which no audio has")
+
+    def n_samples(self) -> int | None:
+        """Return how many samples of the waveform the cap leaves; None for all."""
+        return max(1, self.max_length_ms * self.sampling_rate // 1000) if self.max_length_ms else None
+
+    def n_source_frames(self, source_rate: int) -> int | None:
+        """Return how many frames of the clip are needed, with 100 ms for the resampler's filter; None for all."""
+        n_samples = self.n_samples()
+        if n_samples is None or source_rate == self.sampling_rate:
+            return n_samples
+        return -(-n_samples * source_rate // self.sampling_rate) + source_rate // 10
+
+    def _name(self) -> str:
+        return repr(self.clip) if self.clip else "a clip without a name"
+
+
+class Decoder(Protocol):
+    """Decodes the formats that one library knows."""
+
+    def __call__(self, encoded: memoryview, request: Request) -> tuple[npt.NDArray[np.float32], int]:
+        """Return the clip's samples, mono, and their rate in Hz.
+
+        At least `Request.n_source_frames` frames are returned, if there are as many. A decoder calls
+        `Request.check_rate` before it decodes, and `Request.refusing` around its library.
+
+        Raises
+        ------
+        NotForThisDecoderError
+            If another decoder may know the format.
+        AudioDecodeError, SamplingRateError
+            If the clip gives no waveform.
+        """
+
+
+class NotForThisDecoderError(Exception):
+    """The library cannot open these bytes, or not read them to their end; the next decoder is tried.
+
+    ``remedy`` says what would help, such as installing the library.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+def reason_of(exc: Exception) -> str:
+    """Return the first line of what `exc` says; of libsndfile's errors the part without an address in memory."""
+    said = getattr(exc, "error_string", str(exc))
+    return str(said).strip().partition("\n")[0].rstrip(".") or type(exc).__name__
+
+
+def mix_to_mono(channels_last: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the mean of the channels of an array of shape (n_frames, n_channels)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the mean of what is not finite is refused later
+        return channels_last[:, 0] if channels_last.shape[1] == 1 else channels_last.mean(axis=1)
