@@ -1,4 +1,4 @@
-"""Whether something that failed is asked again now, or left alone for a while."""
+"""The circuit breaker pattern: a store that failed too often is not asked for a while."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-__all__ = ["Breaker", "Rest"]
+__all__ = ["CircuitBreaker", "OpenCircuit"]
 
-_FIRST_REST, _LONGEST_REST = 30.0, 300.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 300.0
 
 
 @dataclass(frozen=True)
-class Rest:
-    """A time in which nothing is asked.
+class OpenCircuit:
+    """A pause in which nothing is asked.
 
     Attributes
     ----------
     reason
-        What was found before it began.
+        The failure that opened the circuit.
     seconds
-        How long it is.
+        Length of the pause.
     since, until
-        When it began, and when one may ask again.
+        When it began, and when it ends, by the breaker's clock.
     trials
-        Numbers those who then want to.
+        Lets only the first caller through when the pause ends.
     """
 
     reason: str
@@ -34,7 +34,7 @@ class Rest:
     trials: Iterator[int] = field(default_factory=itertools.count)
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts failures, and says who may ask; the state of one process.
 
     It has no lock, which a fork could find held: a change is one assignment, or one step of an iterator. What two
@@ -44,52 +44,52 @@ class Breaker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._failures = 0
-        self._rest: Rest | None = None
+        self._open: OpenCircuit | None = None
 
-    def refusal(self) -> Rest | None:
-        """Return the rest that is being taken, or None to whoever may ask: after a rest that is one alone."""
-        rest = self._rest
-        if rest is None:
+    def refusal(self) -> OpenCircuit | None:
+        """Return None to a caller that may ask, else the open circuit; after a pause a single caller may ask."""
+        circuit = self._open
+        if circuit is None:
             return None
         now = self._clock()
-        if now < rest.until or next(rest.trials):
-            return rest
+        if now < circuit.until or next(circuit.trials):
+            return circuit
         # Should the trial never end, as in a child that was forked meanwhile, another one comes after this time.
-        self._rest = replace(rest, until=now + rest.seconds, trials=itertools.count())
+        self._open = replace(circuit, until=now + circuit.seconds, trials=itertools.count())
         return None
 
     @property
-    def rest(self) -> Rest | None:
-        """The rest in which nobody may ask now; None where somebody may."""
-        rest = self._rest
-        return rest if rest is not None and self._clock() < rest.until else None
+    def open_circuit(self) -> OpenCircuit | None:
+        """The pause that goes on now; None if there is none, or it has ended."""
+        circuit = self._open
+        return circuit if circuit is not None and self._clock() < circuit.until else None
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the last that was heard is a failure."""
-        return self._failures > 0 or self._rest is not None
+        """Whether the last answer was a failure."""
+        return self._failures > 0 or self._open is not None
 
-    def failed(self, reason: str, started: float, most: int) -> Rest | None:
-        """Count a failure of what was asked at `started`; return the rest that begins with it.
+    def failed(self, reason: str, started: float, most: int) -> OpenCircuit | None:
+        """Count a failure of a request made at `started`; return the circuit if this opens it.
 
-        That is the failure number `most` in a row, and any that follows a rest; each rest is twice as long as the last.
+        The failure number `most` in a row does, and so does a failed trial; each pause is twice as long as the last.
         """
-        rest = self._rest
-        if rest is not None and started < rest.since:
-            return None  # asked before the rest began, so it says nothing new
+        circuit = self._open
+        if circuit is not None and started < circuit.since:
+            return None  # asked before the circuit opened, so it says nothing new
         self._failures += 1
-        if rest is None and self._failures < most:
+        if circuit is None and self._failures < most:
             return None
-        seconds = min(2 * rest.seconds, _LONGEST_REST) if rest else _FIRST_REST
+        seconds = min(2 * circuit.seconds, _LONGEST_PAUSE) if circuit else _FIRST_PAUSE
         now = self._clock()
-        begun = self._rest = Rest(reason, seconds, now, now + seconds)
-        return begun
+        opened = self._open = OpenCircuit(reason, seconds, now, now + seconds)
+        return opened
 
     def succeeded(self, started: float) -> bool:
-        """Note an answer to what was asked at `started`; return whether it ends a rest."""
-        rest = self._rest
-        if rest is not None and started < rest.since:
+        """Count an answer to a request made at `started`; return whether it closes the circuit."""
+        circuit = self._open
+        if circuit is not None and started < circuit.since:
             return False
         self._failures = 0
-        self._rest = None
-        return rest is not None
+        self._open = None
+        return circuit is not None

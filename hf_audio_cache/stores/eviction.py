@@ -1,4 +1,4 @@
-"""Keeping a near directory within a size."""
+"""Keeping the local tier of a remote store within a size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from ..errors import StoreError
 from .local import LocalStore
 
-__all__ = ["NearTier"]
+__all__ = ["LocalTier"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ _FULL_SECONDS = 1.0  # before a look that found no room is followed by another, 
 _LONGEST_LOOK = 60.0
 
 
-class NearTier:
-    """The near directory as a whole: the stores of its folders share it.
+class LocalTier:
+    """The directory of a local tier as a whole: the stores of its folders share it.
 
-    What lies in it is only known by a look at all of it. Between two looks a process may write its allowance: a quarter
-    of its share of the free space, and its share is what it wrote itself of all that was added between the last two. An
-    allowance used up before the next look is due is simply used up. Threads need no lock for that: a process would not
-    see another's either, and the next look puts right what is wrong.
+    Only a listing tells how much lies in it, and listings are rare. Between two of them a process may write its
+    allowance: a quarter of its share of the free space. Its share is what it wrote itself of all that was added between
+    the last two listings. A process that has used up its allowance before the next listing is due keeps nothing more
+    until then. Threads need no lock: other processes' writes are not seen either, and the next listing corrects both.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class NearTier:
         self._next_look = 0.0
 
     def use(self, name: str) -> None:
-        """Note that this run needs the file `name`, also for the other processes: its time becomes the present."""
+        """Note that this run needs the file `name`; its time becomes the present, for other processes to see."""
         if self._max_bytes is not None and hash(name) not in self._used:
             self._used.add(hash(name))
             with contextlib.suppress(OSError):  # on a read-only disk, or gone
@@ -98,7 +98,7 @@ class NearTier:
             pause = max(pause, _FULL_SECONDS)
             if "full" not in self._told:
                 self._told.add("full")
-                logger.info("%s is full of what this run uses: what else it reads stays far", self._store.location())
+                logger.info("%s is full of what this run uses: nothing more is kept there", self._store.location())
         self._next_look = started + pause
 
     def _evict(self, found: list[tuple[float, int, str]], excess: float) -> int:
@@ -117,7 +117,7 @@ class NearTier:
         return freed - sum(chosen[name] for name in failed)
 
     def report(self, error: StoreError) -> None:
-        """Warn of the first failure here, which no run has to end for."""
+        """Warn of the first failure of the directory; no run has to end for one."""
         level = logging.DEBUG if "failure" in self._told else logging.WARNING
         self._told.add("failure")
-        logger.log(level, "the near tier failed, and the run goes on with the far store: %s", error)
+        logger.log(level, "the local tier failed, and the run goes on with the remote store: %s", error)

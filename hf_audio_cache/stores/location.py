@@ -18,8 +18,8 @@ from ..support.secrets import Sealed
 from .base import Store
 from .local import LocalStore
 from .read_only import ReadOnlyStore
-from .remote.open import open_far
-from .resilient import GuardedStore
+from .remote.open import open_remote
+from .resilient import ResilientStore
 from .tiered import TieredStore
 
 __all__ = ["Root"]
@@ -119,8 +119,8 @@ class Root:
             store = LocalStore(self.url)
         else:
             connect_timeout, read_timeout = self.timeouts
-            store = GuardedStore(
-                open_far(
+            store = ResilientStore(
+                open_remote(
                     self.url,
                     storage_options=access.storage_options,
                     filesystem=access.filesystem,

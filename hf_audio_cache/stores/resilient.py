@@ -1,38 +1,38 @@
-"""A far store that may fail: asked again where that helps, and left alone for a while where it does not."""
+"""A remote store that may fail: retries where they help, a circuit breaker where they do not."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import StoreError
-from .base import Store, StoredObject, check_name
-from .circuit_breaker import Breaker, Rest
+from .base import Store, check_name
+from .circuit_breaker import CircuitBreaker, OpenCircuit
+from .wrapper import WrappingStore
 
-__all__ = ["GuardedStore"]
+__all__ = ["ResilientStore"]
 
 logger = logging.getLogger(__name__)
 
 
-class _Trouble(NamedTuple):
+class _Policy(NamedTuple):
     """What is done about one kind of error."""
 
     retries: int  # of one object
-    rounds: int  # in a row and without any answer, after which the store rests
+    rounds: int  # in a row and without any answer, which open the circuit
     says: str
     check: str
 
 
-_TROUBLES = {
-    "throttled": _Trouble(4, 10, "asks for fewer requests", "Use fewer processes at once"),
-    # More rounds than one batch has: a single object that the server stumbles over is no reason for a rest.
-    "unreachable": _Trouble(2, 4, "does not answer", "Check the network, the endpoint and the region"),
-    "denied": _Trouble(0, 1, "denied {action}", "Check which credentials are used, and that they allow {action} there"),
-    "no bucket": _Trouble(0, 1, "is in no bucket", "Check its name and the endpoint; no bucket is ever created"),
+_POLICIES = {
+    "throttled": _Policy(4, 10, "asks for fewer requests", "Use fewer processes at once"),
+    # More rounds than one batch has: a single object that the server stumbles over is no reason for a pause.
+    "unreachable": _Policy(2, 4, "does not answer", "Check the network, the endpoint and the region"),
+    "denied": _Policy(0, 1, "denied {action}", "Check which credentials are used, and that they allow {action} there"),
+    "no bucket": _Policy(0, 1, "is in no bucket", "Check its name and the endpoint; no bucket is ever created"),
 }
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
 _SLOW = 2.0  # a round that took longer and has no answer ran into a time-out, and another one would too
@@ -44,7 +44,7 @@ _jitter = random.SystemRandom()
 
 
 class _Evidence:
-    """What tells an object that is absent from one that may not be read; the rule is in `GuardedStore`."""
+    """Tells an absent object from one that may not be read; the rule is in `ResilientStore`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -73,25 +73,25 @@ class _Evidence:
         return self._doubtful_rounds <= _DOUBTFUL_ROUNDS and not writing_is_denied
 
 
-class _Guard:
-    """What a `GuardedStore` and its children share."""
+class _Health:
+    """What is known of the remote store; a `ResilientStore` and its children share it."""
 
     def __init__(self, location: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self.evidence = _Evidence(clock)
         self._location, self._clock, self._sleep = location, clock, sleep
-        self._server = Breaker(clock)
-        self._permissions = {action: Breaker(clock) for action in ("reading", "writing", "deleting")}
+        self._server = CircuitBreaker(clock)
+        self._permissions = {action: CircuitBreaker(clock) for action in ("reading", "writing", "deleting")}
         self._told: set[str] = set()
 
     def ask(
         self, action: str, names: Sequence[str], request: Callable[[Sequence[str]], Mapping[str, StoreError]]
     ) -> dict[str, StoreError]:
-        """Return the errors that `request` still gives for `names` after all that helps was tried."""
+        """Return the errors that `request` still gives for `names` after the retries."""
         if not names:
             return {}
-        rest = self._permissions[action].refusal() or self._server.refusal()
-        if rest is not None:
-            return self._resting(rest, names)
+        circuit = self._permissions[action].refusal() or self._server.refusal()
+        if circuit is not None:
+            return self._not_asked(circuit, names)
         failed: dict[str, StoreError] = {}
         attempt = 0
         while True:
@@ -101,27 +101,27 @@ class _Guard:
                 failed.pop(name, None)
             failed.update(errors)
             self._judge(action, names, errors, started)
-            names = [n for n, e in errors.items() if e.kind in _TROUBLES and attempt < _TROUBLES[e.kind].retries]
-            if not names or self._server.rest:
+            names = [n for n, e in errors.items() if e.kind in _POLICIES and attempt < _POLICIES[e.kind].retries]
+            if not names or self._server.open_circuit:
                 return failed
             self._sleep(_jitter.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)))
             attempt += 1
 
     def refusal(self, action: str, names: Iterable[str]) -> dict[str, StoreError]:
         """Return what `ask` would return at once, without asking."""
-        rest = self._permissions[action].rest or self._server.rest
-        return self._resting(rest, names) if rest is not None else {}
+        circuit = self._permissions[action].open_circuit or self._server.open_circuit
+        return self._not_asked(circuit, names) if circuit is not None else {}
 
-    def _resting(self, rest: Rest, names: Iterable[str]) -> dict[str, StoreError]:
-        until = time.strftime("%H:%M:%S", time.localtime(time.time() + rest.until - self._clock()))
-        message = f"{self._location} was not asked, since it rests until {until}: {rest.reason}"
-        return {check_name(name): StoreError(message, name=name, kind="resting") for name in names}
+    def _not_asked(self, circuit: OpenCircuit, names: Iterable[str]) -> dict[str, StoreError]:
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + circuit.until - self._clock()))
+        message = f"{self._location} failed before, and is not asked until {until}: {circuit.reason}"
+        return {check_name(name): StoreError(message, name=name, kind="circuit open") for name in names}
 
     def _judge(self, action: str, names: Sequence[str], errors: Mapping[str, StoreError], started: float) -> None:
         """Draw the conclusions from one round of requests."""
-        troubles = [error for error in errors.values() if error.kind in _TROUBLES]
-        worst = min(troubles, key=lambda error: _TROUBLES[error.kind].rounds, default=None)
-        is_answered = len(troubles) < len(names)
+        failures = [error for error in errors.values() if error.kind in _POLICIES]
+        worst = min(failures, key=lambda error: _POLICIES[error.kind].rounds, default=None)
+        is_answered = len(failures) < len(names)
         own = self._permissions[action]
         if is_answered and own.succeeded(started):
             logger.info("%s allows %s again", self._location, action)
@@ -129,17 +129,17 @@ class _Guard:
             logger.info("%s answers again", self._location)
         if worst is None or is_answered:
             return
-        trouble = _TROUBLES[worst.kind]
+        policy = _POLICIES[worst.kind]
         breaker, what = (own, action) if worst.kind == "denied" else (self._server, "asking it")
-        reason = f"{self._location} {trouble.says.format(action=action)} ({worst})"
+        reason = f"{self._location} {policy.says.format(action=action)} ({worst})"
         hangs = worst.kind == "unreachable" and self._clock() - started >= _SLOW
-        rest = breaker.failed(reason, started, 1 if hangs else trouble.rounds)
-        if rest is not None:
+        circuit = breaker.failed(reason, started, 1 if hangs else policy.rounds)
+        if circuit is not None:
             subject = f"{worst.kind} {what}"
             logger.log(
                 logging.INFO if subject in self._told else logging.WARNING,
                 "%s; no more %s for %d s. The run goes on, and what is not found is computed. %s.",
-                *(reason, what, rest.seconds, trouble.check.format(action=action)),
+                *(reason, what, circuit.seconds, policy.check.format(action=action)),
             )
             self._told.add(subject)
 
@@ -153,107 +153,97 @@ class _Guard:
         return self.evidence.denied_is_absent(writing_is_denied=self._permissions["writing"].is_in_doubt)
 
 
-class GuardedStore(Store):
-    """A far store whose failures cost little.
+class ResilientStore(WrappingStore):
+    """A remote store whose failures cost little.
 
-    - An object that failed as "throttled" or "unreachable" is asked for again, up to four times and twice, after
-      random and growing times. Where a whole batch ran into a time-out nothing is.
-    - After some rounds in which nothing was answered, or one that took long, the store rests: for 30 s, then twice as
-      long each time up to five minutes, every call is answered at once, with a `StoreError` of the kind "resting" for
-      each name. After that time a single batch is let through; an answer ends the rest. "no bucket" brings a rest at
-      once; so does "denied", but only to what was denied: reading, writing or deleting.
-    - S3 denies the read of an absent object to those who may not list. So a denied read is a miss while the credentials
-      are known to be good: an object was read or written in the last minute, or the last one that was still exists.
-      Where no object was seen yet it is a miss too, for a few rounds, unless writing was denied as well. It is never
-      one where the store has said of any object that it is absent, since then it tells the two apart.
+    - **Retries**: an object that failed as "throttled" or "unreachable" is asked for again, up to four times and twice,
+      after random and growing delays. A batch that ran into a time-out as a whole is not.
+    - **Circuit breaker**: some rounds in a row in which nothing was answered, or one that took long, open the circuit.
+      For 30 s, then twice as long each time up to five minutes, every call returns a `StoreError` of the kind
+      "circuit open" for each name, at once. Then a single batch is let through; an answer closes the circuit.
+      "no bucket" opens it at once; so does "denied", but only for what was denied: reading, writing or deleting.
+    - **Denied or absent**: S3 denies the read of an absent object to those who may not list. So a denied read is a miss
+      while the credentials are known to be good: an object was read or written in the last minute, or the last one that
+      was still exists. Where no object was seen yet it is a miss too, for a few rounds, unless writing was denied as
+      well. It is never a miss if the store has said of any object that it is absent: then it tells the two apart.
 
-    The state is that of the process, and shared by children. The first rest of each kind is warned of, later ones are
-    logged as information. `scan` is passed on as it is.
+    The state belongs to the process, and children share it. The first pause of each kind is logged as a warning, later
+    ones as information. `scan` is handed on as it is.
 
     Parameters
     ----------
-    far
-        The store to guard.
+    wrapped
+        The remote store.
     clock, sleep
-        What tells the time, and what waits.
+        The time in seconds, and how to wait.
     """
 
     def __init__(
-        self, far: Store, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        wrapped: Store,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._far = far
+        super().__init__(wrapped)
         self._clock = clock
-        self._guard = _Guard(str(far.location()), clock, sleep)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a GuardedStore is not pickled, since it may hold credentials: open its root again instead")
+        self._health = _Health(str(wrapped.location()), clock, sleep)
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         found: dict[str, bytes | None] = {}
-        failed = self._guard.ask("reading", list(dict.fromkeys(names)), lambda wanted: self._read(wanted, found))
+        failed = self._health.ask("reading", list(dict.fromkeys(names)), lambda wanted: self._read(wanted, found))
         return [failed[name] if name in failed else found[name] for name in names]
 
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        return self.get_many(names)
+        return self.get_many(names)  # a network may have damaged what it brought
 
     def _read(self, names: Sequence[str], found: dict[str, bytes | None]) -> dict[str, StoreError]:
-        """Add to `found` what was answered, and return the rest."""
+        """Add what was answered to `found`; return the errors."""
         errors = {}
-        for name, answer in zip(names, self._far.get_many(names), strict=True):
+        for name, answer in zip(names, self._wrapped.get_many(names), strict=True):
             if isinstance(answer, StoreError):
                 errors[name] = answer
                 continue
             found[name] = answer
             if answer is None:
-                self._guard.evidence.tells_absence = True
+                self._health.evidence.tells_absence = True
             else:
-                self._guard.evidence.saw(self._far, name)
+                self._health.evidence.saw(self._wrapped, name)
         denied = [name for name, error in errors.items() if error.kind == "denied"]
-        if denied and self._guard.denied_is_absent():
+        if denied and self._health.denied_is_absent():
             found.update(dict.fromkeys(denied))
             errors = {name: error for name, error in errors.items() if name not in found}
         return errors
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         def write(names: Sequence[str]) -> dict[str, StoreError]:
-            errors = self._far.put_many({name: objects[name] for name in names})
+            errors = self._wrapped.put_many({name: objects[name] for name in names})
             stored = next((name for name in names if name not in errors), None)
             if stored is not None:
-                self._guard.evidence.saw(self._far, stored)
+                self._health.evidence.saw(self._wrapped, stored)
             return errors
 
-        return self._guard.ask("writing", list(objects), write)
+        return self._health.ask("writing", list(objects), write)
 
     def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
-        return self._guard.refusal("writing", names)
+        return self._health.refusal("writing", names)
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         known: dict[str, bool] = {}
 
         def look(wanted: Sequence[str]) -> dict[str, StoreError]:
             started = self._clock()
-            known.update(zip(wanted, self._far.exists_many(wanted), strict=True))
-            if any(known.values()) or not self._guard.is_in_doubt(started):
+            known.update(zip(wanted, self._wrapped.exists_many(wanted), strict=True))
+            if any(known.values()) or not self._health.is_in_doubt(started):
                 return {}
-            # It cannot say why it found nothing; a read can.
+            # `exists_many` cannot say why it found nothing; a read can.
             return {name: error for error in self._read(wanted[:1], {}).values() for name in wanted}
 
-        failed = self._guard.ask("reading", list(dict.fromkeys(names)), look)
+        failed = self._health.ask("reading", list(dict.fromkeys(names)), look)
         return [name not in failed and known[name] for name in names]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
-        return self._guard.ask("deleting", list(dict.fromkeys(names)), self._far.delete)
-
-    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self._far.scan(prefix)
-
-    def location(self, name: str = "") -> Path | str:
-        return self._far.location(name)
+        return self._health.ask("deleting", list(dict.fromkeys(names)), self._wrapped.delete)
 
     def bare(self) -> Store:
-        return self._far.bare()
-
-    def child(self, prefix: str) -> GuardedStore:
-        child = GuardedStore(self._far.child(prefix), clock=self._clock)
-        child._guard = self._guard
-        return child
+        return self._wrapped.bare()

@@ -16,8 +16,8 @@ from store_contract import StoreContract, files_under
 
 from hf_audio_cache.errors import InvalidNameError, StoreError
 from hf_audio_cache.stores import LocalStore, StoredObject
-from hf_audio_cache.stores.circuit_breaker import Breaker
-from hf_audio_cache.stores.resilient import GuardedStore
+from hf_audio_cache.stores.circuit_breaker import CircuitBreaker
+from hf_audio_cache.stores.resilient import ResilientStore
 
 LOGGER = "hf_audio_cache.stores.resilient"
 
@@ -25,10 +25,10 @@ LOGGER = "hf_audio_cache.stores.resilient"
 class TestGuardedStore(StoreContract):
     @pytest.fixture
     def store(self, tmp_path):
-        return GuardedStore(LocalStore(tmp_path / "root"))
+        return ResilientStore(LocalStore(tmp_path / "root"))
 
     def open_again(self, store):
-        return GuardedStore(LocalStore(store.location()))
+        return ResilientStore(LocalStore(store.location()))
 
     def write_raw(self, store, name, content):
         path = Path(store.location(), name)
@@ -46,10 +46,10 @@ def far():
 
 @pytest.fixture
 def store(far):
-    return GuardedStore(far, clock=far.clock, sleep=far.sleep)
+    return ResilientStore(far, clock=far.clock, sleep=far.sleep)
 
 
-def put_to_rest(store, far):
+def open_circuit(store, far):
     """Let the server hang once, which is reason enough."""
     far.fails, far.seconds = down, 5.0
     store.get_many(["x/hangs"])
@@ -170,7 +170,7 @@ def test_a_server_that_is_gone_in_the_middle_of_a_batch_is_noticed(store, far, s
     assert len(far.requests) <= 5
 
 
-def test_an_object_that_the_server_stumbles_over_brings_no_rest(store, far):
+def test_an_object_that_the_server_stumbles_over_opens_no_circuit(store, far):
     far.objects = {"good": b"", "bad": b""}
     far.fails = lambda action, name: "unreachable" if name == "bad" else None
     for _ in range(20):
@@ -180,22 +180,22 @@ def test_an_object_that_the_server_stumbles_over_brings_no_rest(store, far):
         assert kinds(store.get_many(["good"])) == [b""]
 
 
-def test_throttling_alone_brings_a_rest_only_after_two_batches(store, far):
+def test_throttling_alone_opens_the_circuit_only_after_two_batches(store, far):
     far.fails = lambda action, name: "throttled"
     assert kinds([*store.get_many(["a"]), *store.get_many(["a"]), *store.get_many(["a"])]) == [
-        *("throttled", "throttled", "resting")
+        *("throttled", "throttled", "circuit open")
     ]
     assert len(far.requests) == 10
 
 
-def test_errors_that_are_no_troubles_bring_no_rest(store, far):
+def test_errors_that_are_no_troubles_open_no_circuit(store, far):
     far.fails = lambda action, name: ""
     for _ in range(50):
         assert kinds(store.get_many(["a"])) == [""]
 
 
-def test_while_it_rests_every_call_is_answered_at_once(store, far):
-    put_to_rest(store, far)
+def test_while_its_circuit_is_open_every_call_is_answered_at_once(store, far):
+    open_circuit(store, far)
     names = [f"ab/{i}" for i in range(1000)]
     began = time.perf_counter()
     answers = store.get_many(names)
@@ -203,19 +203,17 @@ def test_while_it_rests_every_call_is_answered_at_once(store, far):
     known = store.exists_many(names)
     deleted = store.delete(names)
     assert time.perf_counter() - began < 0.2
-    assert kinds(answers) == kinds(failed.values()) == kinds(deleted.values()) == ["resting"] * 1000
+    assert kinds(answers) == kinds(failed.values()) == kinds(deleted.values()) == ["circuit open"] * 1000
     assert [error.name for error in answers] == list(failed) == list(deleted) == names
     assert known == [False] * 1000
     assert far.requests == []
-    says = (
-        r"^far://bucket/ was not asked, since it rests until \d\d:\d\d:\d\d: far://bucket/ does not answer \(could not"
-    )
+    says = r"^far://bucket/ failed before, and is not asked until \d\d:\d\d:\d\d: far://bucket/ does not answer \(could"
     with pytest.raises(StoreError, match=says):
         store.get("ab/0")
 
 
-def test_while_it_rests_bad_names_are_still_refused(store, far):
-    put_to_rest(store, far)
+def test_while_its_circuit_is_open_bad_names_are_still_refused(store, far):
+    open_circuit(store, far)
     for call in (
         lambda: store.get_many(["good", "../bad"]),
         lambda: store.put_many({"../bad": b""}),
@@ -226,8 +224,8 @@ def test_while_it_rests_bad_names_are_still_refused(store, far):
             call()
 
 
-def test_a_listing_is_passed_on_also_while_it_rests(store, far):
-    put_to_rest(store, far)
+def test_a_listing_is_passed_on_also_while_its_circuit_is_open(store, far):
+    open_circuit(store, far)
     far.objects = {"a": b"A"}
     assert list(store.scan()) == [StoredObject("a", 1, 0.0)]
     far.fails = down
@@ -235,13 +233,13 @@ def test_a_listing_is_passed_on_also_while_it_rests(store, far):
         list(store.names())
 
 
-def test_rests_grow_and_an_answer_ends_them(store, far, caplog):
+def test_pauses_grow_and_an_answer_ends_them(store, far, caplog):
     caplog.set_level(logging.INFO, LOGGER)
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.fails = down
     for seconds in (30, 60, 120, 240, 300, 300):
         far.now += seconds - 0.1
-        assert kinds(store.get_many(["a"])) == ["resting"]
+        assert kinds(store.get_many(["a"])) == ["circuit open"]
         assert far.requests == []
         far.now += 0.2
         assert kinds(store.get_many(["a", "b"])) == ["unreachable", "unreachable"]
@@ -255,14 +253,14 @@ def test_rests_grow_and_an_answer_ends_them(store, far, caplog):
     assert caplog.messages[0].startswith("far://bucket/ does not answer (could not get x/hangs: unreachable); no more")
     assert "asking it for 30 s. The run goes on, and what is not found is computed. Check" in caplog.messages[0]
     assert caplog.messages[-1] == "far://bucket/ answers again"
-    put_to_rest(store, far)  # from the beginning
+    open_circuit(store, far)  # from the beginning
     far.now += 31
     assert store.get_many(["a"]) == [None]
 
 
 @pytest.mark.parametrize("call", ["get", "put", "delete", "exists"])
 def test_any_call_may_be_the_trial(store, far, call):
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.now += 31
     if call == "get":
         store.get("a")
@@ -276,7 +274,7 @@ def test_any_call_may_be_the_trial(store, far, call):
 
 
 def test_a_trial_that_does_not_end_is_followed_by_another(store, far):
-    put_to_rest(store, far)
+    open_circuit(store, far)
 
     def interrupt(action, name):
         raise KeyboardInterrupt
@@ -286,29 +284,29 @@ def test_a_trial_that_does_not_end_is_followed_by_another(store, far):
     with pytest.raises(KeyboardInterrupt):
         store.get("a")
     far.fails = fine
-    assert kinds(store.get_many(["a"])) == ["resting"]
+    assert kinds(store.get_many(["a"])) == ["circuit open"]
     far.now += 31
     assert store.get_many(["a"]) == [None]
 
 
 @pytest.mark.parametrize("outcome", ["unreachable", None])
-def test_what_was_asked_before_a_rest_neither_ends_nor_lengthens_it(far, store, outcome):
+def test_what_was_asked_before_a_pause_neither_ends_nor_lengthens_it(far, store, outcome):
     """Several threads find out one after the other; one of them still got its answer."""
 
     def find_out_meanwhile(action, name):
-        put_to_rest(store, far)
+        open_circuit(store, far)
         return outcome
 
     far.fails = find_out_meanwhile
     assert kinds(store.get_many(["a"])) == [outcome]
     far.now += 29
-    assert kinds(store.get_many(["a"])) == ["resting"]
+    assert kinds(store.get_many(["a"])) == ["circuit open"]
     far.now += 2
     assert store.get_many(["a"]) == [None]
 
 
 def test_one_thread_alone_makes_the_trial(store, far):
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.now += 31
     all_ready, answered = threading.Barrier(17), threading.Event()
     answers = []
@@ -332,7 +330,7 @@ def test_one_thread_alone_makes_the_trial(store, far):
     for thread in threads:
         thread.join()
     assert len(far.requests) == 1
-    assert answers == [*["resting"] * 15, None]
+    assert answers == [*["circuit open"] * 15, None]
 
 
 def test_of_two_that_come_at_the_same_moment_one_makes_the_trial():
@@ -344,7 +342,7 @@ def test_of_two_that_come_at_the_same_moment_one_makes_the_trial():
             answers[0] = breaker.refusal()
         return 31.0
 
-    breaker = Breaker(lambda: 0.0)
+    breaker = CircuitBreaker(lambda: 0.0)
     breaker.failed("reason", 0.0, 1)
     breaker._clock = clock
     answers.append(breaker.refusal())
@@ -353,26 +351,26 @@ def test_of_two_that_come_at_the_same_moment_one_makes_the_trial():
 
 def test_children_share_what_is_known(store, far):
     child = store.child("features")
-    put_to_rest(child, far)
-    assert kinds(store.get_many(["a"])) == ["resting"]
-    assert kinds(store.child("waveforms").get_many(["a"])) == ["resting"]
+    open_circuit(child, far)
+    assert kinds(store.get_many(["a"])) == ["circuit open"]
+    assert kinds(store.child("waveforms").get_many(["a"])) == ["circuit open"]
     assert child.location("a") == store.location("a")
 
 
 def ask_after_fork(store, far):
-    resting = kinds(store.get_many(["a"]))
+    paused = kinds(store.get_many(["a"]))
     far.now += 31
-    return resting, kinds(store.get_many(["a"]))
+    return paused, kinds(store.get_many(["a"]))
 
 
 def test_a_forked_child_knows_what_its_parent_knew(store, far):
-    put_to_rest(store, far)
-    assert in_child(ask_after_fork, store, far) == (["resting"], [None])
-    assert kinds(store.get_many(["a"])) == ["resting"]  # and tells nobody
+    open_circuit(store, far)
+    assert in_child(ask_after_fork, store, far) == (["circuit open"], [None])
+    assert kinds(store.get_many(["a"])) == ["circuit open"]  # and tells nobody
 
 
 def test_a_fork_in_a_trial_waits_for_no_thread(store, far):
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.now += 31
     results = []
 
@@ -382,7 +380,7 @@ def test_a_fork_in_a_trial_waits_for_no_thread(store, far):
 
     far.fails = fork
     assert store.get_many(["a"]) == [None]
-    assert results == [(["resting"], [None])]
+    assert results == [(["circuit open"], [None])]
 
 
 def test_it_is_not_pickled(store):
@@ -444,9 +442,9 @@ def test_a_store_that_tells_absence_means_what_it_denies(store, far, caplog):
     assert store.get_many(["a"]) == [None]
     far.fails = denied("get")
     assert kinds(store.get_many(["a", "b"])) == ["denied", "denied"]
-    assert kinds(store.get_many(["a"])) == ["resting"]
+    assert kinds(store.get_many(["a"])) == ["circuit open"]
     assert caplog.messages[0].startswith("far://bucket/ denied reading (could not get a: denied); no more reading for")
-    assert store.put_many({"a": b"A"}) == {}  # reading alone rests
+    assert store.put_many({"a": b"A"}) == {}  # the circuit is open for reading alone
 
 
 def test_where_everything_is_denied_little_is_asked(store, far, caplog):
@@ -465,7 +463,7 @@ def test_where_everything_is_denied_little_is_asked(store, far, caplog):
 def test_reads_that_are_all_denied_are_doubted_after_a_while(store, far, caplog):
     far.fails = denied("get")
     answers = [kinds(store.get_many([f"a{i}", f"b{i}"])) for i in range(50)]
-    assert answers == [[None, None]] * 8 + [["denied", "denied"]] + [["resting", "resting"]] * 41
+    assert answers == [[None, None]] * 8 + [["denied", "denied"]] + [["circuit open", "circuit open"]] * 41
     assert len(caplog.messages) == 1
     far.now += 31
     store.put_many({"a": b"A"})  # which shows that the credentials are good
@@ -482,7 +480,7 @@ def test_credentials_that_expire_are_noticed(store, far, caplog):
     for i in range(100):
         far.now += 10
         answers += kinds(store.get_many([f"c{i}"]))
-    assert "resting" in answers
+    assert "circuit open" in answers
     assert [names for action, names in far.requests if action == "exists"] == [["a"]]
     assert "denied reading" in caplog.messages[0]
 
@@ -490,7 +488,7 @@ def test_credentials_that_expire_are_noticed(store, far, caplog):
 def test_a_denied_deletion_stops_no_writing(store, far):
     far.fails = denied("delete")
     assert kinds(store.delete(["a"]).values()) == ["denied"]
-    assert kinds(store.delete(["a"]).values()) == ["resting"]
+    assert kinds(store.delete(["a"]).values()) == ["circuit open"]
     assert store.put_many({"a": b"A"}) == {}
     assert store.get_many(["a"]) == [b"A"]
 
@@ -511,7 +509,7 @@ def test_permission_that_is_given_later_is_noticed_by_looking_alone(store, far):
     store.get_many(["a"])
     far.now += 31
     assert not store.exists("a")
-    assert kinds(store.get_many(["a"])) == ["resting"]
+    assert kinds(store.get_many(["a"])) == ["circuit open"]
     far.fails = fine
     far.now += 61
     assert not store.exists("a")
@@ -519,7 +517,7 @@ def test_permission_that_is_given_later_is_noticed_by_looking_alone(store, far):
 
 
 def test_a_server_that_denies_answers(store, far):
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.now += 31
     far.fails = denied("put")
     store.put_many({"a": b"A"})
@@ -531,17 +529,17 @@ def test_who_is_denied_takes_no_trial_from_others(store, far):
     store.put_many({"a": b"A"})
     far.now += 31
     store.put_many({"a": b"A"})
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.now += 31
-    assert kinds(store.put_many({"a": b"A"}).values()) == ["resting"]
+    assert kinds(store.put_many({"a": b"A"}).values()) == ["circuit open"]
     assert store.get_many(["a"]) == [None]
 
 
 def test_it_says_what_it_would_refuse_and_takes_no_trial_for_that(store, far):
     assert store.refuse_puts(["a"]) == {}
-    put_to_rest(store, far)
+    open_circuit(store, far)
     far.requests.clear()
-    assert kinds(store.child("waveforms").refuse_puts(["a", "b"]).values()) == ["resting", "resting"]
+    assert kinds(store.child("waveforms").refuse_puts(["a", "b"]).values()) == ["circuit open", "circuit open"]
     assert far.requests == []
     far.now += 31
     assert store.refuse_puts(["a"]) == {}
@@ -553,7 +551,7 @@ def test_a_bucket_that_is_not_there_is_said_so_once(store, far, caplog):
     far.fails = lambda action, name: "no bucket"
     assert kinds(store.get_many(["a", "b"])) == ["no bucket", "no bucket"]
     for _ in range(100):
-        assert kinds([*store.get_many(["a"]), *store.put_many({"a": b""}).values()]) == ["resting", "resting"]
+        assert kinds([*store.get_many(["a"]), *store.put_many({"a": b""}).values()]) == ["circuit open", "circuit open"]
     assert far.requests == [("get", ["a", "b"])]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(

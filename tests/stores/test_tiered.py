@@ -1,4 +1,4 @@
-"""A near directory before a far store: who is asked, what is kept, and what makes room for it."""
+"""A local tier in front of a remote store: who is asked, what is kept, and what makes room for it."""
 
 from __future__ import annotations
 
@@ -52,11 +52,10 @@ class TestTieredStore(StoreContract):
         return store
 
     def open_again(self, store):
-        far, parts = Path(store.location()), getattr(store, "parts", None)
-        if parts is not None:
-            return self.open(*parts)
-        root = next(folder.parent for folder in far.parents if folder.name == "far")
-        return self.open(root, None).child(str(far.relative_to(root / "far")))
+        root, limit = store.parts
+        inside = Path(store.location()).relative_to(root / "far")
+        again = self.open(root, limit)
+        return again.child(str(inside)) if inside.parts else again
 
     def write_raw(self, store, name, content):
         far = Path(store.location())
@@ -149,7 +148,7 @@ def test_a_near_object_that_cannot_be_read_is_read_far(store, near, far, far_has
     for _ in range(3):
         assert store.get_many(["ab/name"]) == [expected]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "the near tier failed, and the run goes on with the far store: could not read" in caplog.messages[0]
+    assert "the local tier failed, and the run goes on with the remote store: could not read" in caplog.messages[0]
 
 
 def test_a_listing_has_what_either_holds_once(store, near, far):
@@ -221,7 +220,7 @@ def test_under_near_a_put_that_is_lost_has_failed(tmp_path, far):
     limited = TieredStore(LocalStore(tmp_path / "other"), far, write="near", near_max_bytes=10)
     [error] = limited.put_many({"x/a": b"A" * 11}).values()
     assert (error.name, error.errno) == ("x/a", errno.ENOSPC)
-    assert "its limit allows no more" in str(error)
+    assert "near_max_bytes allows no more" in str(error)
 
 
 def test_under_none_a_put_is_refused_and_what_was_read_is_kept(near, far):
@@ -282,7 +281,7 @@ def test_a_bad_near_copy_is_dropped_while_the_far_store_fails(store, near, far):
     assert store.get_many(["x/a"]) == [b"A"]
 
 
-# A near tier that fails -----------------------------------------------------------------------------------------------
+# A local tier that fails ----------------------------------------------------------------------------------------------
 
 
 def use_on_a_full_disk(root):

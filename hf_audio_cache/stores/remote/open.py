@@ -13,12 +13,12 @@ from .fsspec_store import FsspecStore
 from .obstore_options import NoEqualError, translate
 from .obstore_store import ObstoreStore
 
-__all__ = ["open_far"]
+__all__ = ["open_remote"]
 
 logger = logging.getLogger(__name__)
 
 
-def open_far(
+def open_remote(
     root: str,
     storage_options: Mapping[str, Any] | None = None,
     filesystem: Any = None,

@@ -39,7 +39,7 @@ from hf_audio_cache.stores.remote.errors import Redactor, is_missing, kind_of, s
 from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
 from hf_audio_cache.stores.remote.obstore_options import NoEqualError, translate
 from hf_audio_cache.stores.remote.obstore_store import ObstoreStore
-from hf_audio_cache.stores.remote.open import open_far
+from hf_audio_cache.stores.remote.open import open_remote
 
 # What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
 pytestmark = [
@@ -89,7 +89,7 @@ def open_plain(url, options, **times):
 
 
 def open_fast(url, options, **times):
-    store = open_far(url, options, **times)
+    store = open_remote(url, options, **times)
     assert type(store) is ObstoreStore
     return store
 
@@ -100,7 +100,7 @@ BOTH = pytest.mark.parametrize("opened", [open_plain, open_fast], ids=["fsspec",
 # The contract ---------------------------------------------------------------------------------------------------------
 
 
-class FarContract(StoreContract):
+class RemoteContract(StoreContract):
     """Each test has a folder of its own in one bucket, and all share one client."""
 
     max_examples = 2
@@ -136,24 +136,24 @@ class FarContract(StoreContract):
         return {name.removeprefix(folder): self.server.read(bucket, name) for name in names}
 
 
-class TestS3ByFsspec(FarContract):
+class TestS3ByFsspec(RemoteContract):
     server_name = "seaweedfs"
 
 
-class TestS3ByObstore(FarContract):
+class TestS3ByObstore(RemoteContract):
     server_name = "seaweedfs"
     opened = staticmethod(open_fast)
 
 
-class TestGcsByFsspec(FarContract):
+class TestGcsByFsspec(RemoteContract):
     server_name = "fake_gcs"
 
 
-class TestAzureByFsspec(FarContract):
+class TestAzureByFsspec(RemoteContract):
     server_name = "azurite"
 
 
-class TestAzureByObstore(FarContract):
+class TestAzureByObstore(RemoteContract):
     server_name = "azurite"
     opened = staticmethod(open_fast)
 
@@ -200,7 +200,7 @@ def xml_api(started):
         server.shutdown()
 
 
-class TestGcsByObstore(FarContract):
+class TestGcsByObstore(RemoteContract):
     server_name = "fake_gcs"
 
     @pytest.fixture(autouse=True)
@@ -262,11 +262,11 @@ def test_opening_imports_no_driver_and_asks_nobody():
         import socket, sys
         def refuse(*arguments): raise AssertionError(arguments)
         socket.socket.connect = socket.getaddrinfo = refuse
-        from hf_audio_cache.stores.remote.open import open_far
+        from hf_audio_cache.stores.remote.open import open_remote
         before = set(sys.modules)
-        store = open_far("s3://bucket/x", {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:1"}).child("y")
+        store = open_remote("s3://bucket/x", {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:1"}).child("y")
         for url, options in [("gs://b/x", {"token": "anon"}), ("az://b", {"account_name": "a"}), ("hf://x/y", None)]:
-            open_far(url, options)
+            open_remote(url, options)
         store.location("name"), repr(store)
         assert not {"s3fs", "gcsfs", "adlfs", "obstore", "botocore", "aiohttp"} & set(sys.modules) - before
     """
@@ -287,7 +287,7 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch, url, module, said)
     monkeypatch.setattr(urls.importlib.util, "find_spec", lambda name: None if name == module else found(name))
     monkeypatch.setattr(urls, "registry", {})
     with pytest.raises(InvalidRootError, match=said) as caught:
-        open_far(url)
+        open_remote(url)
     assert caught.value.root == url
 
 
@@ -307,7 +307,7 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch, url, module, said)
 )
 def test_a_url_that_no_store_can_serve_is_refused(url, said):
     with pytest.raises(InvalidRootError, match=said) as caught:
-        open_far(url)
+        open_remote(url)
     assert "nothing was opened" in str(caught.value)
     assert "c2VjcmV0" not in f"{caught.value} {vars(caught.value)}"
 
@@ -324,7 +324,7 @@ def test_a_url_that_no_store_can_serve_is_refused(url, said):
 )
 def test_a_file_system_that_no_store_can_use_is_refused(system, options, said):
     with pytest.raises(InvalidRootError, match=said):
-        open_far("bucket/x", options, filesystem=system())
+        open_remote("bucket/x", options, filesystem=system())
 
 
 def test_a_location_is_a_url_without_a_password():
@@ -1101,7 +1101,7 @@ def test_why_obstore_is_not_used_is_said_once_and_without_values(caplog):
     caplog.set_level(logging.INFO, opening.__name__)
     opening._say_once.cache_clear()
     for _ in range(3):
-        store = open_far("s3://bucket/x", {"key": "k", "secret": SECRET, "profile": "someone", **HERE})
+        store = open_remote("s3://bucket/x", {"key": "k", "secret": SECRET, "profile": "someone", **HERE})
     assert type(store) is FsspecStore
     assert caplog.messages == [
         "s3://bucket/x is reached through fsspec: obstore has no equal for the option profile",
@@ -1115,7 +1115,7 @@ def test_without_obstore_fsspec_is_used(monkeypatch, caplog):
     monkeypatch.setattr(
         opening.importlib.util, "find_spec", lambda name: None if name == "obstore" else find_spec(name)
     )
-    assert type(open_far("s3://bucket/x", {**KEY, **HERE})) is FsspecStore
+    assert type(open_remote("s3://bucket/x", {**KEY, **HERE})) is FsspecStore
     assert "is not installed" in caplog.text
 
 
