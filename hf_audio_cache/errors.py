@@ -117,8 +117,8 @@ class StoreError(HfAudioCacheError, OSError):
 
     ``errno`` is the system's error number, where there is one. ``kind`` says what may be done about it:
     ``"throttled"`` (asked too much: later it may succeed), ``"unreachable"`` (no answer, a broken one, or a server's
-    own error), ``"denied"`` (by the store's permissions or for its credentials), ``"no bucket"``, ``"resting"`` (it was
-    not asked, since it had failed too often), ``"read-only"`` (by the user's wish), or ``""`` for all else.
+    own error), ``"denied"`` (by the store's permissions or for its credentials), ``"no bucket"``, ``"circuit open"`` (it
+    failed too often, and is not asked for a while), ``"read-only"`` (by the user's wish), or ``""`` for all else.
     """
 
     def __init__(self, message: str, *, name: str = "", errno: int | None = None, kind: str = "") -> None:

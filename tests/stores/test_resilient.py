@@ -22,7 +22,7 @@ from hf_audio_cache.stores.resilient import ResilientStore
 LOGGER = "hf_audio_cache.stores.resilient"
 
 
-class TestGuardedStore(StoreContract):
+class TestResilientStore(StoreContract):
     @pytest.fixture
     def store(self, tmp_path):
         return ResilientStore(LocalStore(tmp_path / "root"))
