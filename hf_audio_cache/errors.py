@@ -115,10 +115,15 @@ class UnsignedEntryError(CorruptEntryError):
 class StoreError(HfAudioCacheError, OSError):
     """A store failed at the object ``name``; the caches turn it into a miss, or a lost write.
 
-    ``errno`` is the system's error number, where there is one. ``kind`` says what may be done about it:
-    ``"throttled"`` (asked too much: later it may succeed), ``"unreachable"`` (no answer, a broken one, or a server's
-    own error), ``"denied"`` (by the store's permissions or for its credentials), ``"no bucket"``, ``"circuit open"`` (it
-    failed too often, and is not asked for a while), ``"read-only"`` (by the user's wish), or ``""`` for all else.
+    ``errno`` is the system's error number, if there is one. ``kind`` says what may be done about it:
+
+    - ``"throttled"``: too many requests; later it may succeed.
+    - ``"unreachable"``: no answer, a broken one, or an error of the server itself.
+    - ``"denied"``: by the store's permissions, or for its credentials.
+    - ``"no bucket"``: there is no such bucket or container.
+    - ``"circuit open"``: the store failed too often, and is not asked for a while.
+    - ``"read-only"``: the user wants nothing written.
+    - ``""``: anything else.
     """
 
     def __init__(self, message: str, *, name: str = "", errno: int | None = None, kind: str = "") -> None:
