@@ -12,7 +12,6 @@ import importlib.util
 import inspect
 import io
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +21,6 @@ import soundfile
 import soxr
 import speech
 
-# MarkupLM's has the form of a feature extractor, and reads HTML.
-_NO_AUDIO = frozenset({"MarkupLM"})
-# These compute, or pad, with torch alone, or cannot even be imported without it.
-NEEDS_TORCH = frozenset(
-    {
-        "AST",
-        "CohereAsr",
-        "Dots3Note",
-        "Inkling",
-        "Lasr",
-        "NemotronAsrStreaming",
-        "Parakeet",
-        "Phi4Multimodal",
-        "PocketTTS",
-        "Qwen3ASR",
-        "VibeVoiceAcousticTokenizer",
-        "VoxtralRealtime",
-    }
-)
-# What each needs that transformers does not bring.
-NEEDS = {
-    "FunAsrNano": ("torch", "torchaudio"),
-    "GraniteSpeech": ("torch", "torchaudio"),
-    "GraniteSpeech5": ("torch", "torchaudio"),
-    "MusicgenMelody": ("torch", "torchaudio"),
-    "NeuCodec": ("torch", "torchaudio"),
-    "Pop2Piano": ("torch", "essentia", "librosa", "scipy"),
-    "Xcodec2": ("torch", "torchaudio"),
-    **dict.fromkeys(NEEDS_TORCH, ("torch",)),
-}
-# Those that know only tensors of torch.
-_TENSORS_ALONE = frozenset({"PocketTTS", "VibeVoiceAcousticTokenizer"})
 # Without this, UnivNet's output has noise in it.
 PROCESSOR_KWARGS: dict[str, dict[str, Any]] = {"UnivNet": {"return_noise": False}}
 
@@ -68,8 +35,9 @@ def _modules() -> dict[str, tuple[str, str]]:
     assert spec.origin is not None
     found = {}
     for path in sorted(Path(spec.origin).parent.glob("models/*/feature_extraction_*.py")):
-        for class_name, name in _CLASS.findall(path.read_text(encoding="utf-8")):
-            if name not in _NO_AUDIO:
+        text = path.read_text(encoding="utf-8")
+        for class_name, name in _CLASS.findall(text):
+            if "sampling_rate" in text:  # MarkupLM's has the form of a feature extractor, and reads HTML
                 found[name] = (f"transformers.models.{path.parent.name}.{path.stem}", class_name)
     return found
 
@@ -79,28 +47,14 @@ def names() -> list[str]:
     return sorted(_modules(), key=str.lower)
 
 
-def _is_there(library: str) -> bool:
-    return importlib.util.find_spec(library) is not None
-
-
 def usable() -> list[str]:
-    """Return the names of those whose libraries are installed, torch aside."""
-    return [
-        name for name in names() if all(_is_there(library) for library in NEEDS.get(name, ()) if library != "torch")
-    ]
+    """Return the names of those that can run here, found by trying."""
+    return [name for name in names() if problem(name) is None]
 
 
 def unusable() -> list[str]:
-    """Return the names of those that cannot run here, torch aside."""
-    return sorted(set(names()) - set(usable()))
-
-
-def parameters(chosen: list[str] | None = None) -> list[Any]:
-    """Return the usable ones for ``pytest.mark.parametrize``, with the marker `torch` where one needs it."""
-    return [
-        pytest.param(name, marks=[pytest.mark.torch] if "torch" in NEEDS.get(name, ()) else [])
-        for name in (usable() if chosen is None else chosen)
-    ]
+    """Return the names of those that cannot run here, most of them for want of a library."""
+    return [name for name in names() if problem(name) is not None]
 
 
 def extractor_class(name: str) -> type:
@@ -115,6 +69,14 @@ def make(name: str, **arguments: Any) -> Any:
     return extractor_class(name)(**arguments)
 
 
+def make_or_skip(name: str, **arguments: Any) -> Any:
+    """Return a new extractor; skip the test if a library that it needs is not installed."""
+    found = problem(name)
+    if found is not None and found.startswith(("ImportError: ", "ModuleNotFoundError: ", "NameError: ")):
+        pytest.skip(f"{name}: {found}")
+    return make(name, **arguments)
+
+
 def constructible(chosen: list[str] | None = None) -> dict[str, Any]:
     """Return a new extractor of each class that can be made here, whether it can be called or not."""
     made = {}
@@ -126,12 +88,13 @@ def constructible(chosen: list[str] | None = None) -> dict[str, Any]:
     return made
 
 
+@functools.cache
 def problem(name: str) -> str | None:
     """Return why an extractor cannot run here, in the words of what it raises; None where it can."""
     try:
         extractor = make(name)
         call(extractor, clip(1.0, extractor.sampling_rate))
-    except (ImportError, NameError, AttributeError) as exc:
+    except Exception as exc:  # noqa: BLE001 - a test says which errors they may be
         return f"{type(exc).__name__}: {' '.join(str(exc).split())}"
     return None
 
@@ -139,12 +102,17 @@ def problem(name: str) -> str | None:
 def call(extractor: Any, waveform: np.ndarray, **kwargs: Any) -> dict[str, Any]:
     """Call an extractor with a batch of one, as its own documentation says, and return what it gives as it is."""
     name = type(extractor).__name__.removesuffix("FeatureExtractor")
-    arguments: dict[str, Any] = {"sampling_rate": extractor.sampling_rate, "return_tensors": "np"}
-    if name in _TENSORS_ALONE:
-        arguments["return_tensors"] = "pt"
-    if name == "GraniteSpeech":
-        arguments = {}
-    return dict(extractor([waveform], **{**arguments, **PROCESSOR_KWARGS.get(name, {}), **kwargs}))
+    arguments = {"sampling_rate": extractor.sampling_rate, "return_tensors": "np"}
+    arguments |= PROCESSOR_KWARGS.get(name, {}) | kwargs
+    parameters = inspect.signature(type(extractor).__call__).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        arguments = {argument: value for argument, value in arguments.items() if argument in parameters}
+    try:
+        return dict(extractor([waveform], **arguments))
+    except ValueError as exc:
+        if "return_tensors" not in str(exc):
+            raise
+    return dict(extractor([waveform], **{**arguments, "return_tensors": "pt"}))  # it knows only tensors of torch
 
 
 def rows_of_one_clip(outputs: dict[str, Any]) -> dict[str, Any]:
@@ -202,8 +170,3 @@ def constructor_arguments(extractor: Any) -> list[str]:
     parameters_ = inspect.signature(type(extractor).__init__).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [parameter.name for parameter in parameters_ if parameter.kind in kinds and parameter.name != "self"]
-
-
-def has_torch() -> bool:
-    """Return whether torch can be imported here."""
-    return "torch" in sys.modules or _is_there("torch")

@@ -6,9 +6,11 @@ table with what a run finds, times aside.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +29,7 @@ from hf_audio_cache.processors.extractor import extract
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "extractors.md"
 SECONDS = 3.0
-COLUMNS = ("extractor", "works", "bit-identical", "outputs for 3 s", "extract ms", "read ms", "saves")
+COLUMNS = ("extractor", "works", "without torch", "bit-identical", "outputs for 3 s", "extract ms", "read ms", "saves")
 TIMES = ("extract ms", "read ms", "saves")
 
 _INTRODUCTION = """# Audio extractors of transformers
@@ -37,6 +39,7 @@ speech at its own sampling rate, with its default arguments. Written by `python 
 compares it with what it finds itself, times aside.
 
 - *works*: yes, or what the extractor raises here, where optional libraries that it needs are not installed.
+- *without torch*: whether it works in an environment without torch; else the error says what to install.
 - *bit-identical*: whether the features, computed and read again, have the bits of a direct call with the same waveform.
 - *extract ms*: what decoding the clip (a WAV file) and one call of the extractor take, without a cache.
 - *read ms*: what the same features take from the cache on a local disk, from the bytes of the clip to arrays.
@@ -75,6 +78,7 @@ def measure(name: str, *, timed: bool = True) -> Row:
         cells = {
             "extractor": f"`{name}`",
             "works": "yes",
+            "without torch": "yes" if name in without_torch() else "no",
             "bit-identical": "yes" if same_bits(computed, expected) and same_bits(read, expected) else "no",
             "outputs for 3 s": "; ".join(f"`{output}`: {form(value)}" for output, value in expected.items()),
         }
@@ -87,6 +91,23 @@ def measure(name: str, *, timed: bool = True) -> Row:
             cells["read ms"] = f"{read_ms:.1f}"
             cells["saves"] = "yes" if read_ms < extract_ms else "no"
     return Row(dict.fromkeys(COLUMNS, "") | cells)
+
+
+# What is None there cannot be imported.
+_WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+sys.path.insert(0, sys.argv[1])
+import extractors
+print(*extractors.usable())
+"""
+
+
+@functools.cache
+def without_torch() -> frozenset[str]:
+    """Return the names of those that can be called without torch."""
+    told = [sys.executable, "-W", "ignore", "-c", _WITHOUT_TORCH, str(Path(__file__).parent)]
+    return frozenset(subprocess.run(told, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
 
 
 def best(call: Callable[[], Any]) -> float:

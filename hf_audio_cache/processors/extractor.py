@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +20,9 @@ __all__ = ["NamedFunction", "audio_part", "extract", "name_of", "processor_sampl
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
+
+# How transformers asks for an optional library. ("Speech" is torchaudio, which these extractors can do without.)
+_GUARD = re.compile(r"is_(?!speech_)(\w+)_available")
 
 
 class NamedFunction:
@@ -141,23 +146,57 @@ def extract(
     Raises
     ------
     ProcessorError
-        If what it returned is not of this form.
+        If what it returned is not of this form, or a library that it needs is not installed.
     """
     _use_one_torch_thread_after_fork()
-    # A copy, for an extractor that works in place; and what it returns is copied, for one that uses its buffers again.
-    outputs = extractor([waveform.copy()], **{**_own_arguments(extractor, sampling_rate), **processor_kwargs})
+    outputs = _call(extractor, waveform, {**_own_arguments(extractor, sampling_rate), **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
         raise ProcessorError(
             f"expected {name_of(extractor)} to return its outputs by name, and got {type(outputs).__name__}; "
             "nothing was stored."
         )
+    # What it returns is copied, for one that uses its buffers again.
     return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
+
+
+def _call(extractor: Any, waveform: npt.NDArray[np.float32], arguments: Mapping[str, Any]) -> Any:
+    # Each call gets a copy, for an extractor that works in place.
+    try:
+        try:
+            return extractor([waveform.copy()], **arguments)
+        except ValueError as exc:
+            if arguments.get("return_tensors") != "np" or "return_tensors" not in str(exc):
+                raise
+        return extractor([waveform.copy()], **{**arguments, "return_tensors": "pt"})
+    except (ImportError, NameError) as exc:
+        missing = _missing_libraries(extractor, exc)
+        if not missing:
+            raise
+        names = " and ".join(missing)
+        raise ProcessorError(
+            f"{name_of(extractor)} needs {names}, which cannot be imported here; nothing was computed. To install: pip "
+            f"install {' '.join(missing)}. It raised {type(exc).__name__}: {' '.join(str(exc).split())}"
+        ) from exc
+
+
+def _missing_libraries(extractor: Any, error: ImportError | NameError) -> list[str]:
+    """Return the libraries for want of which an extractor raised an error, as far as that can be told.
+
+    transformers imports optional libraries under ``if is_torch_available():``, so that a missing one is a NameError.
+    """
+    libraries = list(getattr(type(extractor), "__backends", ()))  # set by transformers' @requires
+    if not libraries:
+        module = vars(sys.modules.get(type(extractor).__module__, object))
+        libraries = [guard[1] for guard in map(_GUARD.fullmatch, module) if guard]
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        libraries.append(error.name.partition(".")[0])
+    return [name for name in dict.fromkeys(libraries) if importlib.util.find_spec(name) is None]
 
 
 def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
     """Return the arguments that each call has, as far as this extractor takes them.
 
-    Where it has a default of its own for ``return_tensors``, it is left at it: some know only that one.
+    Where it has a default of its own for ``return_tensors``, it is left at it: some take only that one.
     """
     parameters = inspect.signature(extractor).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,6 +236,56 @@ def test_outputs_without_names_are_an_error(returned):
     extractor.outputs = returned
     with pytest.raises(ProcessorError, match="expected Extractor to return its outputs by name"):
         extract(extractor, WAVEFORM, 16000, {})
+
+
+# What an extractor asks for -------------------------------------------------------------------------------------------
+
+
+class TensorsAlone(Extractor):
+    """Knows one form of tensors, and says so, as OmniASR's does."""
+
+    def __call__(self, waveforms, return_tensors=None):
+        if return_tensors != "pt":
+            raise ValueError("TensorsAlone only supports `return_tensors='pt'`.")
+        waveforms[0][:] = 0  # a second call must not see it
+        return self.outputs
+
+
+def test_an_extractor_that_refuses_arrays_is_asked_for_tensors():
+    assert extract(TensorsAlone(x=np.zeros((1, 3))), WAVEFORM, 16000, {}).keys() == {"x"}
+    with pytest.raises(ValueError, match="only supports"):
+        extract(TensorsAlone(), WAVEFORM, 16000, {"return_tensors": "tf"})
+
+
+def failing(exception, **attributes):
+    """Return an extractor that raises an exception when it is called; its class has these attributes."""
+
+    def call(self, waveforms, **settings):
+        raise exception
+
+    return type("Failing", (), {"__call__": call, **attributes})()
+
+
+@pytest.mark.parametrize(
+    ("extractor", "library"),
+    [
+        (failing(ModuleNotFoundError("No module named 'no_such_torch'", name="no_such_torch.nn")), "no_such_torch"),
+        (failing(NameError("name 'F' is not defined"), __backends=("no_such_torch", "numpy")), "no_such_torch"),
+        (failing(NameError("name 'F' is not defined"), __module__="front_ends"), "no_such_torch"),
+    ],
+    ids=["import", "backends", "guard"],
+)
+def test_a_library_that_is_not_installed_is_named(extractor, library, monkeypatch):
+    front_ends = SimpleNamespace(is_no_such_torch_available=None, is_numpy_available=None, is_speech_available=None)
+    monkeypatch.setitem(sys.modules, "front_ends", front_ends)
+    with pytest.raises(ProcessorError, match=rf"^Failing needs {library}, .* To install: pip install {library}\. It "):
+        extract(extractor, WAVEFORM, 16000, {})
+
+
+@pytest.mark.parametrize("exception", [NameError("name 'wavform' is not defined"), ImportError("cannot import name")])
+def test_a_mistake_in_an_extractor_is_no_library(exception):
+    with pytest.raises(type(exception)):
+        extract(failing(exception), WAVEFORM, 16000, {})
 
 
 # Torch ----------------------------------------------------------------------------------------------------------------
