@@ -83,23 +83,48 @@ format: $(VENVS)/main/requirements.stamp ## let ruff rewrite what `make style` w
 	$(VENVS)/main/bin/ruff check --fix
 	$(VENVS)/main/bin/ruff format
 
+# The files that are named after `check` are its arguments, and no goals.
+ifeq (check,$(firstword $(MAKECMDGOALS)))
+FILES ?= $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(FILES)
+$(FILES): ; @:
+endif
+
+.PHONY: check
+check: $(VENVS)/check.stamp $(SPEECH) ## make check FILE…: the tests of these files, or of your change, on the source folder
+	@$(VENVS)/check/bin/python tests/check.py $(FILES) -- $(ARGS)
+
 # The environments two at a time, then the parts one by one, the shortest first: the first failure ends it.
-.PHONY: test test-environments
+.PHONY: test test-all test-environments
 test: ## the whole suite, in all its parts
 	@$(MAKE) -j2 test-environments
 	@$(MAKE) -j1 test-oldest test-py313 test-codec test-bare test-main
+
+test-all: ## the same with what is long, more Pythons, and the fault suite in its long form
+	@$(MAKE) -j2 test-environments
+	@$(MAKE) -j1 test-oldest test-py312 test-py313 test-codec test-bare test-main LONG="--long -o timeout=3600"
+	@$(MAKE) fuzz
 
 test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) $(SERVERS) \
 	$(if $(call find_python,3.10),$(VENVS)/oldest/package.stamp) \
 	$(if $(call find_python,3.13),$(VENVS)/py313/package.stamp)
 
-.PHONY: test-main test-bare test-codec test-oldest
+# $(call pytest,ENVIRONMENT,MARKERS,MODULES): JOBS at a time, a module on one of them; then what has to run alone. With
+# ARGS, there may be nothing to run in one of the two, which is status 5.
+LONG :=
+define pytest
+$(VENVS)/$(1)/bin/pytest $(LONG) -n $(JOBS) --dist loadgroup -m "$(2) and not alone" $(3) $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
+$(VENVS)/$(1)/bin/pytest $(LONG) -m "$(2) and alone" $(3) $(ARGS) || [ $$? = 5 ]
+endef
+WITHOUT_TORCH := not torch and not torchcodec and not servers and not ray
+
+.PHONY: test-main test-bare test-codec test-oldest test-newest
 test-main: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## everything but the torchcodec tests, with torch
-	$(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
+	$(call pytest,main,not torchcodec)
 
 # The core has been seen without torch by test-oldest and test-py313; the fault suite is the same with it.
 test-bare: $(VENVS)/bare/package.stamp $(SPEECH) ## the rest of what needs no torch, in an environment without it
-	$(VENVS)/bare/bin/pytest -m "not torch and not torchcodec and not servers" $(patsubst %,--ignore=%,$(CORE_TESTS) $(FAULTS)) $(ARGS)
+	$(call pytest,bare,$(WITHOUT_TORCH),$(patsubst %,--ignore=%,$(CORE_TESTS) $(FAULTS)))
 
 test-codec: $(VENVS)/main/package.stamp $(VENVS)/codec.stamp $(SPEECH) ffmpeg ## the torchcodec tests, with torchcodec and FFmpeg
 	PYTHONPATH=$(abspath $(VENVS)/codec) $(VENVS)/main/bin/pytest -m torchcodec $(ARGS)
@@ -112,21 +137,26 @@ test-py3%: $$(if $$(call find_python,3.$$*),$(VENVS)/py3$$*/package.stamp $(SPEE
 
 # core_part VERSION,ENVIRONMENT
 core_part = $(if $(call find_python,$(1)),\
-	$(VENVS)/$(2)/bin/pytest -m "not torch and not torchcodec and not servers" $(CORE_TESTS) $(ARGS),\
+	$(call pytest,$(2),$(WITHOUT_TORCH),$(CORE_TESTS)),\
 	@echo "python$(1) is not on this machine: $@ is left out")
 
-.PHONY: stress
-stress: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## the fault suite in its long form, and fuzzing, with a closing table
-	@$(call UV_INSTALL,main) --constraint $(call lock_of,$(PYTHON)) -r setup.cfg --extra fuzz
+# What the lock keeps from everybody else: made anew each time.
+test-newest: $(SPEECH) ## the core, and all extractors, with the releases of today
+	@rm -rf $(VENVS)/newest
+	@$(MAKE) $(VENVS)/newest/package.stamp
+	$(call pytest,newest,$(WITHOUT_TORCH),$(CORE_TESTS) tests/processors)
+
+.PHONY: stress fuzz
+stress: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) fuzz ## the fault suite in its long form, and fuzzing, with a closing table
+	$(VENVS)/main/bin/pytest --long -o timeout=3600 -m "not torchcodec" $(FAULTS) $(ARGS)
+
+fuzz: $(VENVS)/main/package.stamp ## the reader of entries, for FUZZ_SECONDS
+	@$(call UV_INSTALL,main) $(foreach lock,$(call lock_of,$(PYTHON)),--constraint $(lock)) -r setup.cfg --extra fuzz
 	$(VENVS)/main/bin/python tests/fuzz_entry.py $(FUZZ_SECONDS)
-	$(VENVS)/main/bin/pytest --stress -o timeout=3600 -m "not torchcodec" $(FAULTS) $(ARGS)
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: test-source coverage
-test-source: $(VENVS)/main/requirements.stamp $(SPEECH) $(SERVERS) ## the tests on the source folder, without building a wheel
-	PYTHONPATH=$(CURDIR) HF_AUDIO_CACHE_TEST_SOURCE=1 $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
-
+.PHONY: coverage
 coverage: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## which lines the main part runs
 	$(VENVS)/main/bin/coverage run $(VENVS)/main/bin/pytest -m "not torchcodec" $(ARGS)
 	$(VENVS)/main/bin/coverage report
@@ -206,6 +236,7 @@ $(VENVS)/bench/requirements.stamp: $(VENVS)/bench-torch.stamp
 $(VENVS)/docs/requirements.stamp: extras = docs
 $(VENVS)/oldest/requirements.stamp: python = $(call find_python,3.10)
 $(VENVS)/oldest/requirements.stamp: lock = locks/oldest.txt
+$(VENVS)/newest/requirements.stamp: lock =
 $(VENVS)/py3%/requirements.stamp: python = $(call find_python,$(patsubst py3%,3.%,$*))
 
 .PRECIOUS: $(VENVS)/%/requirements.stamp $(VENVS)/%/package.stamp $(VENVS)/%-torch.stamp
@@ -219,6 +250,14 @@ $(VENVS)/%/requirements.stamp: setup.cfg $(LOCKS) | $(VENVS)/build.stamp
 
 $(VENVS)/%/package.stamp: $(VENVS)/%/requirements.stamp $(WHEEL)
 	@$(call UV_INSTALL,$*) --no-deps --reinstall $(WHEEL)
+	@touch $@
+
+# The source folder in the place of the wheel: an edit is there at once.
+$(VENVS)/check.stamp: setup.cfg $(LOCKS) | $(VENVS)/build.stamp
+	@SECONDS=0; \
+	$(call make_environment,$(VENVS)/check); \
+	$(call UV_INSTALL,check) $(lock:%=--constraint=%) $(lock:%=--build-constraint=%) --editable '.[test]'; \
+	echo "$(VENVS)/check: the source folder, and what it requires, in $$SECONDS s"
 	@touch $@
 
 make_environment = [ -x $(1)/bin/python ] || $(UV) venv --quiet --python $(shell $(python) -c 'import sys; print(sys.executable)') $(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -45,6 +46,8 @@ _ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads of torch that wait leave the cores to other tests.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 # A user's setting of these would win over HF_HOME, or name a secret.
 _UNSET = ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_TOKEN")
@@ -55,7 +58,31 @@ for _name in _UNSET:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--stress", action="store_true", help="run the fault suite in its long form (`make stress`)")
+    parser.addoption("--long", action="store_true", help="run what `make test-all` alone runs, and long forms")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep a module on one worker, for what its tests share; leave out what is long."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if not config.getoption("--long"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker's tests of the fault suite tried to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = [dataclasses.asdict(line) for line in fault_tally.LINES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker hands over."""
+    fault_tally.LINES += [fault_tally.Line(**line) for line in getattr(node, "workeroutput", {}).get("faults", ())]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -70,7 +97,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture
 def faults(request: pytest.FixtureRequest) -> fault_tally.Faults:
     """Where a test of the fault suite says what it tried, and asks how often it is to try it."""
-    return fault_tally.Faults(request.node.nodeid, is_long=request.config.getoption("--stress"))
+    return fault_tally.Faults(request.node.nodeid.partition("@")[0], is_long=request.config.getoption("--long"))
 
 
 def pytest_configure() -> None:
@@ -82,7 +109,7 @@ def pytest_configure() -> None:
     if is_source and not os.environ.get("HF_AUDIO_CACHE_TEST_SOURCE"):
         raise pytest.UsageError(
             f"hf_audio_cache is imported from the source folder ({spec.origin}), not from the installed wheel, "
-            "so what is missing from the wheel would not be seen. `make test` runs the wheel, `make test-source` this."
+            "so what is missing from the wheel would not be seen. `make test` runs the wheel, `make check` this."
         )
 
 

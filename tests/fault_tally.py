@@ -1,4 +1,4 @@
-"""What the fault suite tried and what came of it, for the table that ends a run of `make stress`."""
+"""What the fault suite tried and what came of it, for the table that ends a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Faults:
     lines: list[Line] = field(default_factory=lambda: LINES)
 
     def times(self, bounded: int, long: int) -> int:
-        """Return how often to try: `bounded` in `make test`, `long` in `make stress`."""
+        """Return how often to try: `bounded` in `make test`, `long` in `make test-all`."""
         return long if self.is_long else bounded
 
     def survived(

@@ -34,9 +34,7 @@ def test_the_hub_is_not_asked():
     assert constants.HF_HUB_OFFLINE
 
 
-@pytest.mark.skipif(
-    bool(os.environ.get("HF_AUDIO_CACHE_TEST_SOURCE")), reason="`make test-source` runs the source folder"
-)
+@pytest.mark.skipif(bool(os.environ.get("HF_AUDIO_CACHE_TEST_SOURCE")), reason="`make check` runs the source folder")
 def test_a_child_process_imports_the_installed_package_too():
     program = "import hf_audio_cache; print(hf_audio_cache.__file__)"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -232,7 +232,11 @@ def test_a_file_with_a_short_key_is_refused(short, tmp_path):
     assert NEW not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [[None], [NEW, 3], bytearray(b"x" * 20), memoryview(b"x" * 20), [[NEW]]], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [[None], [NEW, 3], bytearray(b"x" * 20), memoryview(b"x" * 20), [[NEW]]],
+    ids=lambda wrong: type(wrong).__name__,
+)
 def test_what_holds_no_keys_is_refused(wrong, tmp_path):
     with pytest.raises(SigningKeyError, match="expected signing_key to be text, bytes, several of them") as caught:
         make(tmp_path / "root", wrong)
