@@ -1,4 +1,4 @@
-"""Asking a far store for many objects at once, and no longer than it answers."""
+"""Many requests at once to a remote store, and none any more when it has stopped answering."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ...errors import StoreError
 
 __all__ = ["NOT_ASKED", "in_threads", "on_loop"]
 
-# In the place of what was not asked for, or not waited for, since nothing answered.
-NOT_ASKED = StoreError("it was not waited for, since nothing before it was answered", kind="unreachable")
+# Result of a request that was not made, or not waited for, because the store had stopped answering.
+NOT_ASKED = StoreError("not asked, since earlier requests got no answer", kind="unreachable")
 
 IsSilent = Callable[[BaseException], bool]
 
@@ -22,9 +22,9 @@ IsSilent = Callable[[BaseException], bool]
 class _Batch:
     """The results of one batch, and whether the store has stopped answering.
 
-    It has if, for as long as one request ran into its time-out, no other got an answer either; or if as many in a row
-    as run at once were refused, which takes no time. So a store that hangs costs one time-out, not one an object; and
-    one broken connection among good ones does not end the batch.
+    It has stopped if one request timed out and no other was answered meanwhile, or if as many requests in a row as run
+    at once were refused. So a store that hangs costs one time-out, not one for each object; and one broken connection
+    among good ones does not end the batch.
     """
 
     def __init__(self, count: int, at_once: int, patience: float) -> None:
@@ -53,8 +53,7 @@ async def _gather(
     tasks: list[asyncio.Task[None]] = []
 
     async def outcome(number: int) -> tuple[Any, Exception | None]:
-        # Given back and not raised: one that comes while its task is being cancelled is looked at by nobody, and
-        # asyncio would print it.
+        # Returned, not raised: asyncio would print an exception that comes while its task is being cancelled.
         try:
             return await ask(number), None
         except Exception as exc:  # noqa: BLE001 - a driver raises anything, and each object has its own result
@@ -100,30 +99,30 @@ def on_loop(
     patience: float,
     is_silent: IsSilent,
 ) -> list[Any]:
-    """Return what ``ask(number)`` gives, or raises, for each number below `count`.
+    """Return the result or the exception of ``ask(number)`` for each number below `count`.
 
     Parameters
     ----------
     loop
-        Where to await it; it runs in another thread.
+        Event loop that awaits them; it runs in another thread.
     ask
         Makes one request.
     count, at_once
-        How many there are, and how many may run at the same time.
+        How many requests there are, and how many run at the same time.
     limit
-        How many seconds each may take; longer is a TimeoutError.
+        Seconds that one may take; after that it is a TimeoutError.
     patience
-        A request that fails after more seconds than this has run into a time-out.
+        A request that fails after more seconds than this counts as timed out.
     is_silent
-        Whether an exception says that nobody answered.
+        Tells whether an exception means that nobody answered.
     """
-    # More than all of them can take, for a driver that blocks the loop or takes no cancellation.
+    # More than all can take: for a driver that blocks the loop, or ignores its cancellation.
     longest = (count // at_once + 2) * limit
     future = asyncio.run_coroutine_threadsafe(_gather(ask, count, at_once, limit, patience, is_silent), loop)
     try:
         return future.result(longest)
     except concurrent.futures.TimeoutError:
-        return [TimeoutError(f"no answer in {longest:g} s, and its driver does not let go")] * count
+        return [TimeoutError(f"no answer in {longest:g} s, and the driver cannot be stopped")] * count
     finally:
         future.cancel()
 
@@ -137,11 +136,11 @@ def in_threads(
     patience: float,
     is_silent: IsSilent,
 ) -> list[Any]:
-    """Return what ``ask(number)`` gives, or raises, for each number below `count`; see `on_loop`.
+    """Do what `on_loop` does in threads, for a driver without an event loop.
 
-    Where nothing has come for `limit` seconds, the rest is no longer waited for. A thread cannot be stopped: one that
-    hangs is left behind, and does not keep the process from ending. Threads are started for each batch, as that takes
-    less than one request, and none is there to be lost in a fork.
+    After `limit` seconds without an answer, the rest is not waited for. A thread that hangs cannot be stopped; it is
+    left behind, and does not keep the process from ending. Threads are started for each batch: that takes less than one
+    request, and a fork cannot lose them.
     """
     batch = _Batch(count, at_once, patience)
     numbers = iter(range(count))

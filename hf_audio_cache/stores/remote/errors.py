@@ -1,4 +1,4 @@
-"""What the drivers of far stores raise, in the words of `StoreError`, and without the secrets that they quote."""
+"""Exceptions of the remote stores' drivers as `StoreError`, without the secrets that they may quote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Redactor", "is_missing", "kind_of", "store_error", "without_password
 
 _MISSING = "missing"
 
-# By the codes of S3's and Azure's error documents.
+# Error codes of S3 and Azure.
 _CODES = {
     **dict.fromkeys(("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"), "no bucket"),
     **dict.fromkeys(("SlowDown", "ServerBusy", "TooManyRequests", "Throttling", "RequestLimitExceeded"), "throttled"),
@@ -28,8 +28,8 @@ _CODES = {
     **dict.fromkeys(("NoSuchKey", "BlobNotFound"), _MISSING),
 }
 
-# By class, where the error has no code and no status. By name, since most of these are not installed, and none needs
-# to be imported for this.
+# Classes of errors without a code and a status. By name: most of these libraries are not installed, and none has to be
+# imported for this.
 _CLASSES = {
     "builtins.FileNotFoundError": _MISSING,
     "builtins.PermissionError": "denied",
@@ -61,14 +61,14 @@ _CLASSES = {
     "obstore.exceptions.UnauthenticatedError": "denied",
 }
 
-# What says it in words alone: gcsfs's 403, and obstore's errors.
+# Errors that say it only in their text: gcsfs's 403, and obstore's.
 _DOCUMENT_IN_TEXT = re.compile(r"<Code>(\w+)</Code>(?:\s*<Message>([^<\n]*))?")
 _STATUS_IN_TEXT = re.compile(r"\b(?:status code: |Forbidden: )(?P<status>\d{3})?")
 _BROKEN_IN_TEXT = re.compile(r"^Generic \w+ error: .*\bHTTP error: ")
 
 
 def kind_of(exc: BaseException) -> str:
-    """Return the `StoreError.kind` of what a driver has raised."""
+    """Return the `StoreError.kind` of a driver's exception."""
     if isinstance(exc, StoreError):
         return exc.kind
     found = _find(exc)
@@ -76,12 +76,12 @@ def kind_of(exc: BaseException) -> str:
 
 
 def is_missing(exc: BaseException) -> bool:
-    """Return whether it says that there is no such object, in a bucket that there is."""
+    """Return whether an exception means: no such object, in a bucket that exists."""
     return _find(exc) == _MISSING
 
 
 def _find(exc: BaseException) -> str:
-    """Return the kind; codes first, as s3fs calls a missing bucket a missing file, and says which in its cause."""
+    """Return the kind; codes first, since s3fs calls a missing bucket a missing file, with the code in its cause."""
     links = list(_chain(exc))
     for of_link in (_by_class_of_the_hub, _by_code, _by_status, _by_class):
         for link in links:
@@ -99,7 +99,7 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def _by_class_of_the_hub(exc: BaseException) -> str:
-    # Its classes say more than the status beneath them.
+    # The Hub's classes say more than the HTTP status beneath them.
     return _by_class(exc) if type(exc).__module__.startswith("huggingface_hub.") else ""
 
 
@@ -144,13 +144,13 @@ def _by_class(exc: BaseException) -> str:
 
 
 def _text(exc: BaseException) -> str:
-    """Return what an error says, without what obstore adds for its own developers."""
+    """Return an exception's message, without what obstore adds for its own developers."""
     return str(exc).partition("\n\nDebug source:")[0]
 
 
-# What may be said -----------------------------------------------------------------------------------------------------
+# Secrets -------------------------------------------------------------------------------------------------------------
 
-_OPEN = {
+_HARMLESS = {
     *("endpoint_url", "region_name", "account_name", "account_host", "project", "host", "hostname", "port", "protocol"),
     *(
         "accountname",
@@ -177,14 +177,14 @@ def without_password(url: str) -> str:
 
 
 def _strings_in(value: object, name: str = "") -> Iterator[str]:
-    """Yield what is secret in storage options: every string but those of a name that is known to be none."""
+    """Yield each string in storage options that may be secret: all but those under names known to be harmless."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             yield from _strings_in(each, str(key))
     elif isinstance(value, (list, tuple)):
         for each in value:
             yield from _strings_in(each, name)
-    elif isinstance(value, str) and name.lower() not in _OPEN:
+    elif isinstance(value, str) and name.lower() not in _HARMLESS:
         yield value
         for piece in re.split("[;&?]", value):  # a connection string, a signature in a query
             key, separator, rest = piece.partition("=")
@@ -193,7 +193,7 @@ def _strings_in(value: object, name: str = "") -> Iterator[str]:
 
 
 class Redactor:
-    """Cuts what is secret out of texts: the strings of these options, URLs' queries and passwords, signatures."""
+    """Cuts secrets out of texts: strings of these options, queries and passwords of URLs, signatures."""
 
     def __init__(self, *options: object) -> None:
         self._secrets = set(_strings_in(options))
@@ -208,11 +208,11 @@ class Redactor:
 
 
 class _QuotedError(Exception):
-    """What a driver has raised, in place of an error that quotes a secret."""
+    """Stands for a driver's exception that quotes a secret."""
 
 
 def store_error(action: str, location: object, name: str, exc: BaseException, redact: Redactor) -> StoreError:
-    """Return the error for an object, from what its driver has raised."""
+    """Return the error for an object, from its driver's exception."""
     if isinstance(exc, StoreError):
         said = str(exc)
     else:

@@ -1,4 +1,4 @@
-"""fsspec's file system of a root, made once in each process."""
+"""The fsspec file system of a root: each process makes its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .urls import check_file_system, check_url, flat_options, protocols_of
 
 __all__ = ["FileSystems", "OpenFileSystem"]
 
-# Drivers without a loop that may be called by many threads at once, and how many.
+# Drivers without an event loop that several threads may call, and how many.
 _THREADS = {"hf": 8}
 _WRITES = {"pipe_file", "rm_file"}
 
@@ -35,7 +35,7 @@ class OpenFileSystem:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """Where its coroutines run; None if it has none."""
+        """The event loop of its coroutines; None if it has none."""
         return self.system.loop if self.system.async_impl else None
 
     def full(self, path: str) -> str:
@@ -43,14 +43,14 @@ class OpenFileSystem:
         return f"{self.base.rstrip('/')}/{path}" if path else self.base
 
     def at_once(self, method: str) -> int:
-        """Return how many calls of a method may run at the same time."""
+        """Return how many calls of a method may run at a time."""
         if self.system.async_impl:
             return self.concurrency
         threads = max(_THREADS.get(protocol, 1) for protocol in protocols_of(self.system))
-        return 1 if method in _WRITES else threads  # on the Hub a write is a commit, of which only one at once succeeds
+        return 1 if method in _WRITES else threads  # on the Hub a write is a commit; two at once fail
 
     def method(self, name: str) -> Callable[..., Any]:
-        """Return one of fsspec's methods for a single path, as a coroutine function if there is a loop."""
+        """Return a method of fsspec for a single path; a coroutine function if there is an event loop."""
         if name == "rm_file" and getattr(type(self.system), "_rm_file", None) is AsyncFileSystem._rm_file:
             call = self.system._rm  # older releases of adlfs have no other
         elif self.system.async_impl:
@@ -64,14 +64,14 @@ class OpenFileSystem:
         return call if self.system.async_impl or self.at_once(name) > 1 else functools.partial(self._alone, call)
 
     def forget(self, path: str) -> None:
-        """Forget what was listed at this path, and beside it: others may have written there since."""
+        """Drop cached listings of this path and its folder: others may have written there since."""
         self.system.invalidate_cache(path)
         self.system.invalidate_cache(path.rpartition("/")[0])
 
     def _pipe_file(self, path: str, content: bytes) -> None:
         try:
             self.system.pipe_file(path, content)
-        except Exception:  # noqa: BLE001 - each driver has its own words for a folder that is not there
+        except Exception:  # noqa: BLE001 - each driver has its own exception for a missing folder
             self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.system.pipe_file(path, content)
 
@@ -79,7 +79,7 @@ class OpenFileSystem:
         try:
             self.system.rm_file(path)
         except Exception:
-            if self.system.exists(path):  # as above, for a file
+            if self.system.exists(path):  # each driver has its own exception for a missing file, too
                 raise
 
     def _alone(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -88,7 +88,7 @@ class OpenFileSystem:
 
 
 class FileSystems:
-    """The file systems of one root, one in each process; parameters as for `FsspecStore`."""
+    """The file system of one root in each process; parameters as for `FsspecStore`."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class FileSystems:
         return self._opened.get(self._make)
 
     def drop(self, opened: OpenFileSystem) -> None:
-        """Let the next use make another, as this one hangs."""
+        """Have the next use make another one, as this one hangs."""
         if self._given is None:
             self._opened.drop(opened)
 
@@ -132,8 +132,8 @@ class FileSystems:
             ours = {**self._settings(driver), **_for_this_process(kind)}
             system, base = url_to_fs(self._root, **{**self._options, **ours})
             if driver == "s3fs":
-                system.retries = 1  # its own, on top of botocore's: a server that hangs would be asked 25 times
-                # It reads the descriptions of S3 for some tenths of a second, which are not the first object's.
+                system.retries = 1  # s3fs retries on top of botocore: a server that hangs would be asked 25 times
+                # Loading the description of S3 takes some tenths of a second, which would count for the first object.
                 system.connect()
         else:
             system = self._system.get(self._made_again)
@@ -145,7 +145,7 @@ class FileSystems:
         return kind(*self._given.storage_args, **{**options, **_for_this_process(kind)})
 
     def _settings(self, driver: str) -> dict[str, Any]:
-        """Return what a driver has settings for and the user has not set."""
+        """Return our time-outs and limits in the words of a driver, where the user has set nothing else."""
         if driver == "s3fs":
             config = {
                 "connect_timeout": self.connect_timeout,
@@ -154,7 +154,7 @@ class FileSystems:
                 "max_pool_connections": self.concurrency,
                 **self._options.get("config_kwargs", {}),
             }
-            # Of more than one, it would ask for the size of each object before reading it.
+            # With more than one, s3fs asks for the size of each object before it reads it.
             settings = {"max_concurrency": 1, "config_kwargs": config}
         elif driver == "gcsfs":
             import aiohttp
@@ -171,9 +171,9 @@ _running: ProcessLocal[asyncio.AbstractEventLoop] = ProcessLocal()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """Return this process's loop for drivers, which runs in a thread of its own.
+    """Return this process's event loop for drivers, which runs in a thread of its own.
 
-    Not fsspec's, which in older releases a forked process has from its parent, and without the thread.
+    In older releases of fsspec a forked process has its parent's loop, without the thread.
     """
     loop = _running.peek()
     if loop is None:
@@ -187,6 +187,6 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def _for_this_process(kind: Any) -> dict[str, Any]:
-    """Return the options that make a file system of this class for this process and no other, and without a cache."""
+    """Return the options for a file system of this class that no other process uses, without a cache of listings."""
     ours: dict[str, Any] = {"skip_instance_cache": True}
     return {**ours, "asynchronous": False, "loop": _loop(), "use_listings_cache": False} if kind.async_impl else ours

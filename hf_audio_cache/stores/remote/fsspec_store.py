@@ -22,27 +22,26 @@ _TIMES = ("LastModified", "mtime", "last_modified", "updated", "modified", "crea
 class FsspecStore(Store):
     """Objects at a URL, through fsspec.
 
-    A put is whole where the store's own puts are: S3, GCS, Azure, the Hub, ``memory://``. Over ``ftp://`` and its like
-    a reader may meet a part of an object that is being written; entries are checked when they are read.
+    A put is atomic where the store's own puts are: S3, GCS, Azure, the Hub, ``memory://``. Over ``ftp://`` and the like
+    a reader may see part of an object that is being written; entries are checked when they are read.
 
-    Nothing is imported, made or asked before the first use, but that the driver is there. Each process makes a file
-    system of its own, as none survives a fork.
+    Before the first use only the presence of the driver is checked; nothing is imported or contacted. Each process
+    makes a file system of its own, since none survives a fork.
 
     Parameters
     ----------
     root
-        A URL, as ``s3://bucket/folder``; or, with `filesystem`, a path in it.
+        A URL such as ``s3://bucket/folder``; with `filesystem`, a path in it.
     storage_options
-        What the file system is made with, as `datasets` and fsspec take it.
+        Options of the file system, as `datasets` and fsspec take them.
     filesystem
-        One that is there already. It is used as it is; a forked process makes one by the same arguments.
+        An fsspec file system to use as it is; a forked process makes another one with the same arguments.
     connect_timeout
-        How many seconds a connection may take to be made, where the driver can be told.
+        Seconds to wait for a connection, if the driver has such a setting.
     read_timeout
-        How many seconds an object may take, from the request to its last byte. More is needed for entries of hundreds
-        of megabytes.
+        Seconds that an object may take, from the request to its last byte. Entries of hundreds of megabytes need more.
     concurrency
-        How many objects are read or written at once, where the driver can.
+        How many objects are read or written at once, if the driver can do that.
 
     Raises
     ------
@@ -81,7 +80,7 @@ class FsspecStore(Store):
         for name, result in zip(objects, results, strict=True):
             if isinstance(result, Exception):
                 failed[name] = self._error("write", name, result)
-                if is_missing(result) and not failed[name].kind:  # a store of objects has no folders that could miss
+                if is_missing(result) and not failed[name].kind:  # an object store has no folders that could be missing
                     failed[name].kind = "no bucket"
         return failed
 
@@ -100,10 +99,7 @@ class FsspecStore(Store):
         return failed
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield each file, folder by folder: a cache has hundreds, which are listed many at a time.
-
-        So that not all names are held at once, as in one listing of all that is under a folder.
-        """
+        """Yield each file, some folders at a time: a listing of the whole root would hold all names at once."""
         folders = [prefix.rpartition("/")[0]]
         while folders:
             now, folders = folders[: self._files.concurrency], folders[self._files.concurrency :]
@@ -126,7 +122,7 @@ class FsspecStore(Store):
         for found in listing:
             name = str(found["name"]).removeprefix(base).strip("/")
             if not name.startswith(f"{folder}/" if folder else "") or name == folder:
-                continue  # the folder itself, which some list as an object of its own
+                continue  # the folder itself, which some stores list as an object
             if found.get("type") == "directory":
                 if prefix.startswith(f"{name}/") or f"{name}/".startswith(prefix):
                     folders.append(name)
@@ -151,22 +147,24 @@ class FsspecStore(Store):
 
     @property
     def redact(self) -> Redactor:
-        """What cuts the secrets of the storage options out of texts."""
+        """Cuts the secrets of the storage options out of texts."""
         return self._files.redact
 
     def _path(self, name: str) -> str:
-        """Return the path of an object or a folder within its file system, which is made for that."""
+        """Return the path of an object or a folder, relative to the root of the file system."""
         return "/".join(filter(None, (self._inside, name)))
 
     def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a method of the file system for each of these paths and what else it takes; return results or errors."""
+        """Call a method of the file system with each of these tuples, a path first; return results or exceptions."""
         if not arguments:
             return []
         files = self._files
         try:
             opened = files.open()
-        except Exception as exc:  # noqa: BLE001 - whatever a driver raises for its options or its environment
-            return [StoreError(self.redact(f"no file system could be made: {exc}"), kind=kind_of(exc))] * len(arguments)
+        except Exception as exc:  # noqa: BLE001 - a driver raises anything for its options or its environment
+            return [StoreError(self.redact(f"the file system could not be opened: {exc}"), kind=kind_of(exc))] * len(
+                arguments
+            )
         call: Callable[..., Any] = opened.method(method)
 
         def ask(number: int) -> Any:
@@ -199,7 +197,7 @@ class FsspecStore(Store):
 
 
 def _time_of(found: Mapping[str, Any]) -> float:
-    """Return when an object was put, in seconds since 1970, or 0 where its store does not say."""
+    """Return when an object was put, in seconds since 1970; 0 if its store does not say."""
     value = next((found[name] for name in _TIMES if found.get(name)), 0.0)
     if isinstance(value, str):
         try:

@@ -1,4 +1,4 @@
-"""fsspec's storage options for S3, GCS and Azure, in obstore's words, where each of them has an equal."""
+"""Translation of fsspec's storage options for S3, GCS and Azure to obstore's, if each of them has an equivalent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from .urls import flat_options
 
-__all__ = ["NoEqualError", "Target", "translate"]
+__all__ = ["NoEquivalentError", "Target", "translate"]
 
-# Of no meaning for what is stored, or for how it is asked for here.
+# Options that change nothing about what is stored, or about the requests made here.
 _IDLE = {
     *("asynchronous", "skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"),
     *("default_block_size", "default_fill_cache", "default_cache_type", "block_size", "blocksize", "cache_regions"),
@@ -24,8 +24,8 @@ _IDLE = {
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_.\-=]+(/[A-Za-z0-9_.\-=]+)*")
 
 
-class NoEqualError(Exception):
-    """An option, or what stands in for one, that obstore has no equal for; it names it, and not its value."""
+class NoEquivalentError(Exception):
+    """Obstore has no equivalent for an option; the message names the option, never its value."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +46,31 @@ def translate(
 
     Raises
     ------
-    NoEqualError
-        If it would not be the same.
+    NoEquivalentError
+        If obstore would not do the same as fsspec.
     """
     protocol, _, path = root.partition("://")
-    if protocol not in _WAYS:
-        raise NoEqualError(f"obstore is not used for {protocol}://")
+    if protocol not in _TRANSLATIONS:
+        raise NoEquivalentError(f"obstore is not used for {protocol}://")
     options = {name: value for name, value in flat_options(root, storage_options).items() if value is not None}
     bucket, _, prefix = path.strip("/").partition("/")
-    if prefix and not _PLAIN_PATH.fullmatch(prefix):  # it would be escaped in another way
-        raise NoEqualError("the folder has other characters than letters, digits, '.', '_', '-' and '='")
-    kind, way = _WAYS[protocol]
+    if prefix and not _PLAIN_PATH.fullmatch(prefix):  # obstore would escape it differently
+        raise NoEquivalentError("the folder has characters besides letters, digits, '.', '_', '-' and '='")
+    kind, translate_options = _TRANSLATIONS[protocol]
     if "@" in bucket:
         bucket, _, host = bucket.partition("@")
         account = re.fullmatch(r"(\w+)\.(dfs|blob)\.core\.windows\.net", host)
         if kind != "AzureStore" or account is None:
-            raise NoEqualError("the URL has a user")
+            raise NoEquivalentError("the URL has a user")
         options.setdefault("account_name", account[1])
-    config, endpoint = way(options, os.environ if environment is None else environment)
+    config, endpoint = translate_options(options, os.environ if environment is None else environment)
     if unknown := sorted(set(options) - _IDLE):
-        raise NoEqualError(f"obstore has no equal for the option {', '.join(unknown)}")
+        raise NoEquivalentError(f"obstore has no equivalent for the option {', '.join(unknown)}")
     return Target(kind, bucket, prefix, config, {"allow_http": True} if str(endpoint).startswith("http://") else {})
 
 
 def _s3(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
-    """Take out of `options` what S3 has an equal for, and return obstore's configuration and the endpoint."""
+    """Remove the options that S3Store has an equivalent for; return obstore's configuration and the endpoint."""
     client = dict(options.pop("client_kwargs", {}))
     config: dict[str, Any] = {}
     endpoint = options.pop("endpoint_url", None) or client.pop("endpoint_url", None) or _s3_endpoint(environment)
@@ -80,27 +80,27 @@ def _s3(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dict[s
     token = options.pop("token", None)
     _take_s3_config(options)
     if client:
-        raise NoEqualError(f"obstore has no equal for the client option {', '.join(sorted(client))}")
+        raise NoEquivalentError(f"obstore has no equivalent for the client option {', '.join(sorted(client))}")
     if not endpoint and not (region and uses_ssl):
-        raise NoEqualError("neither an endpoint nor a region is named")
+        raise NoEquivalentError("neither an endpoint nor a region is given")
     if environment.get("AWS_ENDPOINT"):
-        raise NoEqualError("AWS_ENDPOINT is read by obstore alone")
+        raise NoEquivalentError("AWS_ENDPOINT is read by obstore alone")
     if environment.get("AWS_CA_BUNDLE") and not str(endpoint).startswith("http://"):
-        raise NoEqualError("obstore does not read AWS_CA_BUNDLE")
+        raise NoEquivalentError("obstore does not read AWS_CA_BUNDLE")
     if anonymous:
         config["skip_signature"] = True
     elif all(key.values()):
         if token is None and (environment.get("AWS_SESSION_TOKEN") or environment.get("AWS_TOKEN")):
-            raise NoEqualError("obstore would add the session token of the environment to the key of the options")
+            raise NoEquivalentError("obstore would add the session token of the environment to the key of the options")
         config |= key if token is None else {**key, "session_token": token}
     elif any(key.values()) or token is not None:
-        raise NoEqualError("the options have a part of a key")
+        raise NoEquivalentError("the options have only part of a key")
     elif not (environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY")):
         _needs_no_file(environment, "credentials")
     if not endpoint:
         _needs_no_file(environment, "endpoint")
     if environment.get("AWS_PROFILE"):
-        raise NoEqualError("obstore reads no profiles, and AWS_PROFILE names one")
+        raise NoEquivalentError("obstore reads no profiles, and AWS_PROFILE names one")
     config |= {"region": region or "us-east-1", "virtual_hosted_style_request": False}
     if endpoint:
         config |= {"endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
@@ -109,12 +109,12 @@ def _s3(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dict[s
 
 def _s3_endpoint(environment: Mapping[str, str]) -> str | None:
     if environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
-        raise NoEqualError("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is not read alike")
+        raise NoEquivalentError("obstore reads AWS_IGNORE_CONFIGURED_ENDPOINT_URLS differently")
     return environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
 
 
 def _take_s3_config(options: dict[str, Any]) -> None:
-    """Take out what a botocore configuration may say that holds for obstore too."""
+    """Remove `config_kwargs`, if obstore does what it says."""
     config = dict(options.pop("config_kwargs", {}))
     # Whether to add and check CRCs: entries have a checksum of their own.
     for name in ("request_checksum_calculation", "response_checksum_validation", "max_pool_connections"):
@@ -123,28 +123,28 @@ def _take_s3_config(options: dict[str, Any]) -> None:
         if config.get(name) == value:
             del config[name]
     if config:
-        raise NoEqualError(f"obstore has no equal for {', '.join(sorted(config))} in config_kwargs")
+        raise NoEquivalentError(f"obstore has no equivalent for {', '.join(sorted(config))} in config_kwargs")
 
 
 def _needs_no_file(environment: Mapping[str, str], what: str) -> None:
-    """Refuse to go without the files that botocore would look into."""
+    """Raise if botocore would read a file of the AWS tools, which obstore does not."""
     home = Path(environment.get("HOME") or Path.home(), ".aws")
     files = {
         environment.get("AWS_CONFIG_FILE") or home / "config",
         environment.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials",
     }
     if any(Path(file).exists() for file in files):
-        raise NoEqualError(f"obstore reads no files of the AWS tools, and the {what} may be in one")
+        raise NoEquivalentError(f"obstore reads no files of the AWS tools, and the {what} may be in one")
 
 
 def _gcs(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
-    """As `_s3`, for GCS."""
+    """Do what `_s3` does for GCS."""
     endpoint = options.pop("endpoint_url", None)
     if not endpoint and environment.get("STORAGE_EMULATOR_HOST"):
-        raise NoEqualError("obstore does not read STORAGE_EMULATOR_HOST")
+        raise NoEquivalentError("obstore does not read STORAGE_EMULATOR_HOST")
     token = options.pop("token", None) or environment.get("GOOGLE_APPLICATION_CREDENTIALS")
     if token == "anon":
-        # Without this it would ask the machine's metadata for a token before each write.
+        # Otherwise obstore asks the machine's metadata for a token before each write.
         names = ("client_email", "private_key", "private_key_id")
         account: Any = {**dict.fromkeys(names, ""), "disable_oauth": True}
         config = {"skip_signature": True}
@@ -152,7 +152,7 @@ def _gcs(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dict[
         account = token if isinstance(token, Mapping) else _read_account(token)
         config = {}
         if account.get("type") != "service_account":
-            raise NoEqualError("the token is not one of a service account")
+            raise NoEquivalentError("the token is not one of a service account")
     if endpoint:
         account = {**account, "gcs_base_url": endpoint}
     return {**config, "service_account_key": json.dumps(account)}, endpoint
@@ -164,12 +164,12 @@ def _read_account(token: object) -> Mapping[str, Any]:
     except (OSError, ValueError):
         read = None
     if not isinstance(read, Mapping):
-        raise NoEqualError("no token is named that obstore could read; gcsfs looks for one in more places")
+        raise NoEquivalentError("no token is given that obstore can read; gcsfs looks in more places")
     return read
 
 
 def _azure(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
-    """As `_s3`, for Azure."""
+    """Do what `_s3` does for Azure."""
 
     def take(name: str) -> Any:
         return options.pop(name, None) or environment.get(f"AZURE_STORAGE_{name.upper()}")
@@ -183,11 +183,13 @@ def _azure(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dic
         protocol, suffix = parts.pop("DefaultEndpointsProtocol", "https"), parts.pop("EndpointSuffix", None)
         endpoint = parts.pop("BlobEndpoint", None) or f"{protocol}://{account}.blob.{suffix or 'core.windows.net'}"
         if parts:
-            raise NoEqualError(f"obstore has no equal for {', '.join(sorted(parts))} in the connection string")
+            raise NoEquivalentError(
+                f"obstore has no equivalent for {', '.join(sorted(parts))} in the connection string"
+            )
     elif host:
         endpoint = f"https://{host}"
     if not account:
-        raise NoEqualError("no account is named")
+        raise NoEquivalentError("no account is given")
     config: dict[str, Any] = {"account_name": account}
     if key:
         config["account_key"] = key
@@ -196,14 +198,14 @@ def _azure(options: dict[str, Any], environment: Mapping[str, str]) -> tuple[dic
     elif is_anonymous is True:
         config["skip_signature"] = True
     else:
-        raise NoEqualError("neither a key nor a signature is named; adlfs looks for credentials in more places")
+        raise NoEquivalentError("neither a key nor a signature is given; adlfs looks in more places")
     if endpoint:
         config["endpoint"] = endpoint.rstrip("/")
     return config, endpoint
 
 
-_Way = Callable[[dict[str, Any], Mapping[str, str]], tuple[dict[str, Any], "str | None"]]
-_WAYS: dict[str, tuple[str, _Way]] = {
+_Translation = Callable[[dict[str, Any], Mapping[str, str]], tuple[dict[str, Any], "str | None"]]
+_TRANSLATIONS: dict[str, tuple[str, _Translation]] = {
     **dict.fromkeys(("s3", "s3a"), ("S3Store", _s3)),
     **dict.fromkeys(("gs", "gcs"), ("GCSStore", _gcs)),
     **dict.fromkeys(("az", "abfs", "abfss"), ("AzureStore", _azure)),

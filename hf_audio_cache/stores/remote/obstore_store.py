@@ -1,4 +1,4 @@
-"""A faster way to S3, GCS and Azure than fsspec's, where the same options can be said to obstore."""
+"""A store at S3, GCS and Azure through obstore, which is faster than fsspec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _THREADS = 16
 _IN_ONE_DELETE = 1000
 _IN_ONE_LISTING = 1000
 
-# Its threads are lost in a fork, and what is asked of it in the child is never answered.
+# obstore's threads are lost in a fork: in the child its requests would never be answered.
 _is_forked = False
 
 
@@ -39,7 +39,7 @@ at_fork(ForkStep.CLIENTS, in_child=_note_fork)
 
 
 class _Client:
-    """obstore's store of one bucket, made when it is first used."""
+    """obstore's client of one bucket, made at the first use."""
 
     def __init__(self, target: Target, connect_timeout: float, read_timeout: float) -> None:
         self._target = target
@@ -60,20 +60,20 @@ class _Client:
                 # One more try, for a connection that the server has closed meanwhile; none after a time-out.
                 retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=self.read_timeout / 2)},
             )
-        except Exception as exc:  # noqa: BLE001 - whatever its release, or its reading of the environment, objects to
+        except Exception as exc:  # noqa: BLE001 - obstore raises anything for its options or its environment
             logger.info("obstore is not used, as it cannot be set up (%s)", type(exc).__name__)
             return None
 
 
 class ObstoreStore(Store):
-    """Objects in a bucket, through obstore; in a process that was forked from a user of it, through `plain`.
+    """Objects in a bucket, through obstore; through fsspec in a process forked from one that had imported obstore.
 
     Parameters
     ----------
     plain
         The same root through fsspec.
     target
-        The same root and options in obstore's words, as `translate` gives them.
+        The same root and options for obstore, from `translate`.
     connect_timeout, read_timeout
         As for `FsspecStore`.
     """
@@ -103,7 +103,7 @@ class ObstoreStore(Store):
         results = self._ask(lambda store, number: store.put(paths[number], contents[number]), len(paths))
         failed = {name: self._error("write", name, e) for name, e in zip(objects, results, strict=True) if _failed(e)}
         for error in failed.values():
-            # A store of objects has no folders that could be missing.
+            # An object store has no folders that could be missing.
             if error.__cause__ is not None and is_missing(error.__cause__):
                 error.kind = "no bucket"
         return failed
@@ -116,9 +116,9 @@ class ObstoreStore(Store):
         return [not _failed(result) for result in results]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete them, many by one request; through fsspec, one by one, where one of them is an obstacle to the rest.
+        """Delete many by one request; one by one, through fsspec, if that fails.
 
-        As an absent one is for GCS and Azure. Which of them it is, obstore does not say.
+        For GCS and Azure an absent object makes the whole request fail, and obstore does not say which one it was.
         """
         wanted = list(dict.fromkeys(map(check_name, names)))
         if self._is_plain():
@@ -167,12 +167,12 @@ class ObstoreStore(Store):
         return _is_forked or self._client.store is None
 
     def _ask(self, request: Callable[[Any, int], Any], count: int) -> list[Any]:
-        """Return what each request gives or raises."""
+        """Return the result or the exception of each request."""
         return in_threads(
             functools.partial(request, self._client.store),
             count,
             at_once=_THREADS,
-            limit=3 * self._client.read_timeout,  # more than obstore itself takes
+            limit=3 * self._client.read_timeout,  # longer than obstore itself takes
             patience=0.9 * min(self._client.connect_timeout, self._client.read_timeout),
             is_silent=lambda exc: kind_of(exc) == "unreachable",
         )
@@ -183,10 +183,10 @@ class ObstoreStore(Store):
 
 
 def _next_page(pages: Iterator[Any]) -> Any:
-    """Return the next page of a listing, or what is raised in its place."""
+    """Return the next page of a listing, or the exception in its place."""
     try:
         return next(pages)
-    except Exception as exc:  # noqa: BLE001 - obstore has no class for all that it raises
+    except Exception as exc:  # noqa: BLE001 - obstore's exceptions have no common class
         return exc
 
 

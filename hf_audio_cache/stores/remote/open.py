@@ -1,4 +1,4 @@
-"""Which store a far root gets."""
+"""The store for a URL: obstore's client where it can be used, else fsspec's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base import Store
 from .fsspec_store import FsspecStore
-from .obstore_options import NoEqualError, translate
+from .obstore_options import NoEquivalentError, translate
 from .obstore_store import ObstoreStore
 
 __all__ = ["open_remote"]
@@ -25,9 +25,9 @@ def open_remote(
     connect_timeout: float = 2.0,
     read_timeout: float = 5.0,
 ) -> Store:
-    """Return the store at a URL: obstore's where it is installed and knows these options, else fsspec's.
+    """Return the store at a URL, or at a path in `filesystem`; nothing is contacted or created.
 
-    Parameters are those of `FsspecStore`. Nothing is asked, and nothing created.
+    Parameters are those of `FsspecStore`.
 
     Raises
     ------
@@ -41,14 +41,14 @@ def open_remote(
         return plain
     try:
         target = translate(root, storage_options)
-    except NoEqualError as exc:
+    except NoEquivalentError as exc:
         _say_once(str(plain.location()), str(exc))
         return plain
     if importlib.util.find_spec("obstore") is None:
-        _say_once(str(plain.location()), "obstore is not installed, which would be faster")
+        _say_once(str(plain.location()), "obstore would be faster, but is not installed")
         return plain
     if target.kind == "GCSStore" and target.client_options.get("allow_http"):
-        _say_once(str(plain.location()), "emulators do not take the uploads that obstore makes")
+        _say_once(str(plain.location()), "emulators of GCS do not take obstore's uploads")
         return plain
     return ObstoreStore(plain, target, connect_timeout=connect_timeout, read_timeout=read_timeout)
 

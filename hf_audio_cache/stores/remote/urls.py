@@ -1,4 +1,4 @@
-"""What may be the root of a far store, before anything is made for it."""
+"""Which URLs, storage options and file systems can be the root of a remote store."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ __all__ = ["check_file_system", "check_url", "flat_options", "protocols_of"]
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
 _LOCAL = {"file", "local"}
-_COPIES = {"simplecache", "filecache", "blockcache", "cached"}  # whose own files are not safe to be read while written
+# Protocols of fsspec that keep copies on the disk, which are not safe to read while they are written.
+_COPIES = {"simplecache", "filecache", "blockcache", "cached"}
 
 
 def flat_options(root: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return storage options, also if they are given by protocol, as ``{"s3": {...}}``."""
+    """Return storage options without a level of protocols, as in ``{"s3": {...}}``."""
     options = dict(storage_options or {})
     own = options.get(root.partition("://")[0])
     return {**options.pop(root.partition("://")[0]), **options} if isinstance(own, Mapping) else options
 
 
 def protocols_of(system: Any) -> tuple[str, ...]:
-    """Return what a file system calls itself."""
-    protocol = type(system).protocol  # those that keep copies show another's on themselves
+    """Return the protocols of a file system."""
+    protocol = type(system).protocol  # one that keeps copies shows another's as its own attribute
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
 def check_url(root: str, url: str) -> None:
-    """Refuse what cannot be the root of a far store."""
+    """Raise InvalidRootError for a URL that no remote store can serve."""
     protocol, _, path = root.partition("://")
     reason = ""
     if not path.strip("/"):
@@ -42,7 +43,7 @@ def check_url(root: str, url: str) -> None:
     elif protocol in _LOCAL:
         reason = "is on a local disk; pass its path"
     elif "?" in path:
-        reason = "has a query; what it says belongs into the storage options"
+        reason = "has a query; pass it as storage options"
     else:
         reason = _missing_driver(protocol)
     if reason:
@@ -51,14 +52,14 @@ def check_url(root: str, url: str) -> None:
 
 
 def _missing_driver(protocol: str) -> str:
-    """Return what is missing for a protocol, if something is."""
+    """Return what is missing for a protocol; empty if nothing is."""
     if protocol in registry:
         return ""
     if protocol not in known_implementations:
         return f"has the protocol {protocol!r}, for which fsspec has no file system"
     known = known_implementations[protocol]
     module = known["class"].partition(".")[0]
-    if module == "fsspec":  # one of its own, whose import is cheap, and which may need another library
+    if module == "fsspec":  # its own file systems are cheap to import, and may need another library
         try:
             fsspec.get_filesystem_class(protocol)
         except ImportError as exc:
@@ -72,17 +73,17 @@ def _missing_driver(protocol: str) -> str:
 
 
 def check_file_system(filesystem: Any, storage_options: Mapping[str, Any] | None) -> None:
-    """Refuse a user's file system that a store cannot use."""
+    """Raise InvalidRootError for a file system of the user's that a store cannot use."""
     reason = ""
     if not isinstance(filesystem, fsspec.AbstractFileSystem):
-        reason = "is no file system of fsspec"
+        reason = "is not an fsspec file system"
     elif storage_options:
-        reason = "was made already, so that storage options would change nothing; pass one or the other"
+        reason = "has its options already; pass either a file system or storage options"
     elif _LOCAL.intersection(protocols_of(filesystem)):
-        reason = "is that of the local disk; pass a path alone"
+        reason = "is the local disk; pass a path alone"
     elif _COPIES.intersection(protocols_of(filesystem)):
-        reason = "keeps copies on the disk; pass the one behind it"
+        reason = "keeps copies on the disk; pass the file system behind it"
     elif getattr(filesystem, "asynchronous", False):
-        reason = "belongs to a loop of its own, by asynchronous=True; make one without"
+        reason = "was made with asynchronous=True, for another event loop; make one without"
     if reason:
         raise InvalidRootError(f"the file system {type(filesystem).__name__} {reason}; nothing was opened.")

@@ -37,7 +37,7 @@ from hf_audio_cache.stores.remote import fsspec_store, obstore_store, urls
 from hf_audio_cache.stores.remote import open as opening
 from hf_audio_cache.stores.remote.errors import Redactor, is_missing, kind_of, store_error
 from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
-from hf_audio_cache.stores.remote.obstore_options import NoEqualError, translate
+from hf_audio_cache.stores.remote.obstore_options import NoEquivalentError, translate
 from hf_audio_cache.stores.remote.obstore_store import ObstoreStore
 from hf_audio_cache.stores.remote.open import open_remote
 
@@ -316,9 +316,9 @@ def test_a_url_that_no_store_can_serve_is_refused(url, said):
     ("system", "options", "said"),
     [
         (lambda: LocalFileSystem(), None, "pass a path alone"),
-        (lambda: object(), None, "is no file system"),
-        (lambda: fsspec.filesystem("simplecache", target_protocol="memory"), None, "the one behind it"),
-        (lambda: MemoryFileSystem(), {"key": "x"}, "pass one or the other"),
+        (lambda: object(), None, "is not an fsspec file system"),
+        (lambda: fsspec.filesystem("simplecache", target_protocol="memory"), None, "the file system behind it"),
+        (lambda: MemoryFileSystem(), {"key": "x"}, "pass either a file system or"),
         (lambda: fsspec.filesystem("http", asynchronous=True), None, "asynchronous=True"),
     ],
 )
@@ -593,7 +593,7 @@ def test_options_that_the_driver_refuses_are_an_error_of_each_object():
     store = FsspecStore("s3://bucket/x", {"key": "k", "secret": SECRET, "max_concurrency": 0, "endpoint_url": "x"})
     got = store.get_many(["a", "b"])
     assert [type(error) for error in got] == [StoreError] * 2
-    assert "no file system could be made" in str(got[0])
+    assert "the file system could not be opened" in str(got[0])
     assert got[1].name == "b"
     store = FsspecStore("gs://bucket/x", {"token": "/no/such/file.json", "project": "p"})
     assert isinstance(store.get_many(["a"])[0], StoreError)  # and not None: the missing file is not the object's
@@ -755,7 +755,7 @@ def test_a_hanging_batch_is_given_up_after_its_first_objects():
     assert system.asked == 8
     assert system.running == 0
     assert "no answer in 0.3 s" in str(got[0])
-    assert "not waited for" in str(got[-1])
+    assert "not asked, since" in str(got[-1])
 
 
 def test_a_refusing_batch_is_given_up_after_as_many_as_run_at_once():
@@ -1061,18 +1061,18 @@ def test_options_in_the_words_of_obstore(tmp_path, root, options, environment, k
         ("s3://b", {**KEY, **HERE, "requester_pays": True, "zzz": 1}, {}, "option requester_pays, zzz"),
         ("s3://b", {**KEY, "client_kwargs": {**HERE, "verify": False}}, {}, "client option verify"),
         ("s3://b", {**KEY, **HERE, "config_kwargs": {"proxies": {}}}, {}, "proxies in config_kwargs"),
-        ("s3://b", {**HERE, "key": "k"}, {}, "a part of a key"),
-        ("s3://b", {**HERE, "token": "t"}, {}, "a part of a key"),
+        ("s3://b", {**HERE, "key": "k"}, {}, "only part of a key"),
+        ("s3://b", {**HERE, "token": "t"}, {}, "only part of a key"),
         ("s3://b", KEY, {}, "neither an endpoint nor a region"),
         ("s3://b", HERE, {"AWS_PROFILE": "p"}, "AWS_PROFILE"),
         ("s3://b", {**KEY, **HERE}, {"AWS_SESSION_TOKEN": "t"}, "session token of the environment"),
         ("s3://b", {**KEY, **HERE}, {"AWS_ENDPOINT": "h"}, "AWS_ENDPOINT"),
         ("s3://b", {**KEY}, {"AWS_CA_BUNDLE": "/x", "AWS_REGION": "r"}, "AWS_CA_BUNDLE"),
         ("s3://b", None, {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
-        ("s3://b/a b", {**KEY, **HERE}, {}, "other characters"),
+        ("s3://b/a b", {**KEY, **HERE}, {}, "characters besides letters"),
         ("s3://u@b/x", {**KEY, **HERE}, {}, "has a user"),
-        ("gs://b", {}, {}, "no token is named"),
-        ("gs://b", {"token": "google_default"}, {}, "no token is named"),
+        ("gs://b", {}, {}, "no token is given"),
+        ("gs://b", {"token": "google_default"}, {}, "no token is given"),
         ("gs://b", {"token": {"type": "authorized_user"}}, {}, "not one of a service account"),
         ("gs://b", {"token": "anon"}, {"STORAGE_EMULATOR_HOST": "http://x"}, "STORAGE_EMULATOR_HOST"),
         ("az://b", {"account_name": "a"}, {}, "neither a key nor a signature"),
@@ -1082,7 +1082,7 @@ def test_options_in_the_words_of_obstore(tmp_path, root, options, environment, k
     ],
 )
 def test_options_without_an_equal_are_named(tmp_path, root, options, environment, said):
-    with pytest.raises(NoEqualError, match=said):
+    with pytest.raises(NoEquivalentError, match=said):
         translate(root, options, {"HOME": str(tmp_path), **environment})
 
 
@@ -1092,7 +1092,7 @@ def test_files_of_the_aws_tools_are_left_to_s3fs(tmp_path, name):
     translate("s3://b", None, environment)
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / name).write_text("")
-    with pytest.raises(NoEqualError, match="no files of the AWS tools"):
+    with pytest.raises(NoEquivalentError, match="no files of the AWS tools"):
         translate("s3://b", None, environment)
     translate("s3://b", {**KEY, **HERE}, environment)
 
@@ -1104,7 +1104,7 @@ def test_why_obstore_is_not_used_is_said_once_and_without_values(caplog):
         store = open_remote("s3://bucket/x", {"key": "k", "secret": SECRET, "profile": "someone", **HERE})
     assert type(store) is FsspecStore
     assert caplog.messages == [
-        "s3://bucket/x is reached through fsspec: obstore has no equal for the option profile",
+        "s3://bucket/x is reached through fsspec: obstore has no equivalent for the option profile",
     ]
 
 
