@@ -67,13 +67,15 @@ def measure(section: Section, options: Options, server: servers.S3Server, encode
     section.add(f"{len(encoded)} objects", comparison, beside=BARE_HTTP)
 
 
-def _settings(root: Mapping[str, Any]) -> dict[str, Any]:
-    return {"storage_options": root["storage_options"], "near": None}
+def _at(root: Mapping[str, Any], folder: str = "") -> Any:
+    from hf_audio_cache import CacheRoot
+
+    return CacheRoot(root["url"] + folder, storage_options=root["storage_options"], near=None)
 
 
 def fill(root: Mapping[str, Any], encoded: Sequence[bytes]) -> list[str]:
     """Store the features of clips, and return the names of their objects in the bucket."""
-    cached = cached_features(PROCESSOR, root["url"], **_settings(root))
+    cached = cached_features(PROCESSOR, _at(root))
     for start in range(0, len(encoded), BATCH):
         cached({"audio": cells(encoded[start : start + BATCH])})
     places = [str(cached.audio_cache.path_for(key)) for key in keys(cached, encoded)]
@@ -87,18 +89,18 @@ def _signed_url(server: servers.S3Server, name: str) -> str:
 
 def batches(root: Mapping[str, Any], encoded: Sequence[bytes], is_fsspec: bool = False) -> Pass:
     """Read the entries by their keys."""
-    from hf_audio_cache import AudioCache
+    from hf_audio_cache import AudioCache, CacheRoot
 
     output = main_output(PROCESSOR)
-    wanted = keys(cached_features(PROCESSOR, root["url"], **_settings(root)), encoded)
+    wanted = keys(cached_features(PROCESSOR, _at(root)), encoded)
     if is_fsspec:  # a file system that is given is used as it is
         import s3fs
 
         system = s3fs.S3FileSystem(**root["storage_options"])
         place = urllib.parse.urlsplit(root["url"])
-        cache = AudioCache(f"{place.netloc}{place.path}/features", filesystem=system, near=None)
+        cache = AudioCache(CacheRoot(f"{place.netloc}{place.path}/features", filesystem=system, near=None))
     else:
-        cache = AudioCache(f"{root['url']}/features", **_settings(root))
+        cache = AudioCache(_at(root, "/features"))
         cache.get(wanted[0])
         if "obstore" not in sys.modules:
             raise BenchmarkError("expected a root that is read by obstore, and it is read by another driver")

@@ -44,8 +44,10 @@ class Bench:
 
     def cached_features(self, root: str) -> Any:
         """Return a `CachedFeatures` on a root in the bucket, that keeps whatever it computes."""
-        settings = {"storage_options": self.storage_options, "near": None, **storing()}
-        return cached_features(self.processor_name, f"{self.url}/{root}", **settings)
+        from hf_audio_cache import CacheRoot
+
+        where = CacheRoot(f"{self.url}/{root}", storage_options=self.storage_options, near=None)
+        return cached_features(self.processor_name, where, **storing())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 from .cache.caches import AudioCache, WaveformCache
 from .cache.keys import AudioCacheKey, WaveformCacheKey
+from .cache.root import CacheRoot
 from .cache.stats import BadClip, Stats
 from .maintenance.explain import Explanation
 from .maintenance.prune import PruneReport, prune
@@ -26,6 +27,7 @@ __all__ = [
     "AudioCache",
     "AudioCacheKey",
     "BadClip",
+    "CacheRoot",
     "CachedArray",
     "CachedFeatures",
     "Coverage",

@@ -13,7 +13,7 @@ import configs
 import numpy as np
 import pytest
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 
 RATE = 8000
 
@@ -30,7 +30,7 @@ def energy(waveform, sampling_rate):
     return np.square(frames).sum(axis=1)
 
 
-def cached_by_all(root: Path, **settings: Any) -> list[CachedFeatures]:
+def cached_by_all(root: Path | CacheRoot, **settings: Any) -> list[CachedFeatures]:
     """Return a cache on `root` for each of three processors, which stores all; they share the waveforms."""
     settings = {"features": "always", "waveforms": "always", **settings}
     extractors = [configs.make_processor(name, sampling_rate=RATE) for name in ("wav2vec2", "seamless_m4t")]
@@ -44,23 +44,23 @@ def clips(prompts):
     return data.shortest(prompts, 200)[-N_CLIPS:]
 
 
-def fill(root: Path, clips: list[Path], **settings: Any) -> None:
+def fill(root: CacheRoot, clips: list[Path]) -> None:
     """Let three processors cache the clips; no record is left of who used them when."""
-    caches = cached_by_all(root, **settings)
+    caches = cached_by_all(root)
     for cached_features in caches:
         cached_features({"audio": data.columns(clips)["audio"]})
         cached_features._router.uses.finish()
     for folder in ("access", "runs"):
-        shutil.rmtree(root / folder)
+        shutil.rmtree(Path(root.url, folder))
 
 
 @pytest.fixture(scope="module")
 def full_roots(clips, tmp_path_factory):
     """One root of each kind, to be copied: of three processors and six clips."""
     folder = tmp_path_factory.mktemp("roots")
-    fill(folder / "blosc", clips)
-    fill(folder / "plain", clips, compression=None)
-    fill(folder / "signed", clips, signing_key=SIGNING_KEY)
+    fill(CacheRoot(folder / "blosc"), clips)
+    fill(CacheRoot(folder / "plain", compression=None), clips)
+    fill(CacheRoot(folder / "signed", signing_key=SIGNING_KEY), clips)
     return folder
 
 

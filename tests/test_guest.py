@@ -15,7 +15,7 @@ import pytest
 from datasets.fingerprint import Hasher
 
 import hf_audio_cache
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +115,12 @@ def test_a_copy_by_pickle_is_the_same_transform(pickler, make_processor, batch, 
     module = PICKLERS[pickler]()
     cached_features = CachedFeatures(
         make_processor("seamless_m4t"),
-        tmp_path / "root",
+        CacheRoot(tmp_path / "root", compression=None),
         max_length_seconds=2.5,
         auto_resample=True,
         processor_kwargs={"padding": True},
         output_names={"attention_mask": "mask"},
         on_error="null",
-        compression=None,
     )
     before = cached_features(batch)
     copy = module.loads(module.dumps(cached_features))
@@ -146,7 +145,7 @@ HASHES = """
 import json, sys
 import audio_datasets, configs, speech
 from datasets.fingerprint import Hasher
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 from transformers import AutoFeatureExtractor
 
 scratch, = sys.argv[1:]
@@ -163,7 +162,7 @@ for name in ("whisper_tiny", "seamless_m4t"):
     found["loaded"] = Hasher.hash(CachedFeatures(loaded, scratch + "/root", auto_resample=True))
     found["another root"] = Hasher.hash(CachedFeatures(extractor, scratch + "/other", auto_resample=True))
     found["uncompressed"] = Hasher.hash(
-        CachedFeatures(extractor, scratch + "/root", auto_resample=True, compression=None))
+        CachedFeatures(extractor, CacheRoot(scratch + "/root", compression=None), auto_resample=True))
     hashes[name] = found
 
 def prepare(batch):

@@ -26,11 +26,11 @@ from ..errors import (
     UnsignedEntryError,
     UnstorableOutputError,
 )
-from ..stores import Store, is_temporary, open_store
+from ..stores import Store, is_temporary
 from ..support.threads import in_threads
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
-from .signing import SigningKey, SigningKeys, signing_keys
+from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
 
 __all__ = ["AudioCache", "WaveformCache"]
@@ -52,21 +52,17 @@ class _Cache(Generic[KeyT]):
 
     def __init__(
         self,
-        root: str | os.PathLike[str] | Store,
+        root: str | os.PathLike[str] | CacheRoot,
         *,
-        compression: str | None = None,
-        signing_key: SigningKey | SigningKeys | None = None,
-        strict: bool = False,
         counters: Counters | None = None,
         on_use: Callable[[Sequence[str]], None] | None = None,
-        **root_settings: Any,
+        store: Store | None = None,
     ) -> None:
-        if compression not in (None, "blosc"):
-            raise ValueError(f'compression must be "blosc" or None, not {compression!r}; no cache was opened.')
-        self.compression = compression
-        self._store = open_store(root, **root_settings)
-        self._strict = strict
-        self._signing_keys = signing_keys(signing_key)
+        root = as_cache_root(root, compression=None)
+        self.compression = root.compression
+        self._store = root.open_store() if store is None else store
+        self._strict = root.strict
+        self._signing_keys = root.signing_keys
         self._counters = counters or Counters()
         self._on_use = on_use
         self._warned = False
@@ -302,21 +298,15 @@ class AudioCache(_Cache[AudioCacheKey]):
     Parameters
     ----------
     root
-        A directory or a URL. Opening a cache creates nothing: the first `put` does.
-    compression
-        ``"blosc"`` (LZ4 and byte shuffle, lossless), or None for members as `numpy.savez` writes them. Either kind is
-        read by either setting.
-    signing_key
-        That of a signed root, as in `CachedFeatures`.
-    strict
-        Whether a store that fails is an error.
+        Where the entries are: a path or a URL, whose new entries are as `numpy.savez` writes them, or a `CacheRoot`,
+        which says how the root is reached, compressed and signed. (Of a cache that `CachedFeatures` filled, it is the
+        folder ``features``.) Opening a cache creates nothing: the first `put` does.
     counters
         Where to count; by default the cache's own.
     on_use
         Called with the names of entries that were read or written.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``near``, ``near_max_bytes``, ``write``,
-        ``read_only`` and ``timeouts``, as in `CachedFeatures`.
+    store
+        An open store of the entries, in place of the one that `root` describes.
     """
 
     _key_type = AudioCacheKey
@@ -386,7 +376,7 @@ class AudioCache(_Cache[AudioCacheKey]):
 class WaveformCache(_Cache[WaveformCacheKey]):
     """Decoded waveforms, by content; parameters as for `AudioCache`.
 
-    With ``compression="blosc"`` a waveform that is exactly 16-bit PCM is kept as such; `get` still returns float32.
+    With compression a waveform that is exactly 16-bit PCM is kept as such; `get` still returns float32.
     """
 
     _key_type = WaveformCacheKey

@@ -41,6 +41,12 @@ class SigningKeys:
             )
         self._sealed = Sealed(tuple(keys), b"\0".join(keys))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SigningKeys) and other._sealed == self._sealed
+
+    def __hash__(self) -> int:
+        return hash(self._sealed)
+
     def _keys(self) -> tuple[bytes, ...]:
         keys = self._sealed.value
         if keys is None:  # unpickled where the keys are not known

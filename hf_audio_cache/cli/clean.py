@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -13,10 +13,9 @@ from .options import (
     SigningKeyFileOption,
     StorageOptions,
     YesOption,
-    access,
     confirmed,
-    existing_root,
     guarded,
+    root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_report
@@ -46,7 +45,7 @@ def verify(
     from ..maintenance.verify import verify as check
 
     with waiting("Reading every entry"):
-        report = check(existing_root(root), repair=repair, signing_key=signing_key_file, **access(storage_option))
+        report = check(root_of(root, storage_option, signing_key_file, exists=True), repair=repair)
     show_report(
         report, form, quiet=quiet, names=[*report.bad, *report.unsigned, *report.unreadable, *report.unfinished]
     )
@@ -105,13 +104,14 @@ def prune(
         "older_than_seconds": None if older_than is None else parse_seconds(older_than),
         "keep_free": None if keep_free is None else parse_share(keep_free),
     }
-    settings = {**limits, "processor": processor, "keep_run": keep_run or (), **access(storage_option)}
+    where = root_of(root, storage_option, exists=True)
+    settings: dict[str, Any] = {**limits, "processor": processor, "keep_run": keep_run or ()}
     if not (dry_run or yes):
         with waiting("Listing"):
-            plan = make_room(existing_root(root), dry_run=True, **settings)
+            plan = make_room(where, dry_run=True, **settings)
         confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
     with waiting("Pruning"):
-        report = make_room(existing_root(root), dry_run=dry_run, **settings)
+        report = make_room(where, dry_run=dry_run, **settings)
     show_report(report, form, quiet=quiet, names=report.names)
 
 
@@ -136,11 +136,12 @@ def clear(
     """
     from ..maintenance.prune import clear as delete_all
 
+    where = root_of(root, storage_option, exists=True)
     if not (dry_run or yes):
-        plan = delete_all(existing_root(root), cache=cache, dry_run=True, **access(storage_option))
+        plan = delete_all(where, cache=cache, dry_run=True)
         confirmed(f"Delete all {plan.n_deleted:,} entries under {plan.root}?", yes=yes)
     with waiting("Deleting"):
-        report = delete_all(existing_root(root), cache=cache, dry_run=dry_run, **access(storage_option))
+        report = delete_all(where, cache=cache, dry_run=dry_run)
     show_report(report, form, quiet=quiet, names=report.names)
 
 
@@ -162,10 +163,11 @@ def rm(
     """
     from ..maintenance.prune import remove
 
+    where = root_of(root, storage_option, exists=True)
     if not (dry_run or yes):
-        plan = remove(existing_root(root), entries, dry_run=True, **access(storage_option))
+        plan = remove(where, entries, dry_run=True)
         confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
-    report = remove(existing_root(root), entries, dry_run=dry_run, **access(storage_option))
+    report = remove(where, entries, dry_run=dry_run)
     show_report(report, form, quiet=quiet, names=report.names)
 
 

@@ -29,6 +29,7 @@ from .options import (
     SubsetOption,
     WaveformsOption,
     guarded,
+    root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_report
@@ -162,9 +163,7 @@ def warm(
     with waiting("Loading the processor"):
         cached_features = open_cache(
             processor,
-            root,
-            storage_options=storage_option,
-            signing_key_file=signing_key_file,
+            root_of(root, storage_option, signing_key_file),
             audio_column=audio_column,
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
@@ -313,15 +312,12 @@ def estimate(
         rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
         cached_features = open_cache(
             processor,
-            root,
-            storage_options=storage_option,
-            signing_key_file=signing_key_file,
+            root_of(root, storage_option, signing_key_file, read_only=True),
             audio_column=audio_column,
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
             auto_resample=auto_resample,
             waveforms=waveforms,
-            read_only=True,
         )
         report = cached_features.estimate(rows, sample=sample)
     show_report(report, form, quiet=quiet, names=[report.verdict])

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import access, root_of
-
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
     import ray
 
+    from ..cache.root import CacheRoot
     from ..transform.cached_features import CachedFeatures
 
 __all__ = ["load_dataset", "load_processor", "load_ray_dataset", "open_cache"]
@@ -203,21 +202,8 @@ def load_processor(name: str) -> Any:
     )
 
 
-def open_cache(
-    processor: str,
-    root: str | None,
-    *,
-    storage_options: list[str] | None,
-    signing_key_file: Path | None,
-    **settings: Any,
-) -> CachedFeatures:
+def open_cache(processor: str, root: CacheRoot, **settings: Any) -> CachedFeatures:
     """Return the cache of a processor on a root."""
     from ..transform.cached_features import CachedFeatures
 
-    return CachedFeatures(
-        load_processor(processor),
-        root_of(root),
-        signing_key=signing_key_file,
-        **access(storage_options),
-        **settings,
-    )
+    return CachedFeatures(load_processor(processor), root, **settings)

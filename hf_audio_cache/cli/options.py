@@ -13,9 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from ..cache.root import CacheRoot
 
 __all__ = [
     "AudioColumnOption",
@@ -31,9 +34,7 @@ __all__ = [
     "SubsetOption",
     "WaveformsOption",
     "YesOption",
-    "access",
     "confirmed",
-    "existing_root",
     "guarded",
     "root_of",
     "waiting",
@@ -82,30 +83,36 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say only what wou
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 
 
-def root_of(root: str | None) -> str:
-    """Return the root that an option names, or the default one."""
-    from ..support.paths import default_root
+def root_of(
+    root: str | None,
+    storage_options: list[str] | None = None,
+    signing_key_file: Path | None = None,
+    *,
+    exists: bool = False,
+    read_only: bool = False,
+) -> CacheRoot:
+    """Return the root that options describe.
 
-    return root or default_root()
-
-
-def existing_root(root: str | None) -> str:
-    """Return the root that an option names, or the default one; a folder that is named has to be there.
-
-    An empty cache would be reported of a name that was mistyped.
+    Parameters
+    ----------
+    root
+        A path or a URL; None for the default one.
+    storage_options
+        ``KEY=VALUE`` each. A value that begins with ``{`` or ``[``, and ``true`` or ``false``, are JSON; anything else
+        is text.
+    signing_key_file
+        File with the signing keys of a signed root.
+    exists
+        Whether a folder that is named has to be there: an empty cache would be reported of a name that was mistyped.
+    read_only
+        Whether nothing is to be written.
     """
-    if root is not None and "://" not in root and "::" not in root and not os.path.isdir(os.path.expanduser(root)):
+    from ..cache.root import CacheRoot
+
+    if exists and root and "://" not in root and "::" not in root and not os.path.isdir(os.path.expanduser(root)):
         raise ValueError(
             f"expected --root to be the folder of a cache, and {root} is none; nothing was read or deleted"
         )
-    return root_of(root)
-
-
-def access(storage_options: list[str] | None) -> dict[str, Any]:
-    """Return the settings of a root: what ``KEY=VALUE`` options say.
-
-    A value that begins with ``{`` or ``[``, and ``true`` or ``false``, are JSON; anything else is text.
-    """
     options: dict[str, Any] = {}
     for option in storage_options or ():
         name, separator, value = option.partition("=")
@@ -115,7 +122,7 @@ def access(storage_options: list[str] | None) -> dict[str, Any]:
             options[name] = json.loads(value) if value[:1] in ("{", "[") or value in ("true", "false") else value
         except ValueError:
             raise ValueError(f"expected JSON in --storage-option {name}=…, since it begins with a bracket") from None
-    return {"storage_options": options} if options else {}
+    return CacheRoot(root or None, storage_options=options, signing_key=signing_key_file, read_only=read_only)
 
 
 def guarded(command: F) -> F:

@@ -18,9 +18,8 @@ from .options import (
     RootOption,
     SigningKeyFileOption,
     StorageOptions,
-    access,
-    existing_root,
     guarded,
+    root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_names, show_report, show_rows
@@ -49,7 +48,7 @@ def usage(
     from ..maintenance.usage import usage as measure
 
     with waiting("Listing"):
-        report = measure(existing_root(root), sample=sample, **access(storage_option))
+        report = measure(root_of(root, storage_option, exists=True), sample=sample)
     show_report(
         report,
         form,
@@ -91,7 +90,8 @@ def ls(
     from ..maintenance.listing import list_entries
 
     with waiting("Listing"):
-        entries = list_entries(existing_root(root), filters=filters or (), sort=sort, **access(storage_option))[:limit]
+        where = root_of(root, storage_option, exists=True)
+        entries = list_entries(where, filters=filters or (), sort=sort)[:limit]
     if quiet:
         show_names(entry.name for entry in entries)
         return
@@ -136,13 +136,10 @@ def explain(
 
     cached_features = open_cache(
         processor,
-        root,
-        storage_options=storage_option,
-        signing_key_file=signing_key_file,
+        root_of(root, storage_option, signing_key_file, read_only=True),
         sampling_rate=sampling_rate,
         max_length_seconds=max_length_seconds,
         auto_resample=auto_resample,
-        read_only=True,
     )
     report = cached_features.explain(clip)
     if quiet:
@@ -179,7 +176,7 @@ def show(
     """
     from ..maintenance.inspect import inspect_entries, plot_entry
 
-    entries = inspect_entries(existing_root(root), entry, signing_key=signing_key_file, **access(storage_option))
+    entries = inspect_entries(root_of(root, storage_option, signing_key_file, exists=True), entry)
     if plot is not None:
         if len(entries) != 1:
             raise ValueError(
@@ -222,10 +219,9 @@ def list_(
 
         hf-audio-cache processors list --root /data/audio-cache
     """
-    from ..maintenance.listing import open_root
     from ..maintenance.processors import list_processors
 
-    found = list_processors(open_root(existing_root(root), access(storage_option)), signing_key_file)
+    found = list_processors(root_of(root, storage_option, signing_key_file, exists=True))
     if quiet:
         show_names(one.sha for one in found)
         return
@@ -258,10 +254,9 @@ def diff(
 
         hf-audio-cache processors diff 6e675520 b900a361
     """
-    from ..maintenance.listing import open_root
     from ..maintenance.processors import diff_processors
 
-    report = diff_processors(open_root(existing_root(root), access(storage_option)), old, new, signing_key_file)
+    report = diff_processors(root_of(root, storage_option, signing_key_file, exists=True), old, new)
     show_report(
         report, form, rows=[{"difference": line} for line in report.differences], quiet=quiet, names=report.differences
     )

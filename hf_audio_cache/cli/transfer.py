@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -15,13 +15,14 @@ from .options import (
     SplitOption,
     StorageOptions,
     SubsetOption,
-    access,
-    existing_root,
     guarded,
     root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_report
+
+if TYPE_CHECKING:
+    from ..cache.root import CacheRoot
 
 __all__ = ["add_to"]
 
@@ -72,31 +73,30 @@ def export(
         with waiting("Reading the dataset"):
             rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
             clips = clip_shas(rows, audio_column)
-    settings = access(storage_option)
-    move = export_archive if to.endswith(".tar") else copy_entries
+    source = root_of(root, storage_option, signing_key_file, exists=True)
+    chosen: dict[str, Any] = {
+        "clips": clips,
+        "processor": None if processor is None else _sha_of(processor, source),
+        "waveforms": with_waveforms,
+    }
     with waiting("Exporting"):
-        report = move(
-            existing_root(root),
-            to,
-            clips=clips,
-            processor=None if processor is None else _sha_of(processor, existing_root(root), storage_option),
-            waveforms=with_waveforms,
-            signing_key=signing_key_file,
-            **settings,
-        )
+        if to.endswith(".tar"):
+            report = export_archive(source, to, **chosen)
+        else:
+            report = copy_entries(source, root_of(to, storage_option, signing_key_file), **chosen)
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
 
 
-def _sha_of(processor: str, root: str, storage_options: list[str] | None) -> str:
+def _sha_of(processor: str, root: CacheRoot) -> str:
     """Return the sha of a processor of the root's, or of one that is loaded."""
-    from ..maintenance.listing import open_root
+    from ..cache.open_root import OpenRoot
     from ..maintenance.processors import processor_names
     from ..processors.fingerprint import processor_sha256
     from .inputs import load_processor
 
-    names = processor_names(open_root(root, access(storage_options)))
+    names = processor_names(OpenRoot.for_maintenance(root).store)
     if re.fullmatch(r"[0-9a-f]{12,64}", processor) or processor.lower() in map(str.lower, names.values()):
         return processor
     return processor_sha256(load_processor(processor))
@@ -124,7 +124,7 @@ def import_(
     from ..maintenance.transfer import import_archive
 
     with waiting("Importing"):
-        report = import_archive(archive, root_of(root), signing_key=signing_key_file, **access(storage_option))
+        report = import_archive(archive, root_of(root, storage_option, signing_key_file))
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.caches import AudioCache, WaveformCache
 from ..cache.entry import open_entry
-from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
 from ..errors import HfAudioCacheError
-from ..stores import Store
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
-from .listing import ListedEntry, find_entries, open_root
+from .listing import ListedEntry, find_entries
 from .processors import processor_names
 
 __all__ = ["InspectedEntry", "inspect_entries", "plot_entry"]
@@ -80,25 +79,15 @@ class InspectedEntry(Report):
         return [Table(self.name, (), facts)]
 
 
-def inspect_entries(
-    root: str | os.PathLike[str] | Store,
-    what: str,
-    *,
-    signing_key: SigningKey | SigningKeys | None = None,
-    **root_settings: Any,
-) -> list[InspectedEntry]:
+def inspect_entries(root: str | os.PathLike[str] | CacheRoot, what: str) -> list[InspectedEntry]:
     """Return what the entries hold that a name, or at least 8 digits of a clip's sha256, stands for.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     what
         The name of an entry under the root, or the beginning of a clip's sha256.
-    signing_key
-        That of a signed root.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
@@ -107,18 +96,17 @@ def inspect_entries(
     StoreError
         If the root cannot be read.
     """
-    store, keys = open_root(root, root_settings), signing_keys(signing_key)
-    names = processor_names(store)
-    return [_inspect(store, entry, names.get(entry.processor, ""), keys) for entry in find_entries(store, [what])]
+    opened = OpenRoot.for_maintenance(root)
+    names = processor_names(opened.store)
+    entries = find_entries(opened.store, [what])
+    return [_inspect(opened, entry, names.get(entry.processor, "")) for entry in entries]
 
 
-def _inspect(store: Store, entry: ListedEntry, processor_name: str, keys: SigningKeys | None) -> InspectedEntry:
-    cache_type = AudioCache if entry.cache == "features" else WaveformCache
-    cache = cache_type(store.child(entry.cache), signing_key=keys)
-    content = store.get(entry.name)
+def _inspect(root: OpenRoot, entry: ListedEntry, processor_name: str) -> InspectedEntry:
+    content = root.store.get(entry.name)
     problem: HfAudioCacheError | str | None = "it was deleted meanwhile"
     if content is not None:
-        problem = cache.check(entry.name.partition("/")[2], content)
+        problem = root.caches[entry.cache].check(entry.name.partition("/")[2], content)
     if content is None or problem is not None:
         return InspectedEntry(entry.name, entry, processor_name, problem=str(problem))
     opened = open_entry(content, None)

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..cache.access_log import last_uses
-from ..stores import Store, StoredObject, open_store
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
+from ..stores import Store, StoredObject
 from ..support.units import parse_seconds, parse_size
 from .processors import processor_names
 
-__all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "open_root", "parse_entry", "parse_filter"]
+__all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "parse_entry", "parse_filter"]
 
 # An entry's name under the root; what follows the clip's sha is the same for all entries of one kind.
 ENTRY_NAME = re.compile(
@@ -72,11 +74,6 @@ class ListedEntry:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
-
-
-def open_root(root: str | os.PathLike[str] | Store, settings: Mapping[str, Any]) -> Store:
-    """Return the store of a root itself, and not what this machine has of it."""
-    return open_store(root, **{"near": None, **settings})
 
 
 def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
@@ -171,25 +168,19 @@ def is_processor(processor: str, wanted: str, names: Mapping[str, str]) -> bool:
 
 
 def list_entries(
-    root: str | os.PathLike[str] | Store,
-    *,
-    filters: Iterable[str] = (),
-    sort: str = "name",
-    **root_settings: Any,
+    root: str | os.PathLike[str] | CacheRoot, *, filters: Iterable[str] = (), sort: str = "name"
 ) -> list[ListedEntry]:
     """Return the entries under a root that pass all filters.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     filters
         As `parse_filter` takes them.
     sort
         ``"name"``, ``"size"``, ``"modified"``, ``"accessed"``, ``"processor"``, ``"rate"`` or ``"cap"``; with
         ``":desc"`` behind it the largest or latest comes first.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
@@ -201,7 +192,7 @@ def list_entries(
     field, _, order = sort.partition(":")
     if field not in SORT_FIELDS or order not in ("", "asc", "desc"):
         raise ValueError(f"expected to sort by one of {', '.join(SORT_FIELDS)}, with :desc or without, not by {sort!r}")
-    store = open_root(root, root_settings)
+    store = OpenRoot.for_maintenance(root).store
     names = processor_names(store)
     tests = [parse_filter(text, names, time.time()) for text in filters]
     found = [entry for entry in _entries(store) if all(test(entry) for test in tests)]

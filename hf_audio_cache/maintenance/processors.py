@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest, read_manifest
-from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..cache.root import CacheRoot
+from ..cache.signing import SigningKeys
 from ..errors import HfAudioCacheError
 from ..stores import Store
 from ..support.report import Report, Table
@@ -64,8 +67,9 @@ def processor_names(store: Store) -> dict[str, str]:
     return {manifest.identity.sha[:12]: _name(manifest) for manifest in _manifests(store, None)}
 
 
-def list_processors(store: Store, signing_key: SigningKey | SigningKeys | None = None) -> list[ProcessorInfo]:
+def list_processors(root: str | os.PathLike[str] | CacheRoot) -> list[ProcessorInfo]:
     """Return the processors that a root has a good manifest of."""
+    opened = OpenRoot.for_maintenance(root)
     return [
         ProcessorInfo(
             manifest.identity.sha,
@@ -73,7 +77,7 @@ def list_processors(store: Store, signing_key: SigningKey | SigningKeys | None =
             {name: f"{spec.dtype or 'JSON'} {_shape(spec.shape)}".strip() for name, spec in manifest.outputs.items()},
             dict(manifest.versions),
         )
-        for manifest in _manifests(store, signing_keys(signing_key))
+        for manifest in _manifests(opened.store, opened.signing_keys)
     ]
 
 
@@ -101,9 +105,7 @@ class ProcessorDifference(Report):
         return [Table(f"{self.old[:12]} -> {self.new[:12]}", (), [(line,) for line in self.differences])]
 
 
-def diff_processors(
-    store: Store, old: str, new: str, signing_key: SigningKey | SigningKeys | None = None
-) -> ProcessorDifference:
+def diff_processors(root: str | os.PathLike[str] | CacheRoot, old: str, new: str) -> ProcessorDifference:
     """Return what differs between two processors of a root, each named by its sha or the beginning of it.
 
     Raises
@@ -111,8 +113,8 @@ def diff_processors(
     ValueError
         If there is no such manifest, or more than one.
     """
-    keys = signing_keys(signing_key)
-    there, wanted = (read_one(store, sha, keys) for sha in (old, new))
+    opened = OpenRoot.for_maintenance(root)
+    there, wanted = (read_one(opened.store, sha, opened.signing_keys) for sha in (old, new))
     differences = () if there.identity == wanted.identity else tuple(explain_difference(there, wanted))
     return ProcessorDifference(there.identity.sha, wanted.identity.sha, differences)
 

@@ -1,9 +1,8 @@
 """Making room under a root.
 
 Nothing here locks anything. Programs may read and write the root meanwhile: an entry that is deleted under them is a
-miss, and computed again (behind a reference whose row has no audio: an error that says what to do). What a run used is
-known from its records (see `hf_audio_cache.uses`), to within the last of them; where there is none, what counts is when
-an entry was written.
+miss, and computed again (behind a reference whose row has no audio: an error that says what to do). The access log says
+what a run used, to within its last record; for an entry without a record, the time when it was written counts.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.access_log import is_use_name, last_uses, names_of_run, records_of
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
 from ..stores import Store, StoredObject, is_temporary
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import ListedEntry, find_entries, is_processor, open_root, parse_entry
+from .listing import ListedEntry, find_entries, is_processor, parse_entry
 from .processors import processor_names
 from .verify import UNFINISHED_AFTER, delete, is_ours
 
@@ -73,7 +74,7 @@ class PruneReport(Report):
 
 
 def prune(
-    root: str | os.PathLike[str] | Store,
+    root: str | os.PathLike[str] | CacheRoot,
     *,
     max_bytes: int | None = None,
     older_than_seconds: float | None = None,
@@ -81,7 +82,6 @@ def prune(
     processor: str | None = None,
     keep_run: str | Sequence[str] = (),
     dry_run: bool = False,
-    **root_settings: Any,
 ) -> PruneReport:
     """Delete entries until the rest is small or recent enough; those that were not used for longest go first.
 
@@ -91,7 +91,7 @@ def prune(
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     max_bytes
         What all entries together may take afterwards.
     older_than_seconds
@@ -105,8 +105,6 @@ def prune(
         A run, or several: what they used is not deleted; without a limit and without `processor`, everything else is.
     dry_run
         Whether to say only what would go.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
@@ -116,7 +114,7 @@ def prune(
         If the root cannot be listed, or an entry not be deleted.
     """
     _check(max_bytes, older_than_seconds, keep_free)
-    store = open_root(root, root_settings)
+    store = OpenRoot.for_maintenance(root).store
     now = time.time()
     uses = last_uses(store)
     listed = [one for one in store.scan() if is_ours(one.name)]
@@ -234,21 +232,17 @@ def _run_of(name: str) -> str:
     return inside if folder == "runs" else "-".join(rest[0].split("-")[:2])
 
 
-def remove(
-    root: str | os.PathLike[str] | Store, what: Sequence[str], *, dry_run: bool = False, **root_settings: Any
-) -> PruneReport:
+def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:
     """Delete entries.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     what
         Names of entries under the root, or at least 8 digits of clips' sha256, for all that is there of them.
     dry_run
         Whether to say only what would go.
-    **root_settings
-        As for `prune`.
 
     Raises
     ------
@@ -257,7 +251,7 @@ def remove(
     StoreError
         If the root cannot be listed, or an entry not be deleted.
     """
-    store = open_root(root, root_settings)
+    store = OpenRoot.for_maintenance(root).store
     going = find_entries(store, what)
     if not dry_run:
         delete(store, [entry.name for entry in going])
@@ -272,21 +266,17 @@ def remove(
     return PruneReport(str(store.location()), len(going), n_bytes, n_kept, kept_bytes, dry_run, n_recent, names)
 
 
-def clear(
-    root: str | os.PathLike[str] | Store, *, cache: str | None = None, dry_run: bool = False, **root_settings: Any
-) -> PruneReport:
+def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None, dry_run: bool = False) -> PruneReport:
     """Delete everything under a root that is the cache's, unfinished files too; nothing else is touched.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     cache
         ``"features"`` or ``"waveforms"``, to delete the entries of that one alone.
     dry_run
         Whether to say only what would go.
-    **root_settings
-        As for `prune`.
 
     Raises
     ------
@@ -297,7 +287,7 @@ def clear(
     """
     if cache not in (None, "features", "waveforms"):
         raise ValueError(f'cache must be "features", "waveforms" or None for all, not {cache!r}; nothing was deleted.')
-    store = open_root(root, root_settings)
+    store = OpenRoot.for_maintenance(root).store
     now = time.time()
     ours = [one for one in store.scan() if is_ours(one.name)]
     going = [one for one in ours if cache is None or one.name.startswith(f"{cache}/")]

@@ -15,15 +15,15 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from ..cache.caches import AudioCache, WaveformCache
-from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
 from ..errors import ArchiveError, HfAudioCacheError, StoreError
 from ..stores import Store, is_temporary
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import is_processor, open_root, parse_entry
+from .listing import is_processor, parse_entry
 from .processors import processor_names
 from .verify import check_manifest, is_ours
 
@@ -83,22 +83,12 @@ class TransferReport(Report):
         return [Table(f"{self.source} -> {self.target}", (), figures), *reasons]
 
 
-class _Checker:
-    """Tells what may be stored under a root."""
-
-    def __init__(self, store: Store, keys: SigningKeys | None) -> None:
-        self._keys = keys
-        self._caches: dict[str, AudioCache | WaveformCache] = {
-            "features": AudioCache(store.child("features"), signing_key=keys),
-            "waveforms": WaveformCache(store.child("waveforms"), signing_key=keys),
-        }
-
-    def check(self, name: str, content: bytes) -> HfAudioCacheError | None:
-        """Return what is wrong with an object of this name."""
-        folder, _, inside = name.partition("/")
-        if folder == "processors":
-            return check_manifest(name, content, self._keys)
-        return self._caches[folder].check(inside, content)
+def _check(root: OpenRoot, name: str, content: bytes) -> HfAudioCacheError | None:
+    """Return why an object must not be stored under a root by this name; None if it may."""
+    folder, _, inside = name.partition("/")
+    if folder == "processors":
+        return check_manifest(name, content, root.signing_keys)
+    return root.caches[folder].check(inside, content)
 
 
 def _is_movable(name: str) -> bool:
@@ -125,15 +115,12 @@ def _selected(
     return manifests, entries
 
 
-def _good_objects(
-    store: Store, names: Iterable[str], keys: SigningKeys | None, report: TransferReport
-) -> Iterator[tuple[str, bytes]]:
-    checker = _Checker(store, keys)
+def _good_objects(root: OpenRoot, names: Iterable[str], report: TransferReport) -> Iterator[tuple[str, bytes]]:
     for name in names:
-        [content] = store.get_many([name])
+        [content] = root.store.get_many([name])
         if isinstance(content, StoreError):
             raise content
-        error = checker.check(name, content) if content is not None else None
+        error = _check(root, name, content) if content is not None else None
         if error is not None:
             report.refuse(name, error)
         elif content is not None:
@@ -141,21 +128,19 @@ def _good_objects(
 
 
 def export_archive(
-    root: str | os.PathLike[str] | Store,
+    root: str | os.PathLike[str] | CacheRoot,
     archive: str | os.PathLike[str],
     *,
     clips: Collection[str] | None = None,
     processor: str | None = None,
     waveforms: bool = False,
-    signing_key: SigningKey | SigningKeys | None = None,
-    **root_settings: Any,
 ) -> TransferReport:
     """Write entries into a tar, with the manifests of their processors.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     archive
         The file; it appears when it is whole.
     clips
@@ -164,10 +149,6 @@ def export_archive(
         Name or sha (or its first digits) of a processor whose features to take; None for all.
     waveforms
         Whether to take cached waveforms too.
-    signing_key
-        That of a signed root.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
@@ -176,14 +157,14 @@ def export_archive(
     OSError
         If the file cannot be written.
     """
-    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
-    report = TransferReport(str(store.location()), str(path))
-    manifests, entries = _selected(store, clips, processor, waveforms=waveforms)
+    report = TransferReport(str(source.store.location()), str(path))
+    manifests, entries = _selected(source.store, clips, processor, waveforms=waveforms)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as tar:
-            for name, content in _good_objects(store, [*manifests, *entries], keys, report):
+            for name, content in _good_objects(source, [*manifests, *entries], report):
                 member = tarfile.TarInfo(name)
                 member.size, member.mtime, member.mode = len(content), int(time.time()), 0o644
                 tar.addfile(member, io.BytesIO(content))
@@ -203,40 +184,37 @@ def _count(report: TransferReport, name: str, content: bytes) -> None:
 
 
 def copy_entries(
-    root: str | os.PathLike[str] | Store,
-    target: str | os.PathLike[str] | Store,
+    root: str | os.PathLike[str] | CacheRoot,
+    target: str | os.PathLike[str] | CacheRoot,
     *,
     clips: Collection[str] | None = None,
     processor: str | None = None,
     waveforms: bool = False,
-    signing_key: SigningKey | SigningKeys | None = None,
-    **root_settings: Any,
 ) -> TransferReport:
     """Copy entries into another root, with the manifests of their processors; what is there already stays.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     target
         The other root.
-    clips, processor, waveforms, signing_key, **root_settings
-        As for `export_archive`; the settings are those of both roots.
+    clips, processor, waveforms
+        As for `export_archive`.
 
     Raises
     ------
     StoreError
         If one root cannot be read, or the other not be written.
     """
-    store, other = open_root(root, root_settings), open_root(target, root_settings)
-    keys = signing_keys(signing_key)
-    report = TransferReport(str(store.location()), str(other.location()))
-    manifests, entries = _selected(store, clips, processor, waveforms=waveforms)
+    source, other = OpenRoot.for_maintenance(root), OpenRoot.for_maintenance(target).store
+    report = TransferReport(str(source.store.location()), str(other.location()))
+    manifests, entries = _selected(source.store, clips, processor, waveforms=waveforms)
     names = [*manifests, *entries]
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
         absent = _absent(other, batch, report)
-        for name, content in _good_objects(store, absent, keys, report):
+        for name, content in _good_objects(source, absent, report):
             other.put(name, content)
             _count(report, name, content)
     return report
@@ -249,13 +227,7 @@ def _absent(store: Store, names: list[str], report: TransferReport) -> list[str]
     return absent
 
 
-def import_archive(
-    archive: str | os.PathLike[str],
-    root: str | os.PathLike[str] | Store,
-    *,
-    signing_key: SigningKey | SigningKeys | None = None,
-    **root_settings: Any,
-) -> TransferReport:
+def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str] | CacheRoot) -> TransferReport:
     """Put the entries of a tar under a root; what is there already stays.
 
     Parameters
@@ -263,11 +235,7 @@ def import_archive(
     archive
         A file that `export_archive` wrote.
     root
-        As for `CachedFeatures`.
-    signing_key
-        That of a signed root: entries that none of its keys signed are refused.
-    **root_settings
-        As for `export_archive`.
+        A path, a URL or a `CacheRoot`.
 
     Raises
     ------
@@ -276,17 +244,16 @@ def import_archive(
     StoreError
         If the root cannot be written.
     """
-    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    target = OpenRoot.for_maintenance(root)
     path = os.path.expanduser(os.fspath(archive))
-    report = TransferReport(path, str(store.location()))
-    checker = _Checker(store, keys)
+    report = TransferReport(path, str(target.store.location()))
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:  # uncompressed, and one pass
             end = _end_of(file)
             for member in tar:
                 if tar.offset > end:  # tarfile would read on for as long as the header says
                     raise tarfile.ReadError("unexpected end of data")
-                _import_member(tar, member, store, checker, report)
+                _import_member(tar, member, target, report)
     except (tarfile.TarError, EOFError, RecursionError) as exc:  # RecursionError: headers of headers
         raise ArchiveError(
             f"expected an archive of entries, an uncompressed tar, and {path} is none or was cut ({exc}); "
@@ -302,9 +269,7 @@ def _end_of(file: IO[bytes]) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else _MAX_PIPED_BYTES
 
 
-def _import_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, store: Store, checker: _Checker, report: TransferReport
-) -> None:
+def _import_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: OpenRoot, report: TransferReport) -> None:
     name = member.name
     limit = _MAX_MANIFEST_BYTES if name.startswith("processors/") else _MAX_ENTRY_BYTES
     if not member.isreg() or member.issparse() or not _is_movable(name):
@@ -313,17 +278,17 @@ def _import_member(
     if member.size > limit:
         report.refuse(name, f"it has {member.size} bytes, and at most {limit} are taken")
         return
-    if not _absent(store, [name], report):
+    if not _absent(root.store, [name], report):
         return
     file: IO[bytes] | None = tar.extractfile(member)
     content = file.read(member.size) if file is not None else b""
     if len(content) != member.size:
         raise tarfile.ReadError("unexpected end of data")
-    error = checker.check(name, content)
+    error = _check(root, name, content)
     if error is not None:
         report.refuse(name, error)
         return
-    store.put(name, content)
+    root.store.put(name, content)
     _count(report, name, content)
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..cache.entry import open_entry
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
 from ..stores import Store, StoredObject
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import ENTRY_NAME, open_root, parse_entry
+from .listing import ENTRY_NAME, parse_entry
 from .processors import processor_names
 
 __all__ = ["Usage", "UsageLine", "usage"]
@@ -127,24 +129,22 @@ class Usage(Report):
         return shown
 
 
-def usage(root: str | os.PathLike[str] | Store, *, sample: int = _SAMPLE, **root_settings: Any) -> Usage:
+def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) -> Usage:
     """Return what lies under a root; it is listed once, and memory does not grow with it.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     sample
         How many entries, chosen at random, are read to see how far they are compressed.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
     StoreError
         If the root cannot be listed.
     """
-    store = open_root(root, root_settings)
+    store = OpenRoot.for_maintenance(root).store
     now = time.time()
     kinds: dict[str, _Kind] = {}  # by the parts of names that are not of a clip: parsing each name takes much longer
     ages = [[0, 0] for _ in _AGES]

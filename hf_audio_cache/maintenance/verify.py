@@ -12,18 +12,19 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..cache.access_log import check_use, is_use_name
 from ..cache.caches import AudioCache, WaveformCache
 from ..cache.layout import TAG_NAME
+from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest, manifest_name
-from ..cache.signing import SigningKey, SigningKeys, signing_keys
+from ..cache.root import CacheRoot
+from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError
 from ..stores import Store, StoredObject, is_temporary
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import open_root
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -98,41 +99,28 @@ class VerifyReport(Report):
         return [Table(f"verify {self.root}", (), figures), *shown]
 
 
-def verify(
-    root: str | os.PathLike[str] | Store,
-    *,
-    repair: bool = False,
-    signing_key: SigningKey | SigningKeys | None = None,
-    **root_settings: Any,
-) -> VerifyReport:
+def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) -> VerifyReport:
     """Read every entry under a root whole, and say what is wrong with which.
 
     Parameters
     ----------
     root
-        As for `CachedFeatures`.
+        A path, a URL or a `CacheRoot`.
     repair
         Whether to delete what is bad, unsigned or was left unfinished; it is computed again when it is asked for.
-    signing_key
-        That of a signed root.
-    **root_settings
-        How the root is reached: ``storage_options``, ``filesystem``, ``timeouts``.
 
     Raises
     ------
     StoreError
         If the root cannot be listed, or what is to be repaired not be deleted.
     """
-    store, keys = open_root(root, root_settings), signing_keys(signing_key)
+    opened = OpenRoot.for_maintenance(root)
+    store = opened.store
     report = VerifyReport(str(store.location()))
-    caches: dict[str, AudioCache | WaveformCache] = {
-        "features": AudioCache(store.child("features"), signing_key=keys),
-        "waveforms": WaveformCache(store.child("waveforms"), signing_key=keys),
-    }
     now = time.time()
     entries = (found for found in store.scan() if _is_to_be_read(found, report, now))
     for batch in batches(entries, _BATCH):
-        for folder, cache in caches.items():
+        for folder, cache in opened.caches.items():
             inside = [found for found in batch if found.name.startswith(f"{folder}/")]
             names = [found.name.partition("/")[2] for found in inside]
             for found, error in zip(inside, cache.check_many(names), strict=True):
@@ -141,7 +129,7 @@ def verify(
                 _note(report, found.name, error)
         for found in batch:
             if not found.name.startswith(("features/", "waveforms/")):
-                _note(report, found.name, _check_other(store, found.name, keys))
+                _note(report, found.name, _check_other(store, found.name, opened.signing_keys))
     if repair:
         report.n_deleted = delete(store, [*report.bad, *report.unsigned, *report.unfinished])
     return report

@@ -7,7 +7,7 @@ import copy
 import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,19 +15,16 @@ import numpy.typing as npt
 
 from ..audio.file_hashes import find_hashes, learn_hashes
 from ..audio.source import AudioSource, local_path, read_source
-from ..cache.access_log import UseRecorder
-from ..cache.caches import AudioCache, WaveformCache
 from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..cache.layout import TAG, TAG_NAME
-from ..cache.processor_manifest import Manifest, manifest_name, read_manifest
-from ..cache.signing import SigningKeys
-from ..cache.stats import BadClip, Counters
+from ..cache.open_root import OpenRoot
+from ..cache.processor_manifest import Manifest, manifest_name
+from ..cache.stats import BadClip
 from ..errors import AudioError, ProcessorError, StoreError
 from ..processors.extractor import audio_part, name_of
 from ..processors.fingerprint import Fingerprinter, ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..processors.precision import FloatType
-from ..stores import Store
 from ..support.threads import ahead, in_threads, leaving_a_core
 from ..support.write_behind import Writer
 from .compute import Extraction
@@ -46,8 +43,8 @@ class Router:
     ----------
     processor
         A feature extractor, or a processor that has one.
-    store
-        Where everything is kept: ``features/``, ``waveforms/`` and ``processors/``.
+    root
+        Where everything is kept.
     sampling_rate
         Rate of the waveforms in Hz.
     max_length_ms
@@ -56,16 +53,6 @@ class Router:
         Whether clips at another rate are resampled, or are errors.
     processor_kwargs
         Further arguments of the processor's call.
-    compression
-        That of new entries.
-    signing_keys
-        Those of a signed root.
-    strict
-        Whether a store that fails is an error.
-    counters
-        Where to count.
-    uses
-        Where to note which entries are used.
     dtype
         What features are rounded to; None for what they are.
     features_policy, waveforms_policy
@@ -75,32 +62,19 @@ class Router:
     """
 
     processor: Any
-    store: Store
+    root: OpenRoot
     sampling_rate: int
     max_length_ms: int
     auto_resample: bool
     processor_kwargs: Mapping[str, Any]
-    compression: str | None
-    signing_keys: SigningKeys | None
-    strict: bool
-    counters: Counters
-    uses: UseRecorder
     dtype: FloatType | None = None
     features_policy: Policy = "auto"
     waveforms_policy: Policy = "auto"
     carried_code: Mapping[str, Any] | None = None
-    audio_cache: AudioCache = field(init=False)
-    waveform_cache: WaveformCache = field(init=False)
 
     def __post_init__(self) -> None:
-        options: dict[str, Any] = {
-            "compression": self.compression,
-            "signing_key": self.signing_keys,
-            "strict": self.strict,
-            "counters": self.counters,
-        }
-        self.audio_cache = AudioCache(self.store.child("features"), on_use=self.uses.add_features, **options)
-        self.waveform_cache = WaveformCache(self.store.child("waveforms"), on_use=self.uses.add_waveforms, **options)
+        self.store, self.counters, self.uses = self.root.store, self.root.counters, self.root.uses
+        self.audio_cache, self.waveform_cache = self.root.audio_cache, self.root.waveform_cache
         self.uses.about.update(
             processor=name_of(audio_part(self.processor)),
             sample_rate=self.sampling_rate,
@@ -351,8 +325,7 @@ class Router:
         if len(self._samples) < SAMPLE_SIZE or not self._worth.wants(identity.sha):
             return
         samples = [sample for sample, _ in self._samples]
-        features = AudioCache(self.store.child("features"), **self._uncounted())
-        waveforms = WaveformCache(self.store.child("waveforms"), **self._uncounted())
+        features, waveforms = self.root.uncounted()
         kept = [sample for sample in samples if self.keeps_waveform(sample.source)]
 
         def make() -> None:
@@ -373,9 +346,6 @@ class Router:
         )
         self._samples = []
 
-    def _uncounted(self) -> dict[str, Any]:
-        return {"signing_key": self.signing_keys, "counters": Counters("")}
-
     def _store_behind(self, write: Callable[[], list[StoreError]]) -> None:
         """Encode and store beside what is computed next. Where the store takes nothing now, nothing is encoded."""
         self._writer.submit(write, at_once=bool(self.store.refuse_puts((TAG_NAME,))))
@@ -395,7 +365,7 @@ class Router:
 
     def _manifest(self, identity: ProcessorIdentity) -> Manifest:
         """Return the processor's manifest, as the root has it, or as it will be written."""
-        known = self._manifests.get(identity.sha) or read_manifest(self.store, identity.sha, self.signing_keys)
+        known = self._manifests.get(identity.sha) or self.root.read_manifest(identity.sha)
         if known is None:
             known = Manifest.of(identity, self.extraction.probe())
         self._manifests[identity.sha] = known
@@ -407,8 +377,8 @@ class Router:
             return
         self._written.add(identity.sha)
         missing = {}
-        if read_manifest(self.store, identity.sha, self.signing_keys) is None:
-            missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes(self.signing_keys)
+        if self.root.read_manifest(identity.sha) is None:
+            missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes(self.root.signing_keys)
         if not self.store.exists(TAG_NAME):
             missing[TAG_NAME] = TAG
         failed = self.store.put_many(missing).values()

@@ -33,12 +33,13 @@ class Sealed(Generic[T]):
 
     def __init__(self, value: T, material: bytes) -> None:
         self.token = hmac.digest(material, b"hf_audio_cache: token of a secret", "sha256").hex()
+        self._own: T | None = value
         _KNOWN[self.token] = value
 
     @property
     def value(self) -> T | None:
         """The secret; None in a process that never had it."""
-        return _KNOWN.get(self.token)
+        return _KNOWN.get(self.token) if self._own is None else self._own
 
     def __repr__(self) -> str:
         return f"Sealed({self.token[:8]})"
@@ -60,7 +61,7 @@ def tell(token: str, value: Any) -> None:
 
 def _unseal(token: str, value: Any) -> Sealed[Any]:
     sealed: Sealed[Any] = Sealed.__new__(Sealed)
-    sealed.token = token
+    sealed.token, sealed._own = token, None
     if value is not None:
         tell(token, value)
     return sealed

@@ -17,12 +17,11 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import register_feature
 
-from ..cache.access_log import UseRecorder
 from ..cache.caches import AudioCache
 from ..cache.keys import AudioCacheKey
+from ..cache.open_root import OpenRoot
 from ..cache.stats import Counters
 from ..errors import MissingEntryError
-from ..stores import open_store
 
 __all__ = ["CachedArray", "read_references", "read_references_by"]
 
@@ -218,6 +217,6 @@ def _reader(root: str) -> _Reader:
 @functools.lru_cache(maxsize=32)
 def _opened(root: str) -> _Reader:
     above, _, folder = root.rpartition("/")
-    is_inside = folder == "features" and above.rstrip("/")[-1:] not in ("", ":")  # of a root, which has the records
-    uses = UseRecorder(open_store(above)) if is_inside else None
-    return _Reader(AudioCache(root, counters=Counters(""), on_use=uses.add_features if uses else None))
+    if folder == "features" and above.rstrip("/")[-1:] not in ("", ":"):  # of a root, which has the access log
+        return _Reader(OpenRoot(above, counters=Counters("")).audio_cache)
+    return _Reader(AudioCache(root, counters=Counters("")))

@@ -7,17 +7,17 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 
 from ..audio.source import read_source
-from ..cache.access_log import UseRecorder
+from ..cache.access_log import Run
 from ..cache.caches import AudioCache, WaveformCache
 from ..cache.keys import max_length_ms
-from ..cache.processor_manifest import read_manifest
-from ..cache.signing import SigningKey, signing_keys
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot, as_cache_root
 from ..cache.stats import BadClip, Counters, Stats
 from ..errors import AudioError, CannotSkipError, ProcessorError
 from ..maintenance.explain import Explanation, explain_key
@@ -26,8 +26,6 @@ from ..pipeline.storage_policy import Policy, check_policy
 from ..processors.extractor import NamedFunction, name_of, processor_sampling_rate
 from ..processors.output_specs import OutputSpec
 from ..processors.precision import FloatType, check_dtype
-from ..stores import Root, open_store
-from ..support.paths import default_root
 from .batch_formats import AudioBatch, check_column, read_batch
 from .cached_array import CachedArray, read_references_by
 from .coverage import Coverage, coverage
@@ -76,9 +74,9 @@ class CachedFeatures:
     processor
         A feature extractor of transformers, or a processor that has one.
     root
-        Directory of the cache, or its URL: ``s3://``, ``gs://``, ``az://``, ``hf://buckets/…``, ``memory://`` and
-        whatever else fsspec knows. By default ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else
-        ``~/.cache/huggingface/audio_cache``. Nothing is created before the first clip is stored.
+        Where the cache is: a directory, a URL, or a `CacheRoot`, which also says how it is reached. By default
+        ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else ``~/.cache/huggingface/audio_cache``. Nothing is
+        created before the first clip is stored.
     audio_column
         Name of the column that holds the audio.
     sampling_rate
@@ -100,8 +98,6 @@ class CachedFeatures:
     waveforms
         Whether decoded waveforms are stored, for the next processor: ``"auto"`` leaves out clips that are decoded as
         fast as an entry is read, which are 16-bit WAVs at the processor's rate and arrays.
-    compression
-        ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them.
     on_error
         ``"raise"`` ends the run at a clip that cannot be read, decoded or extracted; ``"null"`` gives its row None;
         ``"skip"`` leaves its row out, in ``ds.map(cached_features, batched=True)``, `map`, and `attach` of a stream.
@@ -109,34 +105,6 @@ class CachedFeatures:
         ``features=`` to its ``map``, as under `features`.) `bad_clips` lists them.
     reason_column
         With ``on_error="null"``: name of a further column, the reason why a row has no features; "" where it has.
-    signing_key
-        Makes the root a signed one: entries carry a signature, and those without are misses. A key of at least 16
-        bytes, or several (all are accepted, the first one signs), or the `pathlib.Path` of a file that only you can
-        read, with a key in each line; by default ``$HF_AUDIO_CACHE_SIGNING_KEY`` (keys separated by blanks), or the
-        file ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE``. Keys are never pickled: a worker that is not forked or spawned by
-        this process needs one of these variables.
-    storage_options
-        Options of the URL's fsspec filesystem, as `datasets` takes them. Credentials are looked for where that
-        filesystem does anyway. What stands here is never pickled, hashed, logged or shown: a worker that is not forked
-        or spawned by this process does without.
-    filesystem
-        A filesystem of fsspec's, in which `root` is a path.
-    near
-        Directory of the near tier of a far root: it holds what was read from there or written to it. ``"auto"`` puts
-        it under ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else
-        ``~/.cache/huggingface/audio_cache_near``, if the root is an object store or a network mount; None is for none.
-    near_max_bytes
-        What the near tier may take; by default a tenth of its disk. What was not used for longest makes room, and
-        nothing that this run has used.
-    write
-        Where new entries go: ``"both"``, ``"near"`` or ``"none"``.
-    read_only
-        Whether nothing is ever written, near or far.
-    strict
-        Whether a store that fails is an error. Otherwise what it should have had is computed, and what it should have
-        got is lost; both are counted, and warned of once.
-    timeouts
-        Seconds to wait for a connection to a far root, and for an answer.
     identity
         Makes a front end of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
         sampling_rate=16_000)``, with ``function(waveform, sampling_rate, **processor_kwargs)`` returning an array or
@@ -160,7 +128,7 @@ class CachedFeatures:
     def __init__(
         self,
         processor: Any,
-        root: str | os.PathLike[str] | None = None,
+        root: str | os.PathLike[str] | CacheRoot | None = None,
         *,
         audio_column: str = "audio",
         sampling_rate: int | None = None,
@@ -171,18 +139,8 @@ class CachedFeatures:
         dtype: FloatType | None = None,
         features: Policy = "auto",
         waveforms: Policy = "auto",
-        compression: str | None = "blosc",
         on_error: str = "raise",
         reason_column: str | None = None,
-        signing_key: SigningKey | None = None,
-        storage_options: Mapping[str, Any] | None = None,
-        filesystem: Any = None,
-        near: str | os.PathLike[str] | None = "auto",
-        near_max_bytes: int | None = None,
-        write: Literal["both", "near", "none"] = "both",
-        read_only: bool = False,
-        strict: bool = False,
-        timeouts: tuple[float, float] = (2.0, 5.0),
         identity: str | None = None,
     ) -> None:
         if on_error not in ("raise", "null", "skip"):
@@ -200,16 +158,7 @@ class CachedFeatures:
         self.output_names = dict(output_names or {})
         self.on_error = on_error
         self.reason_column = reason_column
-        self._root = Root.of(
-            default_root() if root is None else root,
-            storage_options=storage_options,
-            filesystem=filesystem,
-            near=near,
-            near_max_bytes=near_max_bytes,
-            write=write,
-            read_only=read_only,
-            timeouts=timeouts,
-        )
+        self._root = CacheRoot() if root is None else as_cache_root(root)
         check_dtype(dtype)
         check_policy(features=features, waveforms=waveforms)
         if identity is not None:
@@ -223,22 +172,14 @@ class CachedFeatures:
             dtype=dtype,
             features_policy=features,
             waveforms_policy=waveforms,
-            compression=compression,
-            signing_keys=signing_keys(signing_key),
-            strict=strict,
         )
         self._router.key("0" * 64, self._router.identity())  # says now what is wrong with the processor or a setting
 
-    def _open(self, **settings: Any) -> None:
-        counters = settings.pop("counters", None) or Counters()
-        store = self._root.open()
-        uses = UseRecorder(store, settings.pop("run", None))
-        self._router = Router(store=store, counters=counters, uses=uses, **settings)
-        router = self._router
-        if router.signing_keys is not None or not router.store.is_local:
-            features = router.store.child("features")
-            options: dict[str, Any] = {"signing_key": router.signing_keys, "strict": router.strict}
-            read_references_by(AudioCache(features, counters=Counters(""), on_use=uses.add_features, **options))
+    def _open(self, *, counters: Counters | None = None, run: Run | None = None, **settings: Any) -> None:
+        root = OpenRoot(self._root, counters=counters, run=run)
+        self._router = Router(root=root, **settings)
+        if root.signing_keys is not None or not root.store.is_local:
+            read_references_by(root.uncounted(records_use=True)[0])
 
     def __init_subclass__(cls) -> None:
         hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
@@ -292,7 +233,7 @@ class CachedFeatures:
         source = read_source(cell)
         identity = self._router.identity()
         key = self._router.key(source.blob_sha, identity)
-        return explain_key(self._router.store, key, identity, source.clip, self._router.signing_keys)
+        return explain_key(self._router.store, key, identity, source.clip, self._router.root.signing_keys)
 
     def coverage(self, dataset: Any) -> Coverage:
         """Say how many rows of a dataset are cached, and what the rest will cost.
@@ -443,9 +384,9 @@ class CachedFeatures:
         return result
 
     def _reference_spec(self, reference: CachedArray) -> OutputSpec:
-        root, own = os.path.dirname(reference.root), self._router.store
-        store = own if root == str(own.location()) else open_store(root)
-        manifest = read_manifest(store, reference.processor_sha, self._router.signing_keys)
+        root, own = os.path.dirname(reference.root), self._router.root
+        opened = own if root == str(own.store.location()) else OpenRoot(CacheRoot(root, signing_key=own.signing_keys))
+        manifest = opened.read_manifest(reference.processor_sha)
         specs = manifest.outputs if manifest is not None else {}
         return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
 
@@ -679,9 +620,6 @@ class CachedFeatures:
             "dtype": router.dtype,
             "features_policy": router.features_policy,
             "waveforms_policy": router.waveforms_policy,
-            "compression": router.compression,
-            "signing_keys": router.signing_keys,
-            "strict": router.strict,
             # Without the hook below this state is what `datasets` hashes, and it must not change from run to run:
             # the counts of worker processes are lost then, and each of them is a run of its own.
             "counters": router.counters if HAS_HASH_HOOK else None,
@@ -698,7 +636,7 @@ class CachedFeatures:
         self.reason_column = state["reason_column"]
         self._root = state["root"]
         names = ["processor", "sampling_rate", "max_length_ms", "auto_resample", "processor_kwargs"]
-        names += ["dtype", "features_policy", "waveforms_policy", "compression", "signing_keys", "strict"]
+        names += ["dtype", "features_policy", "waveforms_policy"]
         self._open(
             **{name: state[name] for name in names},
             counters=state["counters"],

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.source import read_source
-from ..cache.caches import AudioCache, WaveformCache
-from ..cache.stats import Counters
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
 from ..errors import AudioError
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
@@ -196,14 +196,9 @@ class _Measurement:
     def __init__(self, cached_features: CachedFeatures, folder: Path) -> None:
         self._router = router = cached_features._router
         self._identity = router.identity()
-        options: dict[str, Any] = {
-            "compression": router.compression,
-            "signing_key": router.signing_keys,
-            "strict": True,
-            "counters": Counters(""),
-        }
-        self._features = AudioCache(folder / "features", **options)
-        self._waveforms = WaveformCache(folder / "waveforms", **options)
+        like = router.root.root
+        root = CacheRoot(folder, strict=True, signing_key=like.signing_keys, compression=like.compression)
+        self._features, self._waveforms = OpenRoot(root).uncounted()
         self._is_warm = False
         self.n_cached = 0
         self.n_cached_waveforms = 0

@@ -126,7 +126,7 @@ def _state_without_near(cached_features: CachedFeatures) -> dict[str, Any]:
     A near tier would have what the root has not: entries that nobody was allowed to write there, or that were deleted.
     """
     # Each counts for itself, and says with each batch what it has done.
-    root = replace(cached_features._root, near=None)
+    root = cached_features._root.without_local_tier()
     return {**cached_features.__getstate__(), "root": root, "counters": Counters("")}
 
 
@@ -140,9 +140,8 @@ def _sent(cached_features: CachedFeatures, state: dict[str, Any]) -> tuple[bytes
     """Return what a worker is sent: its `CachedFeatures`, the secret that is not in it, and its identity."""
     import ray
 
-    access = cached_features._root.access
-    secret = None if access is None else (access.token, access.value)
-    return ray.cloudpickle.dumps((type(cached_features), state)), secret, cached_features.processor_sha
+    pickled = ray.cloudpickle.dumps((type(cached_features), state))
+    return pickled, cached_features._root.secret, cached_features.processor_sha
 
 
 def _work_on(dataset: ray.data.Dataset, arguments: tuple[Any, ...], max_workers: int | None) -> ray.data.Dataset:

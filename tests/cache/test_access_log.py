@@ -17,7 +17,7 @@ import audio_datasets as data
 import configs
 import pytest
 
-from hf_audio_cache import CachedFeatures, verify
+from hf_audio_cache import CachedFeatures, CacheRoot, verify
 from hf_audio_cache.cache import access_log
 from hf_audio_cache.cache.access_log import UseRecorder, check_use, is_use_name, last_uses, names_of_run, records_of
 from hf_audio_cache.errors import CorruptEntryError
@@ -190,7 +190,7 @@ def test_a_root_that_is_only_read_gets_no_record(settings, tmp_path, clips, extr
     make(extractor, tmp_path)(audio(clips))
     gc.collect()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    reader = make(extractor, tmp_path, **settings)
+    reader = make(extractor, CacheRoot(tmp_path, **settings))
     reader(audio(clips))
     assert reader.stats.hits == N_CLIPS
     reader._router.uses.finish()
@@ -211,7 +211,7 @@ def test_a_root_that_was_deleted_does_not_come_back(tmp_path, clips, extractor):
 def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, clips, extractor, caplog):
     (tmp_path / "access").write_bytes(b"a stranger's file, in the way")
     caplog.set_level(logging.INFO, "hf_audio_cache")
-    cached_features = make(extractor, tmp_path, strict=True)
+    cached_features = make(extractor, CacheRoot(tmp_path, strict=True))
     for _ in range(2):
         rows = cached_features(audio(clips))["input_values"]
         cached_features._router.uses.finish()
@@ -224,7 +224,7 @@ def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, clips, extracto
 
 def test_a_far_root_has_its_records_and_the_near_tier_none(clips, extractor, tmp_path):
     url = "memory://uses/root"
-    cached_features = make(extractor, url, near=tmp_path / "near")
+    cached_features = make(extractor, CacheRoot(url, near=tmp_path / "near"))
     cached_features.map(data.in_memory(clips))
     store = open_store(url, near=None)
     used = names_of_run(store, cached_features._router.uses.run.id)

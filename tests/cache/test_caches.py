@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from children import in_child
 
-from hf_audio_cache import AudioCache, AudioCacheKey, WaveformCache, WaveformCacheKey
+from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, WaveformCache, WaveformCacheKey
 from hf_audio_cache.cache.entry import encode_entry
 from hf_audio_cache.cache.stats import Counters
 from hf_audio_cache.errors import InvalidRootError, UnstorableOutputError
@@ -67,7 +67,7 @@ def test_opening_a_cache_and_looking_creates_nothing(tmp_path, kind):
 @both_compressions
 def test_what_is_put_is_got_bit_for_bit(tmp_path, kind, compression):
     cache_type, key, array = CACHES[kind]
-    cache = cache_type(tmp_path, compression=compression)
+    cache = cache_type(CacheRoot(tmp_path, compression=compression))
     assert cache.put(key, array) == cache.path_for(key)
     assert cache.exists(key)
     assert is_same(cache.get(key), array)
@@ -90,10 +90,10 @@ def test_what_is_got_is_the_callers_own(tmp_path, kind):
 @both_caches
 def test_either_compression_reads_the_other(tmp_path, kind):
     cache_type, key, array = CACHES[kind]
-    cache_type(tmp_path, compression="blosc").put(key, array)
-    assert is_same(cache_type(tmp_path, compression=None).get(key), array)
-    cache_type(tmp_path, compression=None).put(key, array)
-    assert is_same(cache_type(tmp_path, compression="blosc").get(key), array)
+    cache_type(CacheRoot(tmp_path, compression="blosc")).put(key, array)
+    assert is_same(cache_type(CacheRoot(tmp_path, compression=None)).get(key), array)
+    cache_type(CacheRoot(tmp_path, compression=None)).put(key, array)
+    assert is_same(cache_type(CacheRoot(tmp_path, compression="blosc")).get(key), array)
 
 
 @both_caches
@@ -107,7 +107,7 @@ def test_a_put_replaces(tmp_path, kind):
 
 
 def test_real_speech_comes_back_bit_for_bit(tmp_path, prompts):
-    cache = WaveformCache(tmp_path, compression="blosc")
+    cache = WaveformCache(CacheRoot(tmp_path, compression="blosc"))
     waveforms = {
         WaveformCacheKey(f"{i:064x}", 8000, 0): soundfile.read(path, dtype="float32")[0]
         for i, path in enumerate(prompts[::20])
@@ -191,7 +191,7 @@ def test_a_root_that_cannot_be_one_is_an_error(kind, root):
 @pytest.mark.parametrize("compression", ["zstd", "", True, 5])
 def test_an_unknown_compression_is_an_error(tmp_path, kind, compression):
     with pytest.raises(ValueError, match='must be "blosc" or None'):
-        CACHES[kind][0](tmp_path, compression=compression)
+        CACHES[kind][0](CacheRoot(tmp_path, compression=compression))
 
 
 @both_caches
@@ -264,7 +264,7 @@ def test_a_file_of_savez_under_the_right_name_is_a_hit(tmp_path):
 @both_compressions
 def test_numpy_opens_what_a_cache_wrote(tmp_path, kind, compression):
     cache_type, key, array = CACHES[kind]
-    cache = cache_type(tmp_path, compression=compression)
+    cache = cache_type(CacheRoot(tmp_path, compression=compression))
     cache.put(key, array)
     with np.load(cache.path_for(key), allow_pickle=False) as npz:
         name = "input_features" if kind == "features" else "waveform"
@@ -302,7 +302,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, compression, damage, warnings_logged):
     cache_type, key, array = CACHES[kind]
-    cache = cache_type(tmp_path, compression=compression)
+    cache = cache_type(CacheRoot(tmp_path, compression=compression))
     path = cache.put(key, array)
     path.write_bytes(damage(path.read_bytes()))
     assert cache.exists(key)
@@ -389,7 +389,7 @@ def use_where_nothing_can_be_written(root, good, bad):
 
 def test_nothing_is_encoded_for_a_root_that_takes_nothing(tmp_path):
     outputs = {"input_features": object()}  # which no entry can hold
-    assert AudioCache(tmp_path, read_only=True).put_many({KEY: outputs}) is False
+    assert AudioCache(CacheRoot(tmp_path, read_only=True)).put_many({KEY: outputs}) is False
     with pytest.raises(UnstorableOutputError):
         AudioCache(tmp_path).put_many({KEY: outputs})
 

@@ -32,7 +32,7 @@ import soundfile
 from children import in_child
 from datasets.fingerprint import Hasher
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, verify
 from hf_audio_cache.cache.entry import encode_entry
 from hf_audio_cache.cache.signing import FILE_VARIABLE, KEY_VARIABLE, SigningKeys, signing_keys
 from hf_audio_cache.errors import MissingEntryError, SigningKeyError
@@ -69,10 +69,17 @@ def evil(waveform, sampling_rate):
     return {"start": np.full(500, 7, np.float32), "loud": np.zeros(500, bool)}
 
 
-def make(root: Path | str, signing_key: Any = MARKER, *, function: Any = loud, **settings: Any) -> CachedFeatures:
+def make(
+    root: Path | str,
+    signing_key: Any = MARKER,
+    *,
+    function: Any = loud,
+    compression: str | None = "blosc",
+    **settings: Any,
+) -> CachedFeatures:
     # Of clips that are plain PCM at this rate waveforms would not be stored, and they are to be signed too.
     settings = {"identity": "loud", "sampling_rate": RATE, "waveforms": "always", **settings}
-    return CachedFeatures(function, root, signing_key=signing_key, **settings)
+    return CachedFeatures(function, CacheRoot(root, signing_key=signing_key, compression=compression), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +203,7 @@ def test_two_variables_at_once_are_an_error(tmp_path, monkeypatch):
         make(tmp_path / "root", None)
     with pytest.raises(SigningKeyError, match="both are set"):
         verify(tmp_path / "root")
-    assert make(tmp_path / "root", OLD)._router.signing_keys.sign(b"") == signature_by(OLD, b"")
+    assert make(tmp_path / "root", OLD)._router.root.signing_keys.sign(b"") == signature_by(OLD, b"")
     assert not (tmp_path / "root").exists()
 
 
@@ -331,7 +338,7 @@ def test_all_that_is_stored_is_signed(compression, tmp_path, batch, expected):
 
 
 def test_a_signed_entry_is_an_ordinary_npz(tmp_path):
-    cache = AudioCache(tmp_path, signing_key=NEW)
+    cache = AudioCache(CacheRoot(tmp_path, signing_key=NEW, compression=None))
     path = cache.put(KEY, {"input_features": FEATURES, "mask": np.ones(30, np.int32)})
     with np.load(path, allow_pickle=False) as arrays:
         data.assert_same_bits(arrays["input_features"], FEATURES)
@@ -356,7 +363,7 @@ def test_who_has_no_key_reads_a_signed_root_as_any_other(compression, tmp_path, 
 
 
 def test_a_signature_is_checked_before_anything_is_parsed(tmp_path):
-    cache = AudioCache(tmp_path, signing_key=NEW)
+    cache = AudioCache(CacheRoot(tmp_path, signing_key=NEW))
     path = Path(cache.put(KEY, FEATURES))
     for content in (b"", b"x", b"x" * 63, b"x" * 64, b"x" * 1000, signature_by(NEW, b"")[:-1], signature_by(NEW, b"")):
         path.write_bytes(content)
@@ -371,16 +378,16 @@ def test_a_signature_is_checked_before_anything_is_parsed(tmp_path):
 
 
 def test_an_entry_is_there_only_if_it_is_signed(tmp_path):
-    signed, unsigned = AudioCache(tmp_path, signing_key=NEW), AudioCache(tmp_path)
+    signed, unsigned = AudioCache(CacheRoot(tmp_path, signing_key=NEW)), AudioCache(tmp_path)
     unsigned.put(KEY, FEATURES)
     assert unsigned.exists(KEY)
     assert not signed.exists(KEY)
     signed.put(KEY, FEATURES)
     assert signed.exists(KEY)
-    assert not AudioCache(tmp_path, signing_key=OLD).exists(KEY)
+    assert not AudioCache(CacheRoot(tmp_path, signing_key=OLD)).exists(KEY)
     data.assert_same_bits(signed.get(KEY), FEATURES)
     data.assert_same_bits(unsigned.get(KEY), FEATURES)
-    assert AudioCache(tmp_path, signing_key=OLD).get(KEY) is None
+    assert AudioCache(CacheRoot(tmp_path, signing_key=OLD)).get(KEY) is None
 
 
 # Somebody else filled the root ----------------------------------------------------------------------------------------
@@ -504,7 +511,7 @@ def test_a_manifest_with_any_other_signature_is_not_believed(wrong, tmp_path, ba
     path.write_text(json.dumps({**json.loads(right), "signature": wrong}))
     cached_features = make(tmp_path, NEW)
     assert cached_features.features(datasets.Features())["loud"] == datasets.List(datasets.Value("bool"))
-    report = verify(tmp_path, signing_key=NEW)
+    report = verify(CacheRoot(tmp_path, signing_key=NEW))
     assert [*report.unsigned, *report.bad] == [f"processors/{path.name}"]
     clip = {
         "bytes": batch["audio"][0]["bytes"] + b"\0\0",
@@ -521,7 +528,7 @@ def test_verify_knows_what_is_signed(tmp_path, batch):
     make(tmp_path, NEW)(batch)
     signed = contents(tmp_path)
     for key in (None, NEW, [OLD, NEW]):
-        report = verify(tmp_path, signing_key=key)
+        report = verify(CacheRoot(tmp_path, signing_key=key))
         assert report.is_clean
         assert report.n_entries == 12
 
@@ -531,17 +538,17 @@ def test_verify_knows_what_is_signed(tmp_path, batch):
     others = {name for name, content in contents(tmp_path).items() if signed[name] != content}
     assert len(others) == 2
     assert verify(tmp_path).is_clean  # to those without a key
-    report = verify(tmp_path, signing_key=NEW)
+    report = verify(CacheRoot(tmp_path, signing_key=NEW))
     assert set(report.unsigned) == others
     assert (report.bad, report.unreadable, report.unfinished, report.n_deleted) == ({}, {}, [], 0)
     assert not report.is_clean
-    of_another = verify(tmp_path, signing_key=OLD)
+    of_another = verify(CacheRoot(tmp_path, signing_key=OLD))
     assert set(of_another.unsigned) == {name for name in signed if name != "CACHEDIR.TAG"}
 
-    repaired = verify(tmp_path, signing_key=NEW, repair=True)
+    repaired = verify(CacheRoot(tmp_path, signing_key=NEW), repair=True)
     assert repaired.n_deleted == 2
     assert contents(tmp_path) == {name: content for name, content in signed.items() if name not in others}
-    assert verify(tmp_path, signing_key=NEW).is_clean
+    assert verify(CacheRoot(tmp_path, signing_key=NEW)).is_clean
 
 
 # Another key ----------------------------------------------------------------------------------------------------------
@@ -566,8 +573,8 @@ def test_a_key_is_changed_by_passing_both(tmp_path, batch, expected):
     data.assert_rows(rows_of(new(batch)), expected)
     assert (new.stats.hits, new.stats.computed) == (3, 3)
     assert all(is_signed_by(NEW, path.read_bytes()) for path in npz_files(tmp_path))
-    assert verify(tmp_path, signing_key=OLD).n_entries == 12
-    assert len(verify(tmp_path, signing_key=OLD).unsigned) >= 12
+    assert verify(CacheRoot(tmp_path, signing_key=OLD)).n_entries == 12
+    assert len(verify(CacheRoot(tmp_path, signing_key=OLD)).unsigned) >= 12
 
 
 def _sha(cell: dict[str, Any]) -> str:
@@ -810,7 +817,7 @@ def test_no_pickle_has_the_key(pickler, tmp_path, clips, batch):
     streamed = cached_features.attach(data.in_memory(clips).to_iterable_dataset())
     pickled = [
         cached_features,
-        cached_features._router.signing_keys,
+        cached_features._router.root.signing_keys,
         cached_features.bad_clips,
         cached_features.explain(batch["audio"][0]),
         cached_features.attach(data.in_memory(clips)),
@@ -864,7 +871,7 @@ def test_no_text_has_the_key(tmp_path, batch):
             cached_features.stats,
             cached_features.explain(batch["audio"][0]),
             cached_features.features(datasets.Features()),
-            verify(tmp_path, signing_key=MARKER),
+            verify(CacheRoot(tmp_path, signing_key=MARKER)),
         )
     ]
     texts += [str(cached_features), str(router), f"{router.signing_keys}"]

@@ -22,7 +22,7 @@ import pytest
 import soundfile
 from entry_tools import Outcomes, all_same, npy, same, savez, zip_of
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, WaveformCacheKey, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, WaveformCacheKey, verify
 
 SIGNING_KEY = "a key for the tests of damage"
 PAGE = 4096
@@ -42,7 +42,7 @@ class Stored:
 
     def open_in(self, root: Path) -> Any:
         keys = SIGNING_KEY if self.is_signed else None
-        return self.cache_type(root, compression=self.compression, signing_key=keys)
+        return self.cache_type(CacheRoot(root, compression=self.compression, signing_key=keys))
 
     def get(self, cache: Any) -> dict[str, Any] | None:
         if self.cache_type is AudioCache:
@@ -392,7 +392,7 @@ def test_entries_of_other_keys_are_misses(stored, faults, tmp_path):
             changed |= {"processor_sha": entry.key.processor_sha[:12] + "0" * 52}  # the same file name
         for field, value in changed.items():
             other = type(entry.key)(**{**vars(entry.key), field: value})
-            writer = entry.cache_type(tmp_path / f"{index}-{field}", **options)
+            writer = entry.cache_type(CacheRoot(tmp_path / f"{index}-{field}", **options))
             writer.put_many({other: {name: array[::-1].copy() for name, array in entry.outputs.items()}})
             foreign = writer.path_for(other).read_bytes()
             path = cache.path_for(entry.key)
@@ -472,10 +472,14 @@ def spectrum(waveform, sampling_rate):
 
 MAKERS = {
     "two outputs": lambda root, **settings: CachedFeatures(
-        configs.make_processor("seamless_m4t"), root, auto_resample=True, waveforms="always", **settings
+        configs.make_processor("seamless_m4t"), CacheRoot(root, **settings), auto_resample=True, waveforms="always"
     ),
     "plain spectra": lambda root, **settings: CachedFeatures(
-        spectrum, root, identity="spectrum", sampling_rate=8000, compression=None, waveforms="always", **settings
+        spectrum,
+        CacheRoot(root, compression=None, **settings),
+        identity="spectrum",
+        sampling_rate=8000,
+        waveforms="always",
     ),
 }
 
@@ -539,7 +543,7 @@ def test_a_run_over_a_damaged_root_gives_what_the_processor_computes(maker, is_s
         assert stats.unsigned_entries > 0 if is_signed else stats.unsigned_entries == 0
         assert stats.decodes == len(met)
 
-        report = verify(tmp_path / "root", repair=True, **settings)  # the waveforms that nothing had to read
+        report = verify(CacheRoot(tmp_path / "root", **settings), repair=True)  # the waveforms that nothing had to read
         assert set(report.bad) | set(report.unsigned) == {
             str(path.relative_to(tmp_path / "root")) for path in bad_waveforms - met
         }

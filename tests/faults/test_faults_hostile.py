@@ -34,7 +34,7 @@ import pytest
 from children import in_child
 from entry_tools import KEY, OUTPUTS, Outcomes, all_same, base, seal, split, with_bytes, with_manifest, with_member
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, verify
 from hf_audio_cache.cache.signing import signing_keys
 from hf_audio_cache.errors import StoreError
 
@@ -575,7 +575,7 @@ def read_each(root: Path, cases: Mapping[str, bytes], last: Path, signing_key: s
     handler.emit = lambda record: logged.append(record.getMessage())
     logging.getLogger("hf_audio_cache").addHandler(handler)
     logging.getLogger("hf_audio_cache").setLevel(logging.INFO)
-    cache = AudioCache(root, signing_key=signing_key)
+    cache = AudioCache(CacheRoot(root, signing_key=signing_key))
     path = cache.path_for(KEY)
     path.parent.mkdir(parents=True, exist_ok=True)
     readings = []

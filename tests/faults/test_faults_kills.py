@@ -23,7 +23,7 @@ import pytest
 import soundfile
 from children import start_child
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, prune, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, prune, verify
 
 RATE = 8000  # that of the prompts: their waveforms are what soundfile reads
 PROCESSOR_SHA = "7d865e95" * 8
@@ -152,7 +152,7 @@ def acknowledge(sender: int, names: Iterable[str]) -> None:
 def cached_by(root: Path, cap: int) -> CachedFeatures:
     """Return a cache whose keys have a cap of `cap` seconds, longer than any clip: new keys, and no new values."""
     processor = configs.make_processor("wav2vec2", sampling_rate=RATE)
-    return CachedFeatures(processor, root, compression=None, max_length_seconds=cap, waveforms="always")
+    return CachedFeatures(processor, CacheRoot(root, compression=None), max_length_seconds=cap, waveforms="always")
 
 
 def features_of(clips: Iterable[Path], cached_features: CachedFeatures, cap: int) -> list[str]:
@@ -175,8 +175,8 @@ def map_for_ever(sender: int, root: Path, clips: list[Path], caps: Iterable[int]
 def put_for_ever(sender: int, root: Path, truth: Truth, seed: int) -> None:
     """Put entry after entry, most of them in the place of one that is there."""
     order = random.Random(seed)
-    features = AudioCache(root / "features", compression="blosc")
-    waveforms = WaveformCache(root / "waveforms", compression="blosc")
+    features = AudioCache(CacheRoot(root / "features", compression="blosc"))
+    waveforms = WaveformCache(CacheRoot(root / "waveforms", compression="blosc"))
     while True:
         sha = order.choice(list(truth.features))
         key = AudioCacheKey(sha, PROCESSOR_SHA, RATE, 0)

@@ -28,7 +28,7 @@ import pytest
 import soundfile
 import speech
 
-from hf_audio_cache import CachedFeatures, prune, verify
+from hf_audio_cache import CachedFeatures, CacheRoot, prune, verify
 
 RATE = 8000
 MEGABYTE = 1 << 20
@@ -42,9 +42,11 @@ def envelope(waveform, sampling_rate):
     return {"envelope": np.abs(frames).max(axis=1), "frames": frames[:20].copy()}
 
 
-def make(root: Path | str, **settings: Any) -> CachedFeatures:
+def make(root: Path | str, signing_key: str | None = None, **settings: Any) -> CachedFeatures:
     return CachedFeatures(
-        envelope, root, **{"identity": "envelope", "sampling_rate": RATE, "waveforms": "always", **settings}
+        envelope,
+        CacheRoot(root, signing_key=signing_key),
+        **{"identity": "envelope", "sampling_rate": RATE, "waveforms": "always", **settings},
     )
 
 
@@ -76,9 +78,8 @@ Step = Callable[[], object]
 def warm(root: str) -> Step:
     cached_features = CachedFeatures(
         configs.make_processor("seamless_m4t"),
-        root,
+        CacheRoot(root, signing_key="a-key-of-twenty-bytes"),
         auto_resample=True,
-        signing_key="a-key-of-twenty-bytes",
         waveforms="always",
     )
     batch = {"audio": data.columns(short_clips(4))["audio"]}
@@ -527,7 +528,7 @@ def test_a_fork_in_the_middle_of_a_batch_gives_a_process_that_works(forking, set
     assert HUNG not in codes
     assert len(codes) == n_tried
     assert wrong_rows(cached_features(batch), clips) == 0
-    report = verify(tmp_path / "root", signing_key=settings.get("signing_key"))
+    report = verify(CacheRoot(tmp_path / "root", signing_key=settings.get("signing_key")))
     assert report.is_clean
     assert report.n_in_progress == 0
     faults.survived(

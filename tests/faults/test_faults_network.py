@@ -11,7 +11,7 @@ import pytest
 import servers
 from fault_proxy import Fault, FaultProxy
 
-from hf_audio_cache import CachedFeatures, verify
+from hf_audio_cache import CachedFeatures, CacheRoot, verify
 
 pytestmark = pytest.mark.servers
 
@@ -53,9 +53,12 @@ def open_through(s3_server, bucket):
     def open_it(proxy, **settings):
         return CachedFeatures(
             mel_energies,
-            s3_server.url(bucket, "cache"),
-            storage_options=s3_server.storage_options_at(proxy.port),
-            **{"near": None, "timeouts": TIMEOUTS, **FRONT_END, **settings},
+            CacheRoot(
+                s3_server.url(bucket, "cache"),
+                storage_options=s3_server.storage_options_at(proxy.port),
+                **{"near": None, "timeouts": TIMEOUTS, **settings},
+            ),
+            **FRONT_END,
         )
 
     return open_it
@@ -120,7 +123,7 @@ def test_a_bad_network_costs_hits_and_nothing_else(network, faults, s3_server, b
             wrong += wrong_among(features_of(last, clips), expected)
             assert last.stats.read_errors == last.stats.write_errors == 0
         url, options = s3_server.url(bucket, "cache"), s3_server.storage_options
-        assert verify(url, storage_options=options).is_clean
+        assert verify(CacheRoot(url, storage_options=options)).is_clean
         s3_server.delete_all(bucket)
     faults.survived(f"S3: {network}", inflicted, wrong_values=wrong, bytes_lost=bytes_lost)
 
@@ -137,9 +140,7 @@ def test_a_server_that_is_killed_is_noticed_and_then_costs_nothing(faults, own_s
     caplog.set_level(logging.WARNING, "hf_audio_cache")
     cached_features = CachedFeatures(
         mel_energies,
-        own_server.url("mine", "cache"),
-        storage_options=own_server.storage_options,
-        near=None,
+        CacheRoot(own_server.url("mine", "cache"), storage_options=own_server.storage_options, near=None),
         **FRONT_END,
     )
     attached = cached_features.attach(data.in_memory(clips))
@@ -194,7 +195,7 @@ def test_a_wrong_bucket_and_wrong_credentials_are_told_once_in_words(s3_server, 
         (f"{s3_server.make_bucket('theirs')}/cache", wrong_key, "denied"),
     ):
         caplog.clear()
-        cached_features = CachedFeatures(mel_energies, url, storage_options=options, near=None, **FRONT_END)
+        cached_features = CachedFeatures(mel_energies, CacheRoot(url, storage_options=options, near=None), **FRONT_END)
         assert wrong_among(features_of(cached_features, clips), expected) == 0
         assert cached_features.stats.computed == N_CLIPS
         warned = [record.getMessage() for record in caplog.records]

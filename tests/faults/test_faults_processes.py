@@ -21,7 +21,7 @@ import pytest
 import soundfile
 from children import start_child
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, Stats, WaveformCache, prune, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, Stats, WaveformCache, prune, verify
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def attach(root: Path, clips: list[Clip], rng: random.Random, tally: Tally) -> I
     while True:
         name, some = rng.choice(PROCESSORS), rng.sample(clips, 4)
         cached_features = CachedFeatures(
-            make_processor(name), root, compression=rng.choice([None, "blosc"]), waveforms="always"
+            make_processor(name), CacheRoot(root, compression=rng.choice([None, "blosc"])), waveforms="always"
         )
         attached = cached_features.attach(data.in_memory([clip.path for clip in some]))
         tally.check_rows(attached[:], some, name)
@@ -152,7 +152,10 @@ def map_into_arrow(root: Path, clips: list[Clip], rng: random.Random, tally: Tal
 def put_and_get(root: Path, clips: list[Clip], rng: random.Random, tally: Tally) -> Iterator[None]:
     """Use the two caches by hand, with the keys that the others use."""
     shas = {name: CachedFeatures(make_processor(name), root, waveforms="always").processor_sha for name in PROCESSORS}
-    features, waveforms = AudioCache(root / "features"), WaveformCache(root / "waveforms", compression="blosc")
+    features, waveforms = (
+        AudioCache(root / "features"),
+        WaveformCache(CacheRoot(root / "waveforms", compression="blosc")),
+    )
     while True:
         name, clip = rng.choice(PROCESSORS), rng.choice(clips)
         key = AudioCacheKey(clip.sha, shas[name], RATE, 0)

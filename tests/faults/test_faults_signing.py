@@ -22,7 +22,7 @@ import soundfile
 from children import start_child
 from entry_tools import signed_text
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, verify
 from hf_audio_cache.cache.entry import encode_entry
 from hf_audio_cache.cache.processor_manifest import Manifest, read_manifest
 from hf_audio_cache.cache.signing import SigningKeys
@@ -51,7 +51,7 @@ def evil_spectrum(waveform, sampling_rate):
 
 def make(root: Path, signing_key: Any = OURS, function: Any = spectrum) -> CachedFeatures:
     return CachedFeatures(
-        function, root, identity="spectrum", sampling_rate=RATE, signing_key=signing_key, waveforms="always"
+        function, CacheRoot(root, signing_key=signing_key), identity="spectrum", sampling_rate=RATE, waveforms="always"
     )
 
 
@@ -102,7 +102,7 @@ class Victim:
     """A cache of one signed entry, whose file is then written by somebody else."""
 
     def __init__(self, root: Path, cache_type: Any, key: Any, outputs: Any, compression: str | None) -> None:
-        self.cache = cache_type(root, compression=compression, signing_key=KEYS)
+        self.cache = cache_type(CacheRoot(root, compression=compression, signing_key=KEYS))
         self.key, self.outputs = key, outputs
         self.path = self.cache.path_for(key)
         self.cache.put_many({key: outputs})
@@ -314,8 +314,8 @@ def test_a_run_over_a_forged_root_gives_the_right_features(kind, their_key, clip
         assert lost == 0
         assert all(is_signed(path.read_bytes()) for path in (root / "features").rglob("*.npz"))
     # Waveforms that were not asked for, as their features were there, are still as somebody left them.
-    verify(root, signing_key=OURS, repair=True)
-    assert verify(root, signing_key=OURS).is_clean
+    verify(CacheRoot(root, signing_key=OURS), repair=True)
+    assert verify(CacheRoot(root, signing_key=OURS)).is_clean
     faults.survived(f"signed root: forged entries, {kind}", n_rounds * len(clips), wrong_values=wrong)
 
 
@@ -343,7 +343,7 @@ def test_signed_entries_under_each_others_names_are_misses(clips, batch, expecte
         stats = cached_features.stats
         assert (stats.hits, stats.waveform_hits, stats.computed, stats.decodes) == (0, 0, len(clips), len(clips))
         assert stats.unsigned_entries + stats.bad_entries == 2 * len(clips)
-        assert verify(tmp_path, signing_key=OURS).is_clean
+        assert verify(CacheRoot(tmp_path, signing_key=OURS)).is_clean
     faults.survived("signed root: entries under each other's names", n_swapped, wrong_values=wrong)
 
 
@@ -363,23 +363,25 @@ def test_the_entries_of_other_settings_are_not_served_under_our_names(clips, bat
     """They are signed with our key, and hold their own key in full."""
     others = {
         "another processor": CachedFeatures(
-            evil_spectrum, tmp_path, identity="evil", sampling_rate=RATE, signing_key=OURS, waveforms="always"
+            evil_spectrum,
+            CacheRoot(tmp_path, signing_key=OURS),
+            identity="evil",
+            sampling_rate=RATE,
+            waveforms="always",
         ),
         "a cap": CachedFeatures(
             evil_spectrum,
-            tmp_path,
+            CacheRoot(tmp_path, signing_key=OURS),
             identity="spectrum",
             sampling_rate=RATE,
-            signing_key=OURS,
             max_length_seconds=1,
             waveforms="always",
         ),
         "resampling": CachedFeatures(
             evil_spectrum,
-            tmp_path,
+            CacheRoot(tmp_path, signing_key=OURS),
             identity="spectrum",
             sampling_rate=RATE,
-            signing_key=OURS,
             auto_resample=True,
             waveforms="always",
         ),
@@ -418,7 +420,7 @@ def test_a_changed_manifest_is_none_or_says_the_same(tmp_path, batch, faults):
             found = read_manifest(store, sha, KEYS)
             believed += found is not None and found != right
             if position % 40 == 0:
-                verify(tmp_path, signing_key=KEYS)
+                verify(CacheRoot(tmp_path, signing_key=KEYS))
         except Exception:  # noqa: BLE001 - none may leave the reader
             raised += 1
     path.write_bytes(content.replace(b'"signature"', b'"signatur"'))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_audio_cache import AudioCache, AudioCacheKey, WaveformCache, WaveformCacheKey
+from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, WaveformCache, WaveformCacheKey
 
 HERE = Path(__file__).resolve().parent
 
@@ -64,8 +64,12 @@ def waveforms() -> dict[WaveformCacheKey, dict[str, Any]]:
 def make(root: Path) -> None:
     """Write all of them under `root`, compressed and not."""
     for folder, compression in (("blosc", "blosc"), ("raw", None)):
-        AudioCache(root / folder / "features", compression=compression).put_many(features(), compute_seconds=2.0)
-        WaveformCache(root / folder / "waveforms", compression=compression).put_many(waveforms(), compute_seconds=1.5)
+        AudioCache(CacheRoot(root / folder / "features", compression=compression)).put_many(
+            features(), compute_seconds=2.0
+        )
+        WaveformCache(CacheRoot(root / folder / "waveforms", compression=compression)).put_many(
+            waveforms(), compute_seconds=1.5
+        )
 
 
 if __name__ == "__main__":

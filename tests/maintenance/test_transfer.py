@@ -24,7 +24,7 @@ from full_roots import (  # noqa: F401 - fixtures among them
     root,
 )
 
-from hf_audio_cache import verify
+from hf_audio_cache import CacheRoot, verify
 from hf_audio_cache.errors import ArchiveError
 from hf_audio_cache.maintenance.transfer import copy_entries, export_archive, import_archive
 
@@ -200,10 +200,13 @@ def test_an_interrupted_export_leaves_no_archive(root, tmp_path, monkeypatch):
 
 def test_a_signed_root_takes_what_is_signed(copy_of, full_roots, tmp_path):
     signed = copy_of("signed")
-    report = export_archive(signed, tmp_path / "signed.tar", signing_key=SIGNING_KEY)
+    report = export_archive(CacheRoot(signed, signing_key=SIGNING_KEY), tmp_path / "signed.tar")
     assert (report.n_entries, report.n_refused) == (3 * N_CLIPS, 0)
     export_archive(full_roots / "blosc", tmp_path / "plain.tar")
-    assert import_archive(tmp_path / "signed.tar", tmp_path / "one", signing_key=SIGNING_KEY).n_entries == 3 * N_CLIPS
-    report = import_archive(tmp_path / "plain.tar", tmp_path / "two", signing_key=SIGNING_KEY)
+    assert (
+        import_archive(tmp_path / "signed.tar", CacheRoot(tmp_path / "one", signing_key=SIGNING_KEY)).n_entries
+        == 3 * N_CLIPS
+    )
+    report = import_archive(tmp_path / "plain.tar", CacheRoot(tmp_path / "two", signing_key=SIGNING_KEY))
     assert (report.n_entries, report.n_manifests, report.n_refused) == (0, 0, 3 * N_CLIPS + 3)
     assert not (tmp_path / "two").exists()

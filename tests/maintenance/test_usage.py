@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from full_roots import cached_by_all, clips, copy_of, full_roots, root  # noqa: F401 - fixtures among them
 
-from hf_audio_cache import AudioCache, Usage, usage
+from hf_audio_cache import AudioCache, CacheRoot, Usage, usage
 from hf_audio_cache.support.report import Table
 
 
@@ -71,7 +71,7 @@ def test_the_age_is_that_of_the_file(root):
 
 
 def test_the_ratio_is_that_of_the_arrays(tmp_path):
-    cache = AudioCache(tmp_path / "features", compression="blosc")
+    cache = AudioCache(CacheRoot(tmp_path / "features", compression="blosc"))
     arrays = [np.zeros((80, 100 * number), np.float32) for number in range(1, 6)]
     for number, array in enumerate(arrays):
         cache.put(_key(number), array)
@@ -130,6 +130,6 @@ def test_a_bucket_is_counted_as_a_folder_is(s3_server, root):
     for path in root.rglob("*"):
         if path.is_file():
             s3_server.write(bucket, f"cache/{path.relative_to(root)}", path.read_bytes())
-    far = usage(s3_server.url(bucket, "cache"), storage_options=s3_server.storage_options)
+    far = usage(CacheRoot(s3_server.url(bucket, "cache"), storage_options=s3_server.storage_options))
     assert far.lines == usage(root).lines
     assert (far.n_other, far.sample_decoded_bytes) == (usage(root).n_other, usage(root).sample_decoded_bytes)

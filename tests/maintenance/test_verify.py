@@ -39,9 +39,8 @@ from full_roots import (  # noqa: F401 - fixtures among them
     root,
 )
 
-from hf_audio_cache import AudioCache, AudioCacheKey, VerifyReport, prune, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, VerifyReport, prune, verify
 from hf_audio_cache.errors import InvalidRootError, StoreError
-from hf_audio_cache.stores import LocalStore
 
 OTHER_KEY = "and-another-one-that-is-as-long"
 HOUR = 3600.0
@@ -95,13 +94,13 @@ def test_a_good_root_is_counted_whole_and_left_as_it_is(kind, copy_of):
     assert len(manifests(root)) == 3
     for signing_key in (None, SIGNING_KEY) if kind == "signed" else (None,):
         for repair in (False, True):
-            report = verify(root, repair=repair, signing_key=signing_key)
+            report = verify(CacheRoot(root, signing_key=signing_key), repair=repair)
             assert report == report_of(root)
             assert report.is_clean
     assert contents(root) == before
 
 
-@pytest.mark.parametrize("form", [str, Path, LocalStore, lambda path: f"file://{path}"])
+@pytest.mark.parametrize("form", [str, Path, CacheRoot, lambda path: f"file://{path}"])
 def test_every_form_of_a_root_is_taken(form, root):
     assert verify(form(root)) == report_of(root)
     assert prune(form(root)).n_kept == len(entries(root))
@@ -181,13 +180,13 @@ def one_of_each(root: Path) -> list[str]:
 def assert_repaired(root: Path, going: set[str], clips: list[Path], **settings: Any) -> None:
     """Check that a repair deletes these files and no other, and that the next runs put entries in their place."""
     before, names = contents(root), entries(root)
-    found = verify(root, **settings)
-    assert verify(root, repair=True, **settings) == dataclasses.replace(found, n_deleted=len(going))
+    found = verify(CacheRoot(root, **settings))
+    assert verify(CacheRoot(root, **settings), repair=True) == dataclasses.replace(found, n_deleted=len(going))
     assert contents(root) == {name: content for name, content in before.items() if name not in going}
-    assert verify(root, **settings) == report_of(root)
+    assert verify(CacheRoot(root, **settings)) == report_of(root)
 
     computed = decoded = 0
-    for cached_features in cached_by_all(root, **settings):
+    for cached_features in cached_by_all(CacheRoot(root, **settings)):
         cached_features({"audio": data.columns(clips)["audio"]})
         stats = cached_features.stats
         assert (stats.bad_entries, stats.unsigned_entries, stats.read_errors) == (0, 0, 0)
@@ -286,8 +285,8 @@ def test_a_signed_root_is_checked_with_its_key(copy_of):
     root = copy_of("signed")
     everything = sorted(entries(root) + manifests(root))
     for accepted in (SIGNING_KEY, [SIGNING_KEY, OTHER_KEY], [OTHER_KEY, SIGNING_KEY.encode()]):
-        assert verify(root, signing_key=accepted) == report_of(root)
-    report = verify(root, signing_key=OTHER_KEY)
+        assert verify(CacheRoot(root, signing_key=accepted)) == report_of(root)
+    report = verify(CacheRoot(root, signing_key=OTHER_KEY))
     assert sorted(report.unsigned) == everything
     assert report == report_of(root, unsigned=report.unsigned)
     assert not report.is_clean
@@ -312,7 +311,7 @@ def test_what_nobody_signed_is_deleted_from_a_signed_root_alone(copy_of, full_ro
     (root / flipped).write_bytes(flip((root / flipped).read_bytes(), 200))
     (root / short).write_bytes((root / short).read_bytes()[:-1])
     going = {*taken, plain, flipped, short}
-    report = verify(root, signing_key=SIGNING_KEY)
+    report = verify(CacheRoot(root, signing_key=SIGNING_KEY))
     assert sorted(report.unsigned) == sorted(going)
     assert report == report_of(root, unsigned=report.unsigned)
     assert_repaired(root, going, clips, signing_key=SIGNING_KEY)
@@ -324,7 +323,7 @@ def test_a_signed_entry_under_another_ones_name_is_unsigned(copy_of, clips):
     shutil.copy(root / two, root / one)
     own, other, _ = manifests(root)
     shutil.copy(root / other, root / own)
-    report = verify(root, signing_key=SIGNING_KEY)
+    report = verify(CacheRoot(root, signing_key=SIGNING_KEY))
     assert (report.unsigned, list(report.bad)) == ([one], [own])
     assert report == report_of(root, bad=report.bad, unsigned=[one])
     assert_repaired(root, {one, own}, clips, signing_key=SIGNING_KEY)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from configs import make_processor
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.pipeline import storage_policy
 
 MEASURED = storage_policy.FeatureWorth.wants  # conftest turns it off
@@ -93,7 +93,7 @@ def test_references_are_to_entries_whatever_it_costs(tmp_path, prompts, slow_rea
 
 
 def test_what_cannot_be_stored_goes_on_being_computed(tmp_path, prompts):
-    cached_features = features_of(fast, tmp_path, read_only=True)
+    cached_features = features_of(fast, CacheRoot(tmp_path, read_only=True))
     for _ in range(2):
         cached_features({"audio": cells(data.shortest(prompts, 5))})
     assert cached_features.stats.computed == 10

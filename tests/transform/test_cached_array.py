@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_audio_cache import CachedArray, CachedFeatures
+from hf_audio_cache import CachedArray, CachedFeatures, CacheRoot
 from hf_audio_cache.errors import AudioColumnError, AudioDecodeError, MissingEntryError, ProcessorError, StoreError
 
 # Two outputs, so that there are two columns: float32 of shape (n, 160), and an int32 mask.
@@ -244,7 +244,7 @@ def test_datasets_finds_its_own_result_again_but_not_for_another_root(
     again = cached_features.map(dataset)
     assert cached_features.stats == before  # not one entry was looked up
     assert again._fingerprint == first._fingerprint
-    equal = CachedFeatures(seamless, cached_features.root, auto_resample=True, compression=None)
+    equal = CachedFeatures(seamless, CacheRoot(cached_features.root, compression=None), auto_resample=True)
     equal.map(dataset)
     assert equal.stats.hits == 0
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import speech
 
-from hf_audio_cache import AudioCacheKey, CachedFeatures
+from hf_audio_cache import AudioCacheKey, CachedFeatures, CacheRoot
 
 N_CLIPS = 200
 
@@ -121,7 +121,7 @@ def test_every_array_is_what_the_extractor_gives_alone(case, compression, first,
     is_slow = case.name in ("whisper_large_v3", "clap_unfused")
     if first is through_attach and case.name not in ("wav2vec2", "seamless_m4t"):
         pytest.skip("a third cold run of this extractor shows nothing new, and takes its time")
-    cached_features = CachedFeatures(case.extractor, tmp_path, auto_resample=True, compression=compression)
+    cached_features = CachedFeatures(case.extractor, CacheRoot(tmp_path, compression=compression), auto_resample=True)
     n_cold = N_CLIPS
     if is_slow and compression is None:  # cold was shown by the compressed run: here the entries are put by hand
         n_cold = 0
@@ -143,8 +143,8 @@ def test_every_array_is_what_the_extractor_gives_alone(case, compression, first,
 def test_an_object_store_gives_the_same_arrays(case, kind, request):
     server = request.getfixturevalue({"s3": "s3_server", "gs": "gcs_server"}[kind])
     url = server.make_bucket(f"main-job-{case.name.replace('_', '-')}")
-    options = {"auto_resample": True, "near": None, "storage_options": server.storage_options}
-    cached_features = CachedFeatures(case.extractor, url, **options)
+    root = CacheRoot(url, near=None, storage_options=server.storage_options)
+    cached_features = CachedFeatures(case.extractor, root, auto_resample=True)
     is_cold = kind == "s3" and case.name not in ("whisper_large_v3", "clap_unfused")  # as above, in the others' time
     if is_cold:
         through_attach(case, cached_features)
@@ -153,7 +153,7 @@ def test_an_object_store_gives_the_same_arrays(case, kind, request):
         settings = (cached_features.processor_sha, case.extractor.sampling_rate, 0, True)
         entries = {AudioCacheKey(sha, *settings): made for sha, made in zip(case.shas, case.expected, strict=True)}
         assert cached_features.audio_cache.put_many(entries)
-    warm = CachedFeatures(case.extractor, url, **options)
+    warm = CachedFeatures(case.extractor, root, auto_resample=True)
     for read in (through_references, through_map):
         read(case, warm)
     stats = warm.stats
@@ -163,7 +163,7 @@ def test_an_object_store_gives_the_same_arrays(case, kind, request):
 
 def test_every_entry_opens_with_numpy(real_clips, tmp_path):
     cached_features = CachedFeatures(
-        configs.make_processor("seamless_m4t"), tmp_path, auto_resample=True, compression=None
+        configs.make_processor("seamless_m4t"), CacheRoot(tmp_path, compression=None), auto_resample=True
     )
     cells = data.columns(real_clips[:20])["audio"]
     batch = cached_features({"audio": cells})

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from command_line import run, run_json
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.cli.inputs import load_ray_dataset
 from hf_audio_cache.errors import AudioColumnError, ClusterError
 from hf_audio_cache.transform.ray_fill import _Claim, _Claims, fill_by_ray
@@ -64,8 +64,7 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
     rows = [rows[row] for row in np.random.default_rng(7).permutation(len(rows))]
     url, options = s3_root
     extractor = counting.CountingExtractor(do_normalize=False)
-    settings: dict[str, Any] = {**SETTINGS, "storage_options": options, "near": tmp_path / "near"}
-    filler = CachedFeatures(extractor, url, **settings)
+    filler = CachedFeatures(extractor, CacheRoot(url, storage_options=options, near=tmp_path / "near"), **SETTINGS)
     seen: list[int] = []
     filling = fill_by_ray(in_ray(rows, 12), filler, max_workers=4, on_rows=seen.append)
 
@@ -78,7 +77,7 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
     # The first clip of each worker is processed twice, to see that the processor is no random one.
     assert sum(tried.times.values()) == 90 + len(tried.processes)
 
-    elsewhere = CachedFeatures(extractor, url, **{**settings, "near": tmp_path / "other"})
+    elsewhere = CachedFeatures(extractor, CacheRoot(url, storage_options=options, near=tmp_path / "other"), **SETTINGS)
     found = datasets.Dataset.from_dict(data.columns(rows)).map(elsewhere, batched=True, batch_size=64)
     assert (elsewhere.stats.misses, elsewhere.stats.computed) == (0, 0)
     expected = {clip: data.expected_features(extractor, clip, auto_resample=True) for clip in clips}
@@ -92,7 +91,7 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     clips = data.shortest(prompts, 240)
     url, options = s3_root
     extractor = counting.CountingExtractor(do_normalize=False)
-    filler = CachedFeatures(extractor, url, **SETTINGS, storage_options=options, near=tmp_path / "near")
+    filler = CachedFeatures(extractor, CacheRoot(url, storage_options=options, near=tmp_path / "near"), **SETTINGS)
     # The others are kept busy until then: so the work begins on the node that will be lost.
     busy = [clusters.occupy(node, n_cpus=2) for node in nodes.list_all_nodes()]
     lost = nodes.add_node(num_cpus=2, object_store_memory=clusters.OBJECT_STORE_BYTES)
@@ -116,7 +115,9 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     # (A worker may outlive its node for a moment, and release what it claimed: then nothing is counted as lost.)
     assert sum(tried.times.values()) - 240 <= len(tried.processes) + 2 * 32
     assert filling.n_again <= 2 * 32
-    elsewhere = CachedFeatures(filler.processor, url, **SETTINGS, storage_options=options, near=tmp_path / "other")
+    elsewhere = CachedFeatures(
+        filler.processor, CacheRoot(url, storage_options=options, near=tmp_path / "other"), **SETTINGS
+    )
     elsewhere({"audio": data.columns(clips)["audio"]})
     assert (elsewhere.stats.hits, elsewhere.stats.computed) == (240, 0)
 
@@ -186,14 +187,14 @@ def test_the_engine_of_warm_is_checked(tmp_path):
 def test_a_near_tier_does_not_stand_for_the_root(nodes, s3_root, prompts, tmp_path):
     clips = data.shortest(prompts, 4)
     url, options = s3_root
-    settings: dict[str, Any] = {**SETTINGS, "storage_options": options, "near": tmp_path / "near"}
+    near: dict[str, Any] = {"storage_options": options, "near": tmp_path / "near"}
     extractor = configs.make_processor("wav2vec2")
-    only_near = CachedFeatures(extractor, url, **settings, write="near")
+    only_near = CachedFeatures(extractor, CacheRoot(url, write="near", **near), **SETTINGS)
     only_near({"audio": data.columns(clips[:2])["audio"]})
     assert only_near.stats.computed == 2
-    filling = fill_by_ray(in_ray(clips, 1), CachedFeatures(extractor, url, **settings))
+    filling = fill_by_ray(in_ray(clips, 1), CachedFeatures(extractor, CacheRoot(url, **near), **SETTINGS))
     assert (filling.stats.hits, filling.stats.computed) == (0, 4)
-    far = CachedFeatures(extractor, url, **{**settings, "near": None})
+    far = CachedFeatures(extractor, CacheRoot(url, storage_options=options, near=None), **SETTINGS)
     far({"audio": data.columns(clips)["audio"]})
     assert (far.stats.hits, far.stats.computed) == (4, 0)
 

@@ -11,7 +11,7 @@ import pytest
 from datasets.distributed import split_dataset_by_node
 from fault_proxy import Fault, FaultProxy
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 
 N_CLIPS = 150  # more than two batches of 64
 N_SHARDS = 4
@@ -35,15 +35,15 @@ def extractor():
 @pytest.fixture(scope="module", params=["local", pytest.param("s3", marks=pytest.mark.servers)])
 def open_root(request, tmp_path_factory, extractor):
     """``open_root(**settings)``: the features of one root, opened anew, as on another machine."""
-    settings = {"auto_resample": True}
+    settings = {}
     if request.param == "local":
         root = tmp_path_factory.mktemp("root")
     else:
         server = request.getfixturevalue("s3_server")
         server.make_bucket("streaming")
         root = server.url("streaming", "audio-cache")
-        settings |= {"near": None, "storage_options": server.storage_options}
-    return lambda **more: CachedFeatures(extractor, root, **{**settings, **more})
+        settings = {"near": None, "storage_options": server.storage_options}
+    return lambda **more: CachedFeatures(extractor, CacheRoot(root, **{**settings, **more}), auto_resample=True)
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +183,8 @@ def test_a_state_goes_from_a_far_root_to_a_near_one_and_back(s3_server, extracto
     s3_server.make_bucket("both")
     far = CachedFeatures(
         extractor,
-        s3_server.url("both"),
+        CacheRoot(s3_server.url("both"), near=None, storage_options=s3_server.storage_options),
         auto_resample=True,
-        near=None,
-        storage_options=s3_server.storage_options,
     )
     local = CachedFeatures(extractor, tmp_path / "root", auto_resample=True)
     stream = from_memory(None, clips, None)
@@ -204,10 +202,10 @@ def test_a_state_goes_from_a_far_root_to_a_near_one_and_back(s3_server, extracto
 def test_a_far_root_is_asked_for_the_next_batch_while_the_consumer_has_a_row(s3_server, extractor, clips):
     s3_server.make_bucket("ahead")
     with FaultProxy(s3_server.port) as proxy:
-        options = {"auto_resample": True, "near": None, "storage_options": s3_server.storage_options_at(proxy.port)}
+        options = {"near": None, "storage_options": s3_server.storage_options_at(proxy.port)}
 
         def open_it():
-            return CachedFeatures(extractor, s3_server.url("ahead"), **options)
+            return CachedFeatures(extractor, CacheRoot(s3_server.url("ahead"), **options), auto_resample=True)
 
         open_it()({"audio": data.columns(clips)["audio"]})
         cached_features = open_it()

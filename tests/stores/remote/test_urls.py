@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import hf_audio_cache
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.errors import InvalidRootError, StoreError
 from hf_audio_cache.stores import LocalStore, open_store
 
@@ -66,8 +66,9 @@ def open_far(server, bucket, extractor, near_home):
     """``open_far(**settings)``: the features of this test's bucket, without a near tier."""
 
     def open_it(**settings):
-        settings = {"auto_resample": True, "near": None, "storage_options": server.storage_options, **settings}
-        return CachedFeatures(extractor, server.url(bucket, "team", "audio-cache"), **settings)
+        settings = {"near": None, "storage_options": server.storage_options, **settings}
+        root = CacheRoot(server.url(bucket, "team", "audio-cache"), **settings)
+        return CachedFeatures(extractor, root, auto_resample=True)
 
     return open_it
 
@@ -146,18 +147,18 @@ def test_every_form_is_right_to_the_bit_and_then_finds_everything(first, open_fa
 def test_verify_and_prune_look_after_a_bucket(open_far, server, bucket, clips):
     dataset = data.in_memory(clips)
     open_far().map(dataset)
-    url, options = server.url(bucket, "team", "audio-cache"), {"storage_options": server.storage_options}
-    report = hf_audio_cache.verify(url, **options)
+    root = CacheRoot(server.url(bucket, "team", "audio-cache"), storage_options=server.storage_options)
+    report = hf_audio_cache.verify(root)
     assert report.is_clean
     assert (report.n_entries, report.n_strangers) == (2 * N_CLIPS, 0)
     victim = next(name for name in list(objects(server, bucket)) if "/features/" in name)
     server.write(bucket, victim, server.read(bucket, victim)[:-9])
     server.write(bucket, "team/audio-cache/notes.txt", b"a stranger's")
-    report = hf_audio_cache.verify(url, repair=True, **options)
+    report = hf_audio_cache.verify(root, repair=True)
     assert list(report.bad) == [victim.removeprefix("team/audio-cache/")]
     assert (report.n_deleted, report.n_strangers) == (1, 1)
     assert victim not in list(objects(server, bucket))
-    pruned = hf_audio_cache.prune(url, max_bytes=0, **options)
+    pruned = hf_audio_cache.prune(root, max_bytes=0)
     assert (pruned.n_deleted, pruned.n_kept) == (2 * N_CLIPS - 1, 0)
     left = {name.removeprefix("team/audio-cache/").partition("/")[0] for name in list(objects(server, bucket))}
     assert left == {"CACHEDIR.TAG", "notes.txt", "processors"}
@@ -170,12 +171,12 @@ MACHINE = """
 import json, sys
 import audio_datasets as data
 from pathlib import Path
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CacheRoot
 import configs
 
 url, options, *clips = json.loads(sys.argv[1])
 extractor = configs.make_processor("seamless_m4t")
-cached_features = CachedFeatures(extractor, url, storage_options=options, auto_resample=True)
+cached_features = CachedFeatures(extractor, CacheRoot(url, storage_options=options), auto_resample=True)
 rows = cached_features.map(data.in_memory([Path(clip) for clip in clips]))
 digests = [data.digest(row["input_features"]) for row in rows]
 stats = cached_features.stats
@@ -293,7 +294,9 @@ def test_a_secret_is_in_nothing_that_leaves_the_process(s3_server, extractor, cl
     options = {"key": f"{MARKER}-key", "secret": f"{MARKER}-secret", "endpoint_url": s3_server.endpoint}
     dataset = data.in_memory(clips[:3])
     cached_features = CachedFeatures(
-        extractor, "s3://some-bucket/cache", storage_options=options, auto_resample=True, near=tmp_path / "near"
+        extractor,
+        CacheRoot("s3://some-bucket/cache", storage_options=options, near=tmp_path / "near"),
+        auto_resample=True,
     )
     texts = [repr(cached_features), str(cached_features.root), repr(cached_features.audio_cache._store)]
     texts += [repr(vars(cached_features)), repr(cached_features._router)]
@@ -305,7 +308,9 @@ def test_a_secret_is_in_nothing_that_leaves_the_process(s3_server, extractor, cl
     assert len(mapped[:]["input_features"]) == 3
     assert cached_features.stats.write_errors > 0
     strict = CachedFeatures(
-        extractor, "s3://some-bucket/cache", storage_options=options, auto_resample=True, near=None, strict=True
+        extractor,
+        CacheRoot("s3://some-bucket/cache", storage_options=options, near=None, strict=True),
+        auto_resample=True,
     )
     try:
         strict.attach(dataset)[:]
@@ -358,7 +363,7 @@ def test_a_filesystem_of_the_users_is_a_root(s3_server, extractor, clips, expect
     s3_server.make_bucket("given")
     filesystem = s3fs.S3FileSystem(**s3_server.storage_options)
     for hits in (0, N_CLIPS):
-        cached_features = CachedFeatures(extractor, "given/cache", filesystem=filesystem, auto_resample=True)
+        cached_features = CachedFeatures(extractor, CacheRoot("given/cache", filesystem=filesystem), auto_resample=True)
         assert_features(through_a_transform(cached_features, data.in_memory(clips)), expected)
         assert cached_features.stats.hits == hits
     assert any(name.startswith("cache/features/") for name in s3_server.names("given"))

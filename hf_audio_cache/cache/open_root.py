@@ -1,0 +1,89 @@
+"""`OpenRoot`: what is under a root, ready to be used: store, both caches, manifests and access log."""
+
+from __future__ import annotations
+
+import os
+
+from ..stores import Store
+from .access_log import Run, UseRecorder
+from .caches import AudioCache, WaveformCache
+from .processor_manifest import Manifest, read_manifest
+from .root import CacheRoot, as_cache_root
+from .signing import SigningKeys
+from .stats import Counters
+
+__all__ = ["OpenRoot"]
+
+
+class OpenRoot:
+    """An open root; nothing is contacted or created before it is used.
+
+    Parameters
+    ----------
+    root
+        A path, a URL or a `CacheRoot`.
+    counters
+        Where both caches count.
+    run
+        Whose use of entries is recorded; by default a run that begins now.
+    store
+        An open store, in place of the one that `root` describes.
+
+    Attributes
+    ----------
+    root
+        How it was opened.
+    store
+        Everything under the root, by name.
+    uses
+        The record of which entries are used.
+    audio_cache, waveform_cache
+        The two caches. They note in `uses` what they read and write.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | CacheRoot,
+        *,
+        counters: Counters | None = None,
+        run: Run | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.root = as_cache_root(root)
+        self.store = self.root.open_store() if store is None else store
+        self.counters = counters or Counters()
+        self.uses = UseRecorder(self.store, run)
+        self.audio_cache, self.waveform_cache = self._caches(self.counters)
+
+    @classmethod
+    def for_maintenance(cls, root: str | os.PathLike[str] | CacheRoot) -> OpenRoot:
+        """Open the root itself, and not what this machine's local tier has of it; nothing is counted."""
+        return cls(as_cache_root(root).without_local_tier(), counters=Counters(""))
+
+    def uncounted(self, *, records_use: bool = False) -> tuple[AudioCache, WaveformCache]:
+        """Return both caches for reads that are nobody's hits or misses."""
+        return self._caches(Counters(""), records_use=records_use)
+
+    def _caches(self, counters: Counters, *, records_use: bool = True) -> tuple[AudioCache, WaveformCache]:
+        features, waveforms = self.store.child("features"), self.store.child("waveforms")
+        note_features, note_waveforms = (
+            (self.uses.add_features, self.uses.add_waveforms) if records_use else (None, None)
+        )
+        return (
+            AudioCache(self.root, store=features, counters=counters, on_use=note_features),
+            WaveformCache(self.root, store=waveforms, counters=counters, on_use=note_waveforms),
+        )
+
+    @property
+    def signing_keys(self) -> SigningKeys | None:
+        """The keys of a signed root."""
+        return self.root.signing_keys
+
+    @property
+    def caches(self) -> dict[str, AudioCache | WaveformCache]:
+        """Both caches, by their folder."""
+        return {"features": self.audio_cache, "waveforms": self.waveform_cache}
+
+    def read_manifest(self, processor_sha: str) -> Manifest | None:
+        """Return the manifest of a processor, or None if there is no good one."""
+        return read_manifest(self.store, processor_sha, self.signing_keys)

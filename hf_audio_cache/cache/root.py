@@ -1,0 +1,210 @@
+"""`CacheRoot`: where a cache is, and how it is reached."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..stores import Store, WritePolicy, absolute_root, open_store
+from ..support.paths import default_root
+from ..support.secrets import Sealed
+from .signing import SigningKey, SigningKeys, signing_keys
+
+__all__ = ["CacheRoot", "as_cache_root"]
+
+
+@dataclass(frozen=True)
+class _Access:
+    """Settings that may hold secrets."""
+
+    storage_options: Mapping[str, Any]
+    filesystem: Any = None
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class CacheRoot:
+    """Where a cache is, and how it is reached.
+
+    Making one contacts nothing and creates nothing. It is immutable, and can be compared and pickled. Storage options,
+    the filesystem and signing keys are never pickled, hashed, logged or shown: processes that this one forks or spawns
+    have them, any other process does without.
+
+    Parameters
+    ----------
+    url
+        Directory of the cache, or its URL: ``s3://``, ``gs://``, ``az://``, ``hf://buckets/…``, ``memory://`` and
+        whatever else fsspec knows. By default ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else
+        ``~/.cache/huggingface/audio_cache``. The first entry that is stored creates it.
+    storage_options
+        Options of the URL's fsspec filesystem, as `datasets` takes them. Credentials are looked for where that
+        filesystem does anyway.
+    filesystem
+        An fsspec filesystem, in which `url` is a path.
+    near
+        Directory of the local tier of a remote root: it keeps what was read from there or written to it. ``"auto"``
+        puts it under ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else
+        ``~/.cache/huggingface/audio_cache_near``, if the root is an object store or a network mount. None for none.
+    near_max_bytes
+        What the local tier may take; by default a tenth of its disk. The least recently used entries make room, except
+        those that this run has used.
+    write
+        Where new entries go: ``"both"``, ``"near"`` or ``"none"``.
+    read_only
+        Whether nothing is ever written, in the root or in the local tier.
+    timeouts
+        Seconds to wait for a connection to a remote root, and for an answer.
+    strict
+        Whether a store that fails is an error. Otherwise what could not be read is computed, and what could not be
+        written is lost; both are counted, and warned of once.
+    signing_key
+        Makes the root a signed one: entries carry a signature, and entries without one are misses. A key of at least 16
+        bytes, or several (all are accepted, the first one signs), or the `pathlib.Path` of a file that only you can
+        read, with a key in each line. By default ``$HF_AUDIO_CACHE_SIGNING_KEY`` (keys separated by blanks), or the
+        file ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE``. A worker that is not forked or spawned by this process needs one of
+        these variables.
+    compression
+        ``"blosc"`` (lossless), or None for entries as `numpy.savez` writes them. Either setting reads both.
+
+    Raises
+    ------
+    InvalidRootError
+        If `url` is neither a path nor a URL, or has a password in it.
+    SigningKeyError
+        If a signing key is too short, or others than its owner can read its file.
+    ValueError
+        If another setting is invalid.
+
+    Examples
+    --------
+    >>> root = CacheRoot("s3://bucket/audio-cache", storage_options={"profile": "speech"})  # doctest: +SKIP
+    >>> cached_features = CachedFeatures(processor, root)                                   # doctest: +SKIP
+    >>> print(usage(root))                                                                  # doctest: +SKIP
+    """
+
+    url: str
+    near: str | None
+    near_max_bytes: int | None
+    write: WritePolicy
+    read_only: bool
+    timeouts: tuple[float, float]
+    strict: bool
+    signing_keys: SigningKeys | None
+    compression: str | None
+    _access: Sealed[_Access] | None
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: Any = None,
+        near: str | os.PathLike[str] | None = "auto",
+        near_max_bytes: int | None = None,
+        write: WritePolicy = "both",
+        read_only: bool = False,
+        timeouts: tuple[float, float] = (2.0, 5.0),
+        strict: bool = False,
+        signing_key: SigningKey | SigningKeys | None = None,
+        compression: str | None = "blosc",
+    ) -> None:
+        if write not in ("both", "near", "none"):
+            raise ValueError(f'write must be "both", "near" or "none", not {write!r}; nothing was opened.')
+        if near_max_bytes is not None and near_max_bytes <= 0:
+            raise ValueError(f"near_max_bytes must be positive or None, not {near_max_bytes}; nothing was opened.")
+        if compression not in (None, "blosc"):
+            raise ValueError(f'compression must be "blosc" or None, not {compression!r}; nothing was opened.')
+        url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)
+        self._set(
+            url=url,
+            near=near if near is None or near == "auto" else absolute_root(near),
+            near_max_bytes=near_max_bytes,
+            write=write,
+            read_only=read_only,
+            timeouts=tuple(timeouts),
+            strict=strict,
+            signing_keys=signing_keys(signing_key),
+            compression=compression,
+            _access=_sealed(storage_options, filesystem),
+        )
+
+    def _set(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        """Return the settings that are not the default ones, without secrets."""
+        told = [repr(self.url)]
+        if self._access is not None:
+            told.append("storage_options or filesystem given")
+        told += [
+            f"{name}={getattr(self, name)!r}" for name, default in _DEFAULTS.items() if getattr(self, name) != default
+        ]
+        if self.signing_keys is not None:
+            told.append("signed")
+        return f"CacheRoot({', '.join(told)})"
+
+    def open_store(self) -> Store:
+        """Return the store of everything under the root, with the local tier; nothing is contacted or created.
+
+        Raises
+        ------
+        InvalidRootError
+            If no store can be there.
+        """
+        access = (self._access.value if self._access is not None else None) or _Access({})
+        return open_store(
+            self.url,
+            storage_options=access.storage_options,
+            filesystem=access.filesystem,
+            near=self.near,
+            near_max_bytes=self.near_max_bytes,
+            write=self.write,
+            read_only=self.read_only,
+            timeouts=self.timeouts,
+        )
+
+    def without_local_tier(self) -> CacheRoot:
+        """Return this root as all machines see it: for maintenance, and for what must be in the root itself."""
+        other = copy.copy(self)
+        other._set(near=None)
+        return other
+
+    @property
+    def secret(self) -> tuple[str, Any] | None:
+        """Storage options and filesystem by their token, to be sent to a worker on purpose; None if there are none."""
+        return None if self._access is None else (self._access.token, self._access.value)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "near": "auto",
+    "near_max_bytes": None,
+    "write": "both",
+    "read_only": False,
+    "timeouts": (2.0, 5.0),
+    "strict": False,
+    "compression": "blosc",
+}
+
+
+def _sealed(storage_options: Mapping[str, Any] | None, filesystem: Any) -> Sealed[_Access] | None:
+    if not storage_options and filesystem is None:
+        return None
+    access = _Access(dict(storage_options or {}), filesystem)
+    described = None if filesystem is None else [repr(type(filesystem)), getattr(filesystem, "storage_options", None)]
+    material = json.dumps([access.storage_options, described], sort_keys=True, default=repr)
+    return Sealed(access, material.encode())
+
+
+def as_cache_root(root: str | os.PathLike[str] | CacheRoot, *, compression: str | None = "blosc") -> CacheRoot:
+    """Return the root that a path or a URL stands for; a `CacheRoot` as it is.
+
+    Raises
+    ------
+    InvalidRootError
+        If it is none of these.
+    """
+    return root if isinstance(root, CacheRoot) else CacheRoot(absolute_root(root), compression=compression)

@@ -1,0 +1,203 @@
+"""`CacheRoot`: an immutable description of a root, which travels without its secrets and opens nothing by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import pickle
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets.fingerprint import Hasher
+from fsspec.implementations.memory import MemoryFileSystem
+
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, prune, usage, verify
+from hf_audio_cache.cache.open_root import OpenRoot
+from hf_audio_cache.errors import InvalidRootError, SigningKeyError
+
+SECRET = "hunter2hunter2hunter2"
+KEY = AudioCacheKey("ab" * 32, "7d865e95" * 8, 16_000, 0)
+FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def energy(waveform, sampling_rate):
+    return waveform[:100] ** 2
+
+
+def secret_root(**settings: Any) -> CacheRoot:
+    return CacheRoot("s3://bucket/cache", storage_options={"secret": SECRET}, signing_key=SECRET, **settings)
+
+
+def test_making_one_touches_neither_the_disk_nor_the_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_AUDIO_CACHE_NEAR", str(tmp_path / "near"))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was made")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    roots = [CacheRoot(tmp_path / "root"), secret_root(), CacheRoot("gs://bucket/cache", near=tmp_path / "elsewhere")]
+    for root in roots:
+        AudioCache(root)
+        OpenRoot(root)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_cannot_be_changed():
+    root = CacheRoot("memory://cache")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        root.url = "memory://other"
+
+
+def test_equal_settings_are_equal_and_hash_alike(tmp_path):
+    for make in (lambda: CacheRoot(tmp_path), secret_root, lambda: CacheRoot(tmp_path, near=tmp_path / "near")):
+        assert make() == make()
+        assert hash(make()) == hash(make())
+    others = [
+        secret_root(),
+        secret_root(near=None),
+        secret_root(write="near"),
+        secret_root(strict=True),
+        secret_root(compression=None),
+        CacheRoot("s3://bucket/cache", storage_options={"secret": "another"}, signing_key=SECRET),
+        CacheRoot("s3://bucket/cache", storage_options={"secret": SECRET}, signing_key=SECRET[::-1]),
+        CacheRoot("s3://bucket/cache"),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_relative_paths_and_home_are_made_absolute(session_home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert CacheRoot("cache", near="near").url == str(tmp_path / "cache")
+    assert CacheRoot("cache", near="near").near == str(tmp_path / "near")
+    assert CacheRoot("~/cache").url == str(session_home / "cache")
+
+
+def test_the_default_is_that_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_AUDIO_CACHE", str(tmp_path / "default"))
+    assert CacheRoot().url == str(tmp_path / "default")
+    assert CachedFeatures(energy, identity="energy", sampling_rate=8000).root == tmp_path / "default"
+
+
+def test_no_secret_is_shown_pickled_or_hashed():
+    root = secret_root(near=None, strict=True)
+    for shown in (repr(root), str(root), f"{root!r}"):
+        assert SECRET not in shown
+    assert "s3://bucket/cache" in repr(root)
+    assert "strict=True" in repr(root)
+    assert SECRET.encode() not in pickle.dumps(root)
+    assert pickle.dumps(root) == pickle.dumps(secret_root(near=None, strict=True))
+
+
+def test_a_pickle_finds_its_secrets_in_this_process():
+    again = pickle.loads(pickle.dumps(secret_root()))
+    assert again == secret_root()
+    assert again.secret[1].storage_options == {"secret": SECRET}
+    assert again.signing_keys.accept(b"content", secret_root().signing_keys.sign(b"content"))
+
+
+def test_a_pickle_has_no_secret_in_another_process(tmp_path):
+    (tmp_path / "root").write_bytes(pickle.dumps(secret_root()))
+    program = (
+        "import pickle, sys; root = pickle.loads(open(sys.argv[1], 'rb').read()); print(root.url, root.secret[1]);"
+        "root.signing_keys.sign(b'')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "root"], capture_output=True, text=True)
+    assert done.stdout.split() == ["s3://bucket/cache", "None"]
+    assert "SigningKeyError" in done.stderr
+
+
+def _options_of(root: CacheRoot, answers: Any) -> None:
+    answers.put(root.secret[1].storage_options)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_has_the_secrets(method):
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    child = context.Process(target=_options_of, args=(secret_root(), answers))
+    child.start()
+    assert answers.get(timeout=120) == {"secret": SECRET}
+    child.join()
+
+
+def test_datasets_sees_one_transform_whatever_the_root(tmp_path):
+    roots = [
+        tmp_path / "one",
+        CacheRoot(tmp_path / "two", strict=True, compression=None),
+        CacheRoot("memory://three", storage_options={"secret": SECRET}, signing_key=SECRET),
+    ]
+    made = [CachedFeatures(energy, root, identity="energy", sampling_rate=8000) for root in roots]
+    assert len({Hasher.hash(one) for one in made}) == 1
+
+
+def test_two_filesystems_of_one_type_are_two_roots(tmp_path):
+    class Files(MemoryFileSystem):
+        cachable = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.store: dict[str, Any] = {}
+
+    first, second = (CacheRoot("folder", filesystem=Files()) for _ in range(2))
+    AudioCache(first).put(KEY, FEATURES)
+    assert AudioCache(second).get(KEY) is None
+    assert np.array_equal(AudioCache(first).get(KEY), FEATURES)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"write": "everywhere"}, {"near_max_bytes": 0}, {"compression": "zip"}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_setting_that_is_invalid_is_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        CacheRoot("memory://cache", **settings)
+
+
+@pytest.mark.parametrize("url", ["", 3, "s3://me:password@bucket/cache"])
+def test_a_root_that_is_none_is_refused_without_its_password(url):
+    with pytest.raises(InvalidRootError) as caught:
+        CacheRoot(url)
+    assert "password@" not in str(caught.value)
+    with pytest.raises(InvalidRootError):
+        AudioCache(None)
+
+
+def test_a_signing_key_that_is_too_short_is_refused():
+    with pytest.raises(SigningKeyError):
+        CacheRoot("memory://cache", signing_key="short")
+
+
+def test_a_path_opens_what_a_plain_cache_root_opens(tmp_path):
+    for cache_type in (AudioCache, WaveformCache):
+        assert cache_type(CacheRoot(tmp_path)).root == cache_type(tmp_path).root == tmp_path
+    AudioCache(tmp_path / "raw").put(KEY, FEATURES)
+    AudioCache(CacheRoot(tmp_path / "same", compression=None)).put(KEY, FEATURES)
+    AudioCache(CacheRoot(tmp_path / "small")).put(KEY, FEATURES)
+    raw, same, small = (AudioCache(tmp_path / name).path_for(KEY).read_bytes() for name in ("raw", "same", "small"))
+    assert raw == same != small
+
+
+def test_settings_of_a_root_hold_for_all_that_opens_it(tmp_path):
+    root = CacheRoot(tmp_path, read_only=True)
+    cached_features = CachedFeatures(energy, root, identity="energy", sampling_rate=8000)
+    cached_features({"audio": {"array": np.zeros(800, np.float32), "sampling_rate": 8000}})
+    assert list(tmp_path.iterdir()) == []
+    assert (cached_features.stats.computed, cached_features.stats.write_errors) == (1, 0)
+
+
+def test_maintenance_looks_at_the_root_itself(tmp_path, monkeypatch):
+    """What this machine's local tier has, and the root has not, is in no listing."""
+    root = CacheRoot(tmp_path / "root", near=tmp_path / "near", write="both")
+    open_root = OpenRoot(root)
+    open_root.audio_cache.put(KEY, FEATURES)
+    (entry,) = (tmp_path / "root").rglob("*.npz")
+    assert usage(root).n_entries == verify(root).n_entries == 1
+    entry.unlink()
+    assert open_root.audio_cache.get(KEY) is not None
+    assert usage(root).n_entries == verify(root).n_entries == prune(root, max_bytes=0).n_deleted == 0
+    assert OpenRoot.for_maintenance(root).audio_cache.get(KEY) is None
