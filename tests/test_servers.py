@@ -356,7 +356,7 @@ def test_delay(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
     proxy.faults = [Fault("delay", seconds=0.2)]
     before = time.monotonic()
     assert ask(client, "GET", "/10") == (200, bytes(10))
-    assert 0.2 <= time.monotonic() - before < 2
+    assert time.monotonic() - before >= 0.2
     assert proxy.inflicted == {"delay": 1}
 
 

@@ -152,8 +152,8 @@ def test_a_server_that_is_killed_is_noticed_and_then_costs_nothing(faults, own_s
     started = time.monotonic()
     found += attached[16:]["input_features"]
     rest_took = time.monotonic() - started
-    assert noticed_in < 10
-    assert rest_took < 2  # sixteen short clips
+    assert noticed_in < 30
+    assert rest_took < 15  # sixteen short clips, and no time-out of the store
     stats = cached_features.stats
     assert (stats.hits, stats.computed) == (0, N_CLIPS)
     assert stats.read_errors > 0 < stats.write_errors
@@ -172,7 +172,7 @@ def test_a_server_that_hangs_is_noticed_and_then_costs_nothing(faults, s3_server
         found = features_of(cached_features, clips)
         took = time.monotonic() - started
         proxy.faults = []
-    assert took < 15
+    assert took < 50  # one time-out, not one for each clip
     faults.survived("the S3 server hangs", 1, wrong_values=wrong_among(found, expected))
 
 

@@ -528,6 +528,11 @@ def test_one_object_that_fails_does_not_fail_the_others(weed, opened):
             assert [error.kind for error in failed.values()] == ["unreachable"] * (kind == "reset")
 
 
+# Seconds, of which a busy machine may need many; to wait for each of 64 objects, or for a driver's own time-outs, takes
+# longer.
+SOON = 20
+
+
 def timed(function, *arguments):
     started = time.monotonic()
     result = function(*arguments)
@@ -548,15 +553,15 @@ def test_a_server_that_hangs_costs_one_time_out(started, opened, name, monkeypat
         with proxy.inflicting(Fault("hang")):
             got, took = timed(store.get_many, NAMES)
             assert_unreachable(got)
-            assert 0.9 < took < 3
+            assert 0.9 < took < SOON
             if name == "seaweedfs":
                 for ask in (lambda names: store.put_many(dict.fromkeys(names, b"new")), store.delete):
                     failed, took = timed(ask, NAMES)
                     assert_unreachable(list(failed.values()))
-                    assert took < 3
+                    assert took < SOON
                 found, took = timed(store.exists_many, NAMES)
                 assert found == [False] * 64
-                assert took < 3
+                assert took < SOON
                 with pytest.raises(StoreError, match="could not list") as caught:
                     list(store.scan())
                 assert caught.value.kind == "unreachable"
@@ -569,7 +574,7 @@ def test_a_server_that_is_gone_is_soon_known(started, opened, name):
         proxy.refuse()
         got, took = timed(store.get_many, NAMES)
         assert_unreachable(got)
-        assert took < 3
+        assert took < SOON
         failed = store.put_many(dict.fromkeys(NAMES, b"new")) if name == "seaweedfs" else {}
         assert {error.kind for error in failed.values()} <= {"unreachable"}
         proxy.listen()
@@ -739,10 +744,8 @@ def test_objects_are_read_at_once_up_to_a_bound():
     system = CountingFileSystem()
     store = FsspecStore("root", filesystem=system, concurrency=8)
     names = [f"{i}" for i in range(64)]
-    got, took = timed(store.get_many, names)
-    assert got == [f"root/{name}".encode() for name in names]
+    assert store.get_many(names) == [f"root/{name}".encode() for name in names]
     assert system.most == 8
-    assert took < 64 * system.seconds / 2
 
 
 def test_a_hanging_batch_is_given_up_after_its_first_objects():
@@ -751,7 +754,7 @@ def test_a_hanging_batch_is_given_up_after_its_first_objects():
     store = FsspecStore("root", filesystem=system, concurrency=8, read_timeout=0.3, connect_timeout=0.2)
     got, took = timed(store.get_many, NAMES)
     assert_unreachable(got)
-    assert took < 2
+    assert took < SOON
     assert system.asked == 8
     assert system.running == 0
     assert "no answer in 0.3 s" in str(got[0])
@@ -793,10 +796,10 @@ def test_an_interrupt_ends_a_batch():
 def test_requests_go_out_at_the_same_time(weed, opened):
     with before(weed, opened) as (store, proxy):
         store.get_many(NAMES)
-        with proxy.inflicting(Fault("delay", seconds=0.2)):
+        with proxy.inflicting(Fault("delay", seconds=0.5)):
             got, took = timed(store.get_many, NAMES)
         assert got == CONTENTS
-        assert took < 0.2 * 64 / 8
+        assert took < 0.5 * 64 / 2
         before_it = proxy.requests["GET"]
         store.get_many(NAMES)
         assert proxy.requests["GET"] - before_it == 64
@@ -826,8 +829,8 @@ class BlockingFileSystem(MemoryFileSystem):
             type(self).running += 1
             type(self).most = max(self.most, self.running)
         try:
-            if self.hangs.is_set():
-                time.sleep(1)
+            while self.hangs.is_set():
+                time.sleep(0.01)
             time.sleep(0.001)
             return super().cat_file(path, **options)
         finally:
@@ -850,9 +853,7 @@ def test_a_file_system_that_blocks_is_left_and_made_again(blocking):
     store.put_many(dict.fromkeys(NAMES, b"content"))
     made_before = blocking.made
     blocking.hangs.set()
-    got, took = timed(store.get_many, NAMES)
-    assert_unreachable(got)
-    assert took < 1
+    assert_unreachable(store.get_many(NAMES))
     blocking.hangs.clear()
     assert store.get_many(NAMES) == [b"content"] * 64
     assert blocking.made == made_before + 1
