@@ -1,6 +1,6 @@
-"""What the containers of audio files say of their length, so that a truncated one is noticed.
+"""The length that the container of an audio file states, by which a truncated file is noticed.
 
-Only headers are read, as the formats' specifications lay them out; what states no length cannot be checked.
+Only headers are read, as the formats' specifications define them. A file that states no length cannot be checked.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import struct
 
 __all__ = ["is_plain_pcm16", "mp3_start", "truncation", "walk_mp3", "with_known_end", "xing_end"]
 
-# Bytes that begin a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF, to the layout of its chunks' headers.
+# First bytes of a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF file: layout of the headers of its chunks.
 _CHUNK_LAYOUTS = {
     b"RIFF": "<4sI", b"RIFX": ">4sI", b"RF64": "<4sI", b"BW64": "<4sI", b"FORM": ">4sI", b"caff": ">4sQ"
 }  # fmt: skip
 _MOST_CHUNKS = 1000
-# Sizes from here on (sox: 0x7F000000, 0x7FFFF000, FFmpeg: 0xFFFFFFFF) mean that the end was not known yet.
+# Sizes from here on mean that the end was not known (sox: 0x7F000000, 0x7FFFF000, FFmpeg: 0xFFFFFFFF).
 _UNKNOWN_SIZE = {"I": 0x7F000000, "Q": 1 << 63}
 # Bit rates of layer III in kbit/s, for MPEG-1 and for MPEG-2 and 2.5 (ISO/IEC 11172-3, 2.4.2.3, and 13818-3, 2.4.2.3).
 _MP3_BIT_RATES = (
@@ -28,7 +28,7 @@ _MP3_SAMPLING_RATES = (44100, 48000, 32000)
 def is_plain_pcm16(encoded: bytes | memoryview, sampling_rate: int) -> bool:
     """Return whether a file is a mono WAV of 16-bit PCM at this rate, which is decoded as fast as an entry is read.
 
-    (The layout of its header: Microsoft's RIFF, with the ``fmt`` chunk first, as nearly all programs write it.)
+    The ``fmt`` chunk must come first, as nearly all programs write it.
     """
     if len(encoded) < 36 or encoded[:4] != b"RIFF" or encoded[8:16] != b"WAVEfmt ":
         return False
@@ -37,7 +37,7 @@ def is_plain_pcm16(encoded: bytes | memoryview, sampling_rate: int) -> bool:
 
 
 def truncation(encoded: memoryview) -> str:
-    """Return how a container shows that it is not all there; empty if it does not."""
+    """Return what shows that a file is truncated; empty if nothing does."""
     try:
         end = _stated_end(encoded)
     except (struct.error, IndexError, OverflowError):
@@ -46,7 +46,7 @@ def truncation(encoded: memoryview) -> str:
 
 
 def _stated_end(encoded: memoryview) -> int:
-    """Return the number of bytes that a container says it has; 0 if it does not say."""
+    """Return the number of bytes that a container states; 0 if it states none."""
     magic, form = bytes(encoded[:4]), bytes(encoded[8:12])
     if magic in _CHUNK_LAYOUTS and (magic == b"caff" or form in (b"WAVE", b"AIFF", b"AIFC")):
         return sum(_audio_chunk(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12))
@@ -68,7 +68,7 @@ def _stated_end(encoded: memoryview) -> int:
 
 
 def _audio_chunk(encoded: memoryview, layout: str, position: int) -> tuple[int, int]:
-    """Walk the chunks of a WAV, AIFF or CAF to that with the samples; return its position and size, 0 for unknown."""
+    """Return position and size of the chunk with the samples of a WAV, AIFF or CAF; 0 for unknown."""
     size_64 = 0
     for _ in range(_MOST_CHUNKS):
         chunk, size = struct.unpack_from(layout, encoded, position)
@@ -84,12 +84,12 @@ def _audio_chunk(encoded: memoryview, layout: str, position: int) -> tuple[int, 
 
 
 def with_known_end(encoded: memoryview) -> bytes | memoryview:
-    """Return a streamed WAV that has 0 for its unknown size as one that has the other sign, which libsndfile knows."""
+    """Return a streamed WAV with 0xFFFFFFFF for its unknown size, which libsndfile knows, if it has 0 there."""
     if bytes(encoded[:4]) != b"RIFF" or bytes(encoded[8:12]) != b"WAVE":
         return encoded
     position, size = _audio_chunk(encoded, "<4sI", 12)
     (riff_size,) = struct.unpack_from("<I", encoded, 4)
-    # Where the outer size reaches beyond the samples, it is known that there are none.
+    # If the outer size reaches beyond the samples, it was known that there are none.
     if size or position == len(encoded) or position - 8 < riff_size < _UNKNOWN_SIZE["I"]:
         return encoded
     return b"".join((encoded[:4], b"\xff" * 4, encoded[8 : position - 4], b"\xff" * 4, encoded[position:]))
@@ -104,7 +104,7 @@ def _ogg_end(encoded: memoryview) -> int:
         n_segments = encoded[position + 26]
         position += 27 + n_segments + sum(encoded[position + 27 : position + 27 + n_segments])
     if position < len(encoded) and not is_last:
-        return len(encoded) + 27  # a page is due, of 27 bytes at least, and what there is is none
+        return len(encoded) + 27  # another page must follow, of at least 27 bytes, and what follows is not one
     return position
 
 
@@ -148,7 +148,7 @@ def mp3_start(encoded: memoryview) -> int:
 
 
 def xing_end(encoded: memoryview, start: int) -> int | None:
-    """Return where the Xing or Info header of an MP3 says that it ends; None if there is none that says it."""
+    """Return the end that the Xing or Info header of an MP3 states; None without such a header."""
     # Behind the frame's header (4 bytes), its checksum (0 or 2) and side information (9, 17 or 32).
     header = re.match(rb"\xff[\xe0-\xff].{11,36}(?:Xing|Info)", encoded[start : start + 48], re.DOTALL)
     if header is None:
@@ -162,7 +162,7 @@ def xing_end(encoded: memoryview, start: int) -> int | None:
 
 
 def walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
-    """Return how many frames the layer III frames of an MP3 hold, and where the last of them ends."""
+    """Return how many samples per channel the layer III frames of an MP3 hold, and where the last one ends."""
     n_frames = 0
     while position + 4 <= len(encoded):
         header = int.from_bytes(encoded[position : position + 4], "big")

@@ -1,12 +1,11 @@
-"""Remembering the content's hash of files on a local disk, so that a file that has not changed is not read for it.
+"""A database of the SHA-256 of local files, so that a file that has not changed is not read to be hashed.
 
-A hash is found again only for the same path, device, inode, size, and times of change to the nanosecond. A file that
-changed less than two seconds before it was read is not remembered: a second change in the same tick of its file
-system's clock would not show (git's index has the same rule). The times that count are the file's (mtime) and its
-inode's (ctime), which only the machine's clock can set back.
+A hash is valid for the same path, device, inode, size, mtime and ctime, to the nanosecond; only the machine's clock can
+set ctime back. A file that changed less than two seconds before it was read is not remembered: a second change in the
+same tick of its file system's clock would not show. (git's index has the same rule.)
 
-What is remembered is in one SQLite file (see `hashes_path`). Each row carries a check of all that it says. Nothing that
-goes wrong here is an error: the file is read, then.
+The database is one SQLite file (see `hashes_path`). Each row has a checksum over all its fields. A failure here is no
+error: the file is read instead.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ __all__ = ["FileState", "find_hashes", "learn_hashes"]
 logger = logging.getLogger(__name__)
 
 _TICK = 2_000_000_000  # ns: the coarsest clock of a file system, FAT's
-_WAIT = 0.2  # s for a lock: to read the file takes less
+_WAIT = 0.2  # s for a lock; to wait longer would take more than to read the file
 _STATE = struct.Struct("<5q")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, sha BLOB, checked BLOB) WITHOUT ROWID"
-_MOST_AT_ONCE = 500  # placeholders of one statement; SQLite allows 999
+_MOST_AT_ONCE = 500  # placeholders in one statement; SQLite allows 999
 
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells one content of a file from another.
+    """State of a file, which changes whenever its content does.
 
     Attributes
     ----------
     path
-        Its absolute path.
+        Absolute path.
     numbers
         Device, inode, size in bytes, mtime and ctime in nanoseconds.
     """
@@ -55,14 +54,14 @@ class FileState:
 
     @classmethod
     def of(cls, path: str, status: os.stat_result) -> FileState | None:
-        """Return the state of a file; None where it is no regular file, or too big for the numbers."""
+        """Return the state of a file; None if it is not a regular file, or a number does not fit into 64 bits."""
         numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if not stat.S_ISREG(status.st_mode) or max(numbers) >= 1 << 63:
             return None
         return cls(os.path.abspath(path), numbers)
 
     def is_settled(self) -> bool:
-        """Return whether any later change will show in the numbers; to be asked as soon as the file was read."""
+        """Return whether any later change will show in the numbers; to be called as soon as the file was read."""
         return max(self.numbers[3:]) < time.time_ns() - _TICK
 
     def _key(self) -> bytes:
@@ -72,15 +71,15 @@ class FileState:
         return hashlib.blake2b(_STATE.pack(*self.numbers) + sha, digest_size=16, key=self._key()).digest()
 
 
-# By the path of the database; None where there can be none. A connection must not be carried over a fork.
+# By the path of the database; None if it cannot be used. A connection must not be carried over a fork.
 _opened: ProcessLocal[dict[str, tuple[sqlite3.Connection, threading.Lock] | None]] = ProcessLocal()
-_far_devices: dict[int, bool] = {}
+_network_devices: dict[int, bool] = {}
 
 
 def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
-    """Return, for each path, the sha256 of the file's content, as 64 hexadecimal digits; None where it is unknown.
+    """Return, for each path, the SHA-256 of the file's content in hexadecimal digits; None if it is unknown.
 
-    None stands for no path, too.
+    A path may be None, and its hash is then, too.
     """
     states = [None if path is None else _state(path) for path in paths]
     wanted = {state._key(): state for state in states if state is not None}
@@ -99,11 +98,11 @@ def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
 
 
 def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
-    """Remember the sha256 of files that were read whole in these states, which were settled then."""
+    """Remember the SHA-256 of files that were read whole; their states must have been settled then."""
     rows = [
         (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
         for state, sha in found
-        if not _is_far(state)
+        if not _is_on_network(state)
     ]
     opened = _open(make=True) if rows else None
     if opened is None:
@@ -116,18 +115,18 @@ def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
         _give_up(exc)
 
 
-def _is_far(state: FileState) -> bool:
-    """Return whether a file is behind a network, where the clock that stamps it is another machine's."""
+def _is_on_network(state: FileState) -> bool:
+    """Return whether a file is on a network mount, where another machine's clock sets its times."""
     device = state.numbers[0]
-    if device not in _far_devices:
-        _far_devices[device] = is_network_mount(state.path)
-    return _far_devices[device]
+    if device not in _network_devices:
+        _network_devices[device] = is_network_mount(state.path)
+    return _network_devices[device]
 
 
 def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
     try:
         path = hashes_path()
-    except OSError:  # it is relative to a working directory that is gone
+    except OSError:  # a relative path, and the working directory is gone
         path = None
     if path is None:
         return None
@@ -144,13 +143,13 @@ def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
 
 def _give_up(exc: Exception) -> None:
     if isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc):
-        return  # others are writing: the next batch may have it
-    logger.info("hashes of files are not remembered in this process: %s", exc)
+        return  # another process writes; the next batch may find it free
+    logger.info("file hashes are not remembered in this process: %s", exc)
     path = hashes_path()
     if path is None:
         return
     _opened.get(dict)[path] = None
-    if type(exc) is sqlite3.DatabaseError:  # what is in it is no database, or not any more
+    if type(exc) is sqlite3.DatabaseError:  # the file is damaged, or not a database
         with contextlib.suppress(OSError):
             os.unlink(path)
 
@@ -164,7 +163,9 @@ def _state(path: str) -> FileState | None:
 
 def _connect(path: str) -> sqlite3.Connection:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # it has what files a user has, by hash
+    os.close(
+        os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    )  # private, since it tells which files the user has
     connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
     connection.execute("PRAGMA synchronous = NORMAL")

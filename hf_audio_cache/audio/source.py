@@ -1,4 +1,4 @@
-"""An audio cell, in whatever form `datasets` or a user gives it: its content, and the sha of that."""
+"""The content of an audio cell, in any form that `datasets` or a user gives it, and its SHA-256."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .file_hashes import FileState
 __all__ = ["AudioSource", "is_audio_cell", "local_path", "read_source"]
 
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
-# No file starts like this: it puts decoded arrays and encoded bytes under keys that cannot meet.
+# Hashed before a decoded array. No file starts like this, so that no file has the hash of an array.
 _ARRAY_DOMAIN = b"\x00hf_audio_cache: decoded array\x00"
 
 
@@ -32,17 +32,17 @@ class AudioSource:
     Attributes
     ----------
     clip
-        What messages call it: its path where it has one.
+        What messages call it: its path, if it has one.
     blob_sha
-        sha256 of the encoded bytes (so it equals the Git LFS sha256 of the same file), or of the dtype, shape, rate
-        and bytes of a decoded array.
+        SHA-256 of the encoded bytes, which is the Git LFS sha256 of the same file, or of the dtype, shape, rate and
+        bytes of a decoded array.
     content
-        The encoded bytes, or the decoded array; None where the file was not read, as its sha was known.
+        The encoded bytes, or the decoded array; None if the file was not read, since its hash was known.
     source_rate
-        The rate in Hz of a decoded array; None for encoded bytes, which say it themselves.
+        Rate of a decoded array in Hz; None for encoded bytes, which state it themselves.
     file
-        State of the local file that the bytes were read from; None where there is none, or it changed meanwhile or just
-        before, so that the next change may not show.
+        State of the local file that the bytes were read from; None if there is no such file, or it changed while it was
+        read or just before, so that another change might not show.
     """
 
     clip: str

@@ -1,4 +1,4 @@
-"""What every store promises."""
+"""The interface of a store, and what every store guarantees."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*")
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is a relative path of plain segments that cannot leave a root.
+    """Return `name` if it is a relative path that cannot leave a root.
 
     Raises
     ------
     InvalidNameError
-        If it is anything else.
+        If it is not.
     """
     if _NAME.fullmatch(name) and not any(segment in (".", "..") for segment in name.split("/")):
         return name
@@ -35,16 +35,16 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One line of a listing.
+    """An object in a listing.
 
     Attributes
     ----------
     name
-        Its name under the root.
+        Name under the root.
     n_bytes
-        Its size.
+        Size in bytes.
     modified
-        When it was last put, in seconds since 1970.
+        Time of the last put, in seconds since 1970.
     """
 
     name: str
@@ -55,56 +55,55 @@ class StoredObject:
 class Store(ABC):
     """Bytes by name, under one root.
 
-    What is guaranteed, whoever else reads and writes the same root:
+    Guaranteed, whoever else reads and writes the same root:
 
-    - a reader gets a whole object as some writer put it, or none; never a part, never a mixture;
-    - a put of a name that exists replaces it or leaves it, and does no harm;
-    - names are checked: none can stand for something outside the root;
-    - making a store creates nothing; the first put does.
+    - A reader gets a whole object as some writer put it, or none: never a part, never a mixture.
+    - A put of a name that exists replaces the object or leaves it.
+    - Names are checked: none can stand for something outside the root.
+    - Making a store creates nothing; the first put does.
 
-    What is not: that a put survives a power cut (entries carry their own checksum), that a listing shows what was
-    written a moment ago, or any order between writers.
+    Not guaranteed: that a put survives a power cut (entries carry a checksum), that a listing shows what was written a
+    moment ago, or any order between writers.
 
-    Failures come back as values, one for each name, since a batch must not be lost for one of its objects.
+    Failures are returned, one for each name, and not raised: one bad object must not lose a whole batch.
 
     Attributes
     ----------
     is_local
-        Whether a call costs no round trip.
+        Whether calls need no network.
     """
 
     is_local: ClassVar[bool] = False
 
     @abstractmethod
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        """Return, for each name, the object's bytes, None where there is none, or why it could not be read."""
+        """Return, for each name, the object's bytes; None if there is no such object; an error if it cannot be read."""
 
     @abstractmethod
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
-        """Store each object whole under its name; return those that could not be, and why."""
+        """Store each object under its name; return an error for each that could not be stored."""
 
     def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Return what `put_many` would answer for these names now, whatever the content; nothing where it would try.
+        """Return the errors that `put_many` would return for these names without trying.
 
-        For callers whose objects take time to make.
+        A caller asks before it spends time on making the objects.
         """
         return {}
 
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        """Return objects whose content turned out to be bad, read in another way; None where there is no other.
+        """Read objects whose content turned out to be bad once more; None for each if that can make no difference.
 
-        A store behind a network reads them once more. One that keeps copies drops these, and reads the objects
-        themselves.
+        A remote store asks again. One that keeps copies deletes these, and reads the objects themselves.
         """
         return [None for _ in names]
 
     @abstractmethod
     def exists_many(self, names: Sequence[str]) -> list[bool]:
-        """Return, for each name, whether an object is there; False where that cannot be told."""
+        """Return, for each name, whether there is such an object; False if the store cannot be asked."""
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete these objects, present or not; return those that could not be, and why."""
+        """Delete these objects, whether they exist or not; return an error for each that could not be deleted."""
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -113,19 +112,19 @@ class Store(ABC):
         Raises
         ------
         StoreError
-            If the root cannot be listed. A root that is not there is an empty one.
+            If the root cannot be listed. A root that does not exist is empty.
         """
 
     @abstractmethod
     def location(self, name: str = "") -> Path | str:
-        """Return where `name` is, or the root: a path on a local disk, else the full URL."""
+        """Return the path or the URL of an object, or of the root."""
 
     @abstractmethod
     def child(self, prefix: str) -> Store:
         """Return the store of the objects under ``prefix/``."""
 
     def bare(self) -> Store:
-        """Return this store without copies nearer by, retries and rests: for what may as well be lost."""
+        """Return the underlying store, without local tier, retries or circuit breaker. For best-effort writes."""
         return self
 
     def names(self, prefix: str = "") -> Iterator[str]:
@@ -133,12 +132,12 @@ class Store(ABC):
         return (found.name for found in self.scan(prefix))
 
     def get(self, name: str) -> bytes | None:
-        """Return the bytes of the object `name`, or None.
+        """Return an object's bytes; None if there is no such object.
 
         Raises
         ------
         StoreError
-            If it could not be read.
+            If it cannot be read.
         """
         [found] = self.get_many([name])
         if isinstance(found, StoreError):
@@ -151,7 +150,7 @@ class Store(ABC):
         Raises
         ------
         StoreError
-            If it could not be stored.
+            If it cannot be stored.
         """
         for error in self.put_many({name: content}).values():
             raise error

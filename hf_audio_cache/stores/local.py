@@ -1,4 +1,4 @@
-"""A store in a directory of a local or network file system, without locks."""
+"""A store in a directory of a local or network file system."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["LocalStore", "is_temporary"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 
-_MAX_BYTES = 1 << 34  # more than any entry has; a sparse file may claim anything
+_MAX_BYTES = 1 << 34  # more than any entry has: a sparse file may claim any size
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_STEP = _OPEN_FOLDER | os.O_NOFOLLOW
-# Without O_NONBLOCK a pipe in an object's place would stop the reader.
+# Without O_NONBLOCK a reader would wait for a pipe in an object's place.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAKE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether `name` is that of a file that a writer had not finished."""
+    """Return whether `name` is that of an unfinished file."""
     file_name = name.rpartition("/")[2]
     return file_name.startswith(".") and file_name.endswith(_TEMPORARY_SUFFIX)
 
@@ -36,20 +36,20 @@ def is_temporary(name: str) -> bool:
 class LocalStore(Store):
     """Objects as files under `root`.
 
-    An object is written to a temporary file beside its final place and published by a rename, which is atomic on POSIX
-    file systems, NFS and Lustre included. Modes are those of the umask (``mkstemp`` would give 0600, which colleagues
-    who share the root could not read).
+    There are no locks. An object is written to a temporary file beside its final place, then renamed, which is atomic
+    on POSIX file systems, including NFS and Lustre. File modes follow the umask: ``mkstemp`` would give 0600, which
+    colleagues who share the root could not read.
 
-    The root may be a symbolic link; nothing under it is followed if it is one. A colleague who can write in the root
-    could otherwise turn what we write and delete to any place that we can reach. So each folder is opened from its
-    parent, and not by its path, which could change between a look and its use.
+    The root may be a symbolic link, but no link under it is followed: it could turn our writes and deletions to any
+    place that we can reach. So each folder is opened from its parent, and not by its path, which somebody could change
+    between a check and its use.
 
     Parameters
     ----------
     root
-        A directory; it need not be there.
+        A directory; it need not exist.
     inside
-        A folder under it, which the store is confined to.
+        A folder under it that the store is confined to.
     """
 
     is_local = True
@@ -86,7 +86,7 @@ class LocalStore(Store):
         if reason:
             return StoreError(f"could not read {self.location(name)}: {reason}", name=name)
         try:
-            # Of a byte more than there is, one call reads all; a network file system may give less at once.
+            # One call reads all, if it asks for a byte more; a network file system may give less at once.
             content = os.read(file, status.st_size + 1)
             if len(content) == status.st_size:
                 return content
@@ -98,12 +98,12 @@ class LocalStore(Store):
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         failed = {}
-        places = {name: self._split(name) for name in objects}  # a bad name stops all before the first is written
+        places = {name: self._split(name) for name in objects}  # a bad name is refused before anything is written
         for name, content in objects.items():
             try:
                 try:
                     self._write(*places[name], content)
-                except FileNotFoundError:  # somebody has swept the folder, or the unfinished file: once more
+                except FileNotFoundError:  # somebody has deleted the folder or the unfinished file meanwhile
                     self._write(*places[name], content)
             except OSError as exc:
                 failed[name] = self._error("write", name, exc)
@@ -115,7 +115,7 @@ class LocalStore(Store):
         try:
             with open(os.open(temporary, _MAKE_FILE, 0o666, dir_fd=folder), "wb", buffering=0) as file:
                 remaining = memoryview(content)
-                while remaining:  # one write may take less than all of it: Linux stops at 2 GiB
+                while remaining:  # one call may write less than all: Linux stops at 2 GiB
                     remaining = remaining[file.write(remaining) :]
             os.replace(temporary, file_name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
@@ -156,7 +156,7 @@ class LocalStore(Store):
         return failed
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield each file, symbolic links left out: what they point to is not in the root."""
+        """Yield each file but symbolic links: what they point to is not in the root."""
         yield from self._walk((), prefix)
 
     def _walk(self, folders: tuple[str, ...], prefix: str) -> Iterator[StoredObject]:
@@ -201,12 +201,12 @@ class LocalStore(Store):
         return LocalStore(self._root, "/".join((*self._folders, check_name(prefix))))
 
     def _split(self, name: str) -> tuple[tuple[str, ...], str]:
-        """Return the folders that an object is in, under the root, and the name of its file."""
+        """Return the folders of an object, below the root, and its file name."""
         *folders, file_name = check_name(name).split("/")
         return (*self._folders, *folders), file_name
 
     def _open_folder(self, folders: Iterable[str], *, make: bool = False) -> int:
-        """Return a descriptor of the root, or of a folder under it, reached step by step."""
+        """Return a descriptor of a folder under the root, opened step by step."""
         if make:
             os.makedirs(self._root, exist_ok=True)
         folder = os.open(self._root, _OPEN_FOLDER)
@@ -234,7 +234,7 @@ def _open_step(parent: int, name: str, *, make: bool) -> int:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
         return os.open(name, _OPEN_STEP, dir_fd=parent)
-    except NotADirectoryError:  # what Linux says of a link; others say ELOOP
+    except NotADirectoryError:  # Linux raises this for a link, others ELOOP
         if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            raise OSError(errno.ELOOP, f"{name} is a symbolic link, and none is followed under a root") from None
+            raise OSError(errno.ELOOP, f"{name} is a symbolic link, and links under a root are not followed") from None
         raise

@@ -1,4 +1,4 @@
-"""What any room may need: threads and forks, secrets, reports, units, paths of the user's home.
+"""What any room may need: threads and forks, secrets, reports, units, default paths.
 
-Nothing here knows of audio, processors or entries.
+Nothing here knows of audio, processors or entries. Import from the modules: there is no common face.
 """

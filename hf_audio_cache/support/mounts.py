@@ -1,4 +1,4 @@
-"""Whether a directory is on this machine, or behind a network."""
+"""Whether a directory is on a network file system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NETWORK = re.compile(rf"nfs\d?|cifs|smb\w*|9p|afs|ceph|davfs|glusterfs|fuse\.(?
 
 
 def is_network_mount(path: str, table: str = "/proc/self/mounts") -> bool:
-    """Return whether `path`, or what of it exists, is on a file system behind a network; False where that is not known.
+    """Return whether `path`, or its nearest folder that exists, is on a network file system; False if unknown.
 
-    Parallel file systems of clusters (Lustre, GPFS, BeeGFS) count as near: they are what such a machine has for data.
+    Parallel file systems of clusters (Lustre, GPFS, BeeGFS) count as local: they are such a machine's disk for data.
 
     Parameters
     ----------

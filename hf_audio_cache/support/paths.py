@@ -1,4 +1,4 @@
-"""Where caches are that nobody named, and what is remembered beside them."""
+"""Default paths: the root, the local tiers, and the database of file hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["default_root", "hashes_path", "near_root"]
 
 
 def default_root() -> str:
-    """Return the root of a cache for which none is named.
+    """Return the default root of a cache.
 
     It is ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else ``~/.cache/huggingface/audio_cache``.
     """
@@ -20,10 +20,10 @@ def default_root() -> str:
 
 
 def near_root() -> str:
-    """Return the directory of the near tiers for which none is named.
+    """Return the default directory of the local tiers.
 
     It is ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else ``~/.cache/huggingface/audio_cache_near``;
-    where that is a network mount, a directory of this user's among the system's temporary files.
+    if that is on a network mount, a directory of this user's in the system's directory of temporary files.
     """
     named = os.environ.get("HF_AUDIO_CACHE_NEAR")
     if named:
@@ -35,10 +35,10 @@ def near_root() -> str:
 
 
 def hashes_path() -> str | None:
-    """Return the file in which the hashes of local files are remembered; None for none.
+    """Return the path of the database of file hashes; None for no database.
 
     It is ``$HF_AUDIO_CACHE_HASHES`` (empty for none), else ``$HF_HOME/audio_cache_hashes.sqlite``, else
-    ``~/.cache/huggingface/audio_cache_hashes.sqlite``; none on a network mount, where its locks cannot be relied on.
+    ``~/.cache/huggingface/audio_cache_hashes.sqlite``; none on a network mount, where SQLite cannot rely on locks.
     """
     named = os.environ.get("HF_AUDIO_CACHE_HASHES")
     if named is not None:
@@ -49,7 +49,7 @@ def hashes_path() -> str | None:
 
 @functools.lru_cache(maxsize=8)
 def _has_unreliable_locks(path: str) -> bool:
-    return is_network_mount(path)  # which reads the table of mounts: not for each batch
+    return is_network_mount(path)  # reads the table of mounts, which is too slow for each batch
 
 
 def _home() -> str:

@@ -1,4 +1,4 @@
-"""Results as tables: as text in a console, as HTML in a notebook, as plain values for a program."""
+"""Results as tables: text in a console, HTML in a notebook, plain values for a program."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Table:
     Attributes
     ----------
     title
-        What it is.
+        Heading; may be empty.
     columns
-        Names of the columns; none for a table of names and values.
+        Names of the columns; empty for a table of names and values.
     rows
-        The cells, as texts.
+        Cells, as text.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def to_text(self) -> str:
-        """Return the table in columns of equal width; numbers stand to the right."""
+        """Return the table as aligned text, with numbers to the right."""
         lines = [*([self.columns] if self.columns else []), *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))] if lines else []
         right = [
@@ -46,7 +46,7 @@ class Table:
         return "\n".join([*([self.title] if self.title else []), *(f"  {line}" for line in text)])
 
     def to_html(self) -> str:
-        """Return the table as HTML; whatever the cells say is text in it."""
+        """Return the table as HTML, with the cells escaped."""
 
         def line(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -60,11 +60,11 @@ class Report:
     """A dataclass that shows itself as tables."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]  # each that derives from it is a dataclass
+        """Return the report as a dict of JSON values."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # every subclass is a dataclass
 
     def tables(self) -> list[Table]:
-        """Return what it says as tables, for people to read."""
+        """Return the report as tables, for people to read."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

@@ -1,8 +1,7 @@
-"""A few threads for what lets other Python code run meanwhile: reads, hashes, decoding.
+"""Thread pool for work that releases the GIL: reads, hashes, decoding.
 
-Threads belong to the process that made them: a forked child makes its own. And they need a core: the threads of OpenMP
-and BLAS, in which a processor may compute, wait busily for each other, and take turns with ours on the same cores at
-several times the cost.
+The threads need a core of their own. A processor may compute in threads of OpenMP and BLAS, which wait busily for each
+other; on the same cores both would take several times as long.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _MOST = 4
-_FEWEST_ITEMS = 4  # that are worth a thread
+_FEWEST_ITEMS = 4  # for each thread; fewer take less than to start it
 _NAME = "hf-audio-cache-reader"
 
 _pool: ProcessLocal[ThreadPoolExecutor] = ProcessLocal()
@@ -43,25 +42,27 @@ def _count() -> int:
 
 
 def _submit(call: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
-    """Run ``call(item)`` in a thread; at once, where no thread begins any more: the process ends, or has too many."""
+    """Run ``call(item)`` in a thread; here, if no thread can be started: the process ends, or has too many."""
     try:
         return _pool.get(lambda: ThreadPoolExecutor(_MOST, thread_name_prefix=_NAME)).submit(call, item)
     except RuntimeError:
         done: Future[ResultT] = Future()
         try:
             done.set_result(call(item))
-        except Exception as exc:  # noqa: BLE001 - raised where the result is asked for
+        except Exception as exc:  # noqa: BLE001 - raised to whoever asks for the result
             done.set_exception(exc)
         return done
 
 
 def in_threads(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-    """Return ``call(item)`` for each item, in order; threads share the work where there are enough of them.
+    """Return ``call(item)`` for each item, in order; threads share the work if there are enough items.
 
-    The caller does a share itself. What `call` raises is raised.
+    The calling thread does a share itself. Exceptions of `call` are raised.
     """
     n_shares = min(_count(), len(items) // _FEWEST_ITEMS)
-    if n_shares < 2 or threading.current_thread().name.startswith(_NAME):  # a thread that waits for its own kind hangs
+    if n_shares < 2 or threading.current_thread().name.startswith(
+        _NAME
+    ):  # a pool whose threads wait for each other hangs
         return [call(item) for item in items]
 
     def do(share: Sequence[ItemT]) -> list[ResultT]:
@@ -77,7 +78,7 @@ def in_threads(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
 
 
 def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
-    """Yield ``call(item)`` for each item, in order, with the next two under way in threads meanwhile."""
+    """Yield ``call(item)`` for each item, in order; threads work on the next two meanwhile."""
     if len(items) == 1:
         yield call(items[0])
         return
@@ -91,17 +92,17 @@ def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[
 
 
 @functools.lru_cache(maxsize=1)
-def _libraries(has_torch: bool) -> ThreadpoolController:  # to find those that are loaded takes some milliseconds
+def _libraries(has_torch: bool) -> ThreadpoolController:  # finding the loaded libraries takes some milliseconds
     return ThreadpoolController()
 
 
 @contextlib.contextmanager
 def leaving_a_core() -> Iterator[None]:
-    """Keep the threads of OpenMP and BLAS off one core, for ours, while the caller computes."""
+    """Leave one core to our threads while the caller computes: OpenMP and BLAS get the others."""
     n_threads = max(1, _n_cores() - 1)
-    # Never more than there are: torch is kept on one thread in a forked process, where more would hang.
+    # The number is never raised: in a forked process torch is limited to one thread, as more would hang.
     found: list[tuple[Any, int | None]] = []
-    with contextlib.suppress(OSError):  # there may be no file left to open; then they have all cores, as anywhere
+    with contextlib.suppress(OSError):  # no more files can be opened; the libraries keep all cores
         found = [(library, library.num_threads) for library in _libraries("torch" in sys.modules).lib_controllers]
     limited = [(library, before) for library, before in found if before is not None and before > n_threads]
     for library, _ in limited:

@@ -1,4 +1,4 @@
-"""Sizes and times as people write and read them."""
+"""Parsing and formatting of sizes, times and shares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parse_size(text: str) -> int:
     Raises
     ------
     ValueError
-        If it is none.
+        If `text` is not in this form.
     """
     found = _NUMBER.fullmatch(text.strip())
     if found is None or found[2].upper() not in _SIZES:
@@ -33,7 +33,7 @@ def parse_seconds(text: str) -> float:
     Raises
     ------
     ValueError
-        If it is none.
+        If `text` is not in this form.
     """
     found = _NUMBER.fullmatch(text.strip())
     if found is None or found[2].lower() not in _TIMES:
@@ -47,7 +47,7 @@ def parse_share(text: str) -> float:
     Raises
     ------
     ValueError
-        If it is none.
+        If `text` is not in this form.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip(), re.ASCII)
     if found is None or float(found[1]) > 100:

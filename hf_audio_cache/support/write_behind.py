@@ -1,4 +1,4 @@
-"""Storing entries behind the computation of the next ones."""
+"""Storing entries in the background, while the next ones are computed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .process_local import ForkStep, at_fork
 __all__ = ["Writer"]
 
 _THREADS = 4
-_MAX_PENDING = 2 * _THREADS  # entries of one caller's thread; it bounds the memory that they take
+_MAX_PENDING = 2 * _THREADS  # entries of one caller's thread, which bounds their memory
 
 
 class Writer:
-    """Encodes and stores in threads of its own, a bounded number of entries at a time.
+    """Encodes and stores entries in threads of its own, a bounded number at a time.
 
-    Threads belong to the process that made them: a fork finds all writes done, and its child begins with none. A
-    process that ends in order waits for them. Where several threads submit, each answers for what it submitted itself.
+    A fork waits until all is written, and the child starts with no threads. A process that ends normally waits, too. If
+    several threads submit, each waits for, and is told of, what it submitted itself.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class Writer:
         self._unfinished: set[Future[Iterable[StoreError]]] = set()  # of all threads
 
     def submit(self, write: Callable[[], Iterable[StoreError]], *, at_once: bool = False) -> None:
-        """Call `write` in a thread; wait first where too much is pending.
+        """Call `write` in a thread; wait first if too much is pending.
 
         Parameters
         ----------
         write
-            Encodes and stores, and says what could not be stored. Nobody may change its arrays before `wait` has
-            returned.
+            Encodes and stores; returns an error for each object that could not be stored. Its arrays must not change
+            before `wait` has returned.
         at_once
-            Whether to call it here, since it takes less than to hand it over.
+            Whether to call it in this thread, since it takes less time than a hand-over.
         """
         if at_once:
             self._own.failed.extend(write())
@@ -53,7 +53,7 @@ class Writer:
             pool = self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="hf-audio-cache-writer")
         try:
             pending = pool.submit(write)
-        except RuntimeError:  # no thread begins any more: the process ends
+        except RuntimeError:  # no thread can be started: the process ends
             self._own.failed.extend(write())
             return
         self._own.pending.append(pending)
@@ -61,18 +61,18 @@ class Writer:
         pending.add_done_callback(self._unfinished.discard)
 
     def release(self) -> None:
-        """Let the threads end when all that is pending is stored; the next `submit` makes new ones."""
+        """Let the threads end once everything pending is stored; the next `submit` starts new ones."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
 
     def wait(self) -> list[StoreError]:
-        """Wait until all is stored; return what could not be, of what this thread submitted.
+        """Wait until everything is stored; return the errors of what this thread submitted.
 
         Raises
         ------
         UnstorableOutputError
-            If an output of this thread's was nothing that an entry can hold.
+            If no entry can hold an output that this thread submitted.
         """
         self._settle(0)
         wait(list(self._unfinished))
@@ -86,10 +86,10 @@ class Writer:
 
 
 class _OfThread(threading.local):
-    """What a thread submitted and has not waited for, and what of it could not be stored.
+    """What one thread submitted: the writes that are pending, and the errors of those that failed.
 
-    Another thread must not take it over: the one that submitted it would find nothing to wait for, and hand out arrays
-    that are still to be stored.
+    No other thread may take these: the one that submitted them would have nothing to wait for, and would hand out
+    arrays that are still being stored.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 def _settle_before_fork() -> None:
     for writer in list(_WRITERS):
-        wait(list(writer._unfinished))  # what failed is told where its clip's call waits
+        wait(list(writer._unfinished))  # its errors are returned to the thread that submitted it
 
 
 def _begin_anew_in_child() -> None:

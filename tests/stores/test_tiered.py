@@ -88,7 +88,7 @@ class TestTieredStoreThatWritesNear(TestTieredStore):
 @pytest.fixture(autouse=True)
 def looks_as_often_as_needed(monkeypatch):
     """What is kept does not depend on how busy the machine is."""
-    monkeypatch.setattr(eviction, "_LOOKING_SHARE", 1e9)
+    monkeypatch.setattr(eviction, "_LISTING_SHARE", 1e9)
 
 
 @pytest.fixture
@@ -460,7 +460,7 @@ def test_a_look_is_rare(near, far, looks):
 
 
 def test_looks_take_a_small_part_of_the_time(near, far, monkeypatch):
-    monkeypatch.setattr(eviction, "_LOOKING_SHARE", 1 / 20)
+    monkeypatch.setattr(eviction, "_LISTING_SHARE", 1 / 20)
     looks = []
     scan = LocalStore.scan
 
