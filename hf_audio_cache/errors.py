@@ -1,29 +1,29 @@
 """Everything this package raises, as one tree.
 
     HfAudioCacheError
-    ├── InvalidKeyError(ValueError)                  a field of a key, a rate or a cap that cannot be one
-    ├── InvalidNameError(ValueError)                 a store name that could leave the root
-    ├── InvalidRootError(ValueError)                 a root that no store can serve
-    ├── UnstorableOutputError(TypeError)             an output that no entry can hold
-    ├── SigningKeyError(ValueError)                  signing keys that are unusable, or not to be had
-    ├── CorruptEntryError(ValueError)                stored bytes that are not the entry they should be
-    │   └── UnsignedEntryError                       they have no signature that our keys made
+    ├── InvalidKeyError(ValueError)                  a field of a key, a rate or a cap is invalid
+    ├── InvalidNameError(ValueError)                 a name in a store could leave the root
+    ├── InvalidRootError(ValueError)                 no store can be at this root
+    ├── UnstorableOutputError(TypeError)             no entry can hold this output
+    ├── SigningKeyError(ValueError)                  signing keys are unusable or missing
+    ├── CorruptEntryError(ValueError)                stored bytes are not the entry they should be
+    │   └── UnsignedEntryError                       they have no signature by one of our keys
     ├── StoreError(OSError)                          a store could not read, write, list or delete
-    ├── ArchiveError(ValueError)                     a file that is no archive of entries
-    ├── ClusterError(RuntimeError)                   workers on a cluster that did not see to all rows
-    ├── MissingEntryError(LookupError)               a reference whose entry is gone
-    ├── CannotSkipError(ValueError)                  on_error="skip" where no row can be left out
+    ├── ArchiveError(ValueError)                     a file is not an archive of entries
+    ├── ClusterError(RuntimeError)                   workers on a cluster left rows undone
+    ├── MissingEntryError(LookupError)               the entry of a reference is gone
+    ├── CannotSkipError(ValueError)                  on_error="skip", where no row can be left out
     ├── AudioColumnError(LookupError)                the batch has no such audio column
-    ├── AudioError(ValueError)                       this clip gives no features (see `on_error`)
-    │   ├── AudioSourceError                         its encoded bytes cannot be had
-    │   ├── AudioDecodeError                         its bytes are not audio that can be decoded
-    │   ├── SamplingRateError                        it has another rate, and resampling was not asked for
+    ├── AudioError(ValueError)                       a clip gives no features (see `on_error`)
+    │   ├── AudioSourceError                         its encoded bytes cannot be read
+    │   ├── AudioDecodeError                         its bytes cannot be decoded
+    │   ├── SamplingRateError                        it has another rate, and auto_resample is off
     │   ├── AudioExtractionError                     the processor failed on its waveform
-    │   └── RandomOutputError                        the processor gives it other features each time
-    ├── ProcessorError(TypeError)                    this processor cannot be called for audio
+    │   └── RandomOutputError                        the processor gives random features for it
+    ├── ProcessorError(TypeError)                    the processor cannot be called for audio
     └── UnfingerprintableProcessorError(TypeError)   part of its state has no canonical form
 
-Every class keeps what it speaks of in fields, and survives pickling out of a worker process.
+Every class has what its message names as fields, and survives pickling out of a worker process.
 """
 
 from __future__ import annotations
@@ -59,12 +59,11 @@ __all__ = [
 class HfAudioCacheError(Exception):
     """Base class of every error that this package raises."""
 
-    # Fields are set as attributes and default to nothing, so that the pickling that every exception
-    # has (its class, its message, its attributes) rebuilds it.
+    # Exceptions are pickled as class, message and attributes. Fields are attributes with defaults, so that this works.
 
 
 class InvalidKeyError(HfAudioCacheError, ValueError):
-    """A field of a key is not what the format allows; ``field`` names it, ``actual`` is its value."""
+    """The ``field`` of a key has a value, ``actual``, that the format does not allow."""
 
     def __init__(self, message: str, *, field: str = "", actual: object = None) -> None:
         super().__init__(message)
@@ -73,7 +72,7 @@ class InvalidKeyError(HfAudioCacheError, ValueError):
 
 
 class InvalidNameError(HfAudioCacheError, ValueError):
-    """A store was asked for a ``name`` that is absolute, leaves the root, or is no path at all."""
+    """The ``name`` of an object is absolute, could leave the root, or is not a path."""
 
     def __init__(self, message: str, *, name: str = "") -> None:
         super().__init__(message)
@@ -81,7 +80,7 @@ class InvalidNameError(HfAudioCacheError, ValueError):
 
 
 class InvalidRootError(HfAudioCacheError, ValueError):
-    """``root`` is not a place where a cache can be."""
+    """A cache cannot be at ``root``."""
 
     def __init__(self, message: str, *, root: str = "") -> None:
         super().__init__(message)
@@ -89,7 +88,7 @@ class InvalidRootError(HfAudioCacheError, ValueError):
 
 
 class UnstorableOutputError(HfAudioCacheError, TypeError):
-    """The output ``name`` of a processor is nothing that an entry can hold."""
+    """No entry can hold the output ``name`` of a processor."""
 
     def __init__(self, message: str, *, name: str = "") -> None:
         super().__init__(message)
@@ -97,7 +96,7 @@ class UnstorableOutputError(HfAudioCacheError, TypeError):
 
 
 class SigningKeyError(HfAudioCacheError, ValueError):
-    """Keys for signing entries are too short, readable for others (in the file ``path``), or not known here."""
+    """Keys for signing entries are too short, missing, or in a file ``path`` that others can read."""
 
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
@@ -105,15 +104,15 @@ class SigningKeyError(HfAudioCacheError, ValueError):
 
 
 class CorruptEntryError(HfAudioCacheError, ValueError):
-    """Stored bytes that are not the entry they should be; the caches turn it into a miss."""
+    """Stored bytes are not the entry they should be. The caches count a miss."""
 
 
 class UnsignedEntryError(CorruptEntryError):
-    """An entry under a signed root that none of the keys signed."""
+    """An entry in a signed root has no signature by one of the keys."""
 
 
 class StoreError(HfAudioCacheError, OSError):
-    """A store failed at the object ``name``; the caches turn it into a miss, or a lost write.
+    """A store failed for the object ``name``. The caches count a miss, or a lost write.
 
     ``errno`` is the system's error number, if there is one. ``kind`` says what may be done about it:
 
@@ -138,7 +137,7 @@ class StoreError(HfAudioCacheError, OSError):
 
 
 class ArchiveError(HfAudioCacheError, ValueError):
-    """The file at ``path`` is no archive of entries, or not a whole one."""
+    """The file at ``path`` is not an archive of entries, or is incomplete."""
 
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
@@ -146,11 +145,11 @@ class ArchiveError(HfAudioCacheError, ValueError):
 
 
 class ClusterError(HfAudioCacheError, RuntimeError):
-    """Workers on a cluster ended before all rows were seen to; what they stored stays."""
+    """Workers on a cluster ended before all rows were done; what they stored stays."""
 
 
 class MissingEntryError(HfAudioCacheError, LookupError):
-    """A reference points to ``key`` under ``root``, and there is no such entry any more."""
+    """The entry of a reference, ``key`` under ``root``, does not exist any more."""
 
     def __init__(self, message: str, *, key: object = None, root: str = "") -> None:
         super().__init__(message)
@@ -159,11 +158,11 @@ class MissingEntryError(HfAudioCacheError, LookupError):
 
 
 class CannotSkipError(HfAudioCacheError, ValueError):
-    """Bad clips were to be skipped, where `datasets` gives no way to leave a row out."""
+    """Bad clips should be skipped where `datasets` cannot leave a row out."""
 
 
 class AudioColumnError(HfAudioCacheError, LookupError):
-    """The batch has no audio ``column``; ``columns`` are those that it has."""
+    """The batch has no audio ``column``; it has ``columns``."""
 
     def __init__(self, message: str, *, column: str = "", columns: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -172,14 +171,14 @@ class AudioColumnError(HfAudioCacheError, LookupError):
 
 
 class AudioError(HfAudioCacheError, ValueError):
-    """No features can be made of the clip that ``clip`` names."""
+    """The clip named ``clip`` gives no features."""
 
     def __init__(self, message: str, *, clip: str = "") -> None:
         super().__init__(message)
         self.clip = clip
 
     def of(self, clip: str) -> AudioError:
-        """Return the same error of another clip, which has the same content."""
+        """Return this error for another clip with the same content."""
         if clip == self.clip:
             return self
         error = copy.copy(self)
@@ -188,11 +187,11 @@ class AudioError(HfAudioCacheError, ValueError):
 
 
 class AudioSourceError(AudioError):
-    """The encoded bytes of a clip cannot be had: no such file, no such form of cell, or None."""
+    """The encoded bytes of a clip cannot be read: no such file, an unknown form of cell, or None."""
 
 
 class AudioDecodeError(AudioError):
-    """The ``n_bytes`` encoded bytes of a clip are not audio that can be decoded; ``cause`` says why."""
+    """The ``n_bytes`` encoded bytes of a clip cannot be decoded; ``cause`` is what was found instead."""
 
     def __init__(self, message: str, *, clip: str = "", n_bytes: int = 0, cause: str = "") -> None:
         super().__init__(message, clip=clip)
@@ -201,7 +200,7 @@ class AudioDecodeError(AudioError):
 
 
 class SamplingRateError(AudioError):
-    """A clip's rate (``actual``, Hz) is not the wanted one (``expected``, Hz), and stays as it is."""
+    """A clip's rate is ``actual`` Hz, not ``expected`` Hz, and it may not be resampled."""
 
     def __init__(self, message: str, *, clip: str = "", expected: int = 0, actual: int = 0) -> None:
         super().__init__(message, clip=clip)
@@ -210,19 +209,19 @@ class SamplingRateError(AudioError):
 
 
 class AudioExtractionError(AudioError):
-    """The processor raised something for the waveform of a clip, such as one that is too short for it."""
+    """The processor raised an exception for a clip, for example because it is too short."""
 
 
 class RandomOutputError(AudioError):
-    """The processor's output for a clip is random, so that none of its draws may be kept."""
+    """The processor's output for a clip is random, so it must not be kept."""
 
 
 class ProcessorError(HfAudioCacheError, TypeError):
-    """The processor has no audio part that can be called, or its output is not of a known form."""
+    """The processor has no audio part that can be called, or its output has an unknown form."""
 
 
 class UnfingerprintableProcessorError(HfAudioCacheError, TypeError):
-    """The attribute at ``path`` has no canonical form, so no identity can be given to the processor."""
+    """The attribute at ``path`` has no canonical form, so the processor has no identity."""
 
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)

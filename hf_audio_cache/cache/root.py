@@ -11,7 +11,7 @@ from typing import Any
 
 from ..stores import Store, WritePolicy, absolute_root, open_store
 from ..support.paths import default_root
-from ..support.secrets import Sealed
+from ..support.secrets import Secret
 from .signing import SigningKey, SigningKeys, signing_keys
 
 __all__ = ["CacheRoot", "as_cache_root"]
@@ -94,7 +94,7 @@ class CacheRoot:
     strict: bool
     signing_keys: SigningKeys | None
     compression: str | None
-    _access: Sealed[_Access] | None
+    _access: Secret[_Access] | None
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class CacheRoot:
             strict=strict,
             signing_keys=signing_keys(signing_key),
             compression=compression,
-            _access=_sealed(storage_options, filesystem),
+            _access=_secret_access(storage_options, filesystem),
         )
 
     def _set(self, **fields: Any) -> None:
@@ -190,13 +190,13 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _sealed(storage_options: Mapping[str, Any] | None, filesystem: Any) -> Sealed[_Access] | None:
+def _secret_access(storage_options: Mapping[str, Any] | None, filesystem: Any) -> Secret[_Access] | None:
     if not storage_options and filesystem is None:
         return None
     access = _Access(dict(storage_options or {}), filesystem)
     described = None if filesystem is None else [repr(type(filesystem)), getattr(filesystem, "storage_options", None)]
     material = json.dumps([access.storage_options, described], sort_keys=True, default=repr)
-    return Sealed(access, material.encode())
+    return Secret(access, material.encode())
 
 
 def as_cache_root(root: str | os.PathLike[str] | CacheRoot, *, compression: str | None = "blosc") -> CacheRoot:

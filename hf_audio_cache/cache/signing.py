@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from ..errors import SigningKeyError
-from ..support.secrets import Sealed
+from ..support.secrets import Secret
 
 __all__ = ["SIGNATURE_LENGTH", "SigningKey", "SigningKeys", "signing_keys"]
 
@@ -39,16 +39,16 @@ class SigningKeys:
                 f"{', '.join(f'one of {len(key)}' for key in keys) or 'none'}; nothing was opened. "
                 "Make one with secrets.token_hex(32)."
             )
-        self._sealed = Sealed(tuple(keys), b"\0".join(keys))
+        self._secret = Secret(tuple(keys), b"\0".join(keys))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SigningKeys) and other._sealed == self._sealed
+        return isinstance(other, SigningKeys) and other._secret == self._secret
 
     def __hash__(self) -> int:
-        return hash(self._sealed)
+        return hash(self._secret)
 
     def _keys(self) -> tuple[bytes, ...]:
-        keys = self._sealed.value
+        keys = self._secret.value
         if keys is None:  # unpickled where the keys are not known
             found = signing_keys(None)
             if found is None:

@@ -1,4 +1,9 @@
-"""Stores: where the bytes of entries live."""
+"""Stores: bytes by name, in a directory or in an object store.
+
+`open_store` opens the store at a root: a `LocalStore`, or a remote store with retries, a circuit breaker and a local
+tier. `Store` says what each of them guarantees. Remote stores, their drivers, options and errors are in `remote`. A
+store that wraps another one derives from `wrapper.WrappingStore`.
+"""
 
 from __future__ import annotations
 

@@ -30,19 +30,19 @@ _ENDPOINTS = ("endpoint_url", "endpoint", "account_name", "host")
 
 
 def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = False) -> str:
-    """Return a root as a URL or as an absolute path, which holds in processes with another working directory.
+    """Return a root as a URL or an absolute path, which holds in processes with another working directory.
 
     Parameters
     ----------
     root
         A path or a URL.
     is_in_filesystem
-        Whether it is a path inside an fsspec filesystem, which stays as it is.
+        Whether it is a path inside an fsspec file system; it is then returned as it is.
 
     Raises
     ------
     InvalidRootError
-        If it is neither a path nor a URL, or a URL with a password.
+        If it is neither a path nor a URL, or a URL with a password in it.
     """
     try:
         path = os.fspath(root)
@@ -55,8 +55,8 @@ def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = Fals
     protocol, separator, rest = path.partition("://")
     if separator and re.match(r"[^/]*:[^/]*@", rest):
         raise InvalidRootError(
-            f"expected a URL without a password, and found one in a root of the protocol {protocol!r}; nothing was "
-            "opened. Pass it by storage_options=, or where the protocol's library looks for it.",
+            f"the root {protocol}://… has a password in its URL; nothing was opened. Pass it by storage_options=, or "
+            "where the protocol's library looks for it.",
             root=f"{protocol}://…",
         )
     if is_in_filesystem or (separator and protocol not in ("file", "local")):
@@ -117,7 +117,7 @@ def _near_path(url: str, storage_options: Mapping[str, Any]) -> str | None:
         return None
     if not separator:
         return os.path.join(near_root(), "mount", url.lstrip("/")) if is_network_mount(url) else None
-    # Buckets of one name at two endpoints are two buckets.
+    # A name at two endpoints stands for two buckets.
     options = {**storage_options, **(storage_options.get("client_kwargs") or {})}
     endpoint = [str(options[name]) for name in _ENDPOINTS if options.get(name)]
     digest = hashlib.sha256(json.dumps(endpoint).encode()).hexdigest()[:12]

@@ -1,74 +1,78 @@
-"""Secrets that stay in the processes that were given them: they are not pickled, shown or hashed."""
+"""Secrets that stay in the processes they were given to: they are not pickled, shown or hashed."""
 
 from __future__ import annotations
 
 import hmac
 import multiprocessing
 import sys
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Sealed", "tell"]
+__all__ = ["Secret", "learn_secret"]
 
 T = TypeVar("T")
 
-# By token; what a fork inherits. The one state of the package that outlives its objects: a pickle of a secret that was
-# made before a fork has to find it after it.
+# Secrets by token. They outlive the objects that hold them: a pickle that was made before a fork must find its secret
+# in the child.
 _KNOWN: dict[str, Any] = {}
 
 
-class Sealed(Generic[T]):
-    """A secret, in the place of which a pickle holds a token.
+class Secret(Generic[T]):
+    """A secret; its pickle holds a token instead.
 
-    The token finds the secret again in this process and in those forked from it. A process that is spawned gets the
-    secret itself, through the pipe that starts it (as `multiprocessing` does with its own keys). Any other process, and
-    any file, gets the token alone.
+    In this process and in those forked from it the token finds the secret again. A spawned process gets the secret
+    itself, through the pipe that starts it, as `multiprocessing` does with its own keys. Other processes, and files,
+    get only the token.
 
     Parameters
     ----------
     value
         The secret.
     material
-        Its bytes. The token is made of them by a one-way function, so that equal secrets have equal pickles.
+        Its bytes. The token is a keyed hash of them, so that equal secrets have equal pickles.
     """
 
     def __init__(self, value: T, material: bytes) -> None:
         self.token = hmac.digest(material, b"hf_audio_cache: token of a secret", "sha256").hex()
-        self._own: T | None = value
+        # In a function, so that no dump of the attributes shows it. Each object keeps its own: two values with the same
+        # material, such as file systems with the same options, may differ.
+        self._own: Callable[[], T | None] = lambda: value
         _KNOWN[self.token] = value
 
     @property
     def value(self) -> T | None:
-        """The secret; None in a process that never had it."""
-        return _KNOWN.get(self.token) if self._own is None else self._own
+        """The secret; None in a process that does not have it."""
+        own = self._own()
+        return _KNOWN.get(self.token) if own is None else own
 
     def __repr__(self) -> str:
-        return f"Sealed({self.token[:8]})"
+        return f"Secret({self.token[:8]})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sealed) and other.token == self.token
+        return isinstance(other, Secret) and other.token == self.token
 
     def __hash__(self) -> int:
         return hash(self.token)
 
     def __reduce__(self) -> tuple[Any, tuple[str, T | None]]:
-        return _unseal, (self.token, self.value if _is_spawning() else None)
+        return _unpickle, (self.token, self.value if _is_spawning() else None)
 
 
-def tell(token: str, value: Any) -> None:
-    """Let this process know a secret that it was sent on purpose."""
+def learn_secret(token: str, value: Any) -> None:
+    """Make a secret known in this process, which was sent it on purpose."""
     _KNOWN[token] = value
 
 
-def _unseal(token: str, value: Any) -> Sealed[Any]:
-    sealed: Sealed[Any] = Sealed.__new__(Sealed)
-    sealed.token, sealed._own = token, None
+def _unpickle(token: str, value: Any) -> Secret[Any]:
+    secret: Secret[Any] = Secret.__new__(Secret)
+    secret.token, secret._own = token, lambda: None
     if value is not None:
-        tell(token, value)
-    return sealed
+        learn_secret(token, value)
+    return secret
 
 
 def _is_spawning() -> bool:
-    """Return whether what is pickled goes straight to a process that is being started."""
-    # `datasets` starts its workers by multiprocess, a copy of the standard library's module.
+    """Return whether the pickle is sent to a process that is being spawned."""
+    # `datasets` starts its workers with multiprocess, a fork of the standard library's module.
     contexts = [multiprocessing.context, getattr(sys.modules.get("multiprocess"), "context", None)]
     return any(context is not None and context.get_spawning_popen() is not None for context in contexts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache.stats import BadClip, Counters, Filling, Stats
 from ..errors import AudioError, ClusterError, HfAudioCacheError, ProcessorError
-from ..support.secrets import tell
+from ..support.secrets import learn_secret
 from .batch_formats import check_column, read_batch
 from .cached_features import CachedFeatures
 
@@ -177,7 +177,7 @@ class _Worker:
 
         pickled, secret, processor_sha = ray.get(sent)
         if secret is not None:
-            tell(*secret)
+            learn_secret(*secret)
         self._cached_features = _made_of(*ray.cloudpickle.loads(pickled))
         self._processor_sha = processor_sha
         self._claims = claims

@@ -16,13 +16,13 @@ import audio_datasets as data
 import pytest
 from children import in_child
 
-from hf_audio_cache.support.secrets import Sealed
+from hf_audio_cache.support.secrets import Secret
 
 SECRET = b"never-to-be-seen-0f1e2d3c4b5a"
 
 
-def seal(secret: bytes = SECRET) -> Sealed[bytes]:
-    return Sealed(secret, secret)
+def seal(secret: bytes = SECRET) -> Secret[bytes]:
+    return Secret(secret, secret)
 
 
 def shows(content: bytes | str, secret: bytes = SECRET) -> bool:
@@ -48,14 +48,14 @@ def test_the_search_finds_a_secret():
 
 def test_the_secret_is_there_for_those_who_ask():
     assert seal().value == SECRET
-    assert Sealed((1, 2), b"material").value == (1, 2)
+    assert Secret((1, 2), b"material").value == (1, 2)
 
 
 def test_nothing_shows_the_secret():
     sealed = seal()
     for text in (repr(sealed), str(sealed), repr(vars(sealed)), repr([sealed]), f"{sealed}", repr(sealed.__reduce__())):
         assert not shows(text)
-    assert repr(sealed) == f"Sealed({sealed.token[:8]})"
+    assert repr(sealed) == f"Secret({sealed.token[:8]})"
 
 
 def test_equal_secrets_are_equal_and_others_are_not():
@@ -171,10 +171,10 @@ def test_a_process_that_multiprocess_spawns_gets_the_secret():
         assert pool.apply(recall) == SECRET
 
 
-REMEMBERED: list[Sealed[bytes]] = []
+REMEMBERED: list[Secret[bytes]] = []
 
 
-def remember(sealed: Sealed[bytes]) -> None:
+def remember(sealed: Secret[bytes]) -> None:
     REMEMBERED.append(sealed)
 
 
@@ -193,7 +193,7 @@ def test_a_pool_has_the_secret_by_its_initializer_and_not_by_its_tasks():
 class Spy:
     """Pickles what it is given in another thread while it is itself pickled for a process that starts."""
 
-    def __init__(self, sealed: Sealed[bytes]) -> None:
+    def __init__(self, sealed: Secret[bytes]) -> None:
         self.sealed = sealed
         self.seen: list[bytes] = []
 

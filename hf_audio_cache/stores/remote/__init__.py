@@ -1,1 +1,1 @@
-"""What is far: object stores and other filesystems of fsspec, their drivers, options and errors."""
+"""Remote stores: object stores and other file systems of fsspec, with their drivers, options and errors."""
