@@ -27,7 +27,6 @@ import json
 import logging
 import multiprocessing
 import multiprocessing.util
-import re
 import secrets
 import threading
 import time
@@ -37,11 +36,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CorruptEntryError, StoreError
-from ..stores import Store, StoredObject, is_temporary
+from ..stores import Store, StoredObject
 from ..support.process_local import ProcessLocal, finalize_here
 from ..support.write_behind import Writer
+from .layout import ACCESS, FEATURES, WAVEFORMS, access_name, is_like_entry, parse_record_name, run_name
 
-__all__ = ["Run", "UseRecorder", "check_use", "is_use_name", "last_uses", "names_of_run", "records_of"]
+__all__ = ["Run", "UseRecorder", "check_use", "last_uses", "names_of_run", "records_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,6 @@ _MAX_BYTES = 4 << 20  # of a record, unpacked; more is none of ours
 _MAX_FAILURES = 3  # in a row, after which a process writes none any more
 _BATCH = 64
 _DAY = 86_400.0
-
-_RUN = r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"
-_TEMPORARY = r"\.[0-9]+-[0-9a-f]{8}\.tmp"
-_ACCESS = re.compile(
-    rf"access/(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})/(\.)?(?P<run>{_RUN})-[0-9a-f]{{12}}-[0-9]+\.gz(?(2){_TEMPORARY})"
-)
-_RUN_RECORD = re.compile(rf"runs/(?P<run>{_RUN})/(\.)?([0-9a-f]{{12}}|references)\.json(?(2){_TEMPORARY})")
-_ENTRY_NAME = re.compile(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]{70,140}")
 
 
 @dataclass(frozen=True)
@@ -113,11 +105,11 @@ class UseRecorder:
 
     def add_features(self, names: Sequence[str]) -> None:
         """Note that the entries of these names under ``features/`` were read or written."""
-        self._of_process().add([f"features/{name}" for name in names])
+        self._of_process().add([f"{FEATURES}/{name}" for name in names])
 
     def add_waveforms(self, names: Sequence[str]) -> None:
         """Note that the entries of these names under ``waveforms/`` were read or written."""
-        self._of_process().add([f"waveforms/{name}" for name in names])
+        self._of_process().add([f"{WAVEFORMS}/{name}" for name in names])
 
     def finish(self) -> None:
         """Write what is not written yet, and wait until it is."""
@@ -190,11 +182,11 @@ class _OwnUses:
             if not names or self._n_failures >= _MAX_FAILURES:
                 return None
             day = time.strftime("%Y-%m-%d", time.gmtime(self._day * _DAY))
-            name = f"access/{day}/{self._run.id}-{self._token}-{self._n_records}.gz"
+            name = access_name(day, self._run.id, self._token, self._n_records)
             self._n_records += 1
-            which = self._about.get("processor_sha", "references")[:12]
-            run = {} if which in self._described else {f"runs/{self._run.id}/{which}.json": self._description()}
-            self._described.add(which)
+            about = run_name(self._run.id, self._about.get("processor_sha"))
+            run = {} if about in self._described else {about: self._description()}
+            self._described.add(about)
         return name, names, run
 
     def _description(self) -> bytes:
@@ -228,17 +220,13 @@ def _close(own: weakref.ref[_OwnUses]) -> None:
 # What was written ----------------------------------------------------------------------------------------------------
 
 
-def is_use_name(name: str) -> bool:
-    """Return whether `name` is that of a record of use or of a run, finished or not."""
-    return (_ACCESS.fullmatch(name) or _RUN_RECORD.fullmatch(name)) is not None
-
-
 def check_use(name: str, content: bytes) -> CorruptEntryError | None:
     """Return what is wrong with a record of this name."""
     try:
-        if name.startswith("access/"):
+        record = parse_record_name(name)
+        if record is None or record.day is not None:
             _read_record(content)
-        elif json.loads(content)["run"] != name.split("/")[1]:
+        elif json.loads(content)["run"] != record.run:
             return CorruptEntryError("it is the record of another run")
     except CorruptEntryError as exc:
         return exc
@@ -253,7 +241,7 @@ def _read_record(content: bytes) -> list[str]:
     if len(text) > _MAX_BYTES:
         raise CorruptEntryError(f"it unpacks to more than {_MAX_BYTES} bytes")
     names = text.decode("ascii").splitlines()
-    if not all(map(_ENTRY_NAME.fullmatch, names)):
+    if not all(map(is_like_entry, names)):
         raise CorruptEntryError("it has names that are not those of entries")
     return names
 
@@ -266,8 +254,8 @@ def records_of(store: Store, run: str | None = None) -> Iterator[tuple[StoredObj
     StoreError
         If the root cannot be listed.
     """
-    matches = ((one, _ACCESS.fullmatch(one.name)) for one in store.scan("access/"))
-    found = [one for one, match in matches if match and not is_temporary(one.name) and run in (None, match["run"])]
+    records = ((one, parse_record_name(one.name)) for one in store.scan(f"{ACCESS}/"))
+    found = [one for one, record in records if record is not None and run in (None, record.run)]
     found.sort(key=lambda one: one.name, reverse=True)
     for start in range(0, len(found), _BATCH):
         batch = found[start : start + _BATCH]
@@ -279,8 +267,10 @@ def records_of(store: Store, run: str | None = None) -> Iterator[tuple[StoredObj
 
 def _used_at(record: StoredObject) -> float:
     """Return when the entries of a record were used, in seconds since 1970: when it was written, on its day."""
-    day = time.strptime(record.name.split("/")[1], "%Y-%m-%d")
-    start = float(calendar.timegm(day))
+    name = parse_record_name(record.name)
+    if name is None or name.day is None:
+        return record.modified
+    start = float(calendar.timegm(time.strptime(name.day, "%Y-%m-%d")))
     return min(max(record.modified, start), start + _DAY)
 
 

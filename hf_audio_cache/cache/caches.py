@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,10 +25,11 @@ from ..errors import (
     UnsignedEntryError,
     UnstorableOutputError,
 )
-from ..stores import Store, is_temporary
+from ..stores import Store
 from ..support.threads import in_threads
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
+from .layout import FEATURES, WAVEFORMS, finished_name, is_entry
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
 
@@ -39,14 +39,12 @@ logger = logging.getLogger(__name__)
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
 
-_SETTINGS = r"[1-9][0-9]*\.[0-9]+(\.rs)?"
-
 
 class _Cache(Generic[KeyT]):
     """What the two caches share; see them."""
 
     _key_type: type[KeyT]
-    _own_name: re.Pattern[str]
+    _folder: str
     _hits: str
     _misses: str
 
@@ -222,11 +220,7 @@ class _Cache(Generic[KeyT]):
     @classmethod
     def owns(cls, name: str) -> bool:
         """Return whether `name`, a file's path under the root of such a cache, is that of an entry, finished or not."""
-        if is_temporary(name):
-            folder, _, file_name = name.rpartition("/")
-            name = f"{folder}/{file_name[1:].rpartition('.')[0].rpartition('.')[0]}"
-        shard, _, file_name = name.partition("/")
-        return cls._own_name.fullmatch(file_name) is not None and file_name.startswith(shard) and len(shard) == 2
+        return is_entry(finished_name(f"{cls._folder}/{name}"))
 
     def check_many(self, names: Sequence[str]) -> list[HfAudioCacheError | None]:
         """Return, for the entry of each name, what is wrong with it: it is read whole, and all of it is decoded."""
@@ -311,7 +305,7 @@ class AudioCache(_Cache[AudioCacheKey]):
 
     _key_type = AudioCacheKey
     _hits, _misses = "hits", "misses"
-    _own_name = re.compile(rf"[0-9a-f]{{64}}\.[0-9a-f]{{12}}\.{_SETTINGS}\.npz")
+    _folder = FEATURES
 
     def get(self, key: AudioCacheKey, name: str | None = None) -> Any:
         """Return one output of the entry, or None where there is no good entry of this key.
@@ -381,7 +375,7 @@ class WaveformCache(_Cache[WaveformCacheKey]):
 
     _key_type = WaveformCacheKey
     _hits, _misses = "waveform_hits", "waveform_misses"
-    _own_name = re.compile(rf"[0-9a-f]{{64}}\.{_SETTINGS}\.wav\.npz")
+    _folder = WAVEFORMS
 
     def get(self, key: WaveformCacheKey) -> npt.NDArray[np.float32] | None:
         """Return the waveform, float32 mono of shape ``(n_samples,)``, or None where there is no good entry."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidKeyError
+from .layout import entry_name
 
 __all__ = ["AudioCacheKey", "WaveformCacheKey", "max_length_ms"]
 
@@ -59,20 +60,17 @@ class _EntryKey:
     max_length_ms: int
     auto_resample: bool
 
-    def as_filename(self) -> str:
-        """Return the name of the entry's file inside its shard."""
+    def name(self) -> str:
+        """Return the entry's name under the root of its cache: shard and file name."""
         raise NotImplementedError
-
-    def _settings(self) -> str:
-        return f"{self.sample_rate}.{self.max_length_ms}" + (".rs" if self.auto_resample else "")
 
     def shard(self) -> str:
         """Return the folder of the entry: the first two digits of the blob's sha."""
-        return self.blob_sha[:2]
+        return self.name().partition("/")[0]
 
-    def name(self) -> str:
-        """Return the entry's name under the root of its cache: shard and file name."""
-        return f"{self.shard()}/{self.as_filename()}"
+    def as_filename(self) -> str:
+        """Return the name of the entry's file inside its shard."""
+        return self.name().partition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,9 @@ class WaveformCacheKey(_EntryKey):
         object.__setattr__(self, "max_length_ms", _check_int("max_length_ms", self.max_length_ms, 0, "milliseconds"))
         _check_bool("auto_resample", self.auto_resample)
 
-    def as_filename(self) -> str:
-        """Return the name of the entry's file inside its shard."""
-        return f"{self.blob_sha}.{self._settings()}.wav.npz"
+    def name(self) -> str:
+        """Return the entry's name under the root of its cache: shard and file name."""
+        return entry_name(self.blob_sha, self.sample_rate, self.max_length_ms, auto_resample=self.auto_resample)
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,15 @@ class AudioCacheKey(_EntryKey):
         """Return the key of the waveform that these features are computed from."""
         return WaveformCacheKey(self.blob_sha, self.sample_rate, self.max_length_ms, self.auto_resample)
 
-    def as_filename(self) -> str:
-        """Return the name of the entry's file inside its shard."""
-        return f"{self.blob_sha}.{self.processor_sha[:12]}.{self._settings()}.npz"
+    def name(self) -> str:
+        """Return the entry's name under the root of its cache: shard and file name."""
+        return entry_name(
+            self.blob_sha,
+            self.sample_rate,
+            self.max_length_ms,
+            auto_resample=self.auto_resample,
+            processor_sha=self.processor_sha,
+        )
 
 
 def max_length_ms(seconds: float | None) -> int:

@@ -1,10 +1,174 @@
-"""Names of the files under a root."""
+"""The names of all files under a root: made here, and told apart here.
+
+==================================================================  ==================================================
+name                                                                content
+==================================================================  ==================================================
+``features/<ab>/<blob>.<processor[:12]>.<rate>.<cap>[.rs].npz``     the features of a clip
+``waveforms/<ab>/<blob>.<rate>.<cap>[.rs].wav.npz``                 its waveform
+``processors/<processor>.json``                                     the manifest of a processor
+``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``                 which entries a process used on a day
+``runs/<run>/<processor[:12]>.json``, ``runs/<run>/references.json``  what a run was
+``CACHEDIR.TAG``                                                    tells backup programs to leave the folder out
+==================================================================  ==================================================
+
+``<ab>`` are the first two digits of ``<blob>``. A file that a writer has not finished is called
+``.<name>.<pid>-<8 digits>.tmp``, in the same folder.
+"""
 
 from __future__ import annotations
 
-__all__ = ["TAG", "TAG_NAME"]
+import re
+from dataclasses import dataclass
 
-TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/: backup programs leave such a directory out
+__all__ = [
+    "ACCESS",
+    "FEATURES",
+    "PROCESSORS",
+    "RUNS",
+    "TAG",
+    "TAG_NAME",
+    "WAVEFORMS",
+    "EntryName",
+    "RecordName",
+    "access_name",
+    "entry_name",
+    "finished_name",
+    "is_entry",
+    "is_like_entry",
+    "is_ours",
+    "manifest_name",
+    "parse_entry_name",
+    "parse_manifest_name",
+    "parse_record_name",
+    "run_name",
+]
+
+FEATURES, WAVEFORMS, PROCESSORS, ACCESS, RUNS = "features", "waveforms", "processors", "access", "runs"
+
+TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/
 TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds audio features and waveforms that hf_audio_cache can compute again.
 """
+
+_ENTRY = re.compile(
+    rf"((?P<features>{FEATURES})|{WAVEFORMS})/(?P<shard>[0-9a-f]{{2}})/(?P<blob_sha>(?P=shard)[0-9a-f]{{62}})"
+    r"(?(features)\.(?P<processor>[0-9a-f]{12}))\.(?P<rate>[1-9][0-9]*)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?"
+    r"(?(features)|\.wav)\.npz"
+)
+_LIKE_ENTRY = re.compile(rf"({FEATURES}|{WAVEFORMS})/[0-9a-f]{{2}}/[0-9a-z.]{{70,140}}")
+_MANIFEST = re.compile(rf"{PROCESSORS}/(?P<sha>[0-9a-f]{{64}})\.json")
+_RUN = r"(?P<run>[0-9]{8}T[0-9]{6}-[0-9a-f]{8})"
+_ACCESS = re.compile(rf"{ACCESS}/(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})/{_RUN}-[0-9a-f]{{12}}-[0-9]+\.gz")
+_RUN_RECORD = re.compile(rf"{RUNS}/{_RUN}/(?:[0-9a-f]{{12}}|references)\.json")
+_TEMPORARY = re.compile(r"(?P<folder>(?:.*/)?)\.(?P<name>[^/]+)\.[0-9]+-[0-9a-f]{8}\.tmp")
+
+
+@dataclass(frozen=True)
+class EntryName:
+    """What the name of an entry says.
+
+    Attributes
+    ----------
+    cache
+        ``"features"`` or ``"waveforms"``.
+    blob_sha
+        sha256 of the clip's encoded bytes.
+    processor
+        The first twelve digits of the processor's sha; "" for a waveform.
+    sampling_rate
+        In Hz.
+    max_length_ms
+        Cap in milliseconds; 0 for none.
+    auto_resample
+        Whether a clip at another rate was to be resampled.
+    """
+
+    cache: str
+    blob_sha: str
+    processor: str
+    sampling_rate: int
+    max_length_ms: int
+    auto_resample: bool
+
+
+@dataclass(frozen=True)
+class RecordName:
+    """What the name of a record says: its run and, in the access log, its day."""
+
+    run: str
+    day: str | None
+
+
+def entry_name(
+    blob_sha: str, sampling_rate: int, max_length_ms: int, *, auto_resample: bool, processor_sha: str | None = None
+) -> str:
+    """Return the name of an entry inside its cache's folder; without a processor that of a waveform."""
+    processor = "" if processor_sha is None else f".{processor_sha[:12]}"
+    resampled = ".rs" if auto_resample else ""
+    waveform = ".wav" if processor_sha is None else ""
+    return f"{blob_sha[:2]}/{blob_sha}{processor}.{sampling_rate}.{max_length_ms}{resampled}{waveform}.npz"
+
+
+def parse_entry_name(name: str) -> EntryName | None:
+    """Return what a name under the root says of an entry; None if it is not that of a finished entry."""
+    match = _ENTRY.fullmatch(name)
+    if match is None:
+        return None
+    return EntryName(
+        match["features"] or WAVEFORMS,
+        match["blob_sha"],
+        match["processor"] or "",
+        int(match["rate"]),
+        int(match["cap"]),
+        match["resampled"] is not None,
+    )
+
+
+def is_entry(name: str) -> bool:
+    """Return whether a name under the root is that of a finished entry."""
+    return _ENTRY.fullmatch(name) is not None
+
+
+def is_like_entry(name: str) -> bool:
+    """Return whether a name may be that of an entry, of this version or of a later one with more in its name."""
+    return _LIKE_ENTRY.fullmatch(name) is not None
+
+
+def manifest_name(processor_sha: str) -> str:
+    """Return the name of a processor's manifest under the root."""
+    return f"{PROCESSORS}/{processor_sha}.json"
+
+
+def parse_manifest_name(name: str) -> str | None:
+    """Return the processor's sha; None if the name is not that of a manifest."""
+    match = _MANIFEST.fullmatch(name)
+    return None if match is None else match["sha"]
+
+
+def access_name(day: str, run: str, process: str, number: int) -> str:
+    """Return the name of a record in the access log; `process` are twelve digits."""
+    return f"{ACCESS}/{day}/{run}-{process}-{number}.gz"
+
+
+def run_name(run: str, processor_sha: str | None) -> str:
+    """Return the name of the record of a run: of one processor, or None for one that only follows references."""
+    return f"{RUNS}/{run}/{'references' if processor_sha is None else processor_sha[:12]}.json"
+
+
+def parse_record_name(name: str) -> RecordName | None:
+    """Return what the name of a finished record says, of the access log or of a run; None for another name."""
+    match = _ACCESS.fullmatch(name) or _RUN_RECORD.fullmatch(name)
+    return None if match is None else RecordName(match["run"], match.groupdict().get("day"))
+
+
+def finished_name(name: str) -> str:
+    """Return the name that a temporary file would have got; another name as it is."""
+    match = _TEMPORARY.fullmatch(name)
+    return name if match is None else match["folder"] + match["name"]
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a name under the root is one that this package gives, finished or not."""
+    name = finished_name(name)
+    is_single = name == TAG_NAME or _MANIFEST.fullmatch(name) is not None
+    return is_single or is_entry(name) or parse_record_name(name) is not None

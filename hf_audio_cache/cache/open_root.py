@@ -7,6 +7,7 @@ import os
 from ..stores import Store
 from .access_log import Run, UseRecorder
 from .caches import AudioCache, WaveformCache
+from .layout import FEATURES, WAVEFORMS
 from .processor_manifest import Manifest, read_manifest
 from .root import CacheRoot, as_cache_root
 from .signing import SigningKeys
@@ -65,7 +66,7 @@ class OpenRoot:
         return self._caches(Counters(""), records_use=records_use)
 
     def _caches(self, counters: Counters, *, records_use: bool = True) -> tuple[AudioCache, WaveformCache]:
-        features, waveforms = self.store.child("features"), self.store.child("waveforms")
+        features, waveforms = self.store.child(FEATURES), self.store.child(WAVEFORMS)
         note_features, note_waveforms = (
             (self.uses.add_features, self.uses.add_waveforms) if records_use else (None, None)
         )
@@ -82,7 +83,7 @@ class OpenRoot:
     @property
     def caches(self) -> dict[str, AudioCache | WaveformCache]:
         """Both caches, by their folder."""
-        return {"features": self.audio_cache, "waveforms": self.waveform_cache}
+        return {FEATURES: self.audio_cache, WAVEFORMS: self.waveform_cache}
 
     def read_manifest(self, processor_sha: str) -> Manifest | None:
         """Return the manifest of a processor, or None if there is no good one."""

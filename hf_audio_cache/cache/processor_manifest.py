@@ -18,9 +18,10 @@ from ..errors import UnsignedEntryError
 from ..processors.fingerprint import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..stores import Store
+from .layout import manifest_name
 from .signing import SigningKeys
 
-__all__ = ["Manifest", "manifest_name", "read_manifest"]
+__all__ = ["Manifest", "read_manifest"]
 
 # What an identity does not contain, but somebody who looks for a difference wants to know.
 _LIBRARIES = ("hf_audio_cache", "transformers", "numpy", "torch", "torchaudio")
@@ -93,11 +94,6 @@ class Manifest:
 
 def _text(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-
-
-def manifest_name(processor_sha: str) -> str:
-    """Return the name of a processor's manifest under the root."""
-    return f"processors/{processor_sha}.json"
 
 
 def read_manifest(store: Store, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:

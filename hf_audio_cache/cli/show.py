@@ -101,7 +101,7 @@ def ls(
             entry.name,
             entry.cache,
             entry.processor,
-            f"{entry.sample_rate}",
+            f"{entry.sampling_rate}",
             format_size(entry.n_bytes),
             format_seconds(max(now - entry.accessed, 0.0)),
         )

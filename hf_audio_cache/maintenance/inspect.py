@@ -68,7 +68,7 @@ class InspectedEntry(Report):
             ("cache", listed.cache),
             ("clip (sha256)", listed.blob_sha),
             ("processor", f"{listed.processor} {self.processor_name}".strip() or "none"),
-            ("rate", f"{listed.sample_rate:,} Hz"),
+            ("rate", f"{listed.sampling_rate:,} Hz"),
             ("cap", f"{listed.max_length_ms / 1000:g} s" if listed.max_length_ms else "none"),
             ("resampled where needed", "yes" if listed.auto_resample else "no"),
             ("size", format_size(listed.n_bytes)),
@@ -154,8 +154,8 @@ def plot_entry(entry: InspectedEntry, path: Path) -> None:
     title = entry.processor_name or "waveform"
     axes.set_title(f"{title}, clip {entry.listed.blob_sha[:12]}: {name} {values.dtype} {values.shape}")
     if entry.listed.cache == "waveforms":
-        axes.plot(np.arange(len(values)) / entry.listed.sample_rate, values, linewidth=0.5)
-        axes.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, len(values) / entry.listed.sample_rate))
+        axes.plot(np.arange(len(values)) / entry.listed.sampling_rate, values, linewidth=0.5)
+        axes.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, len(values) / entry.listed.sampling_rate))
     elif values.ndim == 1:
         axes.plot(values, linewidth=0.5)
         axes.set(xlabel="index", ylabel="value")

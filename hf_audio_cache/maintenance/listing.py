@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..cache.access_log import last_uses
+from ..cache.layout import FEATURES, WAVEFORMS, parse_entry_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..stores import Store, StoredObject
@@ -19,12 +20,6 @@ from .processors import processor_names
 
 __all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "parse_entry", "parse_filter"]
 
-# An entry's name under the root; what follows the clip's sha is the same for all entries of one kind.
-ENTRY_NAME = re.compile(
-    r"(?P<cache>features|waveforms)/(?P<shard>[0-9a-f]{2})/(?P<blob_sha>(?P=shard)[0-9a-f]{62})"
-    r"(\.(?P<processor>[0-9a-f]{12}))?\.(?P<rate>[1-9][0-9]*)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?(?P<wav>\.wav)?\.npz"
-)
-_PARTS = {"features": (True, False), "waveforms": (False, True)}  # whether there is a processor, and a ".wav"
 _FILTER = re.compile(r"\s*([a-z_]+)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*")
 _OPERATORS: dict[str, Any] = {
     "=": operator.eq,
@@ -50,7 +45,9 @@ class ListedEntry:
         sha256 of the clip's encoded bytes.
     processor
         The first twelve digits of the processor's sha; "" for a waveform.
-    sample_rate, max_length_ms, auto_resample
+    sampling_rate
+        Rate of the waveform in Hz.
+    max_length_ms, auto_resample
         As in `AudioCacheKey`.
     n_bytes
         Its size.
@@ -64,7 +61,7 @@ class ListedEntry:
     cache: str
     blob_sha: str
     processor: str
-    sample_rate: int
+    sampling_rate: int
     max_length_ms: int
     auto_resample: bool
     n_bytes: int
@@ -78,21 +75,11 @@ class ListedEntry:
 
 def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
     """Return what a listed object says of itself as an entry; None where it is none, or an unfinished one."""
-    match = ENTRY_NAME.fullmatch(found.name)
-    if match is None or (match["processor"] is not None, match["wav"] is not None) != _PARTS[match["cache"]]:
+    name = parse_entry_name(found.name)
+    if name is None:
         return None
-    return ListedEntry(
-        found.name,
-        match["cache"],
-        match["blob_sha"],
-        match["processor"] or "",
-        int(match["rate"]),
-        int(match["cap"]),
-        match["resampled"] is not None,
-        found.n_bytes,
-        found.modified,
-        max(found.modified, (uses or {}).get(found.name, 0.0)),
-    )
+    accessed = max(found.modified, (uses or {}).get(found.name, 0.0))
+    return ListedEntry(**vars(name), name=found.name, n_bytes=found.n_bytes, modified=found.modified, accessed=accessed)
 
 
 # What can be sorted by, and with the numbers among it, compared.
@@ -102,7 +89,7 @@ SORT_FIELDS: dict[str, Callable[[ListedEntry], Any]] = {
     "modified": lambda entry: entry.modified,
     "accessed": lambda entry: entry.accessed,
     "processor": lambda entry: entry.processor,
-    "rate": lambda entry: entry.sample_rate,
+    "rate": lambda entry: entry.sampling_rate,
     "cap": lambda entry: entry.max_length_ms,
 }
 
@@ -138,7 +125,7 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
         return lambda entry: compare(now - when(entry), age)
     if field == "rate" and value.isdecimal():
         rate = int(value)
-        return lambda entry: compare(entry.sample_rate, rate)
+        return lambda entry: compare(entry.sampling_rate, rate)
     if field == "cap" and re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", value, re.ASCII):
         cap = round(float(value) * 1000)
         return lambda entry: compare(entry.max_length_ms, cap)
@@ -201,8 +188,8 @@ def list_entries(
 
 def _entries(store: Store) -> Iterator[ListedEntry]:
     uses = last_uses(store)
-    for folder in ("features/", "waveforms/"):
-        for found in store.scan(folder):
+    for folder in (FEATURES, WAVEFORMS):
+        for found in store.scan(f"{folder}/"):
             entry = parse_entry(found, uses)
             if entry is not None:
                 yield entry
@@ -219,7 +206,7 @@ def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
     found: dict[str, ListedEntry] = {}
     uses = last_uses(store)
     for one in what:
-        prefixes = [one] if "/" in one else [f"{folder}/{one[:2]}/{one}" for folder in ("features", "waveforms")]
+        prefixes = [one] if "/" in one else [f"{folder}/{one[:2]}/{one}" for folder in (FEATURES, WAVEFORMS)]
         if not re.fullmatch(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]+|[0-9a-f]{8,64}", one):
             prefixes = []
         matches = [

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..cache.layout import PROCESSORS, parse_manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest, read_manifest
 from ..cache.root import CacheRoot
@@ -19,8 +20,6 @@ from ..support.report import Report, Table
 from .explain import explain_difference
 
 __all__ = ["ProcessorDifference", "ProcessorInfo", "diff_processors", "list_processors", "processor_names"]
-
-_MANIFEST = re.compile(r"processors/([0-9a-f]{64})\.json")
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ def _name(manifest: Manifest) -> str:
 
 
 def _manifests(store: Store, keys: SigningKeys | None) -> Iterator[Manifest]:
-    for name in store.names("processors/"):
-        found = _MANIFEST.fullmatch(name)
-        manifest = read_manifest(store, found[1], keys) if found else None
+    for name in store.names(f"{PROCESSORS}/"):
+        sha = parse_manifest_name(name)
+        manifest = read_manifest(store, sha, keys) if sha else None
         if manifest is not None:
             yield manifest
 
@@ -129,10 +128,10 @@ def read_one(store: Store, sha: str, keys: SigningKeys | None) -> Manifest:
     """
     found = []
     if re.fullmatch(r"[0-9a-f]{4,64}", sha):
-        for name in store.names(f"processors/{sha}"):
+        for name in store.names(f"{PROCESSORS}/{sha}"):
             with contextlib.suppress(HfAudioCacheError):
-                match = _MANIFEST.fullmatch(name)
-                found += [read_manifest(store, match[1], keys)] if match else []
+                there = parse_manifest_name(name)
+                found += [read_manifest(store, there, keys)] if there else []
     manifests = [manifest for manifest in found if manifest is not None]
     if len(manifests) == 1:
         return manifests[0]

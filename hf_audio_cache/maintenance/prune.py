@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cache.access_log import is_use_name, last_uses, names_of_run, records_of
+from ..cache.access_log import last_uses, names_of_run, records_of
+from ..cache.layout import is_ours, parse_record_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..stores import Store, StoredObject, is_temporary
@@ -23,7 +24,7 @@ from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import ListedEntry, find_entries, is_processor, parse_entry
 from .processors import processor_names
-from .verify import UNFINISHED_AFTER, delete, is_ours
+from .verify import UNFINISHED_AFTER, delete
 
 __all__ = ["PruneReport", "clear", "prune", "remove"]
 
@@ -215,21 +216,15 @@ def _delete_records(store: Store, listed: Sequence[StoredObject], kept: Collecti
 
     Only those that were there before the entries were listed: a run may be writing others.
     """
-    before = {one.name for one in listed if is_use_name(one.name) and not is_temporary(one.name)}
+    before = {one.name: found for one in listed if (found := parse_record_name(one.name)) is not None}
     dead: set[str] = set()
     alive: set[str] = set()
     for record, names in records_of(store):
         is_alive = record.name not in before or any(name in kept for name in names)
         (alive if is_alive else dead).add(record.name)
-    runs = {_run_of(name) for name in alive}
-    dead |= {name for name in before if name.startswith("runs/") and _run_of(name) not in runs}
+    runs = {found.run for name in alive if (found := parse_record_name(name)) is not None}
+    dead |= {name for name, found in before.items() if found.day is None and found.run not in runs}
     delete(store, sorted(dead))
-
-
-def _run_of(name: str) -> str:
-    """Return the run of a record: ``runs/<run>/…``, ``access/<day>/<run>-<process>-<number>.gz``."""
-    folder, inside, *rest = name.split("/")
-    return inside if folder == "runs" else "-".join(rest[0].split("-")[:2])
 
 
 def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:

@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ..cache.layout import FEATURES, PROCESSORS, WAVEFORMS, is_entry, parse_manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import ArchiveError, HfAudioCacheError, StoreError
-from ..stores import Store, is_temporary
+from ..stores import Store
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import is_processor, parse_entry
 from .processors import processor_names
-from .verify import check_manifest, is_ours
+from .verify import check_manifest
 
 __all__ = ["TransferReport", "copy_entries", "export_archive", "import_archive"]
 
@@ -86,14 +87,13 @@ class TransferReport(Report):
 def _check(root: OpenRoot, name: str, content: bytes) -> HfAudioCacheError | None:
     """Return why an object must not be stored under a root by this name; None if it may."""
     folder, _, inside = name.partition("/")
-    if folder == "processors":
+    if folder == PROCESSORS:
         return check_manifest(name, content, root.signing_keys)
     return root.caches[folder].check(inside, content)
 
 
 def _is_movable(name: str) -> bool:
-    is_of_kind = name.startswith(("features/", "waveforms/", "processors/"))
-    return is_of_kind and is_ours(name) and not is_temporary(name)
+    return is_entry(name) or parse_manifest_name(name) is not None
 
 
 def _selected(
@@ -103,15 +103,19 @@ def _selected(
     names = processor_names(store)
     entries: list[str] = []
     processors: set[str] = set()
-    for folder in ("features/", "waveforms/") if waveforms else ("features/",):
-        for found in store.scan(folder):
+    for folder in (FEATURES, WAVEFORMS) if waveforms else (FEATURES,):
+        for found in store.scan(f"{folder}/"):
             entry = parse_entry(found)
             if entry is None or (clips is not None and entry.blob_sha not in clips):
                 continue
             if processor is None or not entry.processor or is_processor(entry.processor, processor, names):
                 entries.append(entry.name)
                 processors.add(entry.processor)
-    manifests = [name for name in store.names("processors/") if _is_movable(name) and name[11:23] in processors]
+    manifests = [
+        name
+        for name in store.names(f"{PROCESSORS}/")
+        if (sha := parse_manifest_name(name)) is not None and sha[:12] in processors
+    ]
     return manifests, entries
 
 
@@ -176,7 +180,7 @@ def export_archive(
 
 
 def _count(report: TransferReport, name: str, content: bytes) -> None:
-    if name.startswith("processors/"):
+    if name.startswith(f"{PROCESSORS}/"):
         report.n_manifests += 1
     else:
         report.n_entries += 1
@@ -223,7 +227,7 @@ def copy_entries(
 def _absent(store: Store, names: list[str], report: TransferReport) -> list[str]:
     present = store.exists_many(names)
     absent = [name for name, there in zip(names, present, strict=True) if not there]
-    report.n_present += sum(not name.startswith("processors/") for name in set(names).difference(absent))
+    report.n_present += sum(not name.startswith(f"{PROCESSORS}/") for name in set(names).difference(absent))
     return absent
 
 
@@ -271,7 +275,7 @@ def _end_of(file: IO[bytes]) -> int:
 
 def _import_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: OpenRoot, report: TransferReport) -> None:
     name = member.name
-    limit = _MAX_MANIFEST_BYTES if name.startswith("processors/") else _MAX_ENTRY_BYTES
+    limit = _MAX_MANIFEST_BYTES if name.startswith(f"{PROCESSORS}/") else _MAX_ENTRY_BYTES
     if not member.isreg() or member.issparse() or not _is_movable(name):
         report.refuse(_printable(name), "it is no entry and no manifest of a cache")
         return

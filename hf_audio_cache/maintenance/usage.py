@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..cache.entry import open_entry
+from ..cache.layout import FEATURES, WAVEFORMS, is_entry
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..stores import Store, StoredObject
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import ENTRY_NAME, parse_entry
+from .listing import parse_entry
 from .processors import processor_names
 
 __all__ = ["Usage", "UsageLine", "usage"]
@@ -32,7 +33,7 @@ _AGES = (
     (float("inf"), "more than 90 days"),
 )
 _LIMITS = [limit for limit, _ in _AGES]
-_KIND_START = {folder[0]: len(folder) + len("/00/") + 64 for folder in ("features", "waveforms")}
+_KIND_START = {folder[0]: len(folder) + len("/00/") + 64 for folder in (FEATURES, WAVEFORMS)}
 _SAMPLE = 64  # entries that are read to see what they hold
 
 
@@ -48,7 +49,9 @@ class UsageLine:
         The first twelve digits of the processor's sha; "" for waveforms.
     name
         The processor's class, or the name that the user gave a function; "" where there is no manifest.
-    sample_rate, max_length_ms, auto_resample
+    sampling_rate
+        Rate of the waveform in Hz.
+    max_length_ms, auto_resample
         As in `AudioCacheKey`.
     n_entries, n_bytes
         How many they are, and their size.
@@ -57,7 +60,7 @@ class UsageLine:
     cache: str
     processor: str
     name: str
-    sample_rate: int
+    sampling_rate: int
     max_length_ms: int
     auto_resample: bool
     n_entries: int
@@ -109,7 +112,7 @@ class Usage(Report):
             (
                 line.name or line.cache,
                 line.processor,
-                f"{line.sample_rate:,} Hz",
+                f"{line.sampling_rate:,} Hz",
                 f"{line.max_length_ms / 1000:g} s" if line.max_length_ms else "none",
                 "yes" if line.auto_resample else "no",
                 f"{line.n_entries:,}",
@@ -154,7 +157,7 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         name = found.name
         kind_of_name = name[:1] + name[_KIND_START[name[:1]] :] if name[:1] in _KIND_START else ""
         kind = kinds.get(kind_of_name)
-        if not ENTRY_NAME.fullmatch(name) or (kind is None and parse_entry(found) is None):
+        if not is_entry(name):
             n_other, n_other_bytes = n_other + 1, n_other_bytes + found.n_bytes
             continue
         if kind is None:
@@ -196,7 +199,7 @@ def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine,
             entry.cache,
             entry.processor,
             names.get(entry.processor, ""),
-            entry.sample_rate,
+            entry.sampling_rate,
             entry.max_length_ms,
             entry.auto_resample,
             kind.n_entries,

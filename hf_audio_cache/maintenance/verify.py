@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..cache.access_log import check_use, is_use_name
-from ..cache.caches import AudioCache, WaveformCache
-from ..cache.layout import TAG_NAME
+from ..cache.access_log import check_use
+from ..cache.layout import TAG_NAME, is_entry, is_ours, manifest_name, parse_manifest_name
 from ..cache.open_root import OpenRoot
-from ..cache.processor_manifest import Manifest, manifest_name
+from ..cache.processor_manifest import Manifest
 from ..cache.root import CacheRoot
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError
@@ -34,8 +32,6 @@ UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken f
 
 _BATCH = 64
 _MAX_SHOWN = 50  # lines of a table
-_TAG = re.compile(rf"(\.)?{re.escape(TAG_NAME)}(?(1)\.[0-9]+-[0-9a-f]{{8}}\.tmp)")
-_MANIFEST = re.compile(r"processors/(\.)?(?P<sha>[0-9a-f]{64})\.json(?(1)\.[0-9]+-[0-9a-f]{8}\.tmp)")
 
 
 @dataclass(repr=False)
@@ -128,7 +124,7 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
                 report.n_bytes += found.n_bytes
                 _note(report, found.name, error)
         for found in batch:
-            if not found.name.startswith(("features/", "waveforms/")):
+            if not is_entry(found.name):
                 _note(report, found.name, _check_other(store, found.name, opened.signing_keys))
     if repair:
         report.n_deleted = delete(store, [*report.bad, *report.unsigned, *report.unfinished])
@@ -145,16 +141,6 @@ def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> boo
     else:
         report.n_in_progress += 1
     return False
-
-
-def is_ours(name: str) -> bool:
-    """Return whether `name` is that of an entry, a manifest, a record of use or the tag, finished or not."""
-    folder, _, inside = name.partition("/")
-    if folder == "features":
-        return AudioCache.owns(inside)
-    if folder == "waveforms":
-        return WaveformCache.owns(inside)
-    return (_MANIFEST.fullmatch(name) or _TAG.fullmatch(name)) is not None or is_use_name(name)
 
 
 def check_manifest(name: str, content: bytes, keys: SigningKeys | None) -> HfAudioCacheError | None:
@@ -175,7 +161,7 @@ def _check_other(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCa
     [found] = store.get_many([name])
     if not isinstance(found, bytes):
         return found
-    return check_manifest(name, found, keys) if name.startswith("processors/") else check_use(name, found)
+    return check_manifest(name, found, keys) if parse_manifest_name(name) else check_use(name, found)
 
 
 def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> None:

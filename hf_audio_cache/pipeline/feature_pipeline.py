@@ -16,9 +16,9 @@ import numpy.typing as npt
 from ..audio.file_hashes import find_hashes, learn_hashes
 from ..audio.source import AudioSource, local_path, read_source
 from ..cache.keys import AudioCacheKey, WaveformCacheKey
-from ..cache.layout import TAG, TAG_NAME
+from ..cache.layout import TAG, TAG_NAME, manifest_name
 from ..cache.open_root import OpenRoot
-from ..cache.processor_manifest import Manifest, manifest_name
+from ..cache.processor_manifest import Manifest
 from ..cache.stats import BadClip
 from ..errors import AudioError, ProcessorError, StoreError
 from ..processors.extractor import audio_part, name_of

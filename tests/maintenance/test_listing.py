@@ -108,7 +108,7 @@ def test_a_name_says_what_an_entry_is():
         "cache": "features",
         "blob_sha": "2" * 64,
         "processor": ONE,
-        "sample_rate": 8000,
+        "sampling_rate": 8000,
         "max_length_ms": 30000,
         "auto_resample": True,
         "n_bytes": 17,

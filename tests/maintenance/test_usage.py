@@ -33,7 +33,7 @@ def truth(root: Path) -> tuple[Counter[str], Counter[str]]:
 def kind_of(line) -> str:
     processor = f".{line.processor}" if line.processor else ""
     end = "npz" if line.processor else "wav.npz"
-    return f"{line.cache}{processor}.{line.sample_rate}.{line.max_length_ms}{'.rs' * line.auto_resample}.{end}"
+    return f"{line.cache}{processor}.{line.sampling_rate}.{line.max_length_ms}{'.rs' * line.auto_resample}.{end}"
 
 
 def test_an_empty_root_has_nothing(tmp_path):
