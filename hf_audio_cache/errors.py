@@ -8,6 +8,7 @@
     ├── SigningKeyError(ValueError)                  signing keys are unusable or missing
     ├── CorruptEntryError(ValueError)                stored bytes are not the entry they should be
     │   └── UnsignedEntryError                       they have no signature by one of our keys
+    ├── UnknownVersionError(ValueError)              a later release wrote these stored bytes
     ├── StoreError(OSError)                          a store could not read, write, list or delete
     ├── ArchiveError(ValueError)                     a file is not an archive of entries
     ├── ClusterError(RuntimeError)                   workers on a cluster left rows undone
@@ -51,6 +52,7 @@ __all__ = [
     "SigningKeyError",
     "StoreError",
     "UnfingerprintableProcessorError",
+    "UnknownVersionError",
     "UnsignedEntryError",
     "UnstorableOutputError",
 ]
@@ -109,6 +111,10 @@ class CorruptEntryError(HfAudioCacheError, ValueError):
 
 class UnsignedEntryError(CorruptEntryError):
     """An entry in a signed root has no signature by one of the keys."""
+
+
+class UnknownVersionError(HfAudioCacheError, ValueError):
+    """An entry or a manifest of a later version of the format; the caches turn it into a miss, and leave it there."""
 
 
 class StoreError(HfAudioCacheError, OSError):

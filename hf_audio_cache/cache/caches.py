@@ -1,7 +1,8 @@
 """The two caches: keys, entries and a store put together.
 
-Neither ever returns a wrong array, nor raises for what it finds: a bad entry is a miss (counted, deleted, replaced),
-an object that cannot be read is a miss, and a write that fails is counted and warned of once.
+Neither ever returns a wrong array, nor raises for what it finds: a bad entry is a miss (counted, deleted, replaced), an
+entry of a later version of the format is a miss (counted, left as it is), an object that cannot be read is a miss, and
+a write that fails is counted and warned of once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..errors import (
     HfAudioCacheError,
     SigningKeyError,
     StoreError,
+    UnknownVersionError,
     UnsignedEntryError,
     UnstorableOutputError,
 )
@@ -64,6 +66,7 @@ class _Cache(Generic[KeyT]):
         self._counters = counters or Counters()
         self._on_use = on_use
         self._warned = False
+        self._has_later_versions = False
 
     @property
     def root(self) -> Path | str:
@@ -143,6 +146,9 @@ class _Cache(Generic[KeyT]):
             return self._pick(name, key, found, pick)
         except SigningKeyError:
             raise  # it says nothing of the entry
+        except UnknownVersionError as exc:
+            self._leave(name, exc)
+            return None, 0.0
         except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
             reason = exc
         [again] = self._store.get_again([name])
@@ -169,18 +175,23 @@ class _Cache(Generic[KeyT]):
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
         """Store the outputs of each key; return whether all of them were kept.
 
+        An entry of a later version of the format stays as it is.
+
         Raises
         ------
         UnstorableOutputError
             If an output is nothing that an entry can hold.
         """
-        return not self.store_many(entries, compute_seconds=compute_seconds)
+        free = self._without_later_versions(entries)
+        return not self.store_many(free, compute_seconds=compute_seconds) and len(free) == len(entries)
 
     def store_many(
         self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
     ) -> list[StoreError]:
-        """Do as `put_many`; return why some could not be stored."""
+        """Do as `put_many`, for entries that were looked for before; return why some could not be stored."""
         objects: dict[str, bytes] = {}
+        if self._has_later_versions:
+            entries = self._without_later_versions(entries)
         failed = self._store.refuse_puts([self._name(key) for key in entries])
         if not failed:
             objects = {
@@ -201,6 +212,18 @@ class _Cache(Generic[KeyT]):
         for error in by_fault:
             self._fail(error, "the run goes on without it")
         return list(failed.values())
+
+    def _without_later_versions(self, entries: Mapping[KeyT, Mapping[str, Any]]) -> dict[KeyT, Mapping[str, Any]]:
+        """Return the entries that may be stored: those whose place no entry of a later version has."""
+        found = self._store.get_many([self._name(key) for key in entries])
+        free: dict[KeyT, Mapping[str, Any]] = {}
+        for (key, outputs), there in zip(entries.items(), found, strict=True):
+            error = self.check(key.name(), there) if isinstance(there, bytes) else None
+            if isinstance(error, UnknownVersionError):
+                self._leave(key.name(), error)
+            else:
+                free[key] = outputs
+        return free
 
     def clear(self) -> int:
         """Delete every entry of this cache, and what interrupted writers left; return how many files that were.
@@ -272,6 +295,12 @@ class _Cache(Generic[KeyT]):
         """Count an entry that is not ours to trust. It may be good to those who put it there, so that it stays."""
         self._counters.add(unsigned_entries=1)
         self._warn(f"the entry {self._store.location(name)} counts as a miss: {reason}")
+
+    def _leave(self, name: str, reason: UnknownVersionError) -> None:
+        """Count an entry that a later release wrote. It is good to that release, so that it stays."""
+        self._has_later_versions = True
+        self._counters.add(unknown_versions=1)
+        self._warn(f"the entry {self._store.location(name)} counts as a miss and stays: {reason}")
 
     def _fail(self, error: StoreError, consequence: str) -> None:
         """Go on without what the store could not do; raise it where failures are to end the run."""

@@ -42,13 +42,14 @@ import numpy.typing as npt
 import xxhash
 from numcodecs import blosc
 
-from ..errors import CorruptEntryError, UnsignedEntryError, UnstorableOutputError
+from ..errors import CorruptEntryError, UnknownVersionError, UnsignedEntryError, UnstorableOutputError
 from .keys import AudioCacheKey, WaveformCacheKey
 from .signing import SIGNATURE_LENGTH, SigningKeys
 
 __all__ = ["Entry", "encode_entry", "open_entry"]
 
 FORMAT_VERSION = 1
+_VERSION = re.compile(rb'\{"version":([0-9]{1,4})[,}]')  # in every version the manifest begins like this
 MAX_MANIFEST_BYTES = 60_000  # a zip comment holds 65,535
 MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie
 MAX_JSON_BYTES = 1 << 20  # of all JSON outputs together: as Python objects they take up to a hundred times as much
@@ -327,6 +328,14 @@ def check_signature(data: bytes, name: str, signing_keys: SigningKeys) -> None:
         raise UnsignedEntryError("it has no signature that one of the signing keys made for it")
 
 
+def check_version(version: int, known: int) -> None:
+    """Raise UnknownVersionError for a later version than this release knows."""
+    if version > known:
+        raise UnknownVersionError(
+            f"a later release wrote it, in version {version} of the format; this release reads version {known}"
+        )
+
+
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
     """Check the bytes of an entry against their checksum and `key`, and return its outputs, not yet decoded.
 
@@ -336,6 +345,8 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Ent
     ------
     CorruptEntryError
         If they are anything but a whole entry for this very key.
+    UnknownVersionError
+        If they are a whole entry of a later version.
     """
     block = memoryview(data)
     end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - 22 - 0xFFFF))
@@ -358,6 +369,8 @@ class _AsCorrupt:
         pass
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, UnknownVersionError):
+            return
         if isinstance(exc, CorruptEntryError):
             raise CorruptEntryError(_printable(str(exc))) from None
         if isinstance(exc, Exception):
@@ -394,12 +407,12 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
         text = text[:-SIGNATURE_LENGTH]
     if _digest(block[: len(block) - len(comment)], text) != comment[:_DIGEST_LENGTH]:
         raise CorruptEntryError("its checksum is wrong")
+    if (version := _VERSION.match(text)) is not None:
+        check_version(int(version[1]), FORMAT_VERSION)  # before the rest, which a later version may say otherwise
     head, members = _split_manifest(text)
     manifest = _load_json(head)
     if manifest["version"] != FORMAT_VERSION:
-        raise CorruptEntryError(
-            f"its format is version {manifest['version']!r}, and this reader knows {FORMAT_VERSION}"
-        )
+        raise CorruptEntryError(f"its format is version {manifest['version']!r}, and there is none")
     if key is not None and manifest["key"] != vars(key):
         raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
     if not 0 <= manifest["compute_seconds"] < _LONGEST_SECONDS:

@@ -7,8 +7,8 @@ import os
 from ..stores import Store
 from .access_log import Run, UseRecorder
 from .caches import AudioCache, WaveformCache
-from .layout import FEATURES, WAVEFORMS
-from .processor_manifest import Manifest, read_manifest
+from .layout import FEATURES, WAVEFORMS, manifest_name
+from .processor_manifest import Manifest, is_of_later_version, read_manifest
 from .root import CacheRoot, as_cache_root
 from .signing import SigningKeys
 from .stats import Counters
@@ -88,3 +88,10 @@ class OpenRoot:
     def read_manifest(self, processor_sha: str) -> Manifest | None:
         """Return the manifest of a processor, or None if there is no good one."""
         return read_manifest(self.store, processor_sha, self.signing_keys)
+
+    def lacks_manifest(self, processor_sha: str) -> bool:
+        """Return whether a manifest of a processor may be written: there is none, or a damaged one."""
+        [found] = self.store.get_many([manifest_name(processor_sha)])
+        if isinstance(found, bytes) and is_of_later_version(found, self.signing_keys):
+            return False
+        return self.read_manifest(processor_sha) is None

@@ -14,14 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UnsignedEntryError
+from ..errors import UnknownVersionError, UnsignedEntryError
 from ..processors.fingerprint import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..stores import Store
+from .entry import check_version
 from .layout import manifest_name
 from .signing import SigningKeys
 
-__all__ = ["Manifest", "read_manifest"]
+__all__ = ["Manifest", "is_of_later_version", "read_manifest"]
+
+VERSION = 1  # of the file; not written, since only a later one has to be told from it
 
 # What an identity does not contain, but somebody who looks for a difference wants to know.
 _LIBRARIES = ("hf_audio_cache", "transformers", "numpy", "torch", "torchaudio")
@@ -77,11 +80,14 @@ class Manifest:
         ------
         ValueError, KeyError, TypeError, AttributeError, RecursionError
             If it is none, or not signed by any of the keys.
+        UnknownVersionError
+            If a later release wrote it.
         """
         manifest = json.loads(content)
         signature = manifest.pop("signature", "")
         if signing_keys is not None and not signing_keys.accept(_text(manifest), signature.encode()):
             raise UnsignedEntryError("the manifest has no signature that one of the signing keys made")
+        check_version(int(manifest.get("version", VERSION)), VERSION)
         identity = ProcessorIdentity.of(dict(manifest["identity"]))
         if manifest["processor_sha"] != identity.sha:
             raise ValueError("the identity that the manifest describes has another sha than it says")
@@ -94,6 +100,17 @@ class Manifest:
 
 def _text(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
+def is_of_later_version(content: bytes, signing_keys: SigningKeys | None = None) -> bool:
+    """Return whether a later release wrote the file of a manifest."""
+    try:
+        Manifest.from_bytes(content, signing_keys)
+    except UnknownVersionError:
+        return True
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return False
 
 
 def read_manifest(store: Store, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:

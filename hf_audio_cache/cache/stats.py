@@ -50,6 +50,9 @@ class Stats(Report):
         Entries that were damaged, or another key's: each is a miss, and replaced.
     unsigned_entries
         Entries of a signed root that none of the keys signed: each is a miss, and replaced.
+    unknown_versions
+        Entries that a later release wrote, in a version of the format that this one does not know: each is a miss, and
+        stays.
     read_errors, write_errors
         Objects that the store could not read (each is a miss) or write (computed, but not kept).
     bytes_read, bytes_written
@@ -69,6 +72,7 @@ class Stats(Report):
     bad_clips: int = 0
     bad_entries: int = 0
     unsigned_entries: int = 0
+    unknown_versions: int = 0
     read_errors: int = 0
     write_errors: int = 0
     bytes_read: int = 0

@@ -12,7 +12,7 @@ from ..cache.entry import check_signature, open_entry
 from ..cache.keys import AudioCacheKey
 from ..cache.processor_manifest import Manifest, read_manifest
 from ..cache.signing import SigningKeys
-from ..errors import CorruptEntryError, StoreError, UnsignedEntryError
+from ..errors import CorruptEntryError, StoreError, UnknownVersionError, UnsignedEntryError
 from ..processors.fingerprint import ProcessorIdentity
 from ..stores import Store
 from ..support.report import Report, Table
@@ -35,7 +35,7 @@ class Explanation(Report):
         What the clip is called.
     status
         ``"hit"``, ``"never seen"``, ``"other processor"``, ``"other settings"`` (rate, cap or resampling),
-        ``"bad entry"``, ``"unsigned entry"`` or ``"unreadable"``.
+        ``"bad entry"``, ``"unsigned entry"``, ``"unknown version"`` or ``"unreadable"``.
     key
         The key that was looked for.
     reasons
@@ -89,6 +89,8 @@ def explain_key(
         ]
     except UnsignedEntryError as exc:
         return Explanation(clip, "unsigned entry", key, (f"The entry is there, but {exc}. It is replaced.",))
+    except UnknownVersionError as exc:
+        return Explanation(clip, "unknown version", key, (f"The entry is there, but {exc}. It stays.",))
     except CorruptEntryError as exc:
         return Explanation(clip, "bad entry", key, (f"The entry is there, but {exc}. It is replaced when it is read.",))
     except StoreError as exc:

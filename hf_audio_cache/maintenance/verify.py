@@ -19,7 +19,7 @@ from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest
 from ..cache.root import CacheRoot
 from ..cache.signing import SigningKeys
-from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnsignedEntryError
+from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store, StoredObject, is_temporary
 from ..support.report import Report, Table
 from ..support.units import format_size
@@ -48,6 +48,9 @@ class VerifyReport(Report):
         What is wrong with each bad entry or manifest, by name.
     unsigned
         Names of entries of a signed root that no key signed.
+    unknown_versions
+        Names of entries and manifests that a later release wrote, in a version that this one does not know. They are
+        no fault of the root, and never deleted.
     unreadable
         Why each object that could not be read was not, by name.
     unfinished
@@ -65,6 +68,7 @@ class VerifyReport(Report):
     n_bytes: int = 0
     bad: dict[str, str] = field(default_factory=dict)
     unsigned: list[str] = field(default_factory=list)
+    unknown_versions: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     n_in_progress: int = 0
@@ -82,6 +86,7 @@ class VerifyReport(Report):
             ("size", format_size(self.n_bytes)),
             ("bad", f"{len(self.bad):,}"),
             ("unsigned", f"{len(self.unsigned):,}"),
+            ("of a later version", f"{len(self.unknown_versions):,}"),
             ("unreadable", f"{len(self.unreadable):,}"),
             ("left unfinished", f"{len(self.unfinished):,}"),
             ("in progress", f"{self.n_in_progress:,}"),
@@ -167,6 +172,8 @@ def _check_other(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCa
 def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> None:
     if isinstance(error, UnsignedEntryError):
         report.unsigned.append(name)
+    elif isinstance(error, UnknownVersionError):
+        report.unknown_versions.append(name)
     elif isinstance(error, StoreError):
         report.unreadable[name] = str(error)
     elif error is not None:

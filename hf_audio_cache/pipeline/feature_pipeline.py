@@ -377,7 +377,7 @@ class Router:
             return
         self._written.add(identity.sha)
         missing = {}
-        if self.root.read_manifest(identity.sha) is None:
+        if self.root.lacks_manifest(identity.sha):
             missing[manifest_name(identity.sha)] = self._manifest(identity).to_bytes(self.root.signing_keys)
         if not self.store.exists(TAG_NAME):
             missing[TAG_NAME] = TAG

@@ -770,7 +770,8 @@ def test_a_member_without_a_field_is_refused(field):
 
 
 MANIFEST_LIES = {
-    "version 2": {"version": 2},
+    "version 2.0": {"version": 2.0},
+    "version 12345": {"version": 12345},
     "version 0": {"version": 0},
     "version text": {"version": "1"},
     "version null": {"version": None},

@@ -193,7 +193,7 @@ def strange_texts() -> dict[str, bytes]:
     cases = {label: seal(body, content) for label, content in texts.items() if len(content) <= 65_519}
     assert len(cases) > 30
     fields = {
-        "version": [2, 0, -1, "1", None, [1], {}, 1 << 4000],
+        "version": [2.0, 0, -1, "1", None, [1], {}, 1 << 4000],
         "key": [None, {}, [], "x", 1, {**manifest["key"], "more": 1}, {**manifest["key"], "sample_rate": "16000"}],
         "members": [None, {}, {"x": 1}, [], [[]], [None], "x", 1, [manifest["members"][0]] * 2],
         "compute_seconds": [None, "long", [], {}, 1 << 4000, "x" * 1000],
