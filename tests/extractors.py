@@ -57,6 +57,11 @@ def unusable() -> list[str]:
     return [name for name in names() if problem(name) is not None]
 
 
+def parameters(*bounded: str) -> list[Any]:
+    """Return all names for ``pytest.mark.parametrize``, with the marker `long` where one is not among the bounded."""
+    return [pytest.param(name, marks=[] if name in bounded else [pytest.mark.long]) for name in names()]
+
+
 def extractor_class(name: str) -> type:
     """Return a class; raises what its module raises."""
     module, class_name = _modules()[name]

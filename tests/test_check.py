@@ -1,0 +1,30 @@
+"""Which tests `make check` runs for a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import check
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("path", "tests"),
+    [
+        ("hf_audio_cache/cache/keys.py", ["tests/cache/test_keys.py"]),
+        ("hf_audio_cache/errors.py", ["tests/test_errors.py"]),
+        ("hf_audio_cache/audio/__init__.py", ["tests/audio"]),
+        ("hf_audio_cache/__init__.py", []),
+        ("tests/cache/test_keys.py", ["tests/cache/test_keys.py"]),
+        ("tests/cache/test_of_a_module_that_is_gone.py", []),
+        ("tests/check.py", ["tests/test_check.py"]),
+        ("README.md", []),
+    ],
+)
+def test_a_file_has_the_tests_that_mirror_it_or_import_it(path, tests):
+    assert check.tests_of(Path(path)) == [Path(one) for one in tests]
+
+
+def test_a_file_that_is_not_there_is_named(capsys):
+    assert check.main(["hf_audio_cache/cache/no_such.py"]) == 2
+    assert "no such file: hf_audio_cache/cache/no_such.py" in capsys.readouterr().err
