@@ -333,10 +333,10 @@ SIGNED = '{"signing_key": "a-key-of-twenty-bytes"}'
 
 
 @pytest.fixture
-def scratch(tmp_path):
-    """Where a child is to have its temporary files."""
-    (tmp_path / "scratch").mkdir()
-    return tmp_path / "scratch"
+def scratch():
+    """Where a child is to have its temporary files: at a short path, as it has sockets there."""
+    with tempfile.TemporaryDirectory(prefix="scratch-") as folder:
+        yield Path(folder)
 
 
 def assert_same_threads(before: dict[str, Any], after: list[dict[str, Any]]) -> None:
