@@ -73,14 +73,17 @@ class _PoisonedNumpy:
 def _fuzz(arguments: list[str]) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["hf_audio_cache.cache.entry", "zipfile"]):
+    with atheris.instrument_imports(include=["hf_audio_cache.cache", "zipfile"]):
         import hf_audio_cache.cache.entry as entry_module
+        from hf_audio_cache.cache import codecs, foreign_npz
+        from hf_audio_cache.cache.codecs import blosc, json_values, npy
     import entry_tools as tools
 
     from hf_audio_cache.errors import CorruptEntryError
 
     poisoned = _PoisonedNumpy(entry_module.np)
-    entry_module.np = poisoned
+    for module in (entry_module, codecs, blosc, json_values, npy, foreign_npz):
+        module.np = poisoned
     seeds = {tools.base(kind): tools.OUTPUTS[kind] for kind in tools.OUTPUTS}
     seeds[tools.base("savez")] = tools.OUTPUTS["raw"]
     others = [*seeds, *(path.read_bytes() for path in sorted(tools.CORPUS.iterdir()))]

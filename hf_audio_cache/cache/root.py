@@ -12,6 +12,7 @@ from typing import Any
 from ..stores import Store, WritePolicy, absolute_root, open_store
 from ..support.paths import default_root
 from ..support.secrets import Secret
+from .codecs import COMPRESSIONS
 from .signing import SigningKey, SigningKeys, signing_keys
 
 __all__ = ["CacheRoot", "as_cache_root"]
@@ -115,8 +116,9 @@ class CacheRoot:
             raise ValueError(f'write must be "both", "near" or "none", not {write!r}; nothing was opened.')
         if near_max_bytes is not None and near_max_bytes <= 0:
             raise ValueError(f"near_max_bytes must be positive or None, not {near_max_bytes}; nothing was opened.")
-        if compression not in (None, "blosc"):
-            raise ValueError(f'compression must be "blosc" or None, not {compression!r}; nothing was opened.')
+        if compression not in COMPRESSIONS:
+            known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
+            raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
         url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)
         self._set(
             url=url,

@@ -1,0 +1,111 @@
+"""The codecs of Blosc frames (LZ4 after a byte shuffle): any array, and waveforms that came from 16-bit audio."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numcodecs import blosc
+
+from ...errors import CorruptEntryError
+from .codec import Codec, Encoded, Member
+
+__all__ = ["MAX_TAIL_BYTES", "BloscCodec", "Pcm16Codec"]
+
+MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
+_MIN_TAIL = 16  # a shorter tail is not worth a second copy
+_MAX_RATIO = 256  # LZ4's best is 255 to 1
+_LZ4 = 1  # the codec in the upper three bits of a Blosc frame's flags, its third byte; the fourth is the item's size
+
+
+class BloscCodec(Codec):
+    """A Blosc frame; a constant tail along the last axis (the padding of an extractor) is left out."""
+
+    name, suffix, max_ratio, has_tail = "blosc", ".blosc", _MAX_RATIO, True
+
+    def encode(self, name: str, value: Any) -> Encoded | None:
+        if not _is_for_frames(value):
+            return None
+        tail = _constant_tail(value)
+        kept = value[..., : value.shape[-1] - tail[0]] if tail else value
+        return Encoded(_frame(np.asarray(kept, order="C")), value.dtype, value.shape, tail)
+
+    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
+        dtype, shape = np.dtype(member.dtype), member.shape
+        if member.tail is None:
+            return _unframe(payload, dtype, shape)
+        length, value = member.tail[0], bytes.fromhex(member.tail[1])
+        kept = shape[-1] - length
+        if kept < 1 or len(value) != dtype.itemsize:
+            raise CorruptEntryError(f"a tail of {length} does not fit an array of shape {shape}")
+        array = np.empty(shape, dtype)
+        array[..., kept:] = np.frombuffer(value, dtype)[0]
+        array[..., :kept] = _unframe(payload, dtype, (*shape[:-1], kept))
+        return array
+
+
+class Pcm16Codec(Codec):
+    """A Blosc frame of int16; the waveform is those numbers / 32768, as float32."""
+
+    name, suffix, dtypes, max_ratio = "pcm16", ".pcm16.blosc", re.compile("<f4"), _MAX_RATIO
+
+    def encode(self, name: str, value: Any) -> Encoded | None:
+        if name != "waveform" or not _is_for_frames(value):
+            return None
+        pcm = _as_pcm16(value)
+        return None if pcm is None else Encoded(_frame(pcm), value.dtype, value.shape)
+
+    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
+        return _from_pcm16(_unframe(payload, np.dtype(np.int16), member.shape))
+
+
+def _is_for_frames(array: npt.NDArray[Any]) -> bool:
+    return array.ndim > 0 and 0 < array.nbytes <= blosc.MAX_BUFFERSIZE
+
+
+def _frame(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(blosc.compress(array, b"lz4", 5, blosc.SHUFFLE), np.uint8)
+
+
+def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Decode the Blosc frame at the start of `payload` into a new array."""
+    n_bytes = int.from_bytes(payload[4:8], "little")  # Blosc's header: bytes 4 to 7 decoded, 12 to 15 encoded length
+    n_frame_bytes = int.from_bytes(payload[12:16], "little")
+    if n_bytes != math.prod(shape) * dtype.itemsize or not 16 <= n_frame_bytes <= len(payload):
+        raise CorruptEntryError(f"a frame of {n_bytes} bytes stands for an array of {dtype} {shape}")
+    if payload[2] >> 5 != _LZ4 or payload[3] != min(dtype.itemsize, 255):
+        raise CorruptEntryError(f"a frame of codec {payload[2] >> 5} and items of {payload[3]} bytes is none of ours")
+    if n_bytes > _MAX_RATIO * n_frame_bytes:
+        raise CorruptEntryError(f"a frame of {n_frame_bytes} bytes claims to hold {n_bytes}")
+    array = np.empty(shape, dtype)
+    blosc.decompress(payload[:n_frame_bytes], array)
+    return array
+
+
+def _as_pcm16(waveform: npt.NDArray[Any]) -> npt.NDArray[np.int16] | None:
+    """Return the 16-bit numbers that `waveform` is made of, or None where they would not give back its exact bits."""
+    if waveform.dtype != np.float32 or not (waveform.min() >= -1.0 and waveform.max() < 1.0):
+        return None
+    pcm = (waveform * np.float32(32768)).astype(np.int16)
+    return pcm if _from_pcm16(pcm).tobytes() == waveform.tobytes() else None
+
+
+def _from_pcm16(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    return pcm.astype(np.float32) * np.float32(1 / 32768)  # a power of two: exact
+
+
+def _constant_tail(array: npt.NDArray[Any]) -> tuple[int, str] | None:
+    """Return length and value of the constant tail along the last axis, where there is one worth leaving out."""
+    itemsize, length = array.dtype.itemsize, array.shape[-1]
+    if itemsize > 8 or length <= _MIN_TAIL or array.nbytes > MAX_TAIL_BYTES:
+        return None
+    bits = array.view(f"u{itemsize}").reshape(-1, length)  # bits, so that -0.0 and NaN are what they are
+    value = bits[-1, -1]
+    if not (bits[:, -_MIN_TAIL:] == value).all():
+        return None
+    different = np.flatnonzero((bits != value).any(axis=0))
+    kept = int(different[-1]) + 1 if different.size else 1
+    return length - kept, array.reshape(-1)[-1:].tobytes().hex()

@@ -1,0 +1,120 @@
+"""What every codec promises, and how an entry describes the output that a codec wrote."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DTYPE", "MAX_DECODED_BYTES", "OUTPUT_NAME", "Codec", "Encoded", "Member"]
+
+MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie
+OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One line of the manifest: how the output `name` lies in the file.
+
+    Attributes
+    ----------
+    name
+        The output's name.
+    codec
+        The codec's name.
+    dtype, shape
+        Those of the decoded array.
+    offset
+        Where the ``.npy`` starts in the file.
+    tail
+        Length of a constant tail that was left out, and its value as the hex of its bytes.
+    """
+
+    name: str
+    codec: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    tail: tuple[int, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as JSON values."""
+        return {field: value for field, value in asdict(self).items() if value is not None}
+
+    @functools.cached_property
+    def n_bytes(self) -> int:
+        """Bytes of the decoded array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An output as a codec wrote it: the array that the member holds, dtype and shape to decode it to, and its tail."""
+
+    payload: npt.NDArray[Any]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    tail: tuple[int, str] | None = None
+
+
+class Codec(ABC):
+    """A way to hold an output in a member of the zip, which is always a ``.npy``.
+
+    Attributes
+    ----------
+    name
+        What the manifest calls it.
+    suffix
+        What stands before ``.npy`` in the member's name.
+    dtypes
+        The dtypes that it decodes to.
+    max_ratio
+        The most bytes that it decodes one stored byte to: a manifest that claims more is a lie.
+    max_bytes
+        The most bytes that all outputs of this codec in one entry decode to.
+    has_tail
+        Whether it may leave out a constant tail.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    dtypes: ClassVar[re.Pattern[str]] = DTYPE
+    max_ratio: ClassVar[int] = 1
+    max_bytes: ClassVar[int] = MAX_DECODED_BYTES
+    has_tail: ClassVar[bool] = False
+
+    @abstractmethod
+    def encode(self, name: str, value: Any) -> Encoded | None:
+        """Return the output `name` as this codec writes it; None if it cannot.
+
+        Raises
+        ------
+        UnstorableOutputError
+            If no codec can.
+        """
+
+    @abstractmethod
+    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
+        """Return the output, decoded into an array of its own.
+
+        Parameters
+        ----------
+        member
+            Its line of the manifest.
+        header
+            The header of its ``.npy``.
+        payload
+            The file's bytes from behind that header on.
+
+        Raises
+        ------
+        CorruptEntryError
+            If the bytes are not what the manifest says. (Other exceptions mean the same.)
+        """
