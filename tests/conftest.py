@@ -120,7 +120,9 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def _features_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``features="auto"`` stores follows from how fast this machine is just now, which no test may depend on."""
-    monkeypatch.setattr("hf_audio_cache.pipeline.storage_policy.FeatureWorth.wants", lambda self, processor_sha: False)
+    monkeypatch.setattr(
+        "hf_audio_cache.pipeline.storage_policy.FeatureStoragePolicy.is_undecided", lambda self, processor_sha: False
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..errors import AudioSourceError
+from ..errors import AudioColumnError, AudioSourceError
 from .file_hashes import FileState
 
-__all__ = ["AudioSource", "is_audio_cell", "local_path", "read_source"]
+__all__ = ["AudioSource", "check_column", "is_audio_cell", "local_path", "read_source"]
 
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
 # Hashed before a decoded array. No file starts like this, so that no file has the hash of an array.
@@ -50,6 +50,20 @@ class AudioSource:
     content: bytes | memoryview | npt.NDArray[Any] | None
     source_rate: int | None = None
     file: FileState | None = None
+
+
+def check_column(audio_column: str, columns: Sequence[str]) -> None:
+    """Raise `AudioColumnError` if `audio_column` is none of `columns`."""
+    if audio_column not in columns:
+        found = ", ".join(map(repr, columns)) or "(none)"
+        raise AudioColumnError(
+            f"expected an audio column {audio_column!r}, and found the columns {found}; nothing was computed. "
+            "Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, pass "
+            "remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
+            "does not take, audio among them, before a transform can see it.",
+            column=audio_column,
+            columns=tuple(columns),
+        )
 
 
 def is_audio_cell(value: object) -> bool:

@@ -18,14 +18,14 @@ import struct
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..support.process_local import ProcessLocal, finalize_here
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 
-__all__ = ["BadClip", "Counters", "Filling", "Stats"]
+__all__ = ["BadClip", "Counters", "Stats"]
 
 _MAX_BAD_CLIPS = 100_000  # that a process keeps a record of; beyond it counts only
 _BAD_CLIPS_SUFFIX = ".bad-clips"
@@ -128,32 +128,6 @@ class BadClip:
     clip: str
     error: str
     reason: str
-
-
-@dataclass
-class Filling:
-    """What those who fill a cache did, processes or workers.
-
-    Attributes
-    ----------
-    rows
-        Rows that were seen to.
-    stats
-        The sum of their figures. What a lost worker had stored is a hit of the one that took over.
-    n_elsewhere
-        Clips that a batch lacked while another worker was computing them: they were left to it.
-    n_again
-        Clips that were being computed when their worker was lost, and were begun again. Others are computed twice only
-        where a worker outlives its node for a moment.
-    bad_clips
-        Clips without features, each once.
-    """
-
-    rows: int = 0
-    stats: Stats = field(default_factory=Stats)
-    n_elsewhere: int = 0
-    n_again: int = 0
-    bad_clips: dict[BadClip, None] = field(default_factory=dict)
 
 
 class Counters:

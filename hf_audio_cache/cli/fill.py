@@ -35,8 +35,8 @@ from .options import (
 from .output import Format, FormatOption, QuietOption, show_report
 
 if TYPE_CHECKING:
-    from ..cache.stats import Filling
     from ..transform.cached_features import CachedFeatures
+    from ..transform.fill_report import FillReport
 
 __all__ = ["add_to"]
 
@@ -194,9 +194,9 @@ def warm(
         raise typer.Exit(1)
 
 
-def _fill(cached_features: CachedFeatures, dataset: str, source: dict[str, Any], num_proc: int | None) -> Filling:
+def _fill(cached_features: CachedFeatures, dataset: str, source: dict[str, Any], num_proc: int | None) -> FillReport:
     """Fill the cache by processes of this machine."""
-    from ..cache.stats import Filling
+    from ..transform.fill_report import FillReport
     from .inputs import load_dataset
 
     with waiting("Loading the dataset"):
@@ -209,12 +209,12 @@ def _fill(cached_features: CachedFeatures, dataset: str, source: dict[str, Any],
     with _progress(len(rows), n_seen):
         # Bad clips are reported, and references are not kept: the entries are what is wanted.
         cached_features.map(rows, num_proc=num_proc, load_from_cache_file=False, keep_in_memory=True)
-    return Filling(len(rows), cached_features.stats, bad_clips=dict.fromkeys(cached_features.bad_clips))
+    return FillReport(len(rows), cached_features.stats, bad_clips=dict.fromkeys(cached_features.bad_clips))
 
 
 def _fill_by_ray(
     cached_features: CachedFeatures, dataset: str, source: dict[str, Any], max_workers: int | None
-) -> Filling:
+) -> FillReport:
     """Fill the cache by workers of the Ray cluster that this process is connected to."""
     from ..transform.ray_fill import fill_by_ray
     from .inputs import load_ray_dataset

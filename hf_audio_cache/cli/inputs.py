@@ -106,8 +106,8 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     """
     import ray
 
+    from ..audio.source import check_column
     from ..errors import AudioColumnError
-    from ..transform.batch_formats import check_column
 
     # Reading takes next to no CPU, and must not wait for one: the workers have them all.
     reading: dict[str, Any] = {"num_cpus": 0.1}
@@ -145,7 +145,7 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
     import datasets
     import ray
 
-    from ..transform.batch_formats import check_column
+    from ..audio.source import check_column
 
     streams = datasets.load_dataset(name, subset, split=split, streaming=True)
     parts = []

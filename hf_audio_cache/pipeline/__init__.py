@@ -1,1 +1,13 @@
-"""A clip on its way to features: look it up, decode and extract what is missing, store it."""
+"""A batch of clips on its way to features.
+
+`FeaturePipeline` takes audio cells and returns the outputs of the processor. It hands a batch through steps, each a
+module of its own: `look_up` identifies the clips and asks the cache, `waveforms` reads or decodes what is missing,
+`compute` calls the processor, `store` writes in the background. `storage_policy` decides whether features are stored,
+and `settings` holds all settings as frozen values.
+"""
+
+from .feature_pipeline import FeaturePipeline
+from .settings import FeatureSettings, WaveformSettings
+from .storage_policy import Policy
+
+__all__ = ["FeaturePipeline", "FeatureSettings", "Policy", "WaveformSettings"]

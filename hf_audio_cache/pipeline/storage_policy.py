@@ -1,100 +1,121 @@
-"""Whether what a processor makes is worth storing."""
+"""Whether features are stored: always, never, or if reading them is faster than making them again."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["SAMPLE_SIZE", "FeatureWorth", "Policy", "check_policy"]
+from ..audio.source import AudioSource
+from ..cache.keys import AudioCacheKey
+
+__all__ = ["SAMPLE_SIZE", "FeatureStoragePolicy", "Policy", "Sample", "check_policy"]
 
 logger = logging.getLogger(__name__)
 
 Policy = Literal["auto", "always", "never"]
 
-SAMPLE_SIZE = 4  # clips that decide; a batch of them costs a far store about one round trip
+SAMPLE_SIZE = 4  # clips that decide; reading them from a remote store costs about one round trip
 _REPEATS = 3
-_CLEARLY = 10.0  # times longer, so that extracting them again would tell nothing new
+_CLEARLY = 10.0  # so many times slower to make than to read: making them again would tell nothing new
 
 
 def check_policy(**policies: str) -> None:
-    """Refuse what is none.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
+    """Raise ValueError for an unknown policy, naming the argument."""
     for name, policy in policies.items():
         if policy not in get_args(Policy):
             raise ValueError(f'{name} must be "auto", "always" or "never", not {policy!r}; nothing was opened.')
 
 
-class FeatureWorth:
-    """Whether a processor's features are read faster than they are made, as measured on the first clips of a process.
+@dataclass(frozen=True)
+class Sample:
+    """A clip whose features were computed and stored, and the seconds that their extraction took."""
+
+    key: AudioCacheKey
+    source: AudioSource
+    seconds: float
+
+
+class FeatureStoragePolicy:
+    """Decides for each identity of the processor whether its features are stored.
 
     Parameters
     ----------
     policy
-        ``"auto"`` to measure it; ``"always"`` and ``"never"`` to have said so.
+        ``"auto"`` measures it on the first clips that a process computes.
     """
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self._verdicts: dict[str, bool] = {}
+        self._policy = policy
+        self._decisions: dict[str, bool] = {}
+        self._samples: list[Sample] = []
 
-    def stores(self, processor_sha: str) -> bool:
-        """Return whether features of this identity are to be stored and looked up; True until it has been measured."""
-        return self.policy == "always" or (self.policy == "auto" and self._verdicts.get(processor_sha, True))
+    def is_stored(self, processor_sha: str) -> bool:
+        """Return whether features of this identity are stored and looked up; True until it is decided."""
+        return self._policy == "always" or (self._policy == "auto" and self._decisions.get(processor_sha, True))
 
-    def wants(self, processor_sha: str) -> bool:
+    def is_undecided(self, processor_sha: str) -> bool:
         """Return whether it is still to be measured."""
-        return self.policy == "auto" and processor_sha not in self._verdicts
+        return self._policy == "auto" and processor_sha not in self._decisions
 
-    def judge(
+    def add_sample(self, sample: Sample) -> None:
+        """Keep a clip for the measurement, if there is still one to come."""
+        if self.is_undecided(sample.key.processor_sha):
+            same = [other for other in self._samples if other.key.processor_sha == sample.key.processor_sha]
+            self._samples = [*same, sample][-SAMPLE_SIZE:]
+
+    def take_samples(self, processor_sha: str) -> list[Sample]:
+        """Return the clips to measure, once there are enough; before and afterwards none."""
+        if len(self._samples) < SAMPLE_SIZE or not self.is_undecided(processor_sha):
+            return []
+        samples, self._samples = self._samples, []
+        return samples
+
+    def decide(
         self,
         processor_sha: str,
         name: str,
         *,
-        made_in: float,
+        seconds_made: float,
         read: Callable[[], Sequence[object]],
         make: Callable[[], object],
     ) -> None:
         """Compare reading the features of some clips with making them.
 
-        What was not stored, or cannot be read, says nothing; such features go on being stored, if they can be.
+        If some are missing, nothing is measured and features go on being stored.
 
         Parameters
         ----------
         processor_sha, name
-            The identity, and what the processor is called.
-        made_in
-            What it took to extract them, in seconds.
+            The processor's identity and name.
+        seconds_made
+            The time that extracting them took the first time.
         read
-            Reads the features of these clips as one batch; None in the place of those that are not there.
+            Reads the features of the clips as one batch; None for those that are missing.
         make
-            Makes them, from where they would be made if they were not stored.
+            Makes them as they would be made if they were not stored.
         """
-        self._verdicts[processor_sha] = True
+        self._decisions[processor_sha] = True
         features = read()
         if any(each is None for each in features):
             return
         reading = _seconds(read)
-        if made_in > _CLEARLY * reading:
+        if seconds_made > _CLEARLY * reading:
             return
         making = _seconds(make)
         if making <= reading:
-            self._verdicts[processor_sha] = False
+            self._decisions[processor_sha] = False
             logger.warning(
                 "%s makes features in %.2f ms a clip, and reading them takes %.2f ms: they are not stored from here "
-                'on. features="always" stores them all the same.',
+                'on. To store them all the same, pass features="always".',
                 *(name, 1e3 * making / len(features), 1e3 * reading / len(features)),
             )
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Return what a call takes at its best."""
+    """Return the shortest time of some calls."""
     took = []
     for _ in range(_REPEATS):
         started = time.perf_counter()

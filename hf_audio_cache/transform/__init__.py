@@ -1,1 +1,14 @@
-"""What `datasets` and Ray call: `CachedFeatures`, references to features, batches, columns and streams."""
+"""The transforms that `datasets` and Ray Data call.
+
+`CachedFeatures` is the one that users make. Its three forms are `FeatureColumns.of` (arrays into Arrow), `references`
+(references into Arrow, each row of the type `CachedArray`) and `attach` (nothing into Arrow). `batch_formats` knows in
+which forms a batch comes and goes back, `map_functions` the functions that `datasets` pickles and hashes. `coverage`
+and `estimate` say what a dataset needs, `ray_fill` fills a cache on a cluster.
+"""
+
+from .cached_array import CachedArray
+from .cached_features import CachedFeatures
+from .coverage import Coverage
+from .estimate import Estimate
+
+__all__ = ["CachedArray", "CachedFeatures", "Coverage", "Estimate"]

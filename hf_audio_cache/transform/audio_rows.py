@@ -1,10 +1,10 @@
-"""The audio of a dataset, row by row, without decoding any."""
+"""The audio column of a dataset, as it is stored: nothing here decodes audio."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import datasets
 import numpy as np
@@ -12,41 +12,53 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..audio.source import AudioSource, read_source
+from ..audio.source import AudioSource, check_column, read_source
 from ..errors import AudioError
-from .batch_formats import check_column
 
-__all__ = ["audio_rows", "clip_shas", "encoded_sizes", "read_rows"]
+__all__ = ["audio_rows", "clip_shas", "encoded_sizes", "of_each_split", "read_rows", "with_encoded_audio"]
 
 _BATCH_ROWS = 64
 
+DatasetT = TypeVar("DatasetT")
+
+
+def of_each_split(dataset: DatasetT, call: Callable[[Any], Any]) -> DatasetT:
+    """Return the result of a call for a dataset, or for each in a dict of datasets or streams."""
+    if isinstance(dataset, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        return cast(DatasetT, type(dataset)({split: call(part) for split, part in dataset.items()}))
+    return cast(DatasetT, call(dataset))
+
 
 def audio_rows(dataset: Any, audio_column: str) -> datasets.Dataset:
-    """Return the audio column of a dataset, or of all datasets in a dict of them, as encoded bytes and paths.
+    """Return the audio column of a dataset, or of all datasets in a dict, as encoded bytes and paths.
 
     Raises
     ------
     AudioColumnError
         If there is no such column.
     TypeError
-        If it is no dataset whose rows are counted.
+        If it is no dataset, such as a stream.
     """
     if isinstance(dataset, datasets.DatasetDict):
         return datasets.concatenate_datasets([audio_rows(part, audio_column) for part in dataset.values()])
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
-            f"expected a Dataset or a DatasetDict, and got {type(dataset).__name__}; nothing was read. The rows of a "
-            "stream are not counted: make a dataset of some of them."
+            f"expected a Dataset or a DatasetDict, and got {type(dataset).__name__}; nothing was read. A stream does "
+            "not know how many rows it has: make a dataset of some of them."
         )
     check_column(audio_column, dataset.column_names)
-    rows = dataset.with_format(None).select_columns([audio_column])
-    if isinstance(rows.features[audio_column], datasets.Audio):
-        rows = rows.cast_column(audio_column, datasets.Audio(decode=False))
-    return rows
+    return with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)
+
+
+def with_encoded_audio(dataset: Any, audio_column: str) -> Any:
+    """Return the dataset with its audio column as encoded bytes and paths."""
+    if isinstance(dataset.features.get(audio_column), datasets.Audio):
+        return dataset.cast_column(audio_column, datasets.Audio(decode=False))
+    return dataset
 
 
 def read_rows(rows: datasets.Dataset, audio_column: str) -> Iterator[list[AudioSource | AudioError]]:
-    """Yield the content of each row, or why it cannot be had; a batch at a time."""
+    """Yield the rows in batches: the content of each, or why it cannot be read."""
     for start in range(0, len(rows), _BATCH_ROWS):
         yield [_read(cell) for cell in rows[start : start + _BATCH_ROWS][audio_column]]
 
@@ -59,7 +71,7 @@ def _read(cell: Any) -> AudioSource | AudioError:
 
 
 def clip_shas(dataset: Any, audio_column: str) -> set[str]:
-    """Return the ``blob_sha`` of each clip of a dataset that can be read."""
+    """Return the ``blob_sha`` of each clip that can be read."""
     rows = audio_rows(dataset, audio_column)
     return {
         source.blob_sha
@@ -70,7 +82,7 @@ def clip_shas(dataset: Any, audio_column: str) -> set[str]:
 
 
 def encoded_sizes(rows: datasets.Dataset, audio_column: str) -> npt.NDArray[np.float64]:
-    """Return the size in bytes of each row's encoded audio, which is not read for it; 1 where that is not known."""
+    """Return the size in bytes of each row's encoded audio without reading it; 1 if it is unknown."""
     sizes: list[npt.NDArray[np.float64]] = []
     for table in rows.with_format("arrow").iter(batch_size=1000):
         column = table[audio_column]

@@ -1,4 +1,4 @@
-"""What `datasets` or Ray Data hands to a mapped function, in all forms, and results given back in the same form."""
+"""The forms in which `datasets` and Ray Data pass examples to a function, and take results back."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import numpy as np
 import pyarrow as pa
 from datasets.formatting.formatting import LazyBatch, LazyDict
 
-from ..audio.source import is_audio_cell
-from ..errors import AudioColumnError, AudioSourceError, CannotSkipError
+from ..audio.source import check_column, is_audio_cell
+from ..errors import AudioSourceError, CannotSkipError
 from ..processors.output_specs import OutputSpec
 from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
 
-__all__ = ["AudioBatch", "check_column", "read_batch", "with_columns"]
+__all__ = ["AudioBatch", "read_batch", "with_columns"]
 
 
 @dataclass(frozen=True)
 class AudioBatch:
-    """The audio cells of one call, and the form in which they came.
+    """The audio cells of one call, and the form in which they were passed.
 
     Attributes
     ----------
     cells
         One for each row.
     is_single
-        Whether it was one example (or one cell), and not a batch.
+        Whether it was one example or one cell, not a batch.
     table
-        The Arrow table, where it was one.
+        The Arrow table, if one was passed.
     lazy
-        The batch of `Dataset.map`, where it was one.
+        The lazy batch, if `Dataset.map` passed one.
     for_ray
-        Whether Ray Data is what handed it over.
+        Whether Ray Data passed it.
     whole
-        All columns of it then, where they were a dict.
+        All columns of the batch, if Ray Data passed a dict.
     """
 
     cells: Sequence[Any]
@@ -48,12 +48,12 @@ class AudioBatch:
     whole: Mapping[str, Any] | None = None
 
     def without(self, dropped: Collection[int]) -> AudioBatch:
-        """Return the batch without these rows; all of its columns are given back then, as `Dataset.map` needs it.
+        """Return the batch without these rows. All of its columns are then given back, as `Dataset.map` requires.
 
         Raises
         ------
         CannotSkipError
-            If it came in a form in which `datasets` takes no fewer rows back than it gave.
+            If `datasets` needs all rows back in this form.
         """
         kept = [row for row in range(len(self.cells)) if row not in dropped]
         cells = [self.cells[row] for row in kept]
@@ -69,7 +69,7 @@ class AudioBatch:
                 'cached_features.attach(stream), which skip; or on_error="null", and ds.filter afterwards.'
             )
         for column in list(self.lazy) if dropped else ():
-            # What was not formatted yet is taken as it is stored: audio as its encoded bytes, and not decoded.
+            # Columns that were not formatted yet are taken as stored, so that audio is not decoded.
             is_stored = column in self.lazy.keys_to_format
             values = self.lazy.pa_table[column].to_pylist() if is_stored else self.lazy[column]
             self.lazy[column] = [values[row] for row in kept]
@@ -82,18 +82,18 @@ class AudioBatch:
         feature: Callable[[str], Any],
         spec: Callable[[str], OutputSpec | None],
     ) -> Any:
-        """Return the outputs of each row in the form in which the cells came.
+        """Return the outputs of each row in the form in which the cells were passed.
 
         Parameters
         ----------
         rows
-            The outputs of each row by name; a row that has none gets None.
+            The outputs of each row by name; missing ones become None.
         names
             The columns to return.
         feature
-            Gives the `datasets` feature of a column; used for its tables only, since they are typed.
+            Gives the `datasets` feature of a column, for Arrow tables.
         spec
-            Gives the form of an output; used for Ray Data only. None for the column of reasons.
+            Gives the form of an output, for Ray Data; None for the column of reasons.
         """
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
         if self.for_ray:
@@ -113,7 +113,7 @@ class AudioBatch:
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature: Callable[[str], Any]) -> pa.Table:
-    """Return an Arrow table with columns added or replaced, each of the `datasets` feature that `feature` gives it."""
+    """Return an Arrow table with columns added or replaced, typed by `feature`."""
     table = table.drop_columns([name for name in columns if name in table.column_names])
     features = datasets.Features.from_arrow_schema(table.schema)
     arrays = dict(zip(table.column_names, table.columns, strict=True))
@@ -126,15 +126,15 @@ def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature:
 def read_batch(examples: Any, audio_column: str) -> AudioBatch:
     """Find the audio cells in the argument of a mapped function.
 
-    The encoded bytes are taken from the Arrow table below a lazy batch where there is one: nothing is decoded, and
-    an ``Audio(decode=True)`` column needs no torchcodec. Those in Arrow are not copied.
+    From a lazy batch the encoded bytes are taken from its Arrow table, without a copy. So nothing is decoded, and an
+    ``Audio(decode=True)`` column needs no torchcodec.
 
     Raises
     ------
     AudioColumnError
         If there is no such column.
     AudioSourceError
-        If `examples` is nothing that `datasets` hands to a function.
+        If `examples` has none of these forms.
     """
     if isinstance(examples, pa.Table):
         check_column(audio_column, examples.column_names)
@@ -151,7 +151,7 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
         whole = examples if is_for_ray() else None
         examples = examples[audio_column]
     if isinstance(examples, (pa.Array, pa.ChunkedArray)):
-        # One row or a batch of one looks the same here; in a table without other columns it is both.
+        # One row looks like a batch of one here. A table without other columns serves both.
         return AudioBatch(_cells(examples), table=pa.table({}))
     for_ray: dict[str, Any] = {"for_ray": whole is not None, "whole": whole}
     if isinstance(examples, (list, tuple)):
@@ -168,7 +168,7 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
 
 
 def _cells(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Return the cells of an Arrow column; encoded bytes stay where they are."""
+    """Return the cells of an Arrow column; encoded bytes are not copied."""
     if isinstance(column, pa.ChunkedArray):
         return [cell for chunk in column.chunks for cell in _cells(chunk)]
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
@@ -178,17 +178,3 @@ def _cells(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     names = [field.name for field in column.type]
     cells = zip(*map(_cells, column.flatten()), column.is_valid().to_pylist(), strict=True)
     return [dict(zip(names, values, strict=True)) if is_valid else None for *values, is_valid in cells]
-
-
-def check_column(audio_column: str, columns: Sequence[str]) -> None:
-    """Raise `AudioColumnError` if `audio_column` is none of `columns`."""
-    if audio_column not in columns:
-        found = ", ".join(map(repr, columns)) or "(none)"
-        raise AudioColumnError(
-            f"expected an audio column {audio_column!r}, and found the columns {found}; nothing was computed. "
-            "Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, pass "
-            "remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
-            "does not take, audio among them, before a transform can see it.",
-            column=audio_column,
-            columns=tuple(columns),
-        )

@@ -1,7 +1,7 @@
 """`CachedArray`: the feature type of a column whose rows refer to entries of a cache.
 
-It is to a cached array what `datasets.Image` is to a picture: Arrow holds 32 bytes a row (the ``blob_sha``), the type
-holds what all rows share, and a row becomes the array when it is read.
+Like `datasets.Image` for pictures: Arrow holds 32 bytes a row (the ``blob_sha``), the type holds what all rows share,
+and a row becomes the array when it is read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..cache.open_root import OpenRoot
 from ..cache.stats import Counters
 from ..errors import MissingEntryError
 
-__all__ = ["CachedArray", "read_references", "read_references_by"]
+__all__ = ["CachedArray", "read_references", "reference_columns", "register_reader", "undecoded"]
 
 _SHA_BYTES = 32
 
@@ -32,17 +32,17 @@ _SHA_BYTES = 32
 class CachedArray:
     """Feature type of a cached array.
 
-    Reading a row gives the array that the processor made, with its own dtype and shape (a NumPy array; what
-    `with_format` makes of it is `datasets`' choice).
+    Reading a row gives the array that the processor made, as a NumPy array of its own dtype and shape. `datasets`
+    converts it if the dataset has a format.
 
     Parameters
     ----------
     root
-        Where the features are: the ``features`` directory of a cache. Never holds a secret.
+        The ``features`` directory of a cache, or its URL. Never holds a secret.
     processor_sha
         Identity of the processor, 64 hexadecimal digits.
-    sample_rate, max_length_ms, auto_resample
-        As in `AudioCacheKey`.
+    sampling_rate, max_length_ms, auto_resample
+        As in the entry's `AudioCacheKey`, where the first is ``sample_rate``.
     name
         Which output of the processor.
     decode
@@ -51,15 +51,15 @@ class CachedArray:
 
     root: str
     processor_sha: str
-    sample_rate: int
+    sampling_rate: int
     max_length_ms: int = 0
     auto_resample: bool = False
     name: str = "input_features"
     decode: bool = True
+    # `datasets` needs these of every feature type.
     id: str | None = field(default=None, repr=False)
-    # What `datasets` asks of a feature type:
     dtype: ClassVar[str] = "CachedArray"
-    pa_type: ClassVar[Any] = pa.binary()  # of a fixed size, datasets 4 could not write it
+    pa_type: ClassVar[Any] = pa.binary()  # datasets 4 cannot write binary of a fixed size
     _type: str = field(default="CachedArray", init=False, repr=False)
 
     def __call__(self) -> pa.DataType:
@@ -67,7 +67,7 @@ class CachedArray:
         return self.pa_type
 
     def encode_example(self, value: bytes | str | AudioCacheKey) -> bytes:
-        """Return the 32 bytes of a ``blob_sha``, which may be given as such, as hexadecimal digits, or in a key."""
+        """Return the 32 bytes of a ``blob_sha``, from these bytes, their hexadecimal digits or a key."""
         if isinstance(value, AudioCacheKey):
             value = value.blob_sha
         return bytes.fromhex(value) if isinstance(value, str) else value
@@ -82,7 +82,7 @@ class CachedArray:
         Raises
         ------
         MissingEntryError
-            If the entry is gone; the message names the key and what to do.
+            If there is no entry.
         """
         return _reader(self.root).read(self.key(value), self.name)
 
@@ -90,19 +90,31 @@ class CachedArray:
         """Return the key of the entry that `value` refers to."""
         # NumPy's fixed-width strings, through which some formats pass, lose zeros at their end.
         blob_sha = bytes(value).ljust(_SHA_BYTES, b"\0").hex()
-        return AudioCacheKey(blob_sha, self.processor_sha, self.sample_rate, self.max_length_ms, self.auto_resample)
+        return AudioCacheKey(blob_sha, self.processor_sha, self.sampling_rate, self.max_length_ms, self.auto_resample)
 
 
 with warnings.catch_warnings():
-    # That it is experimental is for us to know (the oldest and the newest `datasets` are tried), not for every user.
+    # `datasets` warns every user that this function is experimental. Its oldest and newest releases are tested here.
     warnings.simplefilter("ignore", UserWarning)
     register_feature(CachedArray, "CachedArray")
+
+
+def reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:
+    """Return the columns that are references."""
+    return {name: feature for name, feature in features.items() if isinstance(feature, CachedArray)}
+
+
+def undecoded(dataset: Any, references: Mapping[str, CachedArray]) -> Any:
+    """Return the dataset with its references as they are stored."""
+    for name, feature in references.items():
+        dataset = dataset.cast_column(name, replace(feature, decode=False))
+    return dataset
 
 
 def read_references(
     columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AudioCache
 ) -> dict[str, list[Any]]:
-    """Return the arrays of a batch of rows, column by column; the entries of a batch are read at once, each once.
+    """Return the arrays of a batch of rows by column. Its entries are read in one batch, each once.
 
     Parameters
     ----------
@@ -111,7 +123,7 @@ def read_references(
     types
         The feature of each column.
     own_cache
-        The cache to read from where its root is a column's.
+        The cache to read references to its own root from.
 
     Raises
     ------
@@ -143,7 +155,7 @@ def read_references(
 def _pick(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root: str) -> Any:
     if outputs is None or name not in outputs:
         raise MissingEntryError(
-            f"expected the output {name!r} of the entry {key} under {root}, and it is not there; the row was not read. "
+            f"the output {name!r} of the entry {key} is missing under {root}; the row was not read. "
             "If the cache was moved, cast each column to its new place, with cached_features on the new root: "
             "ds.cast_column(column, dataclasses.replace(ds.features[column], "
             "root=str(cached_features.audio_cache.root))). If it was pruned or damaged, run "
@@ -156,10 +168,10 @@ def _pick(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root
 
 
 class _Reader:
-    """Reads the rows of one root, one by one, as `datasets` does.
+    """Reads references to one root, one row of one column at a time, as `datasets` does.
 
-    `datasets` decodes column by column. The other outputs of an entry that was read for one column are kept until
-    theirs is asked for, so that an entry is read once; what nobody asks for is dropped, the oldest first.
+    An entry is read once for all columns of a row: its other outputs are kept until their columns are read. The oldest
+    of those that are never read are dropped.
     """
 
     _MAX_KEPT = 2048
@@ -181,7 +193,7 @@ class _Reader:
             self._keep((key, other), _pick(outputs, key, other, str(self.cache.root)))
         return value
 
-    # Each step is one operation of the dict, so that threads may read at once, and a fork finds no lock held.
+    # Each step is a single, atomic operation of the dict: threads can read at once, and no lock is held in a fork.
 
     def _take(self, which: tuple[AudioCacheKey, str]) -> Any:
         value = self._kept.pop(which, None)
@@ -200,18 +212,18 @@ class _Reader:
             self._kept_bytes -= getattr(dropped, "nbytes", 0)
 
 
-# Roots that need more than their name to be read, such as a key. A reference names its root alone, and `datasets`
-# decodes it without asking us: it has to find here how this process was told to read that root.
-_TOLD: dict[str, _Reader] = {}
+# Readers of roots that need a key or credentials. A reference says its root's name alone, and `datasets` decodes it
+# without calling `CachedFeatures`.
+_REGISTERED: dict[str, _Reader] = {}
 
 
-def read_references_by(cache: AudioCache) -> None:
-    """Let references to the root of `cache` be read through it, in this process and those forked from it."""
-    _TOLD[str(cache.root)] = _Reader(cache)
+def register_reader(cache: AudioCache) -> None:
+    """Read references to the root of `cache` through it, in this process and those forked from it."""
+    _REGISTERED[str(cache.root)] = _Reader(cache)
 
 
 def _reader(root: str) -> _Reader:
-    return _TOLD.get(root) or _opened(root)
+    return _REGISTERED.get(root) or _opened(root)
 
 
 @functools.lru_cache(maxsize=32)

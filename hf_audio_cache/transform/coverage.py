@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import AudioError
+from ..pipeline.feature_pipeline import FeaturePipeline
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 from .audio_rows import audio_rows, read_rows
 from .estimate import Estimate, estimate
-
-if TYPE_CHECKING:
-    from .cached_features import CachedFeatures
 
 __all__ = ["Coverage", "coverage"]
 
@@ -30,13 +28,13 @@ class Coverage(Report):
     n_clips
         Distinct clips among them.
     n_cached
-        Rows whose features are there.
+        Rows whose features are cached.
     n_with_waveform
-        Of the other rows: those whose waveform is there.
+        Of the other rows, those whose waveform is cached.
     n_bad
         Rows whose audio cannot be read.
     rest
-        What the rows that are not there will take, from a sample; None where all are.
+        Estimate for the rows that are not cached, from a sample; None if all are.
     """
 
     n_rows: int
@@ -48,7 +46,7 @@ class Coverage(Report):
 
     @property
     def share(self) -> float:
-        """Share of the rows whose features are there; 1.0 without rows."""
+        """Share of the rows whose features are cached; 1.0 without rows."""
         return self.n_cached / self.n_rows if self.n_rows else 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,26 +70,26 @@ class Coverage(Report):
         return [Table("coverage", (), figures)]
 
 
-def coverage(cached_features: CachedFeatures, dataset: Any) -> Coverage:
+def coverage(pipeline: FeaturePipeline, dataset: Any) -> Coverage:
     """Return how much of `dataset` is in the cache; see `CachedFeatures.coverage`."""
-    router, column = cached_features._router, cached_features.audio_column
-    identity = router.identity()
+    column = pipeline.settings.audio_column
+    identity = pipeline.identity()
     rows = audio_rows(dataset, column)
     clips: set[bytes] = set()
     missing: list[int] = []
     n_seen = n_with_waveform = n_bad = 0
     for batch in read_rows(rows, column):
         found = {
-            place: router.key(source.blob_sha, identity)
+            place: pipeline.key(source.blob_sha, identity)
             for place, source in enumerate(batch)
             if not isinstance(source, AudioError)
         }
         clips.update(bytes.fromhex(key.blob_sha) for key in found.values())
-        present = router.audio_cache.exists_many(list(found.values()))
+        present = pipeline.audio_cache.exists_many(list(found.values()))
         absent = {place: key for (place, key), there in zip(found.items(), present, strict=True) if not there}
-        n_with_waveform += sum(router.waveform_cache.exists_many([key.waveform_key() for key in absent.values()]))
+        n_with_waveform += sum(pipeline.waveform_cache.exists_many([key.waveform_key() for key in absent.values()]))
         missing += [n_seen + place for place in absent]
         n_bad += len(batch) - len(found)
         n_seen += len(batch)
-    rest = estimate(cached_features, rows.select(missing), sample=_SAMPLE_OF_THE_REST) if missing else None
+    rest = estimate(pipeline, rows.select(missing), sample=_SAMPLE_OF_THE_REST) if missing else None
     return Coverage(n_seen, len(clips), n_seen - n_bad - len(missing), n_with_waveform, n_bad, rest)

@@ -1,4 +1,4 @@
-"""What caching a dataset will take, from a sample of it."""
+"""Size and time of caching a dataset, estimated from a sample."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,17 @@ from ..audio.source import read_source
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import AudioError
+from ..pipeline.feature_pipeline import FeaturePipeline
+from ..pipeline.waveforms import decode
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 from .audio_rows import audio_rows, encoded_sizes
 
-if TYPE_CHECKING:
-    from .cached_features import CachedFeatures
-
 __all__ = ["Estimate", "estimate"]
 
 _SAMPLE = 64
-_PAYS = 1.5  # times as fast as without: less is not worth the disk
-_MIN_LINE = 8  # clips through which a line can be drawn
+_PAYS = 1.5  # a smaller speed-up is not worth the disk
+_MIN_LINE = 8  # fewer clips do not determine a straight line
 _FIGURES = (
     "features_bytes",
     "waveforms_bytes",
@@ -51,23 +50,23 @@ _DERIVED = (
 
 @dataclass(frozen=True, repr=False)
 class Estimate(Report):
-    """What caching a dataset will take; all times are those of one process.
+    """Size and time of caching a dataset; all times are those of one process.
 
     Attributes
     ----------
     n_rows
-        Rows of the dataset; duplicates count each, though a clip is cached once.
+        Rows of the dataset. Duplicates count each, although a clip is cached once.
     n_sample
         Rows that were measured, spread over the sizes of all.
     n_sample_bad, n_sample_cached, n_sample_cached_waveforms
-        Of these: rows without features; rows whose features, or whose waveform, are in the cache.
+        Of these, rows without features, and rows whose features or waveforms are in the cache.
     features_bytes, waveforms_bytes
-        What the entries of all rows take. Of clips that are as good as their waveforms, no waveforms are stored.
+        Size of the entries of all rows. Waveforms that are decoded as fast as an entry is read are not stored.
     seconds_reading_audio, seconds_decoding, seconds_extracting, seconds_storing
-        What a first run spends on all rows.
+        Time that a first run spends on all rows.
     seconds_reading_waveforms, seconds_reading_features
-        What reading all entries takes, from the disk of temporary files; a far root adds its round trips to that.
-        Waveforms that are not stored are decoded again.
+        Time to read all entries from a local disk, without the round trips of a remote root. Waveforms that are not
+        stored are decoded again.
     """
 
     n_rows: int
@@ -86,27 +85,27 @@ class Estimate(Report):
 
     @property
     def seconds_uncached(self) -> float:
-        """What each pass takes without a cache."""
+        """Time of each pass without a cache."""
         return self.seconds_reading_audio + self.seconds_decoding + self.seconds_extracting
 
     @property
     def seconds_first_run(self) -> float:
-        """What a run takes that finds nothing in the cache."""
+        """Time of a run that finds nothing in the cache."""
         return self.seconds_uncached + self.seconds_storing
 
     @property
     def seconds_with_waveforms(self) -> float:
-        """What a pass takes that finds waveforms alone."""
+        """Time of a pass that finds waveforms alone."""
         return self.seconds_reading_audio + self.seconds_reading_waveforms + self.seconds_extracting
 
     @property
     def seconds_with_features(self) -> float:
-        """What a pass takes that finds all features."""
+        """Time of a pass that finds all features."""
         return self.seconds_reading_audio + self.seconds_reading_features
 
     @property
     def features_pay(self) -> bool:
-        """Whether reading features is clearly faster than making them of cached waveforms."""
+        """Whether reading features is clearly faster than extracting them from cached waveforms."""
         return self.seconds_with_waveforms >= _PAYS * self.seconds_with_features
 
     @property
@@ -116,18 +115,20 @@ class Estimate(Report):
 
     @property
     def verdict(self) -> str:
-        """What to make of it, in a sentence."""
+        """The conclusion, in a sentence."""
         if not self.n_sample - self.n_sample_bad:
-            return "No row of the sample has features: nothing can be said."
+            return "No row of the sample has features: there is nothing to compare."
         if self.features_pay:
             factor = self.seconds_uncached / max(self.seconds_with_features, 1e-9)
             return f"Caching pays: a pass over cached features is {factor:.1f} times as fast as one without a cache."
         if self.waveforms_pay:
-            return "Cached waveforms pay; making these features of them takes hardly longer than reading features."
+            return (
+                "Cached waveforms pay: extracting these features from them takes hardly longer than reading features."
+            )
         return "Caching does not pay: decoding and extracting take hardly longer than reading."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON values, what follows from it included."""
+        """Return the estimate and all that is derived from it as JSON values."""
         return {**super().to_dict(), **{name: getattr(self, name) for name in _DERIVED}}
 
     def tables(self) -> list[Table]:
@@ -162,16 +163,16 @@ class Estimate(Report):
         ]
 
 
-def estimate(cached_features: CachedFeatures, dataset: Any, *, sample: int = _SAMPLE) -> Estimate:
-    """Return what caching `dataset` will take; see `CachedFeatures.estimate`."""
-    column = cached_features.audio_column
+def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int = _SAMPLE) -> Estimate:
+    """Return what caching a dataset will take; see `CachedFeatures.estimate`."""
+    column = pipeline.settings.audio_column
     rows = audio_rows(dataset, column)
     sizes = encoded_sizes(rows, column)
     n_sample = min(sample, len(rows))
-    # Evenly over the sizes: what takes long or much room is met as often as it occurs.
+    # Evenly over the sizes, so that large clips are sampled as often as they occur.
     chosen = np.argsort(sizes, kind="stable")[((np.arange(n_sample) + 0.5) * len(rows) / max(n_sample, 1)).astype(int)]
     with tempfile.TemporaryDirectory(prefix="hf-audio-cache-estimate-") as folder:
-        measured = _Measurement(cached_features, Path(folder))
+        measured = _Measurement(pipeline, Path(folder))
         lines = [measured.measure(lambda row=row: rows[int(row)][column]) for row in chosen]
     good = [(size, line) for size, line in zip(sizes[chosen], lines, strict=True) if line is not None]
     totals = {
@@ -191,12 +192,12 @@ def estimate(cached_features: CachedFeatures, dataset: Any, *, sample: int = _SA
 
 
 class _Measurement:
-    """Takes clips through all steps, with entries in a directory of its own."""
+    """Takes clips through all steps, with entries in a temporary directory."""
 
-    def __init__(self, cached_features: CachedFeatures, folder: Path) -> None:
-        self._router = router = cached_features._router
-        self._identity = router.identity()
-        like = router.root.root
+    def __init__(self, pipeline: FeaturePipeline, folder: Path) -> None:
+        self._pipeline = pipeline
+        self._identity = pipeline.identity()
+        like = pipeline.root.root
         root = CacheRoot(folder, strict=True, signing_key=like.signing_keys, compression=like.compression)
         self._features, self._waveforms = OpenRoot(root).uncounted()
         self._is_warm = False
@@ -205,25 +206,25 @@ class _Measurement:
 
     def measure(self, read_cell: Any) -> Mapping[str, float] | None:
         """Return the figures of one clip; None for one without features."""
-        router, steps = self._router, _Steps()
+        pipeline, steps = self._pipeline, _Steps()
         try:
             source = read_source(read_cell())
             steps.done("seconds_reading_audio")
-            key = router.key(source.blob_sha, self._identity)
-            self.n_cached += router.audio_cache.exists(key)
-            self.n_cached_waveforms += router.waveform_cache.exists(key.waveform_key())
+            key = pipeline.key(source.blob_sha, self._identity)
+            self.n_cached += pipeline.audio_cache.exists(key)
+            self.n_cached_waveforms += pipeline.waveform_cache.exists(key.waveform_key())
             steps.skip()
-            waveform = router.extraction.decode(source)
+            waveform = decode(source, pipeline.settings.waveform)
             steps.done("seconds_decoding")
-            if not self._is_warm:  # the first call of an extractor, and its check, take longer
-                router.extraction.extract(waveform, source.clip, self._identity.sha)
+            if not self._is_warm:  # the first call of an extractor takes longer, and is checked by a second one
+                pipeline.extraction.extract(waveform, source.clip, self._identity.sha)
                 self._is_warm = True
                 steps.skip()
-            outputs = router.extraction.extract(waveform, source.clip, self._identity.sha)
+            outputs = pipeline.extraction.extract(waveform, source.clip, self._identity.sha)
             steps.done("seconds_extracting")
         except AudioError:
             return None
-        is_kept = router.keeps_waveform(source)
+        is_kept = pipeline.waveforms.is_stored(source)
         steps.skip()
         path = self._features.put(key, outputs)
         waveform_path = self._waveforms.put(key.waveform_key(), waveform) if is_kept else None
@@ -233,14 +234,14 @@ class _Measurement:
         if waveform_path is not None:
             self._waveforms.get(key.waveform_key())
         else:
-            router.extraction.decode(source)
+            decode(source, pipeline.settings.waveform)
         steps.done("seconds_reading_waveforms")
         waveform_bytes = 0 if waveform_path is None else Path(waveform_path).stat().st_size
         return {**steps.seconds, "features_bytes": Path(path).stat().st_size, "waveforms_bytes": waveform_bytes}
 
 
 class _Steps:
-    """A watch that is read after each step."""
+    """A stopwatch that is read after each step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -255,9 +256,9 @@ class _Steps:
 
 
 def _extrapolated(sizes: npt.NDArray[Any], values: npt.NDArray[Any], all_sizes: npt.NDArray[Any]) -> float:
-    """Return the sum over all rows of a figure that is known for a sample, as a straight line over their sizes.
+    """Return the sum over all rows of a figure known for a sample, by a straight line over their sizes.
 
-    Where the line has a negative end, or the sizes say nothing, each row counts as the mean.
+    If the line does not rise, or is negative for the smallest size, the mean of the sample counts for each row.
     """
     if not len(values):
         return 0.0

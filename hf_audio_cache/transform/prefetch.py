@@ -1,7 +1,7 @@
-"""Reading the rows of a stream before they are asked for: a far root answers while the consumer works.
+"""Prefetching the rows of a stream in a thread: a remote root answers while the consumer works.
 
-`datasets` has no public place for this. What is used of its internals is used here alone; where they are not as they
-were in releases 4.0 to 5.2, a stream stays as it is.
+`datasets` has no public interface for this. Its private parts are used in this module alone, as they are in releases
+4.0 to 5.2. If another release has others, streams are not prefetched.
 """
 
 from __future__ import annotations
@@ -23,38 +23,37 @@ __all__ = ["read_ahead"]
 _Examples: Any = getattr(datasets.iterable_dataset, "_BaseExamplesIterable", object)
 _USED = ("is_typed", "features", "num_shards", "iter_arrow", "shuffle_data_sources", "shard_data_sources")
 
-_PATIENCE = 10.0  # seconds that a fork, or the end of the process, waits for a row that is being read
+_PATIENCE = 10.0  # seconds for which a fork, or the end of the process, waits for a row that is being read
 _NAME = "hf-audio-cache-ahead"
 _END = object()
 
 
 def read_ahead(stream: datasets.IterableDataset, n_rows: int) -> datasets.IterableDataset:
-    """Have the rows of a stream read in a thread, and return the stream; its rows, order and states stay the same.
+    """Return the stream, its rows read ahead in a thread; the rows, their order and the stream's states are the same.
 
     Parameters
     ----------
     stream
-        A stream that is mapped in batches of `n_rows`, and that nobody else has yet.
+        A stream that is mapped in batches of `n_rows`, and that has no other user yet.
     n_rows
-        How many rows are kept ready. With the rest of the batch that the last of them is of, fewer than
-        ``2 * n_rows`` are asked for beyond the one that the consumer has.
+        The number of rows to keep ready. Fewer than ``2 * n_rows`` are read ahead, since a batch is read whole.
     """
     examples = getattr(stream, "_ex_iterable", None)
     if hasattr(stream, "_prepare_ex_iterable_for_iteration") and _is_as_known(examples):
         stream._ex_iterable = ReadAheadExamples(examples, n_rows)
-        stream._prepare_ex_iterable_for_iteration()  # makes the state that the stream gives out
+        stream._prepare_ex_iterable_for_iteration()  # makes the state that `state_dict` of the stream returns
     return stream
 
 
 def _is_as_known(examples: Any) -> bool:
-    """Return whether an examples iterable has all that is used here; nothing is read."""
+    """Return whether an examples iterable has the private parts that are used here; nothing is read."""
     if _Examples is object or not isinstance(examples, _Examples):
         return False
     try:
         own = _copy_of(examples)
         state = own._init_state_dict()
         own.load_state_dict(own.state_dict())
-    except Exception:  # noqa: BLE001 - whatever another release makes of it
+    except Exception:  # noqa: BLE001 - another release may raise anything
         return False
     return isinstance(state, dict) and all(hasattr(examples, name) for name in _USED)
 
@@ -62,13 +61,13 @@ def _is_as_known(examples: Any) -> bool:
 class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no types
     """An examples iterable of `datasets` that reads another one in a thread.
 
-    Its state is the other's as it was after the last row that was handed out, so that it can be loaded with or without
-    reading ahead. Each iteration has a thread, and a copy of the other one, to itself.
+    Its state is that of the other one after the last row that the consumer got, so it can be loaded with or without
+    prefetching. Each iteration has its own thread and its own copy of the other iterable.
     """
 
     def __init__(self, ex_iterable: Any, n_rows: int) -> None:
         super().__init__()
-        self.ex_iterable = ex_iterable  # `datasets` goes through pipelines by this name
+        self.ex_iterable = ex_iterable  # `datasets` follows pipelines by this name
         self.n_rows = n_rows
 
     def __iter__(self) -> Iterator[Any]:
@@ -76,7 +75,7 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
 
     @property
     def iter_arrow(self) -> Callable[[], Iterator[Any]] | None:
-        """The same in tables of a whole batch each, where the stream has these."""
+        """The same in Arrow tables of one batch each, if the stream has these."""
         return self._iter_arrow if self.ex_iterable.iter_arrow else None
 
     def _iter_arrow(self) -> Iterator[Any]:
@@ -89,7 +88,7 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
             while True:
                 item, state = reader.get()
                 if given_out is not None:
-                    given_out.update(state)  # in place: it is part of the states of what this one is in
+                    given_out.update(state)  # in place: the states of enclosing iterables contain it
                 if item is _END:
                     return
                 yield item
@@ -113,7 +112,7 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
 
     @property
     def num_shards(self) -> int:
-        """How many nodes or workers can share the work."""
+        """The most nodes or workers that can share the work."""
         return int(self.ex_iterable.num_shards)
 
     def shuffle_data_sources(self, *args: Any, **kwargs: Any) -> ReadAheadExamples:
@@ -130,7 +129,7 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
 
 
 def _own(examples: Any, state: dict[str, Any] | None) -> Any:
-    """Return a copy of an examples iterable that nobody else reads, at the given state or the beginning.
+    """Return a copy of an examples iterable at the given state or the beginning.
 
     Reading changes the state of each part of a pipeline: two threads that read the same parts would skip rows.
     """
@@ -160,15 +159,15 @@ class _Reader:
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._is_stopped = False
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name=_NAME, daemon=True)
-        self.reading = threading.RLock()  # again by a thread that forks while it reads
+        self.reading = threading.RLock()  # a thread that forks while it reads acquires it twice
         _readers.add(self)
         try:
             self._thread.start()
-        except RuntimeError:  # no thread begins any more: the process ends, or has too many
+        except RuntimeError:  # no thread can start: the process ends, or has too many
             self._thread = None
 
     def get(self) -> tuple[Any, dict[str, Any]]:
-        """Return the next item and the state after it; raise what was raised in its place."""
+        """Return the next item and the state after it, or raise the error of reading it."""
         if self._thread is None and self._results.empty():
             return self._read()
         result = self._results.get()
@@ -179,7 +178,7 @@ class _Reader:
         return result[0], result[1]
 
     def stop(self) -> None:
-        """Let the thread end, once the row that it is at has been read."""
+        """Let the thread end after the row that it reads now."""
         self._is_stopped = True
         if self._thread is not None:
             self._room.release()
@@ -190,7 +189,7 @@ class _Reader:
             self._thread.join(_PATIENCE)
 
     def go_on_without_thread(self) -> None:
-        """Be a reader in a forked child, which has no threads, and may have their locks for ever."""
+        """Read without a thread in a forked child: it has none, and inherits a lock that nobody releases."""
         self._thread = None
         self.reading = threading.RLock()
 
@@ -212,11 +211,11 @@ class _Reader:
         return next(self._iterator, _END), self._examples.state_dict()
 
 
-# A forked child would inherit the locks that a thread holds while it reads, and a process that ends under its threads
-# may crash in a library of theirs. Both wait for the row that is being read.
+# A forked child would inherit the locks that a thread holds while it reads. A process that ends while its threads run
+# may crash in a library that they use. So both wait for the row that is being read.
 
 _readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
-_held = threading.local()  # locks, by the thread that forks
+_held = threading.local()  # locks held during a fork, of the thread that forks
 
 
 def _hold_before_fork() -> None:

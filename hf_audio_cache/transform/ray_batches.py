@@ -21,13 +21,13 @@ __all__ = ["is_for_ray", "rows_of", "tensor", "with_tensors"]
 
 
 def is_for_ray() -> bool:
-    """Return whether it is Ray Data that calls, and not `datasets`, in whatever process."""
+    """Return whether Ray Data is calling, and not `datasets`."""
     data = sys.modules.get("ray.data")
     if data is None:
         return False
-    if getattr(data, "_map_actor_context", None) is not None:  # an actor of Ray Data's, which runs nothing else
+    if getattr(data, "_map_actor_context", None) is not None:  # an actor of Ray Data runs nothing else
         return True
-    # Ray itself knows only that some task runs: in one of Ray Train's, `datasets` may be who calls us.
+    # Ray itself says only that some task runs. In a task of Ray Train `datasets` may be calling.
     with contextlib.suppress(ImportError):
         from ray.data._internal.execution.interfaces.task_context import TaskContext
 
@@ -36,27 +36,27 @@ def is_for_ray() -> bool:
 
 
 def rows_of(columns: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """Return some rows of a batch as Ray Data hands it over: arrays by column."""
+    """Return some rows of a batch of Ray Data, which is a dict of arrays."""
     return {name: np.asarray(column)[list(rows)] for name, column in columns.items()}
 
 
 def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.NDArray[Any] | list[Any]:
-    """Return a column of a batch as Ray Data takes it for a tensor: one array, or an array of arrays.
+    """Return a column as Ray Data takes it for a tensor: one array, or an array of arrays.
 
     Parameters
     ----------
     values
-        The arrays of each row, or scalars or JSON values, which stay as they are. None becomes an empty array where the
+        The array of each row, or scalars or JSON values, which stay as they are. None becomes an empty array if the
         others are arrays.
     spec
-        Says what they are, or None for text; asked only where all of them are None, since it costs an identity.
+        Gives the form of the values, None for text; called only if all values are None.
     """
     found = next((value for value in values if value is not None), None)
     if found is None:
         known = spec()
         if known is None or known.dtype is None or known.shape == ():
             return list(values)
-        # One axis, where even their number varies.
+        # One axis if even the number of axes varies.
         empty = np.empty((0,) * len(known.shape or (None,)), known.dtype)
     elif isinstance(found, np.ndarray) and found.ndim:
         empty = np.empty((0,) * found.ndim, found.dtype)
@@ -65,13 +65,13 @@ def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.
     arrays = [empty if value is None else value for value in values]
     if len({array.shape for array in arrays}) == 1:
         return np.stack(arrays)
-    column = np.empty(len(arrays), dtype=object)  # a list of them Ray Data tries to stack, and warns of
+    column = np.empty(len(arrays), dtype=object)  # Ray Data would try to stack a list of arrays, and warn
     column[:] = arrays
     return column
 
 
 def with_tensors(table: pa.Table, columns: Mapping[str, npt.NDArray[Any] | list[Any]]) -> pa.Table:
-    """Return an Arrow table with columns added or replaced; those that `tensor` made arrays of are tensors."""
+    """Return an Arrow table with columns added or replaced; arrays that `tensor` made become tensor columns."""
     from ray.data.extensions import ArrowTensorArray
 
     table = table.drop_columns([name for name in columns if name in table.column_names])

@@ -203,7 +203,7 @@ def test_two_variables_at_once_are_an_error(tmp_path, monkeypatch):
         make(tmp_path / "root", None)
     with pytest.raises(SigningKeyError, match="both are set"):
         verify(tmp_path / "root")
-    assert make(tmp_path / "root", OLD)._router.root.signing_keys.sign(b"") == signature_by(OLD, b"")
+    assert make(tmp_path / "root", OLD).pipeline.root.signing_keys.sign(b"") == signature_by(OLD, b"")
     assert not (tmp_path / "root").exists()
 
 
@@ -817,7 +817,7 @@ def test_no_pickle_has_the_key(pickler, tmp_path, clips, batch):
     streamed = cached_features.attach(data.in_memory(clips).to_iterable_dataset())
     pickled = [
         cached_features,
-        cached_features._router.root.signing_keys,
+        cached_features.pipeline.root.signing_keys,
         cached_features.bad_clips,
         cached_features.explain(batch["audio"][0]),
         cached_features.attach(data.in_memory(clips)),
@@ -855,16 +855,16 @@ def test_what_datasets_hashes_has_no_key(tmp_path, clips, monkeypatch):
 def test_no_text_has_the_key(tmp_path, batch):
     cached_features = make(tmp_path)
     cached_features(batch)
-    router = cached_features._router
+    pipeline = cached_features.pipeline
     texts = [
         repr(one)
         for one in (
             cached_features,
-            router,
-            router.signing_keys,
+            pipeline,
+            pipeline.root.signing_keys,
             vars(cached_features),
-            vars(router),
-            vars(router.signing_keys),
+            vars(pipeline),
+            vars(pipeline.root.signing_keys),
             vars(cached_features.audio_cache),
             cached_features.__getstate__(),
             cached_features.__reduce_ex__(2),
@@ -874,7 +874,7 @@ def test_no_text_has_the_key(tmp_path, batch):
             verify(CacheRoot(tmp_path, signing_key=MARKER)),
         )
     ]
-    texts += [str(cached_features), str(router), f"{router.signing_keys}"]
+    texts += [str(cached_features), str(pipeline), f"{pipeline.root.signing_keys}"]
     assert not any(shows(text) for text in texts)
 
 

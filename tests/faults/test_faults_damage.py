@@ -567,10 +567,9 @@ def good_waveform(path, clips, cached_features):
     """Return the entry of a waveform that was deleted, made anew from its clip."""
     cache = cached_features.waveform_cache
     [clip] = [clip for clip in clips if data.sha256(clip) == path.name[:64]]
-    router = cached_features._router
-    key = WaveformCacheKey(path.name[:64], router.sampling_rate, router.max_length_ms, router.auto_resample)
+    settings = cached_features.settings.waveform
     waveform = data.decode_audio(
-        clip.read_bytes(), sampling_rate=router.sampling_rate, auto_resample=router.auto_resample
+        clip.read_bytes(), sampling_rate=settings.sampling_rate, auto_resample=settings.auto_resample
     )
-    assert cache.put(key, waveform) == path
+    assert cache.put(settings.waveform_key(path.name[:64]), waveform) == path
     return path.read_bytes()

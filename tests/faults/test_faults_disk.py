@@ -394,7 +394,7 @@ def suffer(disk: Disk, root: Path, clips: Sequence[Clip]) -> Results:
     else:
         during, store_error, referring = in_thread(disk.fault, under_it)
         # The filter is inherited by threads that were started under it. Those that write go with the fault.
-        job.cached_features._router._writer._begin()
+        job.cached_features.pipeline.writer.write_behind.release()
     in_all, n_new_entries = job.cached_features.stats, len(entries_in(root)) - n_before
     after, fresh = job.run(), Job(root, clips)
     again = fresh.run(fresh.into_arrow, fresh.attached, fresh.references)
@@ -508,8 +508,8 @@ def check(disk: Disk, root: Path, n: int, results: Results) -> None:
     # References need entries.
     where = re.escape(str(root / "features"))
     told = (
-        rf"expected to store features under {where}, and could not write .*: .*; references need entries, so no column "
-        r"was made\. Make room or use another root, or read with cached_features\.attach\(ds\)\."
+        rf"features could not be stored under {where}, and references need them there\. Make room or use another root, "
+        r"or read with cached_features\.attach\(ds\)\. No column was made: could not write .*: .*"
     )
     assert (results.store_error is None) == disk.keeps_references
     assert results.store_error is None or re.fullmatch(told, results.store_error)

@@ -392,7 +392,12 @@ def test_the_entries_of_other_settings_are_not_served_under_our_names(clips, bat
         ours = make(tmp_path)
         for clip in clips:
             blob_sha = data.sha256(clip)
-            settings = (other.processor_sha, RATE, other._router.max_length_ms, other._router.auto_resample)
+            settings = (
+                other.processor_sha,
+                RATE,
+                other.settings.waveform.max_length_ms,
+                other.settings.waveform.auto_resample,
+            )
             theirs = other.audio_cache.path_for(AudioCacheKey(blob_sha, *settings))
             path = ours.audio_cache.path_for(AudioCacheKey(blob_sha, ours.processor_sha, RATE, 0))
             path.write_bytes(theirs.read_bytes())

@@ -13,13 +13,13 @@ from configs import make_processor
 from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.pipeline import storage_policy
 
-MEASURED = storage_policy.FeatureWorth.wants  # conftest turns it off
+MEASURED = storage_policy.FeatureStoragePolicy.is_undecided  # conftest turns it off
 RATE = 16_000
 
 
 @pytest.fixture(autouse=True)
 def _measured(_features_are_stored, monkeypatch):
-    monkeypatch.setattr(storage_policy.FeatureWorth, "wants", MEASURED)
+    monkeypatch.setattr(storage_policy.FeatureStoragePolicy, "is_undecided", MEASURED)
 
 
 def fast(waveform, sampling_rate):
@@ -49,7 +49,7 @@ def slow_reads(monkeypatch):
     """A root that takes its time for features, and none for waveforms."""
     read = storage_policy._seconds
     monkeypatch.setattr(
-        storage_policy, "_seconds", lambda call: read(call) + (1.0 if "features" in call.__code__.co_freevars else 0)
+        storage_policy, "_seconds", lambda call: read(call) + (1.0 if call.__name__ == "read_features" else 0)
     )
 
 

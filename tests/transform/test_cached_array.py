@@ -84,7 +84,7 @@ def test_map_adds_a_column_of_references_for_each_output(decode, clips, expected
         assert mapped.features[name] == CachedArray(
             root=str(cached_features.audio_cache.root),
             processor_sha=cached_features.processor_sha,
-            sample_rate=16000,
+            sampling_rate=16000,
             max_length_ms=0,
             auto_resample=True,
             name=name,
@@ -219,7 +219,9 @@ def test_map_refuses_a_processor_that_changes_under_way(clips, make_processor, t
             return extractor(waveforms, **kwargs)
 
     cached_features.map(dataset)
-    with pytest.raises(ProcessorError, match=r"changed under way.* Change a processor before \.map\(ds\) or after it"):
+    with pytest.raises(
+        ProcessorError, match=r"changed during the map.* Change a processor before \.map\(ds\) or after it"
+    ):
         CachedFeatures(Changing(), tmp_path / "changing", auto_resample=True).map(dataset, batch_size=2)
 
 

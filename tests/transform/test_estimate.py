@@ -78,7 +78,7 @@ def test_bad_rows_are_counted_and_cost_nothing(sentences, extractor, tmp_path):
     assert report.features_bytes > 0
     nothing = cached_features.estimate(dataset.select([2, 3]))
     assert (nothing.features_bytes, nothing.seconds_first_run) == (0, 0.0)
-    assert nothing.verdict == "No row of the sample has features: nothing can be said."
+    assert nothing.verdict == "No row of the sample has features: there is nothing to compare."
     assert cached_features.bad_clips == []
     assert not any(tmp_path.iterdir())
 

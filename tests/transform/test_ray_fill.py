@@ -20,7 +20,8 @@ from command_line import run, run_json
 from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.cli.inputs import load_ray_dataset
 from hf_audio_cache.errors import AudioColumnError, ClusterError
-from hf_audio_cache.transform.ray_fill import _Claim, _Claims, fill_by_ray
+from hf_audio_cache.transform.ray_claims import BatchClaim, Claims
+from hf_audio_cache.transform.ray_fill import fill_by_ray
 
 ray = pytest.importorskip("ray", reason="Ray is in the main environment alone")
 
@@ -219,7 +220,7 @@ def test_a_clip_that_was_stored_before_it_was_claimed_is_not_computed(prompts, t
         second({"audio": cells[1]})
         return blob_shas
 
-    keys = first._router.ensure(cells, first.processor_sha, claim=claim)
+    keys = first.pipeline.ensure(cells, first.processor_sha, claim=claim)
     assert (first.stats.computed, second.stats.computed) == (2, 1)
     assert first.audio_cache.exists_many(keys) == [True] * 3
 
@@ -242,12 +243,12 @@ def test_a_processor_that_is_another_on_a_worker_ends_the_filling(nodes, prompts
 def test_a_store_that_takes_nothing_ends_the_filling(nodes, prompts, tmp_path):
     (tmp_path / "features").write_text("a file where a folder has to be")
     cached_features = CachedFeatures(configs.make_processor("wav2vec2"), tmp_path, **SETTINGS)
-    with pytest.raises(ClusterError, match=r"expected to store features under"):
+    with pytest.raises(ClusterError, match=r"features could not be stored under"):
         fill_by_ray(in_ray(prompts[:2], 1), cached_features)
 
 
 def test_claims():
-    claims = _Claims()
+    claims = Claims()
     assert claims.take("one", ["a", "b"]) == ["a", "b"]
     assert claims.take("two", ["b", "c"]) == ["c"]
     assert claims.take("one", ["a", "c"]) == ["a"]  # it has that one already
@@ -261,10 +262,10 @@ def test_claims():
 
 
 def test_clips_are_computed_twice_rather_than_not_where_claims_are_lost(nodes):
-    claims = ray.remote(_Claims).options(num_cpus=0).remote()
-    claim = _Claim(claims, "one")
+    claims = ray.remote(Claims).options(num_cpus=0).remote()
+    claim = BatchClaim(claims, "one")
     assert claim.take(["a", "b"]) == {"a", "b"}
-    other = _Claim(claims, "two")
+    other = BatchClaim(claims, "two")
     assert (other.take(["b", "c"]), other.refused) == ({"c"}, {"b"})
     ray.kill(claims)
     deadline = time.monotonic() + 20

@@ -248,14 +248,14 @@ def test_a_batch_is_read_at_once(open_far, server, bucket, clips, expected, monk
     mapped = open_far().map(data.in_memory(clips))
     asked = []
     cache = open_far()
-    read = type(cache._router.audio_cache._store).get_many
+    read = type(cache.pipeline.audio_cache._store).get_many
 
     def get_many(store, names):
         if str(store.location()).endswith("features"):
             asked.append(len(names))
         return read(store, names)
 
-    monkeypatch.setattr(type(cache._router.audio_cache._store), "get_many", get_many)
+    monkeypatch.setattr(type(cache.pipeline.audio_cache._store), "get_many", get_many)
     batch = cache.attach(mapped)[list(range(N_CLIPS))]
     assert_features({name: batch[name] for name in ("input_features", "attention_mask")}, expected)
     assert asked == [N_CLIPS]
@@ -299,7 +299,7 @@ def test_a_secret_is_in_nothing_that_leaves_the_process(s3_server, extractor, cl
         auto_resample=True,
     )
     texts = [repr(cached_features), str(cached_features.root), repr(cached_features.audio_cache._store)]
-    texts += [repr(vars(cached_features)), repr(cached_features._router)]
+    texts += [repr(vars(cached_features)), repr(cached_features.pipeline)]
     for dumps in (pickle.dumps, dill.dumps, cloudpickle.dumps):
         texts.append(dumps(cached_features).decode("latin-1"))
     texts.append(Hasher.dumps(cached_features).decode("latin-1") if hasattr(Hasher, "dumps") else "")

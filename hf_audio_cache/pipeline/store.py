@@ -1,0 +1,88 @@
+"""Last step: store what was computed while the next clips are computed, and the processor's manifest once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.keys import AudioCacheKey, WaveformCacheKey
+from ..cache.layout import TAG, TAG_NAME, manifest_name
+from ..cache.open_root import OpenRoot
+from ..cache.processor_manifest import Manifest
+from ..errors import StoreError
+from ..processors.fingerprint import ProcessorIdentity
+from ..processors.output_specs import OutputSpec
+from ..support.write_behind import Writer
+
+__all__ = ["EntryWriter", "ProcessorManifests"]
+
+
+class EntryWriter:
+    """Encodes and stores entries in threads, behind the computation of the next clips."""
+
+    def __init__(self, root: OpenRoot) -> None:
+        self._root = root
+        self.write_behind = Writer()
+
+    def store_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float) -> None:
+        """Store the features of a clip."""
+        self._submit(lambda: self._root.audio_cache.store_many({key: outputs}, compute_seconds=compute_seconds))
+
+    def store_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> None:
+        """Store the waveform of a clip."""
+
+        def write() -> list[StoreError]:
+            self._root.waveform_cache.store_many({key: {"waveform": waveform}})
+            return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
+
+        self._submit(write)
+
+    def _submit(self, write: Callable[[], list[StoreError]]) -> None:
+        # A store that takes nothing now refuses before anything is encoded: no thread is needed for that.
+        self.write_behind.submit(write, at_once=bool(self._root.store.refuse_puts((TAG_NAME,))))
+
+    def wait(self) -> list[StoreError]:
+        """Wait until all is stored; return the errors of features that this thread submitted."""
+        return self.write_behind.wait()
+
+
+class ProcessorManifests:
+    """The manifests of processors in a root: what each is, and the form of its outputs.
+
+    Parameters
+    ----------
+    root
+        The root of the cache.
+    probe
+        Finds the form of the outputs if the root has no manifest.
+    """
+
+    def __init__(self, root: OpenRoot, probe: Callable[[], dict[str, OutputSpec]]) -> None:
+        self._root = root
+        self._probe = probe
+        self._known: dict[str, Manifest] = {}  # by identity, as read or written
+        self._ensured: set[str] = set()  # identities whose manifest this process has looked for and written
+
+    def get(self, identity: ProcessorIdentity) -> Manifest:
+        """Return the manifest of a processor as the root has it, or as it will be written."""
+        known = self._known.get(identity.sha) or self._root.read_manifest(identity.sha)
+        if known is None:
+            known = Manifest.of(identity, self._probe())
+        self._known[identity.sha] = known
+        return known
+
+    def ensure(self, identity: ProcessorIdentity) -> None:
+        """Write the manifest, and the root's tag, if the root has none; tried once in a process."""
+        if identity.sha in self._ensured:
+            return
+        self._ensured.add(identity.sha)
+        missing = {}
+        if self._root.lacks_manifest(identity.sha):
+            missing[manifest_name(identity.sha)] = self.get(identity).to_bytes(self._root.signing_keys)
+        if not self._root.store.exists(TAG_NAME):
+            missing[TAG_NAME] = TAG
+        failed = self._root.store.put_many(missing).values()
+        self._root.counters.add(write_errors=sum(error.kind != "read-only" for error in failed))

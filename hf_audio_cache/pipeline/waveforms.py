@@ -1,0 +1,112 @@
+"""Second step: the waveform of each missing clip, read from the cache or decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio.containers import is_plain_pcm16
+from ..audio.decode import decode_audio
+from ..audio.source import AudioSource
+from ..audio.waveform import to_waveform
+from ..cache.caches import WaveformCache
+from ..cache.keys import AudioCacheKey
+from ..cache.stats import Counters
+from ..errors import AudioError
+from ..support.threads import ahead
+from .settings import WaveformSettings
+from .storage_policy import Policy
+
+__all__ = ["ClipWaveform", "WaveformReader", "decode"]
+
+
+@dataclass(frozen=True)
+class ClipWaveform:
+    """A clip's waveform, or the error of decoding it.
+
+    Attributes
+    ----------
+    waveform
+        float32 mono of shape ``(n_samples,)``, or the error.
+    seconds
+        Time it took to decode; 0 if it was read.
+    is_new
+        Whether it is still to be stored.
+    """
+
+    waveform: npt.NDArray[np.float32] | AudioError
+    seconds: float = 0.0
+    is_new: bool = False
+
+
+def decode(source: AudioSource, settings: WaveformSettings) -> npt.NDArray[np.float32]:
+    """Return the waveform of a clip whose content was read: float32 mono of shape ``(n_samples,)``.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be decoded.
+    """
+    if isinstance(source.content, np.ndarray):
+        return to_waveform(source.content, source.source_rate or 0, **settings.arguments(), clip=source.clip)
+    return decode_audio(source.content or b"", **settings.arguments(), clip=source.clip)
+
+
+class WaveformReader:
+    """Gives waveforms of clips, from the cache where it has them.
+
+    Parameters
+    ----------
+    cache
+        The cache of waveforms.
+    settings
+        How clips become waveforms.
+    policy
+        Whether waveforms are stored. ``"auto"`` leaves out clips that are decoded as fast as an entry is read.
+    counters
+        Where decoded clips are counted.
+    """
+
+    def __init__(self, cache: WaveformCache, settings: WaveformSettings, policy: Policy, counters: Counters) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._policy = policy
+        self._counters = counters
+
+    def is_stored(self, source: AudioSource) -> bool:
+        """Return whether the waveform of a clip is stored; its content must have been read."""
+        if self._policy == "auto":
+            return not self._is_waveform(source)
+        return self._policy == "always"
+
+    def _is_waveform(self, source: AudioSource) -> bool:
+        """Return whether decoding the clip takes no longer than reading an entry."""
+        if isinstance(source.content, np.ndarray):
+            return source.source_rate == self._settings.sampling_rate
+        return is_plain_pcm16(source.content or b"", self._settings.sampling_rate)
+
+    def read_or_decode(
+        self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]
+    ) -> Iterator[ClipWaveform]:
+        """Yield the waveform of each clip; threads decode the next ones meanwhile."""
+        stored = [source for source in sources if self.is_stored(source)]
+        read = self._cache.get_many([keys[source.blob_sha].waveform_key() for source in stored])
+        cached = {source.blob_sha: waveform for source, waveform in zip(stored, read, strict=True)}
+
+        def make(source: AudioSource) -> ClipWaveform:
+            waveform = cached.pop(source.blob_sha, None)
+            if waveform is not None:
+                return ClipWaveform(waveform)
+            self._counters.add(decodes=1)
+            started = time.perf_counter()
+            try:
+                decoded = decode(source, self._settings)
+            except AudioError as exc:
+                return ClipWaveform(exc)
+            return ClipWaveform(decoded, time.perf_counter() - started, is_new=self.is_stored(source))
+
+        return ahead(make, sources)

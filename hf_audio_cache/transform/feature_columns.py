@@ -1,0 +1,202 @@
+"""`FeatureColumns`: the rows, columns and types of what `CachedFeatures` returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
+from ..errors import AudioError, ProcessorError
+from ..pipeline.feature_pipeline import FeaturePipeline
+from ..pipeline.settings import FeatureSettings
+from ..processors.extractor import name_of
+from ..processors.output_specs import OutputSpec
+from .batch_formats import AudioBatch, read_batch
+from .cached_array import CachedArray, reference_columns, register_reader
+from .hash_hook import hash_by
+
+__all__ = ["FeatureColumns"]
+
+# Raised when the same call would return something else than in an earlier version of this package: `datasets` then
+# ignores the results that it kept.
+_VERSION = 1
+
+
+class FeatureColumns:
+    """Turns the results of a pipeline into columns.
+
+    Every function that `datasets` is given holds one. It is pickled with all that a worker needs to compute features,
+    and hashed by what decides them.
+
+    Parameters
+    ----------
+    pipeline
+        What computes the features.
+    """
+
+    def __init__(self, pipeline: FeaturePipeline) -> None:
+        self.pipeline = pipeline
+        root = pipeline.root
+        if root.signing_keys is not None or not root.store.is_local:
+            # `datasets` decodes references by the name of their root alone, which says neither keys nor credentials.
+            register_reader(root.uncounted(records_use=True)[0])
+
+    @property
+    def settings(self) -> FeatureSettings:
+        """The settings of the pipeline."""
+        return self.pipeline.settings
+
+    # Rows -------------------------------------------------------------------------------------------------------------
+
+    def of(self, examples: Any) -> Any:
+        """Return the features of an example or a batch in the form it came in; rows of bad clips have None."""
+        batch = read_batch(examples, self.settings.audio_column)
+        return self.give_back(batch, self.pipeline.features(batch.cells))
+
+    def of_good_clips(self, examples: Any) -> Any:
+        """Return the features of a batch without the rows of bad clips.
+
+        Raises
+        ------
+        CannotSkipError
+            If rows cannot be left out in this form of a batch.
+        """
+        batch = read_batch(examples, self.settings.audio_column)
+        batch.without(())  # raises at the first batch, and not at the first bad clip
+        results = self.pipeline.features(batch.cells)
+        bad = {row for row, result in enumerate(results) if isinstance(result, AudioError)}
+        return self.give_back(batch.without(bad), [result for row, result in enumerate(results) if row not in bad])
+
+    def give_back(self, batch: AudioBatch, results: Sequence[dict[str, Any] | AudioError]) -> Any:
+        """Return the results of a batch in the form in which the batch came."""
+        rows = [self._row(result) for result in results]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
+            names = self.names() + names  # the columns are there even if every clip is bad
+        return batch.give_back(rows, names, self.type_of, self._spec)
+
+    def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
+        reason = str(result) if isinstance(result, AudioError) else ""
+        reasons = {} if self.settings.reason_column is None else {self.settings.reason_column: reason}
+        if isinstance(result, AudioError):
+            if self.settings.on_error == "raise":
+                raise result
+            return reasons
+        self._check_names(result)
+        outputs = {
+            self.name_of(output): value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+            for output, value in result.items()
+        }
+        return outputs | reasons
+
+    # Columns ----------------------------------------------------------------------------------------------------------
+
+    def name_of(self, output: str) -> str:
+        """Return the name of an output's column."""
+        return self.settings.output_names.get(output, output)
+
+    def names(self) -> list[str]:
+        """Return the names of the columns of outputs."""
+        return [self.name_of(output) for output in self._specs()]
+
+    def _check_names(self, outputs: Mapping[str, Any]) -> None:
+        """Raise if two columns would have one name, or an output to rename does not exist."""
+        found = ", ".join(map(repr, outputs))
+        named = [self.name_of(output) for output in outputs]
+        named += [] if self.settings.reason_column is None else [self.settings.reason_column]
+        if len(set(named)) != len(named):
+            raise ProcessorError(
+                f"expected each output to have a name of its own, and output_names makes {named} of {found}; nothing "
+                "was returned. Correct output_names or reason_column."
+            )
+        unknown = self.settings.output_names.keys() - outputs.keys()
+        if unknown:
+            raise ProcessorError(
+                f"expected an output {', '.join(map(repr, sorted(unknown)))} to rename, and the processor gives "
+                f"{found}; nothing was returned. Correct output_names."
+            )
+
+    # Types ------------------------------------------------------------------------------------------------------------
+
+    def _specs(self) -> dict[str, OutputSpec]:
+        """Return the form of each output by its own name."""
+        specs = self.pipeline.output_specs()
+        self._check_names(specs)
+        if not specs:
+            raise ProcessorError(
+                f"expected {name_of(self.pipeline.processor)} to say what its outputs are by processing a clip, and it "
+                "failed on clips of 1 and of 41 s; no column was made. See processor_kwargs; the log has its errors."
+            )
+        return specs
+
+    def _spec(self, column: str) -> OutputSpec | None:
+        """Return the form of a column's output; None for the column of reasons."""
+        if column == self.settings.reason_column:
+            return None
+        return {self.name_of(output): spec for output, spec in self._specs().items()}[column]
+
+    def type_of(self, column: str) -> Any:
+        """Return the `datasets` feature of a column."""
+        spec = self._spec(column)
+        return datasets.Value("string") if spec is None else spec.feature(nullable=self.settings.on_error == "null")
+
+    def types_with(self, features: datasets.Features) -> datasets.Features:
+        """Return the features of a dataset after `map`; see `CachedFeatures.features`."""
+        result = datasets.Features(features)
+        references = reference_columns(features)
+        for column, reference in references.items():
+            spec = self._spec_of_reference(reference)
+            result[column] = spec.feature(nullable=self.settings.on_error == "null")
+        if not references:
+            names = self.names() + ([] if self.settings.reason_column is None else [self.settings.reason_column])
+            result.update({name: self.type_of(name) for name in names})
+        return result
+
+    def _spec_of_reference(self, reference: CachedArray) -> OutputSpec:
+        """Return the form of an array behind a reference, as the manifest under the reference's root says."""
+        root, own = os.path.dirname(reference.root), self.pipeline.root
+        opened = own if root == str(own.store.location()) else OpenRoot(CacheRoot(root, signing_key=own.signing_keys))
+        manifest = opened.read_manifest(reference.processor_sha)
+        specs = manifest.outputs if manifest is not None else {}
+        return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
+
+    def references(self) -> dict[str, CachedArray]:
+        """Return the type of each column of references to this processor's features."""
+        outputs, processor_sha = self._specs(), self.pipeline.identity().sha
+        waveform = self.settings.waveform
+        return {
+            self.name_of(output): CachedArray(
+                root=str(self.pipeline.audio_cache.root),
+                processor_sha=processor_sha,
+                sampling_rate=waveform.sampling_rate,
+                max_length_ms=waveform.max_length_ms,
+                auto_resample=waveform.auto_resample,
+                name=output,
+            )
+            for output in outputs
+        }
+
+    # Being hashed and sent to other processes -------------------------------------------------------------------------
+
+    def hashed_state(self) -> list[Any]:
+        """Return what `datasets` hashes in the place of this object: all that decides what a call returns."""
+        return [_VERSION, self.pipeline.identity().sha, sorted(self.settings.form_of_results().items())]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.pipeline.__getstate__()
+        if not HAS_HASH_HOOK:
+            # `datasets` hashes this state then, which must not change from run to run: the counts of worker processes
+            # are lost, and each of them is a run of its own.
+            state |= {"counters": None, "run": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(FeaturePipeline(**state))  # type: ignore[misc]
+
+
+HAS_HASH_HOOK = hash_by(FeatureColumns, FeatureColumns.hashed_state)

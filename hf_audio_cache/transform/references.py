@@ -1,0 +1,145 @@
+"""Columns of references: made from audio by `CachedFeatures.map`, and replaced by arrays by `materialize`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import datasets
+
+from ..audio.source import check_column
+from ..cache.stats import BadClip
+from .audio_rows import with_encoded_audio
+from .cached_array import CachedArray, reference_columns, undecoded
+from .feature_columns import FeatureColumns
+from .map_functions import FeatureReader, ReferenceMaker
+
+__all__ = ["make_references", "materialize"]
+
+logger = logging.getLogger(__name__)
+
+_BATCH_ROWS = 64  # about a round trip's worth of entries, and the most that is in memory at once
+
+
+def make_references(
+    columns: FeatureColumns,
+    dataset: datasets.Dataset,
+    remove_columns: str | Sequence[str] | None,
+    map_kwargs: Mapping[str, Any],
+) -> datasets.Dataset:
+    """Return the dataset with columns of references; see `CachedFeatures.map`."""
+    if not isinstance(dataset, datasets.Dataset):
+        raise TypeError(
+            f"expected a Dataset or a DatasetDict, and got {type(dataset).__name__}; nothing was computed. "
+            "A stream keeps no columns to refer from: use cached_features.attach(dataset)."
+        )
+    settings = columns.settings
+    check_column(settings.audio_column, dataset.column_names)
+    types = columns.references()
+    known = set(columns.pipeline.counters.bad_clips())
+    features = datasets.Features(types)
+    if settings.reason_column is not None:
+        features[settings.reason_column] = datasets.Value("string")
+    references = _mapped_references(columns, dataset, types, features, map_kwargs)
+    columns.pipeline.uses.finish()
+    dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+    dropped += [name for name in features if name in dataset.column_names]
+    kept = dataset.remove_columns(dropped)
+    if not datasets.config.TORCHCODEC_AVAILABLE:  # `datasets` cannot read rows with a column that it cannot decode
+        kept = with_encoded_audio(kept, settings.audio_column)
+    if not kept.column_names:
+        return _without_bad_rows(columns, references, types, known)
+    joined = _without_bad_rows(columns, _side_by_side(kept, references), types, known)
+    return joined.with_format(**_format_with(dataset, dropped, list(features)))
+
+
+def _mapped_references(
+    columns: FeatureColumns,
+    dataset: datasets.Dataset,
+    types: dict[str, CachedArray],
+    features: datasets.Features,
+    map_kwargs: Mapping[str, Any],
+) -> datasets.Dataset:
+    """Map the audio column to references; again if `datasets` kept references whose entries were deleted since."""
+    audio_column = columns.settings.audio_column
+    cells = dataset.select_columns([audio_column])
+    maker = ReferenceMaker(columns, types)
+    arguments = {"remove_columns": [audio_column], "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
+    references = _map_rows(cells, maker, features, **arguments)
+    if not _are_there(columns, references, types):
+        references = _map_rows(cells, maker, features, **{**arguments, "load_from_cache_file": False})
+    return references
+
+
+def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Mapping[str, CachedArray]) -> bool:
+    """Return whether each reference has an entry."""
+    cache = columns.pipeline.audio_cache
+    name, feature = next(iter(types.items()))
+    shas = set(references.with_format("arrow")[:][name].to_pylist()) - {None} if len(references) else set()
+    keys = [feature.key(sha) for sha in shas]
+    cache.note_use([key.name() for key in keys])  # workers may be killed before they record it
+    return all(cache.exists_many(keys))
+
+
+def _without_bad_rows(
+    columns: FeatureColumns, dataset: datasets.Dataset, types: Mapping[str, CachedArray], known: Collection[BadClip]
+) -> datasets.Dataset:
+    """Return a dataset of references as `on_error` wants it, and log how many clips are bad."""
+    shas = dataset.with_format("arrow").select_columns([next(iter(types))])[:].column(0)
+    if shas.null_count == 0:
+        return dataset
+    skips = columns.settings.on_error == "skip"
+    new = [clip.reason for clip in columns.pipeline.counters.bad_clips() if clip not in known]
+    logger.warning(
+        "%d of %d rows have no features and %s%s (cached_features.bad_clips lists them)",
+        shas.null_count,
+        len(dataset),
+        "were left out" if skips else "have None in their place",
+        f"; the first: {new[0]}" if new else ", as in an earlier run",
+    )
+    if not skips:
+        return dataset
+    return dataset.select([row for row, sha in enumerate(shas.is_valid().to_pylist()) if sha])
+
+
+def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]) -> datasets.Dataset:
+    """Return the dataset with arrays in the place of references; see `CachedFeatures.materialize`."""
+    references = reference_columns(dataset.features)
+    if not references:
+        return dataset
+    arrays = _map_rows(
+        undecoded(dataset, references),
+        FeatureReader(columns, references, computes=False),
+        columns.types_with(dataset.features),
+        **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
+    )
+    columns.pipeline.uses.finish()
+    return arrays.with_format(**_format_with(dataset, [], list(references)))
+
+
+def _format_with(dataset: datasets.Dataset, removed: Sequence[str], added: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of `with_format` that keep a dataset's format, and show added columns in it."""
+    form = dict(dataset.format)
+    if form["type"] == "custom":
+        return {"type": None}
+    shown = [name for name in form["columns"] if name not in (*removed, *added)]
+    return {**form, "columns": [*shown, *added]}
+
+
+def _map_rows(dataset: datasets.Dataset, function: Any, features: datasets.Features, **map_kwargs: Any) -> Any:
+    """Map a batched function over a dataset whose resulting features are known."""
+    if len(dataset) == 0:  # which `datasets` gives back as it is, without the new columns
+        return _empty(features, dataset)
+    return dataset.with_format(None).map(function, batched=True, features=features, **map_kwargs)
+
+
+def _side_by_side(kept: datasets.Dataset, added: datasets.Dataset) -> datasets.Dataset:
+    """Return the columns of two datasets of the same rows as one dataset; neither is written again."""
+    if len(kept) == 0:  # of which `datasets` takes the first alone
+        return _empty(datasets.Features({**kept.features, **added.features}), kept)
+    return datasets.concatenate_datasets([kept.with_format(None), added], axis=1)
+
+
+def _empty(features: datasets.Features, like: datasets.Dataset) -> datasets.Dataset:
+    return datasets.Dataset(features.arrow_schema.empty_table(), split=like.split)

@@ -1,0 +1,76 @@
+"""A batch goes through the steps once: what each step is asked for, and in which order."""
+
+import audio_datasets as data
+import pytest
+
+from hf_audio_cache import CacheRoot
+from hf_audio_cache.errors import AudioError
+from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings
+from hf_audio_cache.pipeline import feature_pipeline as module
+
+
+@pytest.fixture
+def clips(prompts):
+    return data.shortest(prompts, 3)
+
+
+@pytest.fixture
+def pipeline(make_processor, tmp_path):
+    settings = FeatureSettings(WaveformSettings(16_000, 0, True))
+    return FeaturePipeline(make_processor("wav2vec2"), CacheRoot(tmp_path / "root"), settings)
+
+
+@pytest.fixture
+def steps(pipeline, monkeypatch):
+    """Names of the steps as they are taken; the look-up with its number of cells."""
+    taken = []
+
+    def note(owner, name):
+        original = getattr(owner, name)
+
+        def noted(*args, **kwargs):
+            taken.append(f"{name} {len(args[0])}" if name == "look_up" else name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(module, "look_up")
+    note(pipeline.manifests, "ensure")
+    note(pipeline.waveforms, "read_or_decode")
+    note(pipeline.extraction, "extract")
+    for name in ("store_waveform", "store_features", "wait"):
+        note(pipeline.writer, name)
+    return taken
+
+
+def cells(clips):
+    return [{"bytes": clip.read_bytes(), "path": clip.name} for clip in clips]
+
+
+def test_a_batch_goes_down_once_and_comes_back_once(pipeline, steps, clips):
+    rows = pipeline.features([*cells(clips), cells(clips)[0]])
+    each = ["store_waveform", "extract", "store_features"]
+    assert steps == ["look_up 4", "ensure", "read_or_decode", *each * 3, "wait"]
+    assert rows[0]["input_values"] is not rows[3]["input_values"]
+    data.assert_same_bits(rows[0]["input_values"], rows[3]["input_values"])
+    steps.clear()
+    again = pipeline.features(cells(clips))
+    assert steps == ["look_up 3", "wait"]
+    for row, other in zip(again, rows, strict=False):
+        data.assert_same_bits(row["input_values"], other["input_values"])
+
+
+def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
+    sha = pipeline.identity().sha
+    keys = pipeline.ensure(cells(clips), sha)
+    each = ["store_waveform", "extract", "store_features"]
+    assert steps == ["look_up 3", "ensure", "read_or_decode", *each * 3, "wait"]
+    assert keys == [pipeline.settings.waveform.features_key(data.sha256(clip), sha) for clip in clips]
+    assert all(pipeline.audio_cache.exists_many(keys))
+
+
+def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
+    rows = pipeline.features([{"bytes": b"no audio", "path": "bad.wav"}, *cells(clips[:1])])
+    assert isinstance(rows[0], AudioError)
+    assert steps == ["look_up 2", "ensure", "read_or_decode", "store_waveform", "extract", "store_features", "wait"]
+    assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]
