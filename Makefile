@@ -220,7 +220,7 @@ $(SERVERS): locks/package.json locks/package-lock.json
 	@command -v npm > /dev/null || { echo "the tests' object stores need npm: sudo apt-get install npm" >&2; exit 1; }
 	@SECONDS=0; mkdir -p .servers; cp $^ .servers; \
 	npm ci --silent --ignore-scripts --no-audit --no-fund --prefix .servers > /dev/null; \
-	echo ".servers: Azurite and s3rver, in $$SECONDS s"
+	echo ".servers: Azurite, in $$SECONDS s"
 	@touch $@
 
 # An environment by its name. Each takes what the package requires when that changes, or the lock; and the wheel when

@@ -38,6 +38,14 @@ def in_child(function: Callable[..., Any], *arguments: Any, method: str = "fork"
     return result
 
 
+def become_nobody() -> None:
+    """Give up root, who may read and write anywhere."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+
 @contextlib.contextmanager
 def no_more_open_files() -> Iterator[None]:
     """Let this process open no file, for a time."""

@@ -50,7 +50,10 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 # A user's setting of these would win over HF_HOME, or name a secret.
-_UNSET = ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_TOKEN")
+_UNSET = (
+    *("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_TOKEN"),
+    *("HF_AUDIO_CACHE_SIGNING_KEY", "HF_AUDIO_CACHE_SIGNING_KEY_FILE"),
+)
 
 os.environ.update({name: str(value) for name, value in _ENVIRONMENT.items()})
 for _name in _UNSET:
@@ -196,6 +199,19 @@ def make_processor() -> Callable[..., Any]:
 def processor_directory(tmp_path: Path) -> Callable[[str], Path]:
     """``processor_directory(name)``: a directory that ``from_pretrained`` loads."""
     return lambda name: configs.write_config(name, tmp_path / name)
+
+
+@pytest.fixture
+def warnings_logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """``warnings_logged()``: what the package has warned of since it was last asked."""
+    caplog.set_level("INFO", logger="hf_audio_cache")
+
+    def take() -> list[str]:
+        found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        caplog.clear()
+        return found
+
+    return take
 
 
 @pytest.fixture

@@ -33,18 +33,6 @@ def signed_text(content: bytes) -> bytes:
     return key.name().encode() + b"\0" + content[:-64]
 
 
-def same(a: Any, b: Any) -> bool:
-    """Return whether two outputs are the same: arrays of one dtype, shape and the same bits, or equal JSON."""
-    if isinstance(a, (np.ndarray, np.generic)) and isinstance(b, (np.ndarray, np.generic)):
-        return a.dtype.str == b.dtype.str and a.shape == b.shape and a.tobytes() == b.tobytes()
-    return type(a) is type(b) and json.dumps(a) == json.dumps(b)
-
-
-def all_same(outputs: Any, expected: Any) -> bool:
-    """Return whether the outputs of an entry are the expected ones, in their order."""
-    return list(outputs) == list(expected) and all(same(outputs[name], expected[name]) for name in expected)
-
-
 def noise(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Return an array of random bits."""
     content = np.random.default_rng(seed).bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)

@@ -78,6 +78,7 @@ def _fuzz(arguments: list[str]) -> None:
         from hf_audio_cache.cache import codecs, foreign_npz
         from hf_audio_cache.cache.codecs import blosc, json_values, npy
     import entry_tools as tools
+    from assertions import all_same
 
     from hf_audio_cache.errors import CorruptEntryError
 
@@ -104,7 +105,7 @@ def _fuzz(arguments: list[str]) -> None:
             return
         again = read(data, 0xFF)
         assert again is not None, "what it gives depends on what was in memory"
-        assert tools.all_same(again, outputs), "what it gives was in memory, and is not in the file"
+        assert all_same(again, outputs), "what it gives was in memory, and is not in the file"
         arrays = {name: value for name, value in outputs.items() if hasattr(value, "dtype")}
         manifest = tools.manifest_of(data)
         if manifest is not None:
@@ -116,7 +117,7 @@ def _fuzz(arguments: list[str]) -> None:
         assert sum(array.nbytes for array in arrays.values()) <= _SLACK + _RATIO * len(data), "a bomb"
         assert all(array.dtype.kind in "biufc" for array in arrays.values())
         if data in seeds:
-            assert tools.all_same(outputs, seeds[data]), "a good entry gives something else"
+            assert all_same(outputs, seeds[data]), "a good entry gives something else"
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         rng = random.Random(seed)

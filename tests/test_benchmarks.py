@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import conftest
 import numpy as np
 import pytest
 import servers
@@ -18,7 +17,7 @@ import servers
 from benchmarks.harness import BenchmarkError, Comparison, Contender, Pass, compare
 from benchmarks.report import Claim, Section, Spread
 
-RUN = conftest.CHECKOUT / "benchmarks" / "run.py"
+RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
 
 
 def constant(value: float) -> Pass:

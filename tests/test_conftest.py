@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import configs
-import conftest
 import numpy as np
 import pytest
 import soundfile
@@ -40,7 +39,7 @@ def test_a_child_process_imports_the_installed_package_too():
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     installed = importlib.metadata.distribution("hf_audio_cache").locate_file("hf_audio_cache/__init__.py")
     assert Path(child.stdout.strip()) == Path(installed)
-    assert not Path(installed).is_relative_to(conftest.CHECKOUT / "hf_audio_cache")
+    assert not Path(installed).is_relative_to(Path(__file__).resolve().parents[1] / "hf_audio_cache")
 
 
 def test_the_prompts_are_554_different_ones(prompts):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import http.client
 import os
@@ -17,17 +16,16 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 import pytest
 import servers
 from fault_proxy import Fault, FaultProxy
-from servers import S3Server, Server
+from servers import Server
 
 pytestmark = pytest.mark.servers
 
-STORES = ("seaweedfs", "rclone_s3", "s3rver", "fake_gcs", "azurite")
+STORES = ("seaweedfs", "rclone_s3", "fake_gcs", "azurite")
 NAME = "two words/é+%.bin"
 
 
@@ -84,36 +82,6 @@ def test_raw_access_and_fsspec_see_the_same(server: Server, bucket: str) -> None
     assert server.read_all(bucket) == {}
 
 
-@pytest.mark.parametrize(("name", "kept"), [("seaweedfs", b"first"), ("rclone_s3", b"second"), ("s3rver", b"second")])
-def test_whether_s3_servers_honour_if_none_match(
-    started: Callable[[str], S3Server], bucket: str, name: str, kept: bytes
-) -> None:
-    from botocore.exceptions import ClientError
-
-    server = started(name)
-    server.make_bucket(bucket)
-    server.client.put_object(Bucket=bucket, Key="key", Body=b"first", IfNoneMatch="*")
-    with pytest.raises(ClientError, match="PreconditionFailed") if kept == b"first" else contextlib.nullcontext():
-        server.client.put_object(Bucket=bucket, Key="key", Body=b"second", IfNoneMatch="*")
-    assert server.read(bucket, "key") == kept
-
-
-@pytest.mark.parametrize("name", ["seaweedfs", "fake_gcs", "azurite"])
-def test_fsspec_creates_and_does_not_overwrite(started: Callable[[str], Server], bucket: str, name: str) -> None:
-    server = started(name)
-    url = server.make_bucket(bucket)
-    files = file_system(server.storage_options, server.protocol)
-    files.pipe_file(f"{url}/key", b"first", mode="create")
-    with pytest.raises(OSError, match=r".") as error:
-        files.pipe_file(f"{url}/key", b"second", mode="create")
-    if server.protocol == "s3":  # s3fs does not know this answer
-        assert error.value.errno == errno.EINVAL
-        assert error.value.__cause__.response["Error"]["Code"] == "PreconditionFailed"
-    else:
-        assert isinstance(error.value, FileExistsError)
-    assert server.read_all(bucket) == {"key": b"first"}
-
-
 def test_kill_is_noticed_and_survived(server: Server, bucket: str) -> None:
     server.make_bucket(bucket)
     server.write(bucket, "key", b"bytes")
@@ -126,22 +94,6 @@ def test_kill_is_noticed_and_survived(server: Server, bucket: str) -> None:
     assert server.is_alive
     if server.name != "Azurite":  # which writes them some seconds later
         assert server.read_all(bucket) == {"key": b"bytes"}
-
-
-@pytest.mark.parametrize(("name", "left"), [("seaweedfs", {}), ("rclone_s3", {}), ("s3rver", {"key": 1000})])
-def test_what_an_upload_leaves_that_is_cut_short(
-    started: Callable[[str], S3Server], bucket: str, name: str, left: dict[str, int]
-) -> None:
-    server = started(name)
-    server.make_bucket(bucket)
-    url = urlsplit(server.client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "key"}))
-    head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 2000\r\n\r\n"
-    with socket.create_connection((servers.HOST, server.port)) as client:
-        client.sendall(head.encode() + bytes(1000))
-        time.sleep(0.3)
-        server.kill()
-    server.restart()
-    assert {key: len(data) for key, data in server.read_all(bucket).items()} == left
 
 
 def test_servers_do_not_outlive_the_process_that_started_them(tmp_path: Path) -> None:

@@ -1,18 +1,12 @@
 from __future__ import annotations
 
 import io
-import logging
-import os
-import pickle
-import resource
-import signal
-import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from children import in_child
+from assertions import is_same
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, WaveformCache, WaveformCacheKey
 from hf_audio_cache.cache.entry import encode_entry
@@ -32,18 +26,8 @@ both_caches = pytest.mark.parametrize("kind", CACHES)
 both_compressions = pytest.mark.parametrize("compression", [None, "blosc"])
 
 
-def is_same(a, b):
-    return a is not None and a.dtype.str == b.dtype.str and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
 def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
-
-
-@pytest.fixture
-def warnings_logged(caplog):
-    caplog.set_level(logging.INFO, logger="hf_audio_cache")
-    return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 # Using a cache --------------------------------------------------------------------------------------------------------
@@ -156,14 +140,6 @@ def test_several_outputs_are_stored_together(tmp_path):
     assert cache.stats.bad_entries == 0
 
 
-def test_the_main_output_is_the_models_input(tmp_path):
-    cache = AudioCache(tmp_path)
-    cache.put(KEY, {"attention_mask": np.ones(3), "input_values": WAVEFORM})
-    assert is_same(cache.get(KEY), WAVEFORM)
-    cache.put(KEY, {"b": WAVEFORM, "a": np.ones(3)})
-    assert is_same(cache.get(KEY), WAVEFORM)
-
-
 def test_no_entry_has_no_outputs(tmp_path):
     assert AudioCache(tmp_path).get_all(KEY) is None
     assert AudioCache(tmp_path).get(KEY, "input_features") is None
@@ -260,20 +236,6 @@ def test_a_file_of_savez_under_the_right_name_is_a_hit(tmp_path):
     assert features.stats.bad_entries == waveforms.stats.bad_entries == 0
 
 
-@both_caches
-@both_compressions
-def test_numpy_opens_what_a_cache_wrote(tmp_path, kind, compression):
-    cache_type, key, array = CACHES[kind]
-    cache = cache_type(CacheRoot(tmp_path, compression=compression))
-    cache.put(key, array)
-    with np.load(cache.path_for(key), allow_pickle=False) as npz:
-        name = "input_features" if kind == "features" else "waveform"
-        suffix = {"features": ".blosc", "waveforms": ".pcm16.blosc"}[kind] if compression else ""
-        assert npz.files == [name + suffix]
-        if not compression:
-            assert is_same(npz[name], array)
-
-
 def pickled_npz():
     buffer = io.BytesIO()
     np.savez(buffer, input_features=np.array([{"a": 1}], dtype=object), waveform=np.array([None]))
@@ -287,22 +249,16 @@ def flipped(entry):
 DAMAGE = {
     "empty": lambda entry: b"",
     "short": lambda entry: entry[:-1],
-    "half": lambda entry: entry[: len(entry) // 2],
-    "longer": lambda entry: entry + b"\0",
     "flipped": flipped,
-    "text": lambda entry: b"not a zip at all",
-    "pickle": lambda entry: pickle.dumps({"input_features": 1}),
     "pickle in a npz": lambda entry: pickled_npz(),
-    "end of a zip": lambda entry: entry[entry.rindex(b"PK\x05\x06") :],
 }
 
 
 @both_caches
-@both_compressions
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, compression, damage, warnings_logged):
+def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, damage, warnings_logged):
     cache_type, key, array = CACHES[kind]
-    cache = cache_type(CacheRoot(tmp_path, compression=compression))
+    cache = cache_type(tmp_path)
     path = cache.put(key, array)
     path.write_bytes(damage(path.read_bytes()))
     assert cache.exists(key)
@@ -314,21 +270,6 @@ def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, comp
     cache.put(key, array)
     assert is_same(cache.get(key), array)
     assert cache.stats.bad_entries == 1
-
-
-@both_caches
-def test_an_entry_under_another_entrys_name_is_a_miss(tmp_path, kind):
-    cache_type, key, array = CACHES[kind]
-    cache = cache_type(tmp_path)
-    other = type(key)(**{**vars(key), "blob_sha": "c0" * 32})
-    one, two = cache.put(key, array), cache.put(other, array + 1)
-    content = one.read_bytes()
-    one.write_bytes(two.read_bytes())
-    two.write_bytes(content)
-    assert cache.get(key) is None
-    assert cache.get(other) is None
-    assert listing(tmp_path) == []
-    assert cache.stats.bad_entries == 2
 
 
 def test_one_bad_entry_does_not_spoil_a_batch(tmp_path):
@@ -347,8 +288,8 @@ def test_only_the_first_bad_entry_is_warned_of(tmp_path, warnings_logged, caplog
     for key in keys:
         cache.path_for(key).write_bytes(b"bad")
     assert cache.get_all_many(keys) == [None] * 5
-    assert len(warnings_logged()) == 1
     assert len(caplog.records) == 5
+    assert len(warnings_logged()) == 1
     assert cache.stats.bad_entries == 5
 
 
@@ -368,73 +309,11 @@ def test_a_folder_in_the_place_of_an_entry_is_a_miss_and_stays(tmp_path, kind, w
 # Disks that do not write ----------------------------------------------------------------------------------------------
 
 
-def use_where_nothing_can_be_written(root, good, bad):
-    """Read, write and meet a bad entry as a user who may read only; return what happened."""
-    if os.geteuid() == 0:  # root may write anywhere
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-    records = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    logger = logging.getLogger("hf_audio_cache")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    cache = AudioCache(root)
-    got, missing = cache.get(good), cache.get(bad)
-    paths = [cache.put(key, FEATURES) for key in (bad, good)]
-    levels = [record.levelname for record in records]
-    return got, missing, paths, levels, cache.stats
-
-
 def test_nothing_is_encoded_for_a_root_that_takes_nothing(tmp_path):
     outputs = {"input_features": object()}  # which no entry can hold
     assert AudioCache(CacheRoot(tmp_path, read_only=True)).put_many({KEY: outputs}) is False
     with pytest.raises(UnstorableOutputError):
         AudioCache(tmp_path).put_many({KEY: outputs})
-
-
-def test_a_read_only_root_loses_the_write_and_not_the_run(tmp_path):
-    reachable = [tmp_path, *(folder for folder in tmp_path.parents if folder.stat().st_uid == os.geteuid())]
-    modes = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in reachable}
-    root = tmp_path / "root"
-    bad = AudioCacheKey("c0" * 32, PROCESSOR, 16000, 0)
-    cache = AudioCache(root)
-    cache.put(KEY, FEATURES)
-    cache.path_for(bad).write_bytes(b"bad")
-    for folder, mode in modes.items():
-        folder.chmod(mode | 0o755)
-    for folder in (root / "c0", root):
-        folder.chmod(0o555)
-    try:
-        got, missing, paths, levels, stats = in_child(use_where_nothing_can_be_written, root, KEY, bad)
-    finally:
-        for folder, mode in {**modes, root: 0o755, root / "c0": 0o755}.items():
-            folder.chmod(mode)
-    assert is_same(got, FEATURES)
-    assert missing is None
-    assert paths == [cache.path_for(bad), cache.path_for(KEY)]
-    assert levels == ["WARNING", "INFO", "INFO"]
-    assert (stats.bad_entries, stats.write_errors, stats.bytes_written) == (1, 2, 0)
-    assert cache.path_for(bad).read_bytes() == b"bad"
-    assert is_same(cache.get(KEY), FEATURES)
-
-
-def put_on_a_full_disk(root, counters):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    cache = AudioCache(root, counters=counters)
-    counters.add(hits=0)  # the counters have their file already
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    return cache.put(KEY, np.random.default_rng(0).random((80, 100))), cache.get(KEY), cache.exists(KEY)
-
-
-def test_a_full_disk_loses_the_write_and_not_the_run(tmp_path):
-    counters = Counters()
-    path, found, exists = in_child(put_on_a_full_disk, tmp_path, counters)
-    assert path == AudioCache(tmp_path).path_for(KEY)
-    assert (found, exists) == (None, False)
-    assert listing(tmp_path) == []
-    assert counters.total().write_errors == 1
 
 
 def test_a_root_that_is_a_file_loses_the_write_and_warns_once(tmp_path, warnings_logged):

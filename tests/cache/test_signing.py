@@ -29,7 +29,8 @@ import entry_tools
 import numpy as np
 import pytest
 import soundfile
-from children import in_child
+from assertions import rows_of
+from children import become_nobody, in_child
 from datasets.fingerprint import Hasher
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, verify
@@ -42,12 +43,6 @@ MARKER = "never-to-be-seen-7a6b5c4d3e2f"  # a key of which no trace may be found
 OLD, NEW = "the-old-key-of-the-root", "the-new-key-of-the-root"
 KEY = AudioCacheKey("c0535e4b" * 8, "7d865e95" * 8, 16000, 0)
 FEATURES = np.linspace(-1, 1, 2400, dtype=np.float32).reshape(80, 30)
-
-
-@pytest.fixture(autouse=True)
-def _no_key_in_the_environment(monkeypatch):
-    for variable in (KEY_VARIABLE, FILE_VARIABLE):
-        monkeypatch.delenv(variable, raising=False)
 
 
 def signature_by(key: str | bytes, content: bytes) -> bytes:
@@ -96,10 +91,6 @@ def batch(clips):
 def expected(clips):
     """What each clip gives, without the package."""
     return [loud(soundfile.read(clip, dtype="float32")[0], RATE) for clip in clips]
-
-
-def rows_of(outputs: Any) -> list[dict[str, Any]]:
-    return [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
 
 
 def npz_files(root: Path) -> list[Path]:
@@ -280,9 +271,7 @@ def test_a_file_of_another_user_is_refused(tmp_path):
 
 
 def keys_as_nobody(path: Path) -> str:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+    become_nobody()
     try:
         return signing_keys(path).sign(b"").decode()
     except SigningKeyError as exc:
@@ -521,36 +510,6 @@ def test_a_manifest_with_any_other_signature_is_not_believed(wrong, tmp_path, ba
     assert json.loads(path.read_bytes()) == json.loads(right)
 
 
-# Looking after a signed root ------------------------------------------------------------------------------------------
-
-
-def test_verify_knows_what_is_signed(tmp_path, batch):
-    make(tmp_path, NEW)(batch)
-    signed = contents(tmp_path)
-    for key in (None, NEW, [OLD, NEW]):
-        report = verify(CacheRoot(tmp_path, signing_key=key))
-        assert report.is_clean
-        assert report.n_entries == 12
-
-    for path in npz_files(tmp_path / "features")[:2]:
-        path.unlink()
-    make(tmp_path, None, function=evil)(batch)
-    others = {name for name, content in contents(tmp_path).items() if signed[name] != content}
-    assert len(others) == 2
-    assert verify(tmp_path).is_clean  # to those without a key
-    report = verify(CacheRoot(tmp_path, signing_key=NEW))
-    assert set(report.unsigned) == others
-    assert (report.bad, report.unreadable, report.unfinished, report.n_deleted) == ({}, {}, [], 0)
-    assert not report.is_clean
-    of_another = verify(CacheRoot(tmp_path, signing_key=OLD))
-    assert set(of_another.unsigned) == {name for name in signed if name != "CACHEDIR.TAG"}
-
-    repaired = verify(CacheRoot(tmp_path, signing_key=NEW), repair=True)
-    assert repaired.n_deleted == 2
-    assert contents(tmp_path) == {name: content for name, content in signed.items() if name not in others}
-    assert verify(CacheRoot(tmp_path, signing_key=NEW)).is_clean
-
-
 # Another key ----------------------------------------------------------------------------------------------------------
 
 
@@ -751,12 +710,6 @@ def test_an_unrelated_process_without_the_key_says_so_and_changes_nothing(tmp_pa
     assert said == [NOT_GIVEN] * 3
     assert contents(tmp_path / "root") == before
     assert stats["bad_entries"] == stats["unsigned_entries"] == 0
-
-
-def test_an_unrelated_process_without_the_key_can_use_nothing(tmp_path, clips):
-    said, _ = use_elsewhere(make(tmp_path / "root"), clips, tmp_path)
-    assert said[0] == NOT_GIVEN
-    assert npz_files(tmp_path / "root") == []
 
 
 @pytest.mark.parametrize("variable", [KEY_VARIABLE, FILE_VARIABLE])

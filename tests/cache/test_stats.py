@@ -351,30 +351,18 @@ def test_there_is_an_end_to_the_list_and_not_to_the_count(counters, monkeypatch)
     assert counters.total() == Stats(bad_clips=25)
 
 
-def test_bad_clips_can_be_seen_by_their_user_alone(counters):
-    counters.add_bad_clip(bad_clip(1))
-    assert stat.S_IMODE(Path(counters.directory).stat().st_mode) == 0o700
-
-
-def test_without_a_directory_the_bad_clips_are_of_this_process(tmp_path, monkeypatch):
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    counters = Counters()
-    add_bad_clips(counters, [1, 2, 1])
-    assert counters.bad_clips() == [bad_clip(1), bad_clip(2)]
-    assert counters.total() == Stats(bad_clips=3)
-
-
 # Without a place for temporary files ----------------------------------------------------------------------------------
 
 
-def test_without_a_directory_the_figures_are_of_this_process(tmp_path, monkeypatch):
+def test_without_a_directory_figures_and_bad_clips_are_of_this_process(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     counters = Counters()
     counters.add(hits=2)
     counters.add(hits=1)
-    assert counters.total() == Stats(hits=3)
+    add_bad_clips(counters, [1, 2, 1])
+    assert counters.bad_clips() == [bad_clip(1), bad_clip(2)]
+    assert counters.total() == Stats(hits=3, bad_clips=3)
 
 
 def test_a_worker_without_a_directory_counts_for_itself(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """The command line: what each command prints and does, against the truth, and how it fails."""
 
-# ruff: noqa: F811 - what is imported as a fixture is an argument below
-
 from __future__ import annotations
 
 import hashlib
@@ -20,21 +18,7 @@ import configs
 import numpy as np
 import pytest
 from command_line import run, run_csv, run_json
-from full_roots import (  # noqa: F401 - fixtures among them
-    N_CLIPS,
-    RATE,
-    SIGNING_KEY,
-    age,
-    cached_by_all,
-    clips,
-    contents,
-    copy_of,
-    entries,
-    flip,
-    full_roots,
-    manifests,
-    root,
-)
+from full_roots import N_CLIPS, RATE, SIGNING_KEY, age, cached_by_all, contents, entries, flip, manifests
 
 from hf_audio_cache import CachedFeatures, verify
 

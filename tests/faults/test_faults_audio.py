@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from assertions import rows_of
 from children import start_child
 
 from hf_audio_cache import CachedFeatures, verify
@@ -459,25 +460,14 @@ def check_reasons(reasons: Sequence[str], cached_features: CachedFeatures, rows:
         assert known[reason] == row.clip if row.is_bad else reason == ""
 
 
-@PROCESSES
-def test_references_are_null_with_a_reason_for_exactly_the_bad(rows, num_proc, faults, tmp_path):
-    cached_features = make(tmp_path / "root", "null")
-    mapped = cached_features.map(dataset_of(rows), remove_columns="audio", num_proc=num_proc)
-    assert mapped["number"][:] == list(range(len(rows)))
-    check_root_and_figures(cached_features, rows, n_shards=num_proc or 1)
-    check_reasons(mapped["reason"][:], cached_features, rows)
-    wrong = wrong_rows(list(mapped), rows)
-    faults.survived(f"bad clips: map, null, num_proc={num_proc}", len(rows), wrong_values=len(wrong))
-
-
-@PROCESSES
-def test_references_leave_out_exactly_the_bad(rows, num_proc, faults, tmp_path):
-    cached_features = make(tmp_path / "root", "skip")
-    mapped = cached_features.map(dataset_of(rows), remove_columns="audio", num_proc=num_proc)
-    assert mapped["number"][:] == numbers_of_good(rows)
-    check_root_and_figures(cached_features, rows, n_shards=num_proc or 1)
-    wrong = wrong_rows(list(mapped), rows)
-    faults.survived(f"bad clips: map, skip, num_proc={num_proc}", len(rows), wrong_values=len(wrong))
+def check_rows(cached_features: CachedFeatures, found: Sequence[Any], rows: Sequence[Row]) -> int:
+    """Check which rows are there, and the reasons that they give; return how many are wrong."""
+    if "reason" in found[0]:
+        assert [row["number"] for row in found] == list(range(len(rows)))
+        check_reasons([row["reason"] for row in found], cached_features, rows)
+    else:
+        assert [row["number"] for row in found] == numbers_of_good(rows)
+    return len(wrong_rows(found, rows))
 
 
 def numbers_of_good(rows: Sequence[Row]) -> list[int]:
@@ -491,6 +481,18 @@ def references(cached_features, dataset, num_proc):
 def arrays(cached_features, dataset, num_proc):
     features = cached_features.features(dataset.features)
     return dataset.map(cached_features, batched=True, batch_size=BATCH, features=features, num_proc=num_proc)
+
+
+@PROCESSES
+@pytest.mark.parametrize("on_error", ["null", "skip"])
+@pytest.mark.parametrize("form", [references, arrays])
+def test_a_mapped_dataset_has_the_right_rows(rows, form, on_error, num_proc, faults, tmp_path):
+    cached_features = make(tmp_path / "root", on_error)
+    mapped = form(cached_features, dataset_of(rows), num_proc)
+    check_root_and_figures(cached_features, rows, n_shards=num_proc or 1)
+    assert mapped["audio"][:] == [rows[number].cell for number in mapped["number"]]
+    wrong = check_rows(cached_features, list(mapped.remove_columns("audio")), rows)
+    faults.survived(f"bad clips: {form.__name__}, {on_error}, {num_proc}", len(rows), wrong_values=wrong)
 
 
 @PROCESSES
@@ -517,47 +519,17 @@ def test_a_run_ends_at_a_bad_clip_and_keeps_what_it_computed(rows, form, num_pro
     faults.survived(f"bad clips: {form.__name__}, raise, num_proc={num_proc}", len(rows), wrong_values=len(wrong))
 
 
-# Arrays in Arrow ------------------------------------------------------------------------------------------------------
-
-
-@PROCESSES
-def test_arrays_are_null_with_a_reason_for_exactly_the_bad(rows, num_proc, faults, tmp_path):
-    cached_features = make(tmp_path / "root", "null")
-    mapped = arrays(cached_features, dataset_of(rows), num_proc).remove_columns("audio")
-    assert mapped["number"][:] == list(range(len(rows)))
-    check_root_and_figures(cached_features, rows, n_shards=num_proc or 1)
-    check_reasons(mapped["reason"][:], cached_features, rows)
-    wrong = wrong_rows(list(mapped), rows)
-    faults.survived(f"bad clips: ds.map, null, num_proc={num_proc}", len(rows), wrong_values=len(wrong))
-
-
-@PROCESSES
-def test_a_mapped_dataset_leaves_out_exactly_the_bad(rows, num_proc, faults, tmp_path):
-    cached_features = make(tmp_path / "root", "skip")
-    mapped = arrays(cached_features, dataset_of(rows), num_proc)
-    assert mapped["number"][:] == numbers_of_good(rows)
-    check_root_and_figures(cached_features, rows, n_shards=num_proc or 1)
-    assert mapped["audio"][:] == [rows[number].cell for number in mapped["number"]]
-    wrong = wrong_rows(list(mapped.remove_columns("audio")), rows)
-    faults.survived(f"bad clips: ds.map, skip, num_proc={num_proc}", len(rows), wrong_values=len(wrong))
-
-
 # Nothing in Arrow -----------------------------------------------------------------------------------------------------
 
 
 def test_attached_rows_are_none_with_a_reason_for_exactly_the_bad(rows, faults, tmp_path):
     cached_features = make(tmp_path / "root", "null")
     attached = cached_features.attach(dataset_of(rows), remove_columns="audio")
-    found = []
-    for start in range(0, len(rows), BATCH):
-        batch = attached[start : start + BATCH]
-        found += [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-    assert [row["number"] for row in found] == list(range(len(rows)))
+    found = [row for start in range(0, len(rows), BATCH) for row in rows_of(attached[start : start + BATCH])]
     check_root_and_figures(cached_features, rows)
-    check_reasons([row["reason"] for row in found], cached_features, rows)
-    again = [attached[index] for index in range(len(rows))]
-    wrong = wrong_rows(found, rows) + wrong_rows(again, rows)
-    faults.survived("bad clips: attach, null", 2 * len(rows), wrong_values=len(wrong))
+    wrong = check_rows(cached_features, found, rows)
+    wrong += check_rows(cached_features, [attached[index] for index in range(len(rows))], rows)
+    faults.survived("bad clips: attach, null", 2 * len(rows), wrong_values=wrong)
 
 
 def test_attached_rows_raise_where_they_are_bad_and_only_there(rows, faults, tmp_path):
@@ -584,12 +556,9 @@ def test_a_stream_has_the_right_rows(rows, stream, on_error, faults, tmp_path):
     cached_features = make(tmp_path / "root", on_error)
     attached = cached_features.attach(STREAMS[stream](dataset_of(rows)), remove_columns="audio")
     found = list(attached)
-    assert [row["number"] for row in found] == (list(range(len(rows))) if on_error == "null" else numbers_of_good(rows))
     check_root_and_figures(cached_features, rows)
-    if on_error == "null":
-        check_reasons([row["reason"] for row in found], cached_features, rows)
-    wrong = wrong_rows(found, rows)
-    faults.survived(f"bad clips: a stream, {stream}, {on_error}", len(rows), wrong_values=len(wrong))
+    wrong = check_rows(cached_features, found, rows)
+    faults.survived(f"bad clips: a stream, {stream}, {on_error}", len(rows), wrong_values=wrong)
 
 
 def test_a_stream_ends_at_its_first_bad_clip(rows, tmp_path):

@@ -20,7 +20,8 @@ import configs
 import numpy as np
 import pytest
 import soundfile
-from entry_tools import Outcomes, all_same, npy, same, savez, zip_of
+from assertions import all_same, is_same
+from entry_tools import Outcomes, npy, savez, zip_of
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, WaveformCacheKey, verify
 
@@ -110,7 +111,7 @@ def read_damaged(entry, cache, damaged, label, outcomes, *, may_hit=False):
         outcomes.wrong.append(f"{what}: counted as {counted}")
     if found is not None and not (may_hit and all_same(found, entry.outputs)):
         outcomes.wrong.append(f"{what}: a hit")
-    if not put or again is None or not all_same(again, entry.outputs) or path.read_bytes() != entry.content:
+    if not put or not all_same(again, entry.outputs) or path.read_bytes() != entry.content:
         outcomes.wrong.append(f"{what}: not replaced")
 
 
@@ -532,7 +533,7 @@ def test_a_run_over_a_damaged_root_gives_what_the_processor_computes(maker, is_s
         for name, arrays in expected.items():
             pairs = zip(found[name], arrays, strict=True)
             outcomes.wrong += [
-                f"round {number}: {name} of row {row}" for row, (a, b) in enumerate(pairs) if not same(a, b)
+                f"round {number}: {name} of row {row}" for row, (a, b) in enumerate(pairs) if not is_same(a, b)
             ]
         for path, content in untouched.items():
             outcomes.bytes_lost += 0 if path.is_file() and path.read_bytes() == content else len(content)

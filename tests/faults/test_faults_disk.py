@@ -30,7 +30,7 @@ import configs
 import numpy as np
 import pytest
 import soundfile
-from children import in_child, no_more_open_files, start_child
+from children import become_nobody, in_child, no_more_open_files, start_child
 from datasets import Audio, Dataset
 
 from hf_audio_cache import AudioCache, CachedFeatures, Stats, VerifyReport, WaveformCache, prune, verify
@@ -99,7 +99,7 @@ class Job:
                     for name in self.clips[0].outputs:
                         for found, clip in zip(rows[name], self.clips, strict=True):
                             outcome.n_rows += 1
-                            outcome.n_wrong += not is_same(found, clip.outputs[name])
+                            outcome.n_wrong += not is_as_in_arrow(found, clip.outputs[name])
                 except Exception:  # noqa: BLE001 - it is counted
                     outcome.errors.append(traceback.format_exc())
         outcome.stats = self.cached_features.stats - before
@@ -149,7 +149,7 @@ def warnings_in(messages: list[str]) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def is_same(found: Any, expected: np.ndarray) -> bool:
+def is_as_in_arrow(found: Any, expected: np.ndarray) -> bool:
     """Compare with an array; integers by value, as Arrow's are read as int64."""
     array = np.asarray(found)
     return (array.dtype == expected.dtype or expected.dtype.kind == "i") and np.array_equal(array, expected)
@@ -224,12 +224,8 @@ def stay(root: Path) -> None:
     """Do nothing."""
 
 
-def become_nobody(root: Path) -> None:
-    """Give up root, who may read and write anywhere."""
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
+def give_up_root(root: Path) -> None:
+    become_nobody()
 
 
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
@@ -409,12 +405,12 @@ NOTHING_DELETED = Refused("unlinkat", errno.EIO)
 DISKS = {
     "no file larger than 20 kB": Disk(no_files_beyond_20_kb, writes_fail="some"),
     "a file in the root's place": Disk(a_file_in_its_place, writes_fail="all"),
-    "a root without permission": Disk(modes(0), "all", "all", become_nobody),
-    "a root without permission, full of entries": Disk(modes(0), "all", "all", become_nobody, is_warm=1.0),
-    "a read-only root": Disk(modes(0o555), writes_fail="all", prepare=become_nobody),
-    "a read-only root with half the entries": Disk(modes(0o555), "none", "all", become_nobody, is_warm=0.5),
-    "a read-only root with every entry": Disk(modes(0o555), prepare=become_nobody, is_warm=1.0),
-    "a root that cannot be made": Disk(a_parent_that_cannot_be_written, writes_fail="all", prepare=become_nobody),
+    "a root without permission": Disk(modes(0), "all", "all", give_up_root),
+    "a root without permission, full of entries": Disk(modes(0), "all", "all", give_up_root, is_warm=1.0),
+    "a read-only root": Disk(modes(0o555), writes_fail="all", prepare=give_up_root),
+    "a read-only root with half the entries": Disk(modes(0o555), "none", "all", give_up_root, is_warm=0.5),
+    "a read-only root with every entry": Disk(modes(0o555), prepare=give_up_root, is_warm=1.0),
+    "a root that cannot be made": Disk(a_parent_that_cannot_be_written, writes_fail="all", prepare=give_up_root),
     "too many open files": Disk(lambda _: no_more_open_files(), "all", "all"),
     "too many open files, with half the entries": Disk(lambda _: no_more_open_files(), "all", "all", is_warm=0.5),
     "reads that fail with EIO": Disk((READ_EIO,), reads_fail="all", is_warm=1.0),
@@ -663,7 +659,7 @@ def test_files_that_can_be_neither_finished_nor_deleted_are_swept_when_they_are_
 
 
 def run_with_a_temporary_folder_that_is_gone(root: Path, clips: Sequence[Clip]) -> tuple[Outcome, Outcome]:
-    become_nobody(root)
+    become_nobody()
     folder = root.parent / "tmp"
     folder.mkdir(mode=0o555)
     tempfile.tempdir = str(folder / "gone")  # as after its first use, when the folder was removed since

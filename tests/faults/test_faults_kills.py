@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import configs
 import numpy as np
 import pytest
 import soundfile
+from assertions import all_same
 from children import start_child
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, prune, verify
@@ -210,13 +211,6 @@ def sizes(root: Path) -> dict[str, int]:
     return {name: path.stat().st_size for name, path in files_of(root).items()}
 
 
-def is_same(found: Mapping[str, Any] | None, expected: Outputs) -> bool:
-    if found is None or found.keys() != expected.keys():
-        return False
-    pairs = [(found[name], expected[name]) for name in expected]
-    return all(one.dtype == other.dtype and np.array_equal(one, other) for one, other in pairs)
-
-
 def read_by_numpy(path: Path) -> Outputs | None:
     """Return the arrays of an entry as NumPy reads them, which compares zip's own checksums."""
     try:
@@ -228,7 +222,7 @@ def read_by_numpy(path: Path) -> Outputs | None:
 
 def n_wrong(root: Path, truth: Truth, names: Iterable[str]) -> int:
     """Return how many entries NumPy cannot open, or are not what their clip gives; the cache has no part in this."""
-    return sum(not is_same(read_by_numpy(root / name), truth.stored_as(name)) for name in names)
+    return sum(not all_same(read_by_numpy(root / name), truth.stored_as(name)) for name in names)
 
 
 def n_bytes_missing(root: Path, acknowledged: set[str], truth: Truth) -> int:
@@ -325,7 +319,7 @@ def test_killed_puts_leave_the_old_entry_or_the_new_one(of_seamless, tmp_path, f
         features, waveforms = AudioCache(root / "features"), WaveformCache(root / "waveforms")
         for sha, key in keys.items():
             stored = features.get_all(key)
-            wrong += stored is not None and not is_same(stored, of_seamless.features[sha])
+            wrong += stored is not None and not all_same(stored, of_seamless.features[sha])
             waveform = waveforms.get(key.waveform_key())
             wrong += waveform is not None and not np.array_equal(waveform, of_seamless.waveforms[sha])
         assert features.stats.bad_entries == waveforms.stats.bad_entries == 0

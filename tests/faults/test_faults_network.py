@@ -9,6 +9,7 @@ import audio_datasets as data
 import numpy as np
 import pytest
 import servers
+from assertions import is_same
 from fault_proxy import Fault, FaultProxy
 
 from hf_audio_cache import CachedFeatures, CacheRoot, verify
@@ -70,10 +71,7 @@ def features_of(cached_features, clips):
 
 
 def wrong_among(found, expected):
-    return sum(
-        array.dtype != right.dtype or array.shape != right.shape or array.tobytes() != right.tobytes()
-        for array, right in zip(found, expected, strict=True)
-    )
+    return sum(not is_same(array, right) for array, right in zip(found, expected, strict=True))
 
 
 NETWORKS = {

@@ -216,17 +216,6 @@ def test_a_bad_entry(root):
     assert explain(cached_features).status == "hit"
 
 
-def test_a_flipped_bit_is_a_bad_entry(root):
-    cached_features = cached(root)
-    cached_features(CELL)
-    path = entry(root)
-    content = bytearray(path.read_bytes())
-    for place in range(len(content) // 3, len(content) // 2, 7):
-        content[place] ^= 0xFF
-    path.write_bytes(content)
-    assert explain(cached_features).status == "bad entry"
-
-
 def test_unreadable(root, monkeypatch):
     cached_features = cached(root)
     cached_features(CELL)

@@ -1,7 +1,5 @@
 """`prune` by last use, processor, run and free space; `remove` and `clear`; a prune beside a training loop."""
 
-# ruff: noqa: F811 - what is imported as a fixture is an argument below
-
 from __future__ import annotations
 
 import json
@@ -15,7 +13,7 @@ from types import SimpleNamespace
 
 import audio_datasets as data
 import pytest
-from full_roots import N_CLIPS, RATE, age, cached_by_all, clips, contents, copy_of, entries, full_roots, root  # noqa: F401 - fixtures among them
+from full_roots import N_CLIPS, RATE, age, cached_by_all, contents, entries
 
 from hf_audio_cache import CachedFeatures, prune, verify
 from hf_audio_cache.maintenance.prune import clear, remove

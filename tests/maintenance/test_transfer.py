@@ -1,7 +1,5 @@
 """Archives of entries: what goes in, what comes out, and what is refused."""
 
-# ruff: noqa: F811 - what is imported as a fixture is an argument below
-
 from __future__ import annotations
 
 import io
@@ -10,19 +8,7 @@ from pathlib import Path
 
 import audio_datasets as data
 import pytest
-from full_roots import (  # noqa: F401 - fixtures among them
-    N_CLIPS,
-    SIGNING_KEY,
-    cached_by_all,
-    clips,
-    contents,
-    copy_of,
-    entries,
-    flip,
-    full_roots,
-    manifests,
-    root,
-)
+from full_roots import N_CLIPS, SIGNING_KEY, cached_by_all, contents, entries, flip, manifests
 
 from hf_audio_cache import CacheRoot, verify
 from hf_audio_cache.errors import ArchiveError

@@ -1,7 +1,5 @@
 """`usage` counts what is there; tables show it."""
 
-# ruff: noqa: F811 - what is imported as a fixture is an argument below
-
 from __future__ import annotations
 
 import json
@@ -13,7 +11,7 @@ from pathlib import Path
 import audio_datasets as data
 import numpy as np
 import pytest
-from full_roots import cached_by_all, clips, copy_of, full_roots, root  # noqa: F401 - fixtures among them
+from full_roots import cached_by_all
 
 from hf_audio_cache import AudioCache, CacheRoot, Usage, usage
 from hf_audio_cache.support.report import Table

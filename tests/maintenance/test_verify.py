@@ -1,7 +1,5 @@
 """`verify` says what is wrong with a root, `verify(repair=True)` deletes just that; `prune` makes room."""
 
-# ruff: noqa: F811 - what is imported as a fixture is an argument below
-
 from __future__ import annotations
 
 import dataclasses
@@ -17,26 +15,19 @@ from typing import Any
 import audio_datasets as data
 import numpy as np
 import pytest
-import soundfile
 import xxhash
-from children import in_child
-from full_roots import (  # noqa: F401 - fixtures among them
+from children import become_nobody, in_child
+from full_roots import (
     N_CLIPS,
     RATE,
     SIGNING_KEY,
     age,
     cached_by_all,
-    clips,
     contents,
-    copy_of,
-    energy,
     entries,
-    fill,
     flip,
-    full_roots,
     manifests,
     n_bytes,
-    root,
 )
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, VerifyReport, prune, verify
@@ -44,12 +35,6 @@ from hf_audio_cache.errors import InvalidRootError, StoreError
 
 OTHER_KEY = "and-another-one-that-is-as-long"
 HOUR = 3600.0
-
-
-@pytest.fixture(autouse=True)
-def _no_key_in_the_environment(monkeypatch):
-    for variable in ("HF_AUDIO_CACHE_SIGNING_KEY", "HF_AUDIO_CACHE_SIGNING_KEY_FILE"):
-        monkeypatch.delenv(variable, raising=False)
 
 
 # What is there, by the file system's account --------------------------------------------------------------------------
@@ -457,14 +442,6 @@ def test_a_pruning_takes_every_old_unfinished_file_whatever_the_limits(root):
 # What cannot be read or deleted ---------------------------------------------------------------------------------------
 
 
-def become_nobody() -> None:
-    """Give up root, who may read and write anywhere."""
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-
-
 @pytest.fixture
 def public_root(full_roots) -> Iterator[Path]:
     """A root that every user can reach, and read."""
@@ -517,77 +494,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(folder, public_root):
         assert str(error) == f"could not list {os.path.join(public_root, folder, '')}: Permission denied"
 
 
-def prune_all(root: Path) -> Any:
-    return as_nobody(prune, root, max_bytes=0)
-
-
-def test_what_cannot_be_deleted_is_an_error_that_names_it(public_root):
-    damaged = one_of_each(public_root)[0]
-    (public_root / damaged).write_bytes(b"")
-    for folder in [path for path in public_root.rglob("*") if path.is_dir()]:
-        folder.chmod(0o555)
-    before = contents(public_root)
-    error = in_child(verify_and_repair, public_root)
-    assert isinstance(error, StoreError)
-    assert str(error) == f"could not delete {public_root / damaged}: Permission denied"
-    error = in_child(prune_all, public_root)
-    assert isinstance(error, StoreError)
-    assert str(error).startswith(f"could not delete {public_root}/")
-    assert contents(public_root) == before
-
-
-# All of it at once ----------------------------------------------------------------------------------------------------
-
-
-def test_a_repair_of_everything_at_once_deletes_exactly_that(root, clips):
-    wav2vec2, seamless, energies = cached_by_all(root)
-    features, waveforms = entries(root, "features"), entries(root, "waveforms")
-    before = contents(root)
-    (root / features[0]).write_bytes(flip(before[features[0]], 300))
-    (root / features[3]).write_bytes(before[features[3]][:-100])
-    (root / features[5]).write_bytes(before[features[6]])
-    foreign = next(name for name in reversed(features) if name.split(".")[1] == wav2vec2.processor_sha[:12])
-    (root / foreign).write_bytes(savez(input_values=np.arange(3)))
-    (root / waveforms[1]).write_bytes(b"")
-    (root / manifests(root)[2]).write_bytes(b"{}")
-    bad = {features[0], features[3], features[5], waveforms[1], manifests(root)[2]}
-    young, *old = unfinished_names(root)[:3]
-    plant(root, young)
-    for name in old:
-        age(root / plant(root, name), 2 * HOUR)
-    there = entries(root)
-    total = n_bytes(root, there)
-    strangers = plant_strangers(root)
-
-    report = verify(root)
-    assert report == VerifyReport(
-        str(root), len(there), total, report.bad, [], {}, report.unfinished, 1, len(strangers), 0
-    )
-    assert (set(report.bad), sorted(report.unfinished)) == (bad, sorted(old))
-    before = contents(root)
-    assert verify(root, repair=True) == dataclasses.replace(report, n_deleted=len(bad) + len(old))
-    going = bad.union(old)
-    assert contents(root) == {name: content for name, content in before.items() if name not in going}
-    left = sorted(set(there) - bad)
-    assert verify(root) == VerifyReport(
-        str(root), len(left), n_bytes(root, left), n_in_progress=1, n_strangers=len(strangers)
-    )
-
-    audio = data.columns(clips)["audio"]
-    values, arrays, sums = wav2vec2({"audio": audio}), seamless({"audio": audio}), energies({"audio": audio})
-    for row, clip in enumerate(clips):
-        waveform, _ = soundfile.read(clip, dtype="float32")
-        expected = {
-            name: extractor([waveform], sampling_rate=RATE, return_tensors="np")
-            for name, extractor in (("values", wav2vec2.processor), ("arrays", seamless.processor))
-        }
-        is_foreign = data.sha256(clip) in foreign
-        own = np.arange(3) if is_foreign else expected["values"]["input_values"][0]
-        data.assert_same_bits(values["input_values"][row], own)
-        data.assert_same_bits(arrays["input_features"][row], expected["arrays"]["input_features"][0])
-        data.assert_same_bits(sums["input_features"][row], energy(waveform, RATE))
-    n_computed = sum(cached_features.stats.computed for cached_features in (wav2vec2, seamless, energies))
-    assert n_computed == sum(name.startswith("features/") for name in bad)
+# Reports --------------------------------------------------------------------------------------------------------------
 
 
 def test_reports_are_json(root):

@@ -13,23 +13,6 @@ import pytest
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, SamplingRateError
 
-
-@pytest.fixture(scope="module")
-def clips(prompts):
-    """Eight short prompts at 8 kHz."""
-    return data.shortest(prompts, 8)
-
-
-@pytest.fixture
-def expected(make_processor, clips):
-    return [data.expected_features(make_processor("wav2vec2"), clip, auto_resample=True) for clip in clips]
-
-
-@pytest.fixture
-def cached_features(make_processor, tmp_path):
-    return CachedFeatures(make_processor("wav2vec2"), tmp_path / "root", auto_resample=True)
-
-
 SOURCES = {
     "memory": lambda clips, folder: data.in_memory(clips),
     "memory, decode=True": lambda clips, folder: data.in_memory(clips, decode=True),
@@ -205,10 +188,6 @@ def identity(rows):
     return rows
 
 
-FORKED = [pytest.param(0, None, id="no worker"), pytest.param(2, "fork", id="two forked workers")]
-SPAWNED = pytest.param(1, "spawn", id="a spawned worker")
-
-
 def load(dataset, workers, method, *, batch_size=3):
     from torch.utils.data import DataLoader
 
@@ -220,7 +199,7 @@ def load(dataset, workers, method, *, batch_size=3):
 
 @pytest.mark.torch
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("workers", "method"), [*FORKED, SPAWNED])
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (1, "spawn")])
 def test_dataloader_over_a_dataset(workers, method, clips, expected, cached_features):
     attached = cached_features.attach(data.in_memory(clips, decode=True), remove_columns="audio")
     rows = load(attached, workers, method)
@@ -229,18 +208,6 @@ def test_dataloader_over_a_dataset(workers, method, clips, expected, cached_feat
     assert (cached_features.stats.computed, cached_features.stats.hits) == (8, 0)
     data.assert_rows(load(attached, 0, None), expected)
     assert (cached_features.stats.computed, cached_features.stats.hits) == (8, 8)
-
-
-@pytest.mark.torch
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize(("workers", "method"), FORKED)
-def test_dataloader_over_a_stream(workers, method, clips, expected, cached_features, tmp_path):
-    stream = data.in_memory(clips).to_iterable_dataset(num_shards=2)
-    attached = cached_features.attach(stream, remove_columns="audio")
-    rows = load(attached, workers, method, batch_size=4)
-    rows.sort(key=lambda row: row["number"])
-    data.assert_rows(rows, expected)
-    assert (cached_features.stats.computed, cached_features.stats.hits) == (8, 0)
 
 
 @pytest.mark.torch

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hf_audio_cache import CachedArray, CachedFeatures, CacheRoot
-from hf_audio_cache.errors import AudioColumnError, AudioDecodeError, MissingEntryError, ProcessorError, StoreError
+from hf_audio_cache.errors import AudioColumnError, AudioDecodeError, MissingEntryError, ProcessorError
 
 # Two outputs, so that there are two columns: float32 of shape (n, 160), and an int32 mask.
 OUTPUTS = ("input_features", "attention_mask")
@@ -194,17 +194,6 @@ def test_map_gives_bad_clips_null_rows(clips, expected, seamless, own_root):
     assert only_bad[0]["input_features"] is None
 
 
-def test_map_needs_to_store(clips, seamless, tmp_path):
-    blocked = tmp_path / "a file"
-    blocked.write_bytes(b"in the way")
-    cached_features = CachedFeatures(seamless, blocked / "root", auto_resample=True)
-    with pytest.raises(StoreError, match=r"Make room or use another root, or read with cached_features\.attach\(ds\)"):
-        cached_features.map(data.in_memory(clips))
-    # Nothing else does.
-    [array] = cached_features.attach(data.in_memory(clips[:1]))[:]["input_features"]
-    assert array.shape[1] == 160
-
-
 def test_map_refuses_a_processor_that_changes_under_way(clips, make_processor, tmp_path):
     extractor = make_processor("wav2vec2")
     cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
@@ -228,15 +217,6 @@ def test_map_refuses_a_processor_that_changes_under_way(clips, make_processor, t
 # Their size, and being found again
 
 
-def test_a_row_takes_under_100_bytes_in_arrow(references, clips):
-    for name in OUTPUTS:
-        column = references._data.table.column(name)
-        assert column.nbytes / len(clips) < 100
-        assert column.nbytes >= 32 * len(clips)
-    small = references.select_columns(list(OUTPUTS))
-    assert small._data.nbytes < 2 * 100 * len(clips)
-
-
 def test_datasets_finds_its_own_result_again_but_not_for_another_root(
     clips, cached_features, seamless, own_root, tmp_path
 ):
@@ -255,16 +235,6 @@ def test_datasets_finds_its_own_result_again_but_not_for_another_root(
     assert other.stats.hits == len(clips)
     assert elsewhere.features["input_features"].root == str(other.audio_cache.root)
     assert elsewhere._fingerprint != first._fingerprint
-
-
-def test_the_other_columns_are_not_written_again(clips, cached_features, tmp_path):
-    dataset = data.saved(clips, tmp_path / "saved")
-    size = sum(clip.stat().st_size for clip in clips)
-    before = set((tmp_path / "saved").iterdir())
-    mapped = cached_features.map(dataset)
-    written = sum(path.stat().st_size for path in set((tmp_path / "saved").iterdir()) - before)
-    assert written < size / 4
-    assert mapped["number"][:] == dataset["number"][:]
 
 
 def test_a_shuffled_or_selected_dataset_keeps_its_order(clips, cached_features, tmp_path):

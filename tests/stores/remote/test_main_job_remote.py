@@ -13,6 +13,7 @@ import audio_datasets as data
 import datasets
 import numpy as np
 import pytest
+from assertions import rows_of
 
 import hf_audio_cache
 from hf_audio_cache import CachedFeatures, CacheRoot
@@ -118,7 +119,7 @@ FORMS = [through_map, through_workers, through_a_transform, through_a_stream, th
 
 def assert_features(rows, expected):
     if isinstance(rows, dict):
-        rows = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+        rows = rows_of(rows)
     assert len(rows) == len(expected)
     for row, outputs in zip(rows, expected, strict=True):
         data.assert_same_bits(row["input_features"], outputs["input_features"])

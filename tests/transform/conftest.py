@@ -1,0 +1,29 @@
+"""What most tests of the transform start from: eight clips, Wav2Vec2's extractor, and what it makes of them."""
+
+from __future__ import annotations
+
+import audio_datasets as data
+import pytest
+
+from hf_audio_cache import CachedFeatures
+
+
+@pytest.fixture(scope="session")
+def clips(prompts):
+    """Eight short prompts at 8 kHz."""
+    return data.shortest(prompts, 8)
+
+
+@pytest.fixture
+def wav2vec2(make_processor):
+    return make_processor("wav2vec2")
+
+
+@pytest.fixture
+def expected(wav2vec2, clips):
+    return [data.expected_features(wav2vec2, clip, auto_resample=True) for clip in clips]
+
+
+@pytest.fixture
+def cached_features(wav2vec2, tmp_path):
+    return CachedFeatures(wav2vec2, tmp_path / "root", auto_resample=True)
