@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -13,12 +15,15 @@ from .options import (
     SigningKeyFileOption,
     StorageOptions,
     YesOption,
-    confirmed,
     guarded,
+    plan_confirm_run,
     root_of,
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_report
+
+if TYPE_CHECKING:
+    from ..maintenance.delete import PruneReport
 
 __all__ = ["add_to"]
 
@@ -27,6 +32,7 @@ __all__ = ["add_to"]
 def verify(
     root: RootOption = None,
     repair: Annotated[bool, typer.Option("--repair", help="Delete what is bad; it is computed again.")] = False,
+    yes: YesOption = False,
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
@@ -40,15 +46,22 @@ def verify(
     --------
         hf-audio-cache verify
 
-        hf-audio-cache verify --root s3://bucket/audio-cache --repair
+        hf-audio-cache verify --root s3://bucket/audio-cache --repair -y
     """
+    from ..maintenance.verify import repair_root
     from ..maintenance.verify import verify as check
 
+    where = root_of(root, storage_option, signing_key_file, exists=True)
     with waiting("Reading every entry"):
-        report = check(root_of(root, storage_option, signing_key_file, exists=True), repair=repair)
-    show_report(
-        report, form, quiet=quiet, names=[*report.bad, *report.unsigned, *report.unreadable, *report.unfinished]
-    )
+        found = report = check(where)
+    if repair and found.repairable:
+        report = plan_confirm_run(
+            lambda: found,
+            lambda _: repair_root(where, found),
+            lambda plan: f"Delete {len(plan.repairable):,} files under {plan.root}?",
+            yes=yes,
+        )
+    show_report(report, form, quiet=quiet, names=[*report.repairable, *report.unreadable])
     if not report.is_clean:
         raise typer.Exit(1)
 
@@ -106,12 +119,7 @@ def prune(
     }
     where = root_of(root, storage_option, exists=True)
     settings: dict[str, Any] = {**limits, "processor": processor, "keep_run": keep_run or ()}
-    if not (dry_run or yes):
-        with waiting("Listing"):
-            plan = make_room(where, dry_run=True, **settings)
-        confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
-    with waiting("Pruning"):
-        report = make_room(where, dry_run=dry_run, **settings)
+    report = _delete(functools.partial(make_room, where, **settings), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
 
@@ -137,11 +145,7 @@ def clear(
     from ..maintenance.prune import clear as delete_all
 
     where = root_of(root, storage_option, exists=True)
-    if not (dry_run or yes):
-        plan = delete_all(where, cache=cache, dry_run=True)
-        confirmed(f"Delete all {plan.n_deleted:,} entries under {plan.root}?", yes=yes)
-    with waiting("Deleting"):
-        report = delete_all(where, cache=cache, dry_run=dry_run)
+    report = _delete(functools.partial(delete_all, where, cache=cache), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
 
@@ -164,11 +168,24 @@ def rm(
     from ..maintenance.prune import remove
 
     where = root_of(root, storage_option, exists=True)
-    if not (dry_run or yes):
-        plan = remove(where, entries, dry_run=True)
-        confirmed(f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}?", yes=yes)
-    report = remove(where, entries, dry_run=dry_run)
+    report = _delete(functools.partial(remove, where, entries), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
+
+
+def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> PruneReport:
+    """Plan, ask and delete; with ``dry_run=True`` `delete` only plans."""
+
+    def act(*, dry_run: bool) -> PruneReport:
+        with waiting("Listing" if dry_run else "Deleting"):
+            return delete(dry_run=dry_run)
+
+    return plan_confirm_run(
+        lambda: act(dry_run=True),
+        lambda _: act(dry_run=False),
+        lambda plan: f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}, under {plan.root}?",
+        dry_run=dry_run,
+        yes=yes,
+    )
 
 
 def add_to(app: typer.Typer) -> None:

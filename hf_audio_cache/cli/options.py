@@ -34,13 +34,14 @@ __all__ = [
     "SubsetOption",
     "WaveformsOption",
     "YesOption",
-    "confirmed",
     "guarded",
+    "plan_confirm_run",
     "root_of",
     "waiting",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+ReportT = TypeVar("ReportT")
 
 RootOption = Annotated[
     Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
@@ -173,21 +174,45 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def confirmed(question: str, *, yes: bool) -> None:
-    """Ask before something is deleted; where nobody can answer, ``-y`` has to be there already.
+def plan_confirm_run(
+    plan: Callable[[], ReportT],
+    run: Callable[[ReportT | None], ReportT],
+    question: Callable[[ReportT], str],
+    *,
+    yes: bool,
+    dry_run: bool = False,
+) -> ReportT:
+    """Say what would be deleted, ask, and delete: the way of each command that deletes something.
+
+    Parameters
+    ----------
+    plan
+        Returns what would be deleted.
+    run
+        Deletes it, and returns what was deleted. It gets the plan, or None with ``-y``, which needs none.
+    question
+        What to ask about a plan.
+    yes
+        Whether not to ask.
+    dry_run
+        Whether to plan only.
 
     Raises
     ------
     typer.Abort
         If the answer is no.
     ValueError
-        If nobody can answer.
+        If there is no terminal to ask on.
     """
-    if yes:
-        return
+    if yes and not dry_run:
+        return run(None)
+    planned = plan()
+    if dry_run:
+        return planned
     if not sys.stdin.isatty():
-        raise ValueError("nothing was deleted, since nobody can be asked here; pass -y to delete, or --dry-run to see")
-    typer.confirm(question, abort=True, err=True)
+        raise ValueError("nothing was deleted: there is no terminal to confirm on. Pass -y to delete without asking")
+    typer.confirm(question(planned), abort=True, err=True)
+    return run(planned)
 
 
 @contextlib.contextmanager

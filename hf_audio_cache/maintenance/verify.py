@@ -6,12 +6,10 @@ miss, and computed again.
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from ..cache.access_log import check_use
 from ..cache.layout import TAG_NAME, is_entry, is_ours, manifest_name, parse_manifest_name
@@ -23,12 +21,9 @@ from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnknownVe
 from ..stores import Store, StoredObject, is_temporary
 from ..support.report import Report, Table
 from ..support.units import format_size
+from .delete import UNFINISHED_AFTER, batches, delete
 
-__all__ = ["VerifyReport", "verify"]
-
-T = TypeVar("T")
-
-UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken for dead
+__all__ = ["VerifyReport", "repair_root", "verify"]
 
 _BATCH = 64
 _MAX_SHOWN = 50  # lines of a table
@@ -79,6 +74,11 @@ class VerifyReport(Report):
     def is_clean(self) -> bool:
         """Whether nothing is wrong."""
         return not (self.bad or self.unsigned or self.unreadable or self.unfinished)
+
+    @property
+    def repairable(self) -> list[str]:
+        """The names of what a repair deletes."""
+        return [*self.bad, *self.unsigned, *self.unfinished]
 
     def tables(self) -> list[Table]:
         figures = [
@@ -131,9 +131,13 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
         for found in batch:
             if not is_entry(found.name):
                 _note(report, found.name, _check_other(store, found.name, opened.signing_keys))
-    if repair:
-        report.n_deleted = delete(store, [*report.bad, *report.unsigned, *report.unfinished])
-    return report
+    return repair_root(root, report) if repair else report
+
+
+def repair_root(root: str | os.PathLike[str] | CacheRoot, report: VerifyReport) -> VerifyReport:
+    """Delete what `verify` reports as bad, unsigned or left unfinished; return the report with their number."""
+    store = OpenRoot.for_maintenance(root).store
+    return dataclasses.replace(report, n_deleted=delete(store, report.repairable))
 
 
 def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> bool:
@@ -178,30 +182,3 @@ def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> N
         report.unreadable[name] = str(error)
     elif error is not None:
         report.bad[name] = str(error)
-
-
-def delete(store: Store, names: Iterable[str]) -> int:
-    """Delete these objects, and return how many they were.
-
-    Raises
-    ------
-    StoreError
-        If one could not be deleted.
-    """
-    n_deleted = 0
-    for batch in batches(names, 1000):
-        n_deleted += len(batch)
-        _raise_first(store.delete(batch))
-    return n_deleted
-
-
-def _raise_first(failed: Mapping[str, StoreError]) -> None:
-    for error in failed.values():
-        raise error
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most `size`."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

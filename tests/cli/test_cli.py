@@ -371,7 +371,9 @@ def test_verify_finds_what_was_damaged_and_repairs_it(root):
     assert (sorted(report["bad"]), report["n_strangers"], report["n_entries"]) == (damaged, 1, 4 * N_CLIPS)
     assert int(run_csv("verify", "--root", root, code=1)[0]["bad"]) == 5
     assert contents(root) == before
-    assert "what is wrong" in run("verify", "--root", root, "--repair", code=1).out
+    assert "Pass -y" in run("verify", "--root", root, "--repair", code=2).err
+    assert contents(root) == before
+    assert "what is wrong" in run("verify", "--root", root, "--repair", "-y", code=1).out
     assert contents(root) == {name: content for name, content in before.items() if name not in damaged}
     run("verify", "--root", root)
 
@@ -397,7 +399,7 @@ def test_prune_deletes_what_was_not_used_for_longest(root):
     planned = run("prune", "--root", root, "--max-size", limit, "--dry-run", "-q").lines
     assert sorted(planned) == sorted(names[10:])
     assert contents(root) == before
-    assert "pass -y" in run("prune", "--root", root, "--max-size", limit, code=2).err
+    assert "Pass -y" in run("prune", "--root", root, "--max-size", limit, code=2).err
     assert contents(root) == before
     report = run_json("prune", "--root", root, "--max-size", limit, "-y")
     assert (report["n_kept"], report["n_bytes_kept"], report["is_dry_run"]) == (10, limit, False)
@@ -441,7 +443,7 @@ def test_rm_and_clear(root, clips):
     name, sha = entries(root)[0], data.sha256(clips[0])
     going = {name} | {found for found in entries(root) if sha in found}
     assert set(run("rm", name, sha[:12], "--root", root, "--dry-run", "-q").lines) == going
-    assert "pass -y" in run("rm", name, "--root", root, code=2).err
+    assert "Pass -y" in run("rm", name, "--root", root, code=2).err
     left = set(entries(root)) - going
     run("rm", name, sha[:12], "--root", root, "-y")
     assert set(entries(root)) == left
@@ -503,7 +505,7 @@ def look_after(url: str, damage: Any, clip: Path, processor: Path, archive: Path
     run("verify", "--root", url, *options)
     damage(names[0])
     assert run("verify", "--root", url, "-q", *options, code=1).lines == [names[0]]
-    run("verify", "--root", url, "--repair", *options, code=1)
+    run("verify", "--root", url, "--repair", "-y", *options, code=1)
     assert run_json("ls", "--root", url, "--sort", "size", *options)[0]["n_bytes"] > 0
     assert run("ls", "--root", url, "-q", *options).lines == names[1:]
     assert run_json("prune", "--root", url, "--max-size", "0", "-y", *options)["n_deleted"] == 5

@@ -222,7 +222,7 @@ def test_a_prune_beside_a_training_loop_takes_nothing_of_it(aged, clips, tmp_pat
 def test_an_interrupted_prune_is_gone_on_with(aged, monkeypatch):
     n_entries = len(entries(aged))
     monkeypatch.setattr(
-        sys.modules["hf_audio_cache.maintenance.prune"],
+        sys.modules["hf_audio_cache.maintenance.delete"],
         "delete",
         lambda store, names: (_ for _ in ()).throw(KeyboardInterrupt),
     )

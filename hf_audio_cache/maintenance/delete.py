@@ -1,0 +1,184 @@
+"""Deleting under a root: what `prune`, `remove`, `clear` and a repair have in common.
+
+Nothing here locks anything. Programs may read and write the root meanwhile: an entry that is deleted under them is a
+miss, and computed again (behind a reference whose row has no audio: an error that says what to do).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..cache.access_log import last_uses, records_of
+from ..cache.layout import is_ours, parse_record_name
+from ..stores import Store, StoredObject, is_temporary
+from ..support.report import Report, Table
+from ..support.units import format_size
+from .listing import ListedEntry, parse_entry
+
+__all__ = ["UNFINISHED_AFTER", "Contents", "PruneReport", "batches", "delete"]
+
+T = TypeVar("T")
+
+UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken for dead
+_BATCH = 1000
+_RECENT = 86_400.0  # seconds
+
+
+@dataclass(frozen=True, repr=False)
+class PruneReport(Report):
+    """What `prune`, `remove` or `clear` deleted, or would delete.
+
+    Attributes
+    ----------
+    root
+        Where.
+    n_deleted, n_bytes_deleted
+        Entries, and files that a writer left more than an hour ago, with their size.
+    n_kept, n_bytes_kept
+        Entries that stay, with their size.
+    is_dry_run
+        Whether nothing was really deleted.
+    n_recent
+        Of the deleted: entries that were read or written in the last 24 hours, as far as records say.
+    names
+        The names of the deleted entries; not in `to_dict`, which would be long.
+    """
+
+    root: str
+    n_deleted: int
+    n_bytes_deleted: int
+    n_kept: int
+    n_bytes_kept: int
+    is_dry_run: bool
+    n_recent: int = 0
+    names: tuple[str, ...] = field(default=(), compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {name: value for name, value in super().to_dict().items() if name != "names"}
+
+    def tables(self) -> list[Table]:
+        does = "would be deleted" if self.is_dry_run else "deleted"
+        rows = [
+            (does, f"{self.n_deleted:,}", format_size(self.n_bytes_deleted)),
+            ("  used in the last 24 h", f"{self.n_recent:,}", ""),
+            ("kept", f"{self.n_kept:,}", format_size(self.n_bytes_kept)),
+        ]
+        return [Table(self.root, ("", "entries", "size"), rows)]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies under a root, as it was listed once: a plan for deleting, and its execution.
+
+    Attributes
+    ----------
+    store
+        The root.
+    now
+        When it was listed, in seconds since 1970.
+    objects
+        All that is the cache's, unfinished files too.
+    entries
+        The finished entries among it.
+    """
+
+    store: Store
+    now: float
+    objects: Sequence[StoredObject]
+    entries: Sequence[ListedEntry]
+
+    @classmethod
+    def of(cls, store: Store) -> Contents:
+        """List a root.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be listed.
+        """
+        now, uses = time.time(), last_uses(store)
+        objects = [one for one in store.scan() if is_ours(one.name)]
+        return cls(store, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
+
+    def unfinished(self) -> list[StoredObject]:
+        """Return the files that a writer left more than an hour ago."""
+        return [one for one in self.objects if is_temporary(one.name) and self.now - one.modified > UNFINISHED_AFTER]
+
+    def delete(self, going: Sequence[ListedEntry], more: Sequence[StoredObject] = (), *, dry_run: bool) -> PruneReport:
+        """Delete entries, files that were left unfinished, and the records of use of which no entry is left.
+
+        Parameters
+        ----------
+        going
+            The entries.
+        more
+            Other objects, which the report does not count.
+        dry_run
+            Whether to say only what would go.
+
+        Raises
+        ------
+        StoreError
+            If an object cannot be deleted.
+        """
+        unfinished = self.unfinished()
+        gone = {entry.name for entry in going}
+        kept = [entry for entry in self.entries if entry.name not in gone]
+        if not dry_run:
+            objects = [one.name for one in (*unfinished, *more)]
+            delete(self.store, dict.fromkeys([*objects, *(entry.name for entry in going)]))
+            _delete_records(self.store, self.objects, {entry.name for entry in kept})
+        return PruneReport(
+            root=str(self.store.location()),
+            n_deleted=len(going) + len(unfinished),
+            n_bytes_deleted=sum(entry.n_bytes for entry in going) + sum(one.n_bytes for one in unfinished),
+            n_kept=len(kept),
+            n_bytes_kept=sum(entry.n_bytes for entry in kept),
+            is_dry_run=dry_run,
+            n_recent=sum(self.now - entry.accessed < _RECENT for entry in going),
+            names=tuple(entry.name for entry in going),
+        )
+
+
+def _delete_records(store: Store, listed: Sequence[StoredObject], kept: Collection[str]) -> None:
+    """Delete the records of use of which no entry is left, and the records of their runs.
+
+    Only those that were there before the entries were listed: a run may be writing others.
+    """
+    before = {one.name: found for one in listed if (found := parse_record_name(one.name)) is not None}
+    dead: set[str] = set()
+    alive: set[str] = set()
+    for record, names in records_of(store):
+        is_alive = record.name not in before or any(name in kept for name in names)
+        (alive if is_alive else dead).add(record.name)
+    runs = {found.run for name in alive if (found := parse_record_name(name)) is not None}
+    dead |= {name for name, found in before.items() if found.day is None and found.run not in runs}
+    delete(store, sorted(dead))
+
+
+def delete(store: Store, names: Iterable[str]) -> int:
+    """Delete these objects, and return how many they were.
+
+    Raises
+    ------
+    StoreError
+        If one could not be deleted.
+    """
+    n_deleted = 0
+    for batch in batches(names, _BATCH):
+        n_deleted += len(batch)
+        for error in store.delete(batch).values():
+            raise error
+    return n_deleted
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of at most `size`."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
