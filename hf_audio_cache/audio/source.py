@@ -53,21 +53,21 @@ class AudioSource:
 
 
 def check_column(audio_column: str, columns: Sequence[str]) -> None:
-    """Raise `AudioColumnError` if `audio_column` is none of `columns`."""
+    """Raise `AudioColumnError` if `audio_column` is not one of `columns`."""
     if audio_column not in columns:
         found = ", ".join(map(repr, columns)) or "(none)"
         raise AudioColumnError(
-            f"expected an audio column {audio_column!r}, and found the columns {found}; nothing was computed. "
-            "Name the right one (CachedFeatures(…, audio_column=…)). Under transformers' Trainer, pass "
-            "remove_unused_columns=False in its TrainingArguments: it drops the columns that the model's forward() "
-            "does not take, audio among them, before a transform can see it.",
+            f"There is no audio column {audio_column!r}, only the columns {found}. Pass the right name: "
+            "CachedFeatures(…, audio_column=…). Under transformers' Trainer, pass remove_unused_columns=False in its "
+            "TrainingArguments: otherwise it drops the columns that the model's forward() does not take, such as the "
+            "audio, before a transform runs.",
             column=audio_column,
             columns=tuple(columns),
         )
 
 
 def is_audio_cell(value: object) -> bool:
-    """Return whether a mapping is itself an audio cell, and not an example that has one."""
+    """Return whether a value is an audio cell in the form of a dict, and not an example that has one."""
     return (
         isinstance(value, Mapping)
         and len(value) > 0
@@ -77,7 +77,7 @@ def is_audio_cell(value: object) -> bool:
 
 
 def local_path(cell: Any) -> str | None:
-    """Return the path of the local file that `read_source` would read for this cell; None where it would read none."""
+    """Return the path of the local file that `read_source` would read for this cell; None if it would read none."""
     cell = getattr(cell, "_hf_encoded", None) or cell
     if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
         cell = cell.get("path")
@@ -92,15 +92,15 @@ def read_source(cell: Any) -> AudioSource:
     ----------
     cell
         A dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a
-        torchcodec decoder that `datasets` made (taken through its encoded bytes); or a dict of a decoded ``array`` and
+        torchcodec decoder that `datasets` made, which still has its encoded bytes; or a dict of a decoded ``array`` and
         its ``sampling_rate``.
 
     Raises
     ------
     AudioSourceError
-        If it is none of these, or its bytes cannot be had.
+        If it is none of these, or its bytes cannot be read.
     """
-    encoded = getattr(cell, "_hf_encoded", None)  # what `datasets` leaves on the decoders that it makes
+    encoded = getattr(cell, "_hf_encoded", None)  # `datasets` sets this on the decoders that it makes
     if encoded is not None:
         cell = encoded
     if isinstance(cell, (str, os.PathLike)):
@@ -123,38 +123,41 @@ def read_source(cell: Any) -> AudioSource:
 
 
 def _not_audio(cell: Any) -> AudioSourceError:
-    return AudioSourceError(
-        "expected audio as a dict of bytes or path, a path or URL, encoded bytes, a torchcodec decoder of datasets', "
-        f"or a dict of array and sampling_rate, and found {_describe(cell)}; no features were made of it. "
-        'Filter such rows out, or pass on_error="null".',
-        clip=_describe(cell),
-    )
+    found = _describe(cell)
+    if cell is None or (isinstance(cell, Mapping) and cell and not any(value is not None for value in cell.values())):
+        remedy = 'Filter such rows out, or pass on_error="null".'
+    else:
+        remedy = (
+            "Pass a dict of bytes or path, a path or URL, encoded bytes, a dict of array and sampling_rate, or a "
+            "decoder that datasets made."
+        )
+    return AudioSourceError(f"There is no audio in a cell: found {found}. It gives no features. {remedy}", clip=found)
 
 
 def _describe(cell: Any) -> str:
     if isinstance(cell, Mapping):
         return "a dict of " + ", ".join(f"{name}: {type(value).__name__}" for name, value in cell.items())
     if isinstance(cell, np.ndarray):
-        return f"a bare array of shape {cell.shape} (its rate is not known)"
+        return f"a bare array of shape {cell.shape} (its rate is unknown)"
     return "None" if cell is None else f"a {type(cell).__name__}"
 
 
 def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
     if isinstance(encoded, np.bytes_):  # NumPy drops trailing zero bytes, which a WAV may well end in
         raise AudioSourceError(
-            "expected the encoded bytes of a clip, and found them as a NumPy string, which has lost any zeros at its "
-            "end; no features were made of it. Use ds.with_format(None), or cast the column to Audio(decode=False).",
+            "The encoded bytes of a clip are a NumPy string, which has lost any zeros at its end. It gives no "
+            "features. Use ds.with_format(None), or cast the column to Audio(decode=False).",
             clip=path or "a NumPy string",
         )
     if isinstance(encoded, pa.Buffer):
-        encoded = memoryview(encoded).cast("B")  # which nobody changes
+        encoded = memoryview(encoded).cast("B")  # immutable, so not copied
     elif not isinstance(encoded, bytes):
         try:
             encoded = bytes(memoryview(encoded))
         except TypeError:
             raise AudioSourceError(
-                f"expected the encoded bytes of a clip, and found a {type(encoded).__name__}; no features were made of "
-                "it.",
+                f"The encoded bytes of a clip are a {type(encoded).__name__}. It gives no features. Pass "
+                "bytes, or an object with a buffer.",
                 clip=path or type(encoded).__name__,
             ) from None
     blob_sha = hashlib.sha256(encoded).hexdigest()
@@ -173,25 +176,25 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
             with fsspec.open(path, "rb") as file:
                 content = file.read()
         else:
-            # Without O_NONBLOCK a pipe would be waited for.
+            # Without O_NONBLOCK this would wait for a pipe.
             with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode):
-                    raise OSError("it is no regular file")
+                    raise OSError("it is not a regular file")
                 content = file.read()
                 state = FileState.of(path, os.fstat(file.fileno()))
             is_whole = state == FileState.of(path, before) and len(content) == before.st_size
             if state is not None and not (is_whole and state.is_settled()):
-                state = None  # it was being written, or may be in a moment without a trace
-    except Exception as exc:  # every fsspec driver has errors of its own, not all of them OSErrors
+                state = None  # it changed while it was read, or might change now without a trace
+    except Exception as exc:  # fsspec drivers raise exceptions of their own, not only OSError
         hint = (
             ""
             if os.path.dirname(path)
-            else " It is a bare file name: the bytes that belonged to it were not kept with the dataset."
+            else " It is a bare file name: the dataset was stored without the bytes that belong to it."
         )
         raise AudioSourceError(
-            f"the audio file {path} could not be read ({type(exc).__name__}: {exc}); no features were made of it.{hint}"
-            " Check that the file is where the dataset says, and can be read.",
+            f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It gives no features.{hint} "
+            "Check that the file is where the dataset says, and that you may read it.",
             clip=path,
         ) from exc
     return bytes(content), state
@@ -202,25 +205,24 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         samples = np.asarray(array)
     except ValueError as exc:
         raise AudioSourceError(
-            f"expected a decoded array, and found one that is none ({exc}); no features were made of it.",
+            f"A decoded clip is not an array of numbers ({exc}). It gives no features. Pass samples as one array.",
             clip=path or "a ragged array",
         ) from exc
     if not isinstance(array, np.ndarray) and samples.dtype == np.float64:
-        # Arrow's float32 comes back as Python floats: the same clip has the same key in either form.
+        # Arrow gives float32 back as Python floats; the same clip must have the same key in either form.
         with np.errstate(over="ignore"):
             single = samples.astype(np.float32)
         samples = single if np.array_equal(single, samples) else samples
     is_rate = isinstance(sampling_rate, (int, np.integer)) and not isinstance(sampling_rate, bool)
     if not is_rate or sampling_rate <= 0:
         raise AudioSourceError(
-            f"expected a decoded array with its sampling_rate in Hz, and found the rate {sampling_rate!r}; no features "
-            "were made of it.",
+            f"A decoded array has the sampling_rate {sampling_rate!r}. It gives no features. Pass its rate in Hz.",
             clip=path or f"an array of shape {samples.shape}",
         )
     samples = np.asarray(samples, order="C")
     header = json.dumps([samples.dtype.str, samples.shape, int(sampling_rate)]).encode()
     state = hashlib.sha256(_ARRAY_DOMAIN + header)
-    if samples.dtype != object:  # an array of objects has no bytes of its own, and is refused when it is decoded
+    if samples.dtype != object:  # an array of objects has no bytes to hash; decoding refuses it
         state.update(samples.reshape(-1).view(np.uint8).data)
     blob_sha = state.hexdigest()
     return AudioSource(path or f"the array with sha256 {blob_sha[:12]}", blob_sha, samples, int(sampling_rate))

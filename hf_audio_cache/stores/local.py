@@ -80,7 +80,7 @@ class LocalStore(Store):
 
     def _read_open(self, name: str, file: int) -> bytes | StoreError:
         status = os.fstat(file)
-        reason = "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
+        reason = "" if stat.S_ISREG(status.st_mode) else "it is not a regular file"
         if status.st_size > _MAX_BYTES:
             reason = f"it has {status.st_size} bytes, and at most {_MAX_BYTES} are read"
         if reason:

@@ -124,7 +124,7 @@ def test_a_folder_in_the_place_of_an_object_is_an_error_that_names_it(tmp_path):
     (tmp_path / "ab/name/kept").mkdir(parents=True)
     [found] = store.get_many(["ab/name"])
     assert isinstance(found, StoreError)
-    assert str(found) == f"could not read {tmp_path}/ab/name: it is no regular file"
+    assert str(found) == f"could not read {tmp_path}/ab/name: it is not a regular file"
     with pytest.raises(StoreError, match="could not read"):
         store.get("ab/name")
     with pytest.raises(StoreError, match="could not write"):
@@ -201,7 +201,7 @@ def test_a_pipe_in_an_objects_place_stops_nobody(tmp_path):
     os.mkfifo(tmp_path / "name")
     store = LocalStore(tmp_path)
     [found] = store.get_many(["name"])
-    assert str(found) == f"could not read {tmp_path}/name: it is no regular file"
+    assert str(found) == f"could not read {tmp_path}/name: it is not a regular file"
     assert not store.exists("name")
     store.put("name", b"content")
     assert store.get("name") == b"content"

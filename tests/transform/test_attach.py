@@ -131,9 +131,9 @@ def test_attach_goes_through_select_shuffle_and_split(clips, expected, cached_fe
 
 def test_attach_asks_for_the_column_at_once(clips, cached_features):
     renamed = data.in_memory(clips).rename_column("audio", "sound")
-    with pytest.raises(AudioColumnError, match="found the columns 'sound', 'text', 'number'"):
+    with pytest.raises(AudioColumnError, match="only the columns 'sound', 'text', 'number'"):
         cached_features.attach(renamed)
-    with pytest.raises(AudioColumnError, match="found the columns 'sound', 'text', 'number'"):
+    with pytest.raises(AudioColumnError, match="only the columns 'sound', 'text', 'number'"):
         cached_features.attach(renamed.to_iterable_dataset())
 
 

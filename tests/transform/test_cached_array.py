@@ -164,7 +164,7 @@ def test_map_of_an_empty_split_has_the_same_columns(clips, cached_features):
 def test_map_of_a_stream_says_what_to_use(clips, cached_features):
     with pytest.raises(TypeError, match=r"got IterableDataset; .* use cached_features\.attach\(dataset\)"):
         cached_features.map(data.in_memory(clips).to_iterable_dataset())
-    with pytest.raises(AudioColumnError, match="found the columns 'sound', 'text', 'number'"):
+    with pytest.raises(AudioColumnError, match="only the columns 'sound', 'text', 'number'"):
         cached_features.map(data.in_memory(clips).rename_column("audio", "sound"))
 
 

@@ -147,7 +147,7 @@ def test_datasets_in_other_forms(form, nodes, prompts, tmp_path):
 
 def test_a_column_that_a_parquet_file_has_not_is_refused_at_once(nodes, prompts, tmp_path):
     place = data.parquet_file(prompts[:2], tmp_path / "clips.parquet")
-    with pytest.raises(AudioColumnError, match=r"'speech', and found the columns .*'audio'"):
+    with pytest.raises(AudioColumnError, match=r"'speech', only the columns .*'audio'"):
         load_ray_dataset(str(place), split=None, subset=None, audio_column="speech")
 
 
