@@ -521,7 +521,7 @@ def test_on_error_is_one_of_three(on_error, tmp_path):
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_reason_column_needs_rows_without_features(on_error, tmp_path):
-    with pytest.raises(ValueError, match=rf'^reason_column needs on_error="null": with .{on_error}. no row'):
+    with pytest.raises(ValueError, match=rf'^reason_column needs on_error="null", and on_error is .{on_error}.'):
         make(tmp_path, on_error, reason_column="reason")
 
 
