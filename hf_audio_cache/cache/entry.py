@@ -168,13 +168,7 @@ class Entry:
         self.compute_seconds = compute_seconds
 
     def read(self, name: str) -> Any:
-        """Return the output `name`: an array that is the caller's own, or a JSON value.
-
-        Raises
-        ------
-        CorruptEntryError
-            If its bytes are not what the manifest says.
-        """
+        """Return the output `name`, an array of your own or a JSON value; CorruptEntryError if it is damaged."""
         return self._outputs[name]
 
     def read_all(self) -> dict[str, Any]:
@@ -201,7 +195,7 @@ def _signed_text(name: str, signed: bytes | memoryview) -> bytes:
 def check_signature(data: bytes, name: str, signing_keys: SigningKeys) -> None:
     """Raise `UnsignedEntryError` if none of the keys signed these bytes, as those of the entry of this name.
 
-    It is for the caller to do so before anything of an entry is looked at.
+    Call it before anything else looks at the entry.
     """
     signed, signature = memoryview(data)[:-SIGNATURE_LENGTH], data[-SIGNATURE_LENGTH:]
     if not signing_keys.accept(_signed_text(name, signed), signature):
@@ -219,7 +213,7 @@ def check_version(version: int, known: int) -> None:
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
     """Check the bytes of an entry against their checksum and `key`, and return its outputs, not yet decoded.
 
-    Without `key` it is for the caller to look at the entry's own.
+    Without `key`, compare the entry's own key yourself.
 
     Raises
     ------

@@ -266,7 +266,7 @@ def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, dama
     assert listing(tmp_path) == []
     assert cache.stats.bad_entries == 1
     [message] = warnings_logged()
-    assert message.startswith(f"the entry {path} is bad and counts as a miss: ")
+    assert message.startswith(f"the entry {path} is damaged and counts as a miss: ")
     cache.put(key, array)
     assert is_same(cache.get(key), array)
     assert cache.stats.bad_entries == 1

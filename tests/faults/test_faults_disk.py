@@ -604,7 +604,7 @@ def test_bad_entries_that_cannot_be_deleted_are_replaced_and_sweepers_say_what_t
             "waveforms",
         ]
         assert all(
-            " is bad and counts as a miss: " in message and message.count(": Input/output error") == 1
+            " is damaged and counts as a miss: " in message and message.count(": Input/output error") == 1
             for message in outcome.warnings
         )
         first, last = sorted(left)[0], sorted(left)[-1]

@@ -1,0 +1,301 @@
+"""What both caches share: keys, entries and a store put together.
+
+No method returns a wrong array. A damaged entry is a miss, and is deleted and replaced. An entry of a later version is
+a miss, and stays. Failed reads are misses; failed writes are counted. The first problem is logged as a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ..errors import (
+    CorruptEntryError,
+    HfAudioCacheError,
+    SigningKeyError,
+    StoreError,
+    UnknownVersionError,
+    UnsignedEntryError,
+)
+from ..stores import Store
+from ..support.threads import in_threads
+from .entry import Entry, check_signature, encode_entry, open_entry
+from .keys import AudioCacheKey, WaveformCacheKey
+from .layout import finished_name, is_entry
+from .root import CacheRoot, as_cache_root
+from .stats import Counters, Stats
+
+__all__ = ["EntryCache"]
+
+logger = logging.getLogger(__name__)
+
+KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
+
+
+class EntryCache(Generic[KeyT]):
+    """Entries of one kind under one root; see `AudioCache` and `WaveformCache`."""
+
+    _key_type: type[KeyT]
+    _folder: str
+    _hits: str
+    _misses: str
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | CacheRoot,
+        *,
+        counters: Counters | None = None,
+        on_use: Callable[[Sequence[str]], None] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        root = as_cache_root(root, compression=None)
+        self.compression = root.compression
+        self._store = root.open_store() if store is None else store
+        self._strict = root.strict
+        self._signing_keys = root.signing_keys
+        self._counters = counters or Counters()
+        self._on_use = on_use
+        self._warned = False
+        self._has_later_versions = False
+
+    @property
+    def root(self) -> Path | str:
+        """Where the cache is: a path on a local disk, else the full URL."""
+        return self._store.location()
+
+    @property
+    def stats(self) -> Stats:
+        """What was read and written so far."""
+        return self._counters.total()
+
+    def path_for(self, key: KeyT) -> Path | str:
+        """Return where the entry of `key` is or would be: a path on a local disk, else the full URL."""
+        return self._store.location(self._name(key))
+
+    def exists(self, key: KeyT) -> bool:
+        """Return whether there is an entry of this name, good or damaged; in a signed root, one with our signature."""
+        return self.exists_many([key])[0]
+
+    def exists_many(self, keys: Sequence[KeyT]) -> list[bool]:
+        """Return `exists` for each key."""
+        names = [self._name(key) for key in keys]
+        if self._signing_keys is None:
+            return self._store.exists_many(names)
+        return [self._is_signed(name, found) for name, found in zip(names, self._store.get_many(names), strict=True)]
+
+    def _is_signed(self, name: str, found: bytes | StoreError | None) -> bool:
+        if not isinstance(found, bytes):
+            return False
+        try:
+            self._check_signature(name, found)
+        except UnsignedEntryError:
+            return False
+        return True
+
+    def _check_signature(self, name: str, found: bytes) -> None:
+        if self._signing_keys is not None:
+            check_signature(found, name, self._signing_keys)
+
+    def _read_many(self, keys: Sequence[KeyT], pick: Callable[[Entry], Any]) -> list[Any]:
+        """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
+        started = time.perf_counter()
+        names = [self._name(key) for key in keys]
+        found = self._store.get_many(names)
+        opened = in_threads(lambda each: self._open_found(*each, pick), list(zip(names, keys, found, strict=True)))
+        once_took = sum(compute_seconds for _, compute_seconds in opened)
+        values = [value for value, _ in opened]
+        hits = [name for name, value in zip(names, values, strict=True) if value is not None]
+        self.note_use(hits)
+        self._counters.add(
+            **{self._hits: len(hits), self._misses: len(values) - len(hits)},
+            bytes_read=sum(len(content) for content in found if isinstance(content, bytes)),
+            read_errors=sum(isinstance(content, StoreError) for content in found),
+            seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
+        )
+        return values
+
+    def note_use(self, names: Sequence[str]) -> None:
+        """Record that the entries of these names were used."""
+        if self._on_use is not None and names:
+            self._on_use(names)
+
+    def _open_found(
+        self, name: str, key: KeyT, found: bytes | StoreError | None, pick: Callable[[Entry], Any]
+    ) -> tuple[Any, float]:
+        if isinstance(found, StoreError):
+            self._fail(found, "it is computed again")
+        return self._open(name, key, found, pick) if isinstance(found, bytes) else (None, 0.0)
+
+    def _open(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+        """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
+        reason: Exception
+        try:
+            return self._pick(name, key, found, pick)
+        except SigningKeyError:
+            raise  # it says nothing of the entry
+        except UnknownVersionError as exc:
+            self._leave(name, exc)
+            return None, 0.0
+        except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
+            reason = exc
+        [again] = self._store.get_again([name])
+        if isinstance(again, bytes) and again != found:  # a copy was bad, or what came over the network
+            self._counters.add(bad_entries=1)
+            with contextlib.suppress(Exception):
+                return self._pick(name, key, again, pick)
+            where = self._store.location(name)
+            self._warn(f"the entry {where} was damaged in two reads and counts as a miss: {reason}")
+        elif isinstance(again, StoreError):  # what it is a copy of may be good
+            self._counters.add(bad_entries=1, read_errors=1)
+            self._fail(again, "it is computed again")
+        elif isinstance(reason, UnsignedEntryError):
+            self._ignore(name, reason)
+        else:
+            self._discard(name, reason)
+        return None, 0.0
+
+    def _pick(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+        self._check_signature(name, found)
+        entry = open_entry(found, key)
+        return pick(entry), entry.compute_seconds
+
+    def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
+        """Store the outputs of each key; return whether all of them were kept.
+
+        An entry of a later version of the format stays as it is.
+
+        Raises
+        ------
+        UnstorableOutputError
+            If an output is nothing that an entry can hold.
+        """
+        free = self._without_later_versions(entries)
+        return not self.store_many(free, compute_seconds=compute_seconds) and len(free) == len(entries)
+
+    def store_many(
+        self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
+    ) -> list[StoreError]:
+        """Do as `put_many`, for entries that were looked for before; return why some could not be stored."""
+        objects: dict[str, bytes] = {}
+        if self._has_later_versions:
+            entries = self._without_later_versions(entries)
+        failed = self._store.refuse_puts([self._name(key) for key in entries])
+        if not failed:
+            objects = {
+                self._name(key): encode_entry(
+                    key,
+                    outputs,
+                    compression=self.compression,
+                    compute_seconds=compute_seconds / len(entries),
+                    signing_keys=self._signing_keys,
+                )
+                for key, outputs in entries.items()
+            }
+            failed = self._store.put_many(objects)
+        written = sum(len(content) for name, content in objects.items() if name not in failed)
+        self.note_use([name for name in objects if name not in failed])
+        by_fault = [error for error in failed.values() if error.kind != "read-only"]
+        self._counters.add(bytes_written=written, write_errors=len(by_fault))
+        for error in by_fault:
+            self._fail(error, "the run goes on without it")
+        return list(failed.values())
+
+    def _without_later_versions(self, entries: Mapping[KeyT, Mapping[str, Any]]) -> dict[KeyT, Mapping[str, Any]]:
+        """Return the entries that may be stored: those whose place no entry of a later version has."""
+        found = self._store.get_many([self._name(key) for key in entries])
+        free: dict[KeyT, Mapping[str, Any]] = {}
+        for (key, outputs), there in zip(entries.items(), found, strict=True):
+            error = self.check(key.name(), there) if isinstance(there, bytes) else None
+            if isinstance(error, UnknownVersionError):
+                self._leave(key.name(), error)
+            else:
+                free[key] = outputs
+        return free
+
+    def clear(self) -> int:
+        """Delete every entry of this cache and what interrupted writers left; return the number of files.
+
+        Files with other names than this cache gives are never deleted.
+
+        Raises
+        ------
+        StoreError
+            If the root cannot be listed, or an entry not be deleted.
+        """
+        own = [name for name in self._store.names() if self.owns(name)]
+        for error in self._store.delete(own).values():
+            raise error
+        return len(own)
+
+    @classmethod
+    def owns(cls, name: str) -> bool:
+        """Return whether a name under the root of such a cache is that of an entry, finished or not."""
+        return is_entry(finished_name(f"{cls._folder}/{name}"))
+
+    def check_many(self, names: Sequence[str]) -> list[HfAudioCacheError | None]:
+        """Return, for the entry of each name, what is wrong with it; each is read whole and decoded."""
+        return [
+            # Else deleted since it was listed, or why it could not be read.
+            self.check(name, found) if isinstance(found, bytes) else found
+            for name, found in zip(names, self._store.get_many(names), strict=True)
+        ]
+
+    def check(self, name: str, found: bytes) -> HfAudioCacheError | None:
+        """Return what is wrong with the bytes of an entry of this name; all of it is decoded."""
+        try:
+            self._check_signature(name, found)
+            entry = open_entry(found, None)
+            self._outputs(entry)
+            if entry.key is not None and self._key_type(**entry.key).name() != name:
+                return CorruptEntryError(f"it is the entry of another key, {entry.key!r}")
+        except SigningKeyError:
+            raise
+        except HfAudioCacheError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - as in _open
+            return CorruptEntryError(f"{type(exc).__name__}: {exc}")
+        return None
+
+    @staticmethod
+    def _outputs(entry: Entry) -> Any:
+        """Return what `get` returns of an entry; raise CorruptEntryError if this cache cannot hold it."""
+        raise NotImplementedError
+
+    def _name(self, key: KeyT) -> str:
+        if not isinstance(key, self._key_type):
+            raise TypeError(f"{type(self).__name__} takes a {self._key_type.__name__}, not {key!r}; nothing was done.")
+        return key.name()
+
+    def _discard(self, name: str, reason: Exception) -> None:
+        """Delete a bad entry, if the root can be written; the next put replaces it in any case."""
+        self._counters.add(bad_entries=1)
+        failed = [error for error in self._store.delete([name]).values() if error.kind != "read-only"]
+        self._warn(f"the entry {self._store.location(name)} is damaged and counts as a miss: {reason}", *failed)
+
+    def _ignore(self, name: str, reason: Exception) -> None:
+        """Count an entry without a signature by our keys. It may be good to whoever put it there, so it stays."""
+        self._counters.add(unsigned_entries=1)
+        self._warn(f"the entry {self._store.location(name)} counts as a miss: {reason}")
+
+    def _leave(self, name: str, reason: UnknownVersionError) -> None:
+        """Count an entry that a later release wrote. It is good to that release, so it stays."""
+        self._has_later_versions = True
+        self._counters.add(unknown_versions=1)
+        self._warn(f"the entry {self._store.location(name)} counts as a miss and stays: {reason}")
+
+    def _fail(self, error: StoreError, consequence: str) -> None:
+        """Warn of a failure of the store, or raise it if the root is strict."""
+        if self._strict:
+            raise error
+        self._warn(error, consequence)
+
+    def _warn(self, *reasons: object) -> None:
+        """Log the first problem as a warning, later ones as information."""
+        level = logging.INFO if self._warned else logging.WARNING
+        self._warned = True
+        logger.log(level, "%s (further cases are only counted)", "; ".join(map(str, reasons)))
