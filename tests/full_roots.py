@@ -49,7 +49,7 @@ def fill(root: CacheRoot, clips: list[Path]) -> None:
     caches = cached_by_all(root)
     for cached_features in caches:
         cached_features({"audio": data.columns(clips)["audio"]})
-        cached_features.pipeline.uses.finish()
+        cached_features.pipeline.access_log.finish()
     for folder in ("access", "runs"):
         shutil.rmtree(Path(root.url, folder))
 

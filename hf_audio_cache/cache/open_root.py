@@ -36,10 +36,10 @@ class OpenRoot:
         How it was opened.
     store
         Everything under the root, by name.
-    uses
+    access_log
         The record of which entries are used.
     audio_cache, waveform_cache
-        The two caches. They note in `uses` what they read and write.
+        The two caches. They note in `access_log` what they read and write.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class OpenRoot:
         self.root = as_cache_root(root)
         self.store = self.root.open_store() if store is None else store
         self.counters = counters or Counters()
-        self.uses = UseRecorder(self.store, run)
+        self.access_log = UseRecorder(self.store, run)
         self.audio_cache, self.waveform_cache = self._caches(self.counters)
 
     @classmethod
@@ -68,7 +68,7 @@ class OpenRoot:
     def _caches(self, counters: Counters, *, records_use: bool = True) -> tuple[AudioCache, WaveformCache]:
         features, waveforms = self.store.child(FEATURES), self.store.child(WAVEFORMS)
         note_features, note_waveforms = (
-            (self.uses.add_features, self.uses.add_waveforms) if records_use else (None, None)
+            (self.access_log.add_features, self.access_log.add_waveforms) if records_use else (None, None)
         )
         return (
             AudioCache(self.root, store=features, counters=counters, on_use=note_features),

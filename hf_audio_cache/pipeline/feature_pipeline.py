@@ -61,10 +61,10 @@ class FeaturePipeline:
         self.processor = processor
         self.settings = settings
         self.root = opened = OpenRoot(root, counters=counters, run=run)
-        self.store, self.counters, self.uses = opened.store, opened.counters, opened.uses
+        self.store, self.counters, self.access_log = opened.store, opened.counters, opened.access_log
         self.audio_cache, self.waveform_cache = opened.audio_cache, opened.waveform_cache
         waveform = settings.waveform
-        self.uses.about.update(
+        self.access_log.about.update(
             processor=name_of(audio_part(processor)),
             sampling_rate=waveform.sampling_rate,
             max_length_ms=waveform.max_length_ms,
@@ -83,7 +83,7 @@ class FeaturePipeline:
             "root": self.root.root,
             "settings": self.settings,
             "counters": self.counters,
-            "run": self.uses.run,
+            "run": self.access_log.run,
             "carried_code": self.fingerprinter.code_to_carry(),
         }
 
@@ -93,7 +93,7 @@ class FeaturePipeline:
     def identity(self) -> ProcessorIdentity:
         """Return the processor's identity as it is now, and note it in the record of this run."""
         identity = self.fingerprinter.identity()
-        self.uses.about["processor_sha"] = identity.sha
+        self.access_log.about["processor_sha"] = identity.sha
         return identity
 
     def key(self, blob_sha: str, identity: ProcessorIdentity) -> AudioCacheKey:

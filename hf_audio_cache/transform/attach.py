@@ -42,8 +42,8 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
         return mapped if columns.pipeline.store.is_local else read_ahead(mapped, _BATCH_ROWS)
     if skips:
         raise CannotSkipError(
-            'on_error="skip" leaves rows out, and the rows of a Dataset are counted before any is read; nothing '
-            'was attached. Use cached_features.map(ds), which skips, and attach that; or on_error="null".'
+            'on_error="skip" cannot leave rows out of a Dataset that is attached: they are counted before any is read. '
+            'Use cached_features.map(ds), which skips, and attach that; or on_error="null". Nothing was attached.'
         )
     return plain.with_transform(Attached(reader, tuple(dropped)))
 
@@ -64,9 +64,9 @@ def _computes_beside(columns: FeatureColumns, references: Mapping[str, CachedArr
         differing = [name for name in _SETTINGS_OF_REFERENCES if theirs[name] != ours[name]]
         if differing:
             raise ProcessorError(
-                f"expected the references in column {column!r} to be this processor's, and they have "
-                f"{', '.join(f'{name}={theirs[name]!r}, not {ours[name]!r}' for name in differing)}; nothing was "
-                "attached. Attach with the processor and the settings that made them, or remove the column to have "
-                "the features of this one."
+                f"the references in column {column!r} were made by another processor or with other settings. Attach "
+                "with those, or remove the column to have the features of this processor. They have "
+                f"{', '.join(f'{name}={theirs[name]!r}, not {ours[name]!r}' for name in differing)}; nothing "
+                "was attached."
             )
     return not references.keys() & own.keys()

@@ -43,8 +43,8 @@ def audio_rows(dataset: Any, audio_column: str) -> datasets.Dataset:
         return datasets.concatenate_datasets([audio_rows(part, audio_column) for part in dataset.values()])
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
-            f"expected a Dataset or a DatasetDict, and got {type(dataset).__name__}; nothing was read. A stream does "
-            "not know how many rows it has: make a dataset of some of them."
+            f"a Dataset or a DatasetDict is needed, not {type(dataset).__name__}. Of a stream, which does not know its "
+            "number of rows, make a dataset of some rows. Nothing was read."
         )
     check_column(audio_column, dataset.column_names)
     return with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)

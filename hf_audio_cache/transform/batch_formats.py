@@ -63,10 +63,11 @@ class AudioBatch:
             return replace(self, cells=cells, whole=rows_of(self.whole, kept))
         if self.lazy is None:
             raise CannotSkipError(
-                'on_error="skip" leaves rows out, which datasets allows in ds.map(cached_features, batched=True) only, '
-                "without input_columns, and Ray Data in map_batches; nothing was computed. A map of single examples, a "
-                "stream's map and a transform must give back each row. Use cached_features.map(ds), or "
-                'cached_features.attach(stream), which skip; or on_error="null", and ds.filter afterwards.'
+                'on_error="skip" cannot leave rows out here. Use cached_features.map(ds) or '
+                'cached_features.attach(stream), which skip; or on_error="null", and ds.filter afterwards. Fewer '
+                "rows are taken back only by ds.map(cached_features, batched=True) without input_columns, and by Ray "
+                "Data's map_batches: a map of single examples, a stream's map and a transform must return each row. "
+                "Nothing was computed."
             )
         for column in list(self.lazy) if dropped else ():
             # Columns that were not formatted yet are taken as stored, so that audio is not decoded.
@@ -160,8 +161,8 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
         return AudioBatch(list(examples), **for_ray)
     if hasattr(examples, "iloc"):
         raise AudioSourceError(
-            f"expected an example, a batch or an Arrow table, and found a {type(examples).__name__}; nothing was "
-            'computed. Use ds.with_format(None) or ds.with_format("arrow") before map.',
+            f"a {type(examples).__name__} is neither an example nor a batch or an Arrow table. Use "
+            'ds.with_format(None) or ds.with_format("arrow") before map. Nothing was computed.',
             clip=type(examples).__name__,
         )
     return AudioBatch([examples], is_single=True, **for_ray)

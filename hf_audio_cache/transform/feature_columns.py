@@ -111,14 +111,14 @@ class FeatureColumns:
         named += [] if self.settings.reason_column is None else [self.settings.reason_column]
         if len(set(named)) != len(named):
             raise ProcessorError(
-                f"expected each output to have a name of its own, and output_names makes {named} of {found}; nothing "
-                "was returned. Correct output_names or reason_column."
+                f"two columns would have one name: {named}. Correct output_names or reason_column. The processor gives "
+                f"{found}; nothing was returned."
             )
         unknown = self.settings.output_names.keys() - outputs.keys()
         if unknown:
             raise ProcessorError(
-                f"expected an output {', '.join(map(repr, sorted(unknown)))} to rename, and the processor gives "
-                f"{found}; nothing was returned. Correct output_names."
+                f"output_names renames {', '.join(map(repr, sorted(unknown)))}, which the processor does not give. "
+                f"Correct output_names. It gives {found}; nothing was returned."
             )
 
     # Types ------------------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ class FeatureColumns:
         self._check_names(specs)
         if not specs:
             raise ProcessorError(
-                f"expected {name_of(self.pipeline.processor)} to say what its outputs are by processing a clip, and it "
-                "failed on clips of 1 and of 41 s; no column was made. See processor_kwargs; the log has its errors."
+                f"{name_of(self.pipeline.processor)} failed on made-up clips of 1 s and 41 s, which would show the "
+                "form of its outputs. Correct processor_kwargs; see the log at level INFO. No column was made."
             )
         return specs
 

@@ -169,9 +169,9 @@ class _Worker:
         own_sha = self._pipeline.identity().sha
         if own_sha != processor_sha:
             raise ProcessorError(
-                f"expected the processor to have the identity {processor_sha[:12]} here too, and it has "
-                f"{own_sha[:12]}; nothing was computed by this worker. Install the same versions of transformers and "
-                "of what else the processor needs on each machine."
+                "the processor has another identity on this worker. Install the same versions of transformers and of "
+                f"what else the processor needs on each machine. It is {own_sha[:12]} here and {processor_sha[:12]} "
+                "where the fill was started; this worker computed nothing."
             )
 
     def __call__(self, batch: pa.Table) -> dict[str, list[str]]:

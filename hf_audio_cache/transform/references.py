@@ -31,8 +31,8 @@ def make_references(
     """Return the dataset with columns of references; see `CachedFeatures.map`."""
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
-            f"expected a Dataset or a DatasetDict, and got {type(dataset).__name__}; nothing was computed. "
-            "A stream keeps no columns to refer from: use cached_features.attach(dataset)."
+            f"map needs a Dataset or a DatasetDict, not {type(dataset).__name__}. For a stream, which keeps no "
+            "columns, use cached_features.attach(stream). Nothing was computed."
         )
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
@@ -42,7 +42,7 @@ def make_references(
     if settings.reason_column is not None:
         features[settings.reason_column] = datasets.Value("string")
     references = _mapped_references(columns, dataset, types, features, map_kwargs)
-    columns.pipeline.uses.finish()
+    columns.pipeline.access_log.finish()
     dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
     dropped += [name for name in features if name in dataset.column_names]
     kept = dataset.remove_columns(dropped)
@@ -114,7 +114,7 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
         columns.types_with(dataset.features),
         **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
     )
-    columns.pipeline.uses.finish()
+    columns.pipeline.access_log.finish()
     return arrays.with_format(**_format_with(dataset, [], list(references)))
 
 

@@ -67,12 +67,12 @@ def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
     for _ in range(3):
         cached_features(audio(clips))
     assert recorded(tmp_path) == []  # nothing is written per hit
-    cached_features.pipeline.uses.finish()
+    cached_features.pipeline.access_log.finish()
     [names] = recorded(tmp_path)
     assert len(names) == len(set(names)) == 2 * N_CLIPS
     assert set(names) == entries(tmp_path)
 
-    run = cached_features.pipeline.uses.run
+    run = cached_features.pipeline.access_log.run
     [path] = tmp_path.glob("runs/*/*.json")
     assert path.relative_to(tmp_path) == Path("runs", run.id, f"{cached_features.processor_sha[:12]}.json")
     assert json.loads(path.read_text()) == {
@@ -87,7 +87,7 @@ def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
     assert verify(tmp_path).is_clean
     assert verify(tmp_path).n_strangers == 0
     cached_features(audio(clips))
-    cached_features.pipeline.uses.finish()
+    cached_features.pipeline.access_log.finish()
     assert len(recorded(tmp_path)) == 1  # known today already
 
 
@@ -103,11 +103,11 @@ def test_hits_of_another_run_are_its_own(tmp_path, clips, extractor):
     make(extractor, tmp_path).map(data.in_memory(clips))
     again = make(extractor, tmp_path)
     again(audio(clips[:3]))
-    again.pipeline.uses.finish()
+    again.pipeline.access_log.finish()
     wanted = {
         f"features/{again.pipeline.key(data.sha256(clip), again.pipeline.identity()).name()}" for clip in clips[:3]
     }
-    assert names_of_run(LocalStore(tmp_path), again.pipeline.uses.run.id) == wanted
+    assert names_of_run(LocalStore(tmp_path), again.pipeline.access_log.run.id) == wanted
     assert names_of_run(LocalStore(tmp_path), "20200101T000000-00000000") == set()
 
 
@@ -115,7 +115,7 @@ def test_hits_of_another_run_are_its_own(tmp_path, clips, extractor):
 def test_a_map_has_recorded_its_entries_when_it_returns(num_proc, tmp_path, clips, extractor):
     cached_features = make(extractor, tmp_path)
     cached_features.map(data.in_memory(clips), num_proc=num_proc)
-    assert features(tmp_path) <= names_of_run(LocalStore(tmp_path), cached_features.pipeline.uses.run.id)
+    assert features(tmp_path) <= names_of_run(LocalStore(tmp_path), cached_features.pipeline.access_log.run.id)
     assert len(list((tmp_path / "runs").iterdir())) == 1  # its workers are the same run
 
 
@@ -132,9 +132,9 @@ def test_forked_and_spawned_processes_record_under_the_same_run(tmp_path, clips,
         process.join()
         assert process.exitcode == 0
     assert sorted(map(len, recorded(tmp_path))) == [4, 4]
-    cached_features.pipeline.uses.finish()
+    cached_features.pipeline.access_log.finish()
     assert sorted(map(len, recorded(tmp_path))) == [4, 4, 8]
-    assert names_of_run(LocalStore(tmp_path), cached_features.pipeline.uses.run.id) == entries(tmp_path)
+    assert names_of_run(LocalStore(tmp_path), cached_features.pipeline.access_log.run.id) == entries(tmp_path)
 
 
 READER = """
@@ -161,7 +161,7 @@ def test_many_uses_are_written_while_the_run_goes_on(tmp_path, clips, extractor,
     cached_features = make(extractor, tmp_path)
     for clip in clips:
         cached_features(audio([clip]))
-    cached_features.pipeline.uses._writer.wait()
+    cached_features.pipeline.access_log._writer.wait()
     written = recorded(tmp_path)
     assert [len(names) for names in written] == [4] * (2 * N_CLIPS // 4)
     assert recorded_names(tmp_path) == entries(tmp_path)
@@ -171,7 +171,7 @@ def test_few_uses_are_written_after_a_while(tmp_path, clips, extractor, monkeypa
     monkeypatch.setattr(access_log, "_MAX_SECONDS", 0.0)
     cached_features = make(extractor, tmp_path)
     cached_features(audio(clips[:1]))
-    cached_features.pipeline.uses._writer.wait()
+    cached_features.pipeline.access_log._writer.wait()
     assert recorded_names(tmp_path) == entries(tmp_path)
 
 
@@ -181,8 +181,8 @@ def test_what_a_process_remembers_is_bounded(tmp_path, clips, extractor, monkeyp
     for _ in range(2):
         for clip in clips:
             cached_features(audio([clip]))
-    cached_features.pipeline.uses.finish()
-    assert len(cached_features.pipeline.uses._of_process()._known) <= 6
+    cached_features.pipeline.access_log.finish()
+    assert len(cached_features.pipeline.access_log._of_process()._known) <= 6
     assert recorded_names(tmp_path) == entries(tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_a_root_that_is_only_read_gets_no_record(settings, tmp_path, clips, extr
     reader = make(extractor, CacheRoot(tmp_path, **settings))
     reader(audio(clips))
     assert reader.stats.hits == N_CLIPS
-    reader.pipeline.uses.finish()
+    reader.pipeline.access_log.finish()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -203,7 +203,7 @@ def test_a_root_that_was_deleted_does_not_come_back(tmp_path, clips, extractor):
     cached_features = make(extractor, root)
     cached_features(audio(clips))
     shutil.rmtree(root)
-    cached_features.pipeline.uses.finish()
+    cached_features.pipeline.access_log.finish()
     del cached_features
     gc.collect()
     assert not root.exists()
@@ -215,7 +215,7 @@ def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, clips, extracto
     cached_features = make(extractor, CacheRoot(tmp_path, strict=True))
     for _ in range(2):
         rows = cached_features(audio(clips))["input_values"]
-        cached_features.pipeline.uses.finish()
+        cached_features.pipeline.access_log.finish()
     for row, clip in zip(rows, clips, strict=True):
         data.assert_same_bits(row, data.expected_features(extractor, clip)["input_values"])
     assert cached_features.stats.write_errors == 0
@@ -228,7 +228,7 @@ def test_a_far_root_has_its_records_and_the_near_tier_none(clips, extractor, tmp
     cached_features = make(extractor, CacheRoot(url, near=tmp_path / "near"))
     cached_features.map(data.in_memory(clips))
     store = open_store(url, near=None)
-    used = names_of_run(store, cached_features.pipeline.uses.run.id)
+    used = names_of_run(store, cached_features.pipeline.access_log.run.id)
     assert used == {name for name in store.names() if name.endswith(".npz")}
     assert len(used) == 2 * N_CLIPS
     assert {path.name for path in (tmp_path / "near").iterdir()} == {

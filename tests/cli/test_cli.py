@@ -415,8 +415,8 @@ def test_prune_by_processor_and_run(root, clips):
     assert all(sha in name for name in gone)
     cached_features = cached_by_all(root)[0]
     cached_features({"audio": data.columns(clips[:2])["audio"]})
-    cached_features.pipeline.uses.finish()
-    run("prune", "--root", root, "--keep-run", cached_features.pipeline.uses.run.id, "-y")
+    cached_features.pipeline.access_log.finish()
+    run("prune", "--root", root, "--keep-run", cached_features.pipeline.access_log.run.id, "-y")
     assert len(entries(root)) == 2
     run("prune", "--root", root, "--keep-free", "0%", "-y")
     assert len(entries(root)) == 2

@@ -27,8 +27,8 @@ def use(root: Path, clips: list[Path], processor: int = 0) -> str:
     before = cached_features.stats.computed
     cached_features({"audio": data.columns(clips)["audio"]})
     assert cached_features.stats.computed == before
-    cached_features.pipeline.uses.finish()
-    return cached_features.pipeline.uses.run.id
+    cached_features.pipeline.access_log.finish()
+    return cached_features.pipeline.access_log.run.id
 
 
 def of_clips(root: Path, clips: list[Path], processor: str = "") -> set[str]:
@@ -246,7 +246,7 @@ def test_a_far_root_is_pruned_by_use(clips):
     cached_features = cached_by_all(Path("unused"))[0]
     cached_features = CachedFeatures(cached_features.processor, url, waveforms="always")
     cached_features.map(data.in_memory(clips))
-    run = cached_features.pipeline.uses.run.id
+    run = cached_features.pipeline.access_log.run.id
     other = CachedFeatures(cached_features.processor, url, max_length_seconds=0.5, waveforms="always")
     other.map(data.in_memory(clips))
     assert prune(url, keep_run=run).n_deleted == 2 * len(clips)

@@ -44,7 +44,7 @@ def test_an_empty_root_has_nothing(tmp_path):
 def test_entries_are_counted_by_processor_rate_and_cap(root, clips):
     cached = cached_by_all(root, max_length_seconds=0.5)[0]
     cached({"audio": data.columns(clips[:2])["audio"]})
-    cached.pipeline.uses.finish()
+    cached.pipeline.access_log.finish()
     report = usage(root)
     count, size = truth(root)
     assert {kind_of(line): line.n_entries for line in report.lines} == count

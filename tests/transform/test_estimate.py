@@ -150,7 +150,7 @@ def test_the_shas_of_a_dataset(prompts):
 def test_what_has_no_rows_to_count_is_an_error(prompts, extractor, tmp_path):
     cached_features = make(extractor, tmp_path)
     for ask in (cached_features.coverage, cached_features.estimate):
-        with pytest.raises(TypeError, match="The rows of a stream are not counted"):
+        with pytest.raises(TypeError, match="Of a stream, which does not know its number of rows"):
             ask(data.in_memory(prompts[:2]).to_iterable_dataset())
         with pytest.raises(AudioColumnError):
             ask(data.in_memory(prompts[:2]).remove_columns("audio"))
