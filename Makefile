@@ -23,7 +23,7 @@ ARGS ?=
 # The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
 CORE := test_errors test_conftest support/test_threads cache/test_keys cache/test_entry cache/test_golden cache/test_stats \
 	cache/test_caches stores/test_local audio/test_decode audio/test_source processors/test_extractor \
-	processors/test_reachable_code processors/test_canonical_code transform/test_cached_array transform/test_prefetch
+	processors/test_code processors/test_own_code processors/test_own_code_reached transform/test_cached_array transform/test_prefetch
 CORE_TESTS = $(CORE:%=tests/%.py)
 
 # The modules of the fault suite; `make test` runs a bounded form of each.

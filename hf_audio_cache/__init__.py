@@ -17,7 +17,7 @@ from .maintenance.explain import Explanation
 from .maintenance.prune import PruneReport, prune
 from .maintenance.usage import Usage, usage
 from .maintenance.verify import VerifyReport, verify
-from .processors.fingerprint import processor_sha256
+from .processors.identity import processor_sha256
 from .transform.cached_array import CachedArray
 from .transform.cached_features import CachedFeatures
 from .transform.coverage import Coverage

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnknownVersionError, UnsignedEntryError
-from ..processors.fingerprint import ProcessorIdentity
+from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..stores import Store
 from .entry import check_version

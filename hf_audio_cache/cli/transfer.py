@@ -93,7 +93,7 @@ def _sha_of(processor: str, root: CacheRoot) -> str:
     """Return the sha of a processor of the root's, or of one that is loaded."""
     from ..cache.open_root import OpenRoot
     from ..maintenance.processors import processor_names
-    from ..processors.fingerprint import processor_sha256
+    from ..processors.identity import processor_sha256
     from .inputs import load_processor
 
     names = processor_names(OpenRoot.for_maintenance(root).store)

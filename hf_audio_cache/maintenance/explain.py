@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..cache.entry import check_signature, open_entry
 from ..cache.keys import AudioCacheKey
 from ..cache.processor_manifest import Manifest, read_manifest
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, StoreError, UnknownVersionError, UnsignedEntryError
-from ..processors.fingerprint import ProcessorIdentity
+from ..processors.difference import Difference, differences
+from ..processors.identity import ProcessorIdentity
 from ..stores import Store
 from ..support.report import Report, Table
 
@@ -23,6 +23,8 @@ _NAME = re.compile(
     r"[0-9a-f]{2}/(?P<blob_sha>[0-9a-f]{64})\.(?P<processor>[0-9a-f]{12})"
     r"\.(?P<rate>[0-9]+)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?\.npz"
 )
+
+_OTHERS = 3  # processors that are named beside the nearest one
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,8 @@ def explain_key(
     same_processor = [other for other in others if key.processor_sha.startswith(other["processor"])]
     if same_settings:
         wanted = Manifest.of(identity, {})
-        reasons = [
-            reason for other in same_settings for reason in _compare(store, other["processor"], wanted, signing_keys)
-        ]
-        return Explanation(clip, "other processor", key, tuple(reasons))
+        processors = [other["processor"] for other in same_settings]
+        return Explanation(clip, "other processor", key, tuple(_compare(store, processors, wanted, signing_keys)))
     if others:
         nearest = same_processor or others
         reasons = [f"It is there with {_settings_of(other)}; {settings} was asked for." for other in nearest]
@@ -122,57 +122,52 @@ def _settings_of(name: re.Match[str]) -> str:
     return _settings(int(name["rate"]), int(name["cap"]), name["resampled"] is not None)
 
 
-def _compare(store: Store, processor: str, wanted: Manifest, signing_keys: SigningKeys | None) -> Iterator[str]:
-    manifests = [name for name in store.names(f"processors/{processor}") if name.endswith(".json")]
-    for name in manifests:
-        there = read_manifest(store, name.removeprefix("processors/").removesuffix(".json"), signing_keys)
-        if there is not None:
-            yield f"It is there for processor {processor}. From that one to this:"
-            yield from (f"- {difference}" for difference in explain_difference(there, wanted))
-            return
-    yield f"It is there for processor {processor}, of which there is no manifest."
+def _compare(
+    store: Store, processors: Iterable[str], wanted: Manifest, signing_keys: SigningKeys | None
+) -> Iterator[str]:
+    """Say how other processors differ from the one that is wanted: the nearest in full, some more in a line."""
+    told: list[tuple[int, str, list[str]]] = []
+    for processor in processors:
+        there = _manifest(store, processor, signing_keys)
+        if there is None:
+            told.append((sys.maxsize, f"processor {processor}, of which there is no manifest", []))
+        elif there.identity.scheme != wanted.identity.scheme:
+            schemes = f"version {there.identity.scheme}, now {wanted.identity.scheme}"
+            told.append((sys.maxsize - 1, f"processor {processor}, described by another scheme ({schemes})", []))
+        else:
+            found = explain_difference(there, wanted)
+            told.append((len(found), f"processor {processor}", found))
+    nearest, *others = sorted(told)
+    yield f"It is there for {nearest[1]}." + (" From that one to this:" if nearest[2] else "")
+    yield from (f"- {difference}" for difference in nearest[2])
+    for _, processor, found in others[:_OTHERS]:
+        count = f" ({len(found)} difference{'s' if len(found) > 1 else ''})" if found else ""
+        yield f"It is also there for {processor}{count}."
+    if others[_OTHERS:]:
+        yield f"And for {len(others) - _OTHERS} more."
+
+
+def _manifest(store: Store, processor: str, signing_keys: SigningKeys | None) -> Manifest | None:
+    for name in store.names(f"processors/{processor}"):
+        if name.endswith(".json"):
+            sha = name.removeprefix("processors/").removesuffix(".json")
+            found = read_manifest(store, sha, signing_keys)
+            if found is not None:
+                return found
+    return None
 
 
 def explain_difference(there: Manifest, wanted: Manifest) -> list[str]:
     """Return the differences between two processors, one in a line, such as ``feature_size: 80 -> 128``."""
-    old, new = there.identity.description, wanted.identity.description
-    differences: list[str] = []
-    for part in sorted(old.keys() | new.keys()):
-        if part == "code":
-            differences += _code_differences(there, wanted)
-        else:
-            prefix = {"state": "", "call": "processor_kwargs."}.get(part, part)
-            differences += _value_differences(old.get(part), new.get(part), prefix)
-    return differences or ["no difference: they are one processor"]
+    if there.identity.scheme != wanted.identity.scheme:
+        return [f"another scheme: version {there.identity.scheme} -> {wanted.identity.scheme}; they cannot be compared"]
+    found = differences(there.identity.description, wanted.identity.description)
+    lines = [f"{difference}{_releases(difference, there, wanted)}" for difference in found]
+    return lines or ["no difference: they are one processor"]
 
 
-def _code_differences(there: Manifest, wanted: Manifest) -> Iterator[str]:
-    old, new = there.identity.description.get("code", {}), wanted.identity.description.get("code", {})
-    old_functions, new_functions = old.get("functions", {}), new.get("functions", {})
-    for name in sorted(old_functions.keys() & new_functions.keys()):
-        if old_functions[name] != new_functions[name]:
-            library = name.partition(".")[0]
-            releases = (there.versions.get(library), wanted.versions.get(library))
-            known = f", {releases[0]} -> {releases[1]}" if None not in releases else ""
-            yield f"the code of {name} changed{known}"
-    yield from (f"{name} is not called any more" for name in sorted(old_functions.keys() - new_functions.keys()))
-    yield from (f"{name} is called now" for name in sorted(new_functions.keys() - old_functions.keys()))
-    yield from _value_differences(old.get("constants", {}), new.get("constants", {}), "the constant ")
-    yield from _value_differences(old.get("backends", {}), new.get("backends", {}), "")
-
-
-def _value_differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):  # True is not 1
-        return
-    if isinstance(old, Mapping) and isinstance(new, Mapping) and not {"array", "xxh3_128"} & (old.keys() | new.keys()):
-        dot = "" if path == "" or path.endswith((".", " ")) else "."
-        for name in sorted(old.keys() | new.keys()):
-            yield from _value_differences(old.get(name), new.get(name), f"{path}{dot}{name}")
-    else:
-        yield f"{path}: {_text(old)} -> {_text(new)}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping) and "array" in value:
-        return f"{value['array']} array of shape {tuple(value['shape'])}, digest {value['xxh3_128'][:8]}"
-    return "(none)" if value is None else repr(value)
+def _releases(difference: Difference, there: Manifest, wanted: Manifest) -> str:
+    """Return the releases of the library whose code differs, where both are known."""
+    library = difference.path.partition(".")[0]
+    releases = (there.versions.get(library), wanted.versions.get(library))
+    return f", {releases[0]} -> {releases[1]}" if difference.kind == "changed" and None not in releases else ""

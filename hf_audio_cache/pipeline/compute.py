@@ -39,7 +39,7 @@ class Extraction:
         self._sampling_rate = sampling_rate
         self._processor_kwargs = processor_kwargs
         self._dtype = dtype
-        self._deterministic: set[str] = set()  # identities that gave the same features for one clip twice
+        self._computed: dict[str, tuple[int, int]] = {}  # by identity: number of clips, and length of the longest
 
     def extract(self, waveform: npt.NDArray[np.float32], clip: str, processor_sha: str) -> dict[str, Any]:
         """Return the outputs for a clip by name. `processor_sha` is the processor's identity now.
@@ -52,6 +52,7 @@ class Extraction:
             If the processor fails, or an output is too large for `dtype`.
         """
         extractor = audio_part(self.processor)
+        number, longest = self._computed.get(processor_sha, (0, -1))
         try:
             outputs = extract_repeatable(
                 extractor,
@@ -59,7 +60,8 @@ class Extraction:
                 self._sampling_rate,
                 self._processor_kwargs,
                 clip=clip,
-                twice=processor_sha not in self._deterministic,
+                # Some extractors take random parts of long clips only; others are random now and then.
+                twice=len(waveform) > longest or (number + 1).bit_count() == 1,
             )
         except HfAudioCacheError:
             raise
@@ -70,7 +72,7 @@ class Extraction:
                 'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
                 clip=clip,
             ) from exc
-        self._deterministic.add(processor_sha)
+        self._computed[processor_sha] = (number + 1, max(longest, len(waveform)))
         try:
             return rounded(outputs, self._dtype)
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be

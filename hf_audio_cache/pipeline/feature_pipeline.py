@@ -15,8 +15,9 @@ from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..cache.stats import BadClip, Counters
 from ..errors import AudioError, ProcessorError, StoreError
+from ..processors.difference import differences
 from ..processors.extractor import audio_part, name_of
-from ..processors.fingerprint import Fingerprinter, ProcessorIdentity
+from ..processors.identity import Fingerprinter, ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..support.threads import leaving_a_core
 from .compute import Extraction
@@ -44,8 +45,6 @@ class FeaturePipeline:
         Where everything is kept.
     counters, run
         Those of the process that sent this pipeline here; by default new ones.
-    carried_code
-        See `Fingerprinter`.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class FeaturePipeline:
         *,
         counters: Counters | None = None,
         run: Run | None = None,
-        carried_code: Mapping[str, Any] | None = None,
     ) -> None:
         self.processor = processor
         self.settings = settings
@@ -70,7 +68,9 @@ class FeaturePipeline:
             max_length_ms=waveform.max_length_ms,
             auto_resample=waveform.auto_resample,
         )
-        self.fingerprinter = Fingerprinter(processor, settings.processor_kwargs, carried_code, dtype=settings.dtype)
+        self.fingerprinter = Fingerprinter(
+            processor, settings.processor_kwargs, dtype=settings.dtype, sampling_rate=waveform.sampling_rate
+        )
         self.waveforms = WaveformReader(self.waveform_cache, waveform, settings.waveforms, self.counters)
         self.extraction = Extraction(processor, waveform.sampling_rate, settings.processor_kwargs, settings.dtype)
         self.policy = FeatureStoragePolicy(settings.features)
@@ -84,7 +84,6 @@ class FeaturePipeline:
             "settings": self.settings,
             "counters": self.counters,
             "run": self.access_log.run,
-            "carried_code": self.fingerprinter.code_to_carry(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -155,8 +154,8 @@ class FeaturePipeline:
         if identity.sha != processor_sha:
             raise ProcessorError(
                 f"the processor changed during the map: its identity was {processor_sha[:12]} and is "
-                f"{identity.sha[:12]}. Change a processor before .map(ds) or after it, and in no other process. "
-                "Nothing more was computed."
+                f"{identity.sha[:12]}{self._change_since(processor_sha, identity)}. Change a processor before .map(ds) "
+                "or after it, and in no other process. Nothing more was computed."
             )
 
         clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), self._find_present)
@@ -180,6 +179,12 @@ class FeaturePipeline:
             )
             results.append(self._noted(result, source.clip) if isinstance(result, AudioError) else result)
         return results
+
+    def _change_since(self, processor_sha: str, identity: ProcessorIdentity) -> str:
+        """Say what differs from the processor of before, if the root has its manifest."""
+        there = self.root.read_manifest(processor_sha)
+        found = [] if there is None else differences(there.identity.description, identity.description)
+        return f" ({'; '.join(map(str, found[:3]))})" if found else ""
 
     def _find_present(self, keys: list[AudioCacheKey]) -> list[bool | None]:
         """Say which entries exist, without reading them, and count them."""

@@ -13,7 +13,7 @@ from ..cache.layout import TAG, TAG_NAME, manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest
 from ..errors import StoreError
-from ..processors.fingerprint import ProcessorIdentity
+from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..support.write_behind import Writer
 

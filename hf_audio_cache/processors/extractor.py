@@ -57,15 +57,20 @@ class NamedFunction:
 
 
 def audio_part(processor: Any) -> Any:
-    """Return the feature extractor of a processor: its ``audio_processor`` or ``feature_extractor``, or itself.
+    """Return what is called for audio: a processor itself, or a part of one of transformers' own.
+
+    A processor of transformers takes its audio by its ``audio_processor`` or ``feature_extractor``. One with a call of
+    its own is called itself, whatever parts it has.
 
     Raises
     ------
     ProcessorError
         If that cannot be called.
     """
-    parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
-    extractor = next((part for part in parts if part is not None), processor)
+    extractor = processor
+    if _is_taken_apart(processor):
+        parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
+        extractor = next((part for part in parts if part is not None), processor)
     if inspect.isroutine(extractor):
         raise ProcessorError(
             f"a function ({extractor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
@@ -77,6 +82,16 @@ def audio_part(processor: Any) -> Any:
         f"expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
         f"{processor!r}; nothing was computed. Pass what AutoFeatureExtractor or AutoProcessor.from_pretrained returns."
     )
+
+
+def _is_taken_apart(processor: Any) -> bool:
+    """Return whether a processor has no call, or is a `ProcessorMixin` with a call of transformers' own."""
+    if not callable(processor):
+        return True
+    call = next((vars(kind)["__call__"] for kind in type(processor).__mro__ if "__call__" in vars(kind)), None)
+    is_processor = any(kind.__name__ == "ProcessorMixin" for kind in type(processor).__mro__)
+    written_in = str(getattr(call, "__globals__", {}).get("__name__"))  # `functools.wraps` gives another `__module__`
+    return is_processor and written_in.startswith("transformers.")
 
 
 def name_of(extractor: Any) -> str:

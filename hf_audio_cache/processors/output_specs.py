@@ -17,7 +17,7 @@ from .determinism import random_state_kept
 from .extractor import extract
 from .precision import FloatType, rounded
 
-__all__ = ["OutputSpec", "probe_outputs"]
+__all__ = ["OutputSpec", "made_up_sound", "probe_outputs"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def probe_outputs(
     specs: dict[str, OutputSpec] = {}
     with random_state_kept():
         for seconds in _PROBE_SECONDS:
-            waveform = _hum(int(seconds * sampling_rate), sampling_rate)
+            waveform = made_up_sound(seconds, sampling_rate)
             try:
                 outputs = rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
             except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
@@ -118,7 +118,8 @@ def probe_outputs(
     return specs
 
 
-def _hum(n_samples: int, sampling_rate: int) -> npt.NDArray[np.float32]:
-    seconds = np.arange(n_samples) / sampling_rate
+def made_up_sound(duration: float, sampling_rate: int) -> npt.NDArray[np.float32]:
+    """Return a hum of so many seconds."""
+    seconds = np.arange(int(duration * sampling_rate)) / sampling_rate
     hum: npt.NDArray[np.float64] = 0.1 * np.sin(2 * np.pi * 220 * seconds) * (1 + np.sin(2 * np.pi * 3 * seconds))
     return hum.astype(np.float32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..processors.identity import class_sha256
+
 __all__ = ["hash_by"]
 
 OwnT = TypeVar("OwnT")
@@ -13,8 +15,9 @@ OwnT = TypeVar("OwnT")
 def hash_by(own_class: type[OwnT], state: Callable[[OwnT], Any]) -> bool:
     """Make `datasets`' hasher see ``state(obj)`` in the place of an object; return whether it could be told.
 
-    Untold, it hashes the object's pickle, and so what the result does not depend on: the root, the processor's
-    bookkeeping. The hook is private to `datasets` (as of 5.2), so a release may come without it.
+    Without the hook, it hashes the object's pickle, and so what the result does not depend on: the root, the
+    processor's bookkeeping. Of a derived class its code counts too. The hook is private to `datasets` (as of 5.2), so
+    a release may come without it.
     """
     try:
         from datasets.utils._dill import pklregister
@@ -23,10 +26,12 @@ def hash_by(own_class: type[OwnT], state: Callable[[OwnT], Any]) -> bool:
 
     # Without the path of our own module: a module that moves must not make kept results miss.
     module = own_class.__module__
-    name = f"{'hf_audio_cache' if module.startswith('hf_audio_cache.') else module}.{own_class.__qualname__}"
+    is_derived = not module.startswith("hf_audio_cache.")
+    name = f"{module if is_derived else 'hf_audio_cache'}.{own_class.__qualname__}"
 
     def save(pickler: Any, obj: OwnT) -> None:
-        pickler.save_reduce(list, ([name, state(obj)],))
+        code = [class_sha256(own_class)] if is_derived else []
+        pickler.save_reduce(list, ([name, state(obj), *code],))
 
     pklregister(own_class)(save)
     return True

@@ -1,4 +1,4 @@
-"""Functions in every syntax of Python 3.10, of which tests/test_reachable_code.py has the digests.
+"""Functions in every syntax of Python 3.10, of which tests/test_code.py has the digests.
 
 Never reformat this file: the digests are of what it means, and its odd spelling is what shows that.
 """

@@ -16,7 +16,7 @@ from hf_audio_cache import CachedFeatures
 from hf_audio_cache.cache.processor_manifest import Manifest, manifest_name, read_manifest
 from hf_audio_cache.errors import AudioSourceError, StoreError
 from hf_audio_cache.maintenance.explain import explain_difference, explain_key
-from hf_audio_cache.processors.fingerprint import Fingerprinter, ProcessorIdentity
+from hf_audio_cache.processors.identity import SCHEME, Fingerprinter, ProcessorIdentity
 from hf_audio_cache.processors.output_specs import OutputSpec
 from hf_audio_cache.stores import LocalStore, open_store
 
@@ -143,13 +143,41 @@ def test_another_processor_by_its_class(root):
 
 
 def test_several_other_processors(root):
-    for stride in (2, 4):
-        cached(root, stride=stride)(CELL)
+    """The nearest one is told in full, three others in a line each, and the rest are counted."""
+    far = [cached(root, stride=stride, padding_value=1.0, return_attention_mask=False) for stride in (1, 4, 5, 6)]
+    middle, near = cached(root, stride=2, padding_value=1.0), cached(root, stride=2)
+    for cached_features in (*far, near, middle):
+        cached_features(CELL)
     explanation = explain(cached(root, stride=3))
     assert explanation.status == "other processor"
-    assert [reason for reason in explanation.reasons if reason.startswith("- ")] in (
-        ["- stride: 2 -> 3", "- stride: 4 -> 3"],
-        ["- stride: 4 -> 3", "- stride: 2 -> 3"],
+    assert explanation.reasons[:3] == (
+        f"It is there for processor {near.processor_sha[:12]}. From that one to this:",
+        "- stride: 2 -> 3",
+        f"It is also there for processor {middle.processor_sha[:12]} (2 differences).",
+    )
+    first, second = sorted(one.processor_sha[:12] for one in far)[:2]
+    assert explanation.reasons[3:] == (
+        f"It is also there for processor {first} (3 differences).",
+        f"It is also there for processor {second} (3 differences).",
+        "And for 2 more.",
+    )
+
+
+def test_a_processor_that_another_scheme_described(root):
+    there = cached(root)
+    there(CELL)
+    path = root / manifest_name(there.processor_sha)
+    older = json.loads(path.read_text(encoding="utf-8"))
+    del older["identity"]["scheme"]  # as before there were versions of it
+    identity = ProcessorIdentity.of(older["identity"])
+    assert identity.scheme == 1
+    path.unlink()
+    (root / manifest_name(identity.sha)).write_text(json.dumps({**older, "processor_sha": identity.sha}))
+    found = entry(root)
+    found.rename(found.with_name(found.name.replace(there.processor_sha[:12], identity.sha[:12])))
+    [reason] = explain(there).reasons
+    assert reason == (
+        f"It is there for processor {identity.sha[:12]}, described by another scheme (version 1, now {SCHEME})."
     )
 
 
@@ -262,22 +290,21 @@ def manifest(versions=None, **changes):
         *parts, name = path.split("__")
         part = description
         for one in parts:
-            part = part[one]
+            part = part.setdefault(one, {})
         part[name] = value
     return Manifest(ProcessorIdentity.of(description), {}, versions or {"python": "3.11.7", "transformers": "5.22.0"})
 
 
-def with_code(kind, **changes):
+def with_code(name, **content):
     there = manifest()
     description = json.loads(json.dumps(there.identity.description))
-    for name, value in changes.items():
-        description["code"][kind][name.replace("__", ".")] = value
+    description["code"][name] = content
     return dataclasses.replace(there, identity=ProcessorIdentity.of(description))
 
 
 def test_code_of_another_release():
-    there = with_code("functions", transformers__audio_utils__spectrogram="a" * 64)
-    wanted = with_code("functions", transformers__audio_utils__spectrogram="b" * 64)
+    there = with_code("transformers.audio_utils.spectrogram", code="a" * 64)
+    wanted = with_code("transformers.audio_utils.spectrogram", code="b" * 64)
     wanted = dataclasses.replace(wanted, versions={"transformers": "5.23.0"})
     assert explain_difference(there, wanted) == [
         "the code of transformers.audio_utils.spectrogram changed, 5.22.0 -> 5.23.0"
@@ -285,20 +312,19 @@ def test_code_of_another_release():
 
 
 def test_code_of_a_package_without_a_known_release():
-    there = with_code("functions", mine__mel="a" * 64)
-    wanted = with_code("functions", mine__mel="b" * 64)
-    assert explain_difference(there, wanted) == ["the code of mine.mel changed"]
+    there, wanted = with_code("mel", code="a" * 64), with_code("mel", code="b" * 64)
+    assert explain_difference(there, wanted) == ["the code of mel changed"]
 
 
 def test_code_that_came_and_went():
-    there, wanted = with_code("functions", mine__old="a" * 64), with_code("functions", mine__new="a" * 64)
-    assert explain_difference(there, wanted) == ["mine.old is not called any more", "mine.new is called now"]
+    there, wanted = with_code("old", code="a" * 64), with_code("new", code="a" * 64)
+    assert explain_difference(there, wanted) == ["old is not reached any more", "new is reached now"]
 
 
-def test_constants_and_backends():
-    there, wanted = with_code("constants", mine__FLOOR=1e-10), with_code("constants", mine__FLOOR=1e-9)
-    assert explain_difference(there, wanted) == ["the constant mine.FLOOR: 1e-10 -> 1e-09"]
-    there, wanted = with_code("backends", is_torch_available=True), with_code("backends", is_torch_available=False)
+def test_globals_and_backends():
+    there, wanted = with_code("mel", globals={"FLOOR": 1e-10}), with_code("mel", globals={"FLOOR": 1e-9})
+    assert explain_difference(there, wanted) == ["mel.FLOOR: 1e-10 -> 1e-09"]
+    there, wanted = manifest(backends__is_torch_available=True), manifest(backends__is_torch_available=False)
     assert explain_difference(there, wanted) == ["is_torch_available: True -> False"]
 
 
@@ -347,7 +373,7 @@ def test_code_of_another_release_by_the_cache(root):
     cached_features(CELL)
     path = root / manifest_name(cached_features.processor_sha)
     older = json.loads(path.read_text(encoding="utf-8"))
-    older["identity"]["code"]["functions"]["transformers.audio_utils.spectrogram"] = "a" * 64
+    older["identity"]["code"]["transformers.audio_utils.spectrogram"]["code"] = "a" * 64
     older["versions"]["transformers"] = "5.22.0"
     identity = ProcessorIdentity.of(older["identity"])
     path.unlink()
@@ -383,7 +409,8 @@ def test_a_manifest_is_readable_sorted_and_written_once(root):
     assert found["processor_sha"] == cached_features.processor_sha
     assert found["identity"]["state"]["stride"] == 2
     assert found["identity"]["state"]["window"].keys() == {"array", "shape", "xxh3_128"}
-    assert "transformers.audio_utils.spectrogram" in found["identity"]["code"]["functions"]
+    assert "transformers.audio_utils.spectrogram" in found["identity"]["code"]
+    assert found["identity"]["scheme"] == SCHEME
     assert {"python", "hf_audio_cache", "transformers", "numpy"} <= found["versions"].keys()
     assert [output["name"] for output in found["outputs"]] == ["input_features", "attention_mask"]
     assert found["outputs"][0]["shape"] == [None, 160]

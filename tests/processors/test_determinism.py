@@ -259,21 +259,33 @@ def test_trying_a_random_processor_out_leaves_the_generators_alone():
     assert Generators() == before
 
 
-def test_one_clip_is_computed_twice_and_the_others_once(tmp_path):
+def test_which_clips_are_computed_twice(tmp_path):
+    """The first, each that is longer than any before, and the 2nd, 4th, 8th and so on."""
     lengths = []
 
     def function(waveform, sampling_rate):
-        lengths.append(len(waveform))
+        lengths.append(len(waveform) / RATE)
         return waveform
 
     cached_features = cached(function, tmp_path / "root")
-    cached_features(cells(1.0, 2.0, 3.0))
-    trials = lengths[:-4]
-    assert lengths[-4:] == [RATE, RATE, 2 * RATE, 3 * RATE]
-    assert trials == [RATE, 41 * RATE]  # of made-up clips, for the form of the outputs
-    cached_features(cells(4.0))
-    assert lengths[-1:] == [4 * RATE]
-    assert len(lengths) == 7
+    cached_features(cells(1.0))
+    assert lengths == [1, 41, 1, 1]  # before it, made-up clips, for the form of the outputs
+    lengths.clear()
+    cached_features(cells(0.5, 0.6, 0.7, 0.8, 2.0, 0.9, 1.1, 1.2, 3.0))
+    assert lengths == [0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 2.0, 2.0, 0.9, 1.1, 1.1, 1.2, 3.0, 3.0]
+
+
+def test_a_random_part_of_long_clips_only_is_noticed(tmp_path):
+    generator = np.random.default_rng(0)
+
+    def function(waveform, sampling_rate):
+        start = generator.integers(len(waveform) - RATE) if len(waveform) > RATE else 0
+        return waveform[start : start + RATE]
+
+    cached_features = cached(function, tmp_path / "root")
+    cached_features(cells(0.5, 0.6, 0.7))
+    with pytest.raises(RandomOutputError, match="a second call gave another"):
+        cached_features(cells(3.0))
 
 
 class WorksInPlace:

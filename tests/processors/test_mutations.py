@@ -22,7 +22,7 @@ import pytest
 
 from hf_audio_cache import processor_sha256
 from hf_audio_cache.processors.extractor import extract
-from hf_audio_cache.processors.fingerprint import Fingerprinter
+from hf_audio_cache.processors.identity import Fingerprinter
 
 SECONDS = 1.0
 # Strings that extractors of transformers take somewhere. Where one is not taken, the call fails or nothing changes.

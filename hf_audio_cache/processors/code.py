@@ -1,0 +1,228 @@
+"""What a function's code is, and which names it uses.
+
+Of one's own functions the bytecode counts: it is what runs, whatever became of the source. Of transformers' the
+source counts, in a form that is the same on every Python and for every way to write it (`ast.dump` and `ast.unparse`
+give other texts on other Pythons).
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Code", "canonical", "read_code", "source_digest"]
+
+_LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
+_OF_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+# Names with which code looks into its own module, or up an attribute whose name is made as it runs.
+_READS_NAMESPACE = {"globals", "locals", "vars", "eval", "exec", "modules", "import_module", "__import__", "_getframe"}
+_LOOKS_UP = {"getattr", "attrgetter", "methodcaller", "__dict__", "__getattribute__", "getmembers", "dir"}
+# Python sets a bit where the first constant is a docstring from 3.14 on; before, it is the first one or None.
+_CO_HAS_DOCSTRING = 0x4000000
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the bytecode of a function says, with that of the functions in it.
+
+    Attributes
+    ----------
+    digest
+        Digest of what it does; line numbers, docstrings and annotations don't count.
+    loads
+        The globals that it loads.
+    names
+        The attributes that it uses, so far as they are spelt out.
+    imports
+        Modules that it imports, each with the level and the names of the statement.
+    reads_namespace
+        Whether it may use any global of its module.
+    looks_up
+        Whether it may use any attribute.
+    """
+
+    digest: str
+    loads: frozenset[str]
+    names: frozenset[str]
+    imports: frozenset[tuple[str, int, tuple[str, ...]]]
+    reads_namespace: bool
+    looks_up: bool
+
+
+def read_code(code: types.CodeType) -> Code:
+    """Return what a code object says."""
+    # Code objects are compared by what they do; in Python 3.11 without the table of exceptions.
+    return _read_code(code, getattr(code, "co_exceptiontable", b""))
+
+
+@functools.lru_cache(maxsize=8192)
+def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
+    place = {step.offset: number for number, step in enumerate(steps)}
+    parts: list[Any] = [code.co_name, code.co_flags & ~_CO_HAS_DOCSTRING, code.co_argcount, code.co_posonlyargcount]
+    parts += [code.co_kwonlyargcount, code.co_varnames, code.co_cellvars, code.co_freevars, exceptions.hex()]
+    jumps = {*dis.hasjrel, *dis.hasjabs}
+    loads, names, imports, inner, looks_up = set(), set(), set(), [], False
+    for number, step in enumerate(steps):
+        said = step.argval
+        if isinstance(said, types.CodeType):
+            inner.append(read_code(said))
+            said = inner[-1].digest
+        elif step.opcode in jumps:
+            said = next((place[offset] for offset in range(said, said + 200, 2) if offset in place), -1)
+        elif step.opcode in dis.hasconst:
+            said = constant_form(said)
+        parts.append((step.opname, str(said)))
+        if step.opname in _LOADS_OF_GLOBALS:
+            loads.add(step.argval)
+            if step.argval == "getattr":
+                literal = _literal_attribute(steps[number + 1 :])
+                names |= set() if literal is None else {literal}
+                looks_up |= literal is None
+        elif step.opname == "IMPORT_NAME":
+            imports.add((step.argval, steps[number - 2].argval, tuple(steps[number - 1].argval or ())))
+        elif step.opcode in dis.hasname:
+            names.add(step.argval)
+    said = loads | names
+    strings = [text for text in code.co_consts if isinstance(text, str)]
+    if "import_module" in said or "__import__" in said:
+        imports |= {(text, 0, ()) for text in strings if text.replace(".", "a").isidentifier()}
+    looks_up |= bool(said & (_LOOKS_UP - {"getattr"})) or "getattr" in names
+    reads_namespace = bool(said & _READS_NAMESPACE)
+    if reads_namespace:
+        names |= {word for text in strings for word in _words(text)}
+    return Code(
+        hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+        frozenset(loads).union(*(part.loads for part in inner)),
+        frozenset(names).union(*(part.names for part in inner)),
+        frozenset(imports).union(*(part.imports for part in inner)),
+        reads_namespace or any(part.reads_namespace for part in inner),
+        looks_up or reads_namespace or any(part.looks_up for part in inner),
+    )
+
+
+def _literal_attribute(steps: list[dis.Instruction]) -> str | None:
+    """Return the attribute that ``getattr(object, "attribute"[, default])`` names, by the steps after its load."""
+    call = next((number for number, step in enumerate(steps) if step.opname.startswith(("CALL", "PRECALL"))), 0)
+    loads = [step for step in steps[:call] if step.opname.startswith("LOAD_") and step.opname not in _OF_ATTRIBUTES]
+    if call == 0 or len(loads) != steps[call].arg or len(loads) < 2:  # another call comes first
+        return None
+    return loads[1].argval if isinstance(loads[1].argval, str) and loads[1].opcode in dis.hasconst else None
+
+
+def _words(text: str) -> Iterator[str]:
+    return (word for word in "".join(c if c.isidentifier() or c.isdigit() else " " for c in text).split())
+
+
+def constant_form(constant: Any) -> str:
+    """Return a text of a constant in code that tells 0 from 0.0 and has the order of no process."""
+    if isinstance(constant, types.CodeType):
+        return read_code(constant).digest
+    if isinstance(constant, frozenset):
+        return f"frozenset({sorted(map(constant_form, constant))})"
+    if isinstance(constant, tuple):
+        return f"({','.join(map(constant_form, constant))})"
+    return f"{type(constant).__name__}:{constant!r}"
+
+
+@functools.lru_cache(maxsize=4096)
+def source_digest(code: types.CodeType, package: str) -> str:
+    """Return a digest of the canonical source of a function's code; without that, the release of its library."""
+    tree = _tree_of(code)
+    if tree is not None:
+        return hashlib.sha256(canonical(tree).encode()).hexdigest()
+    try:
+        return f"version:{package}=={importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"bytecode:{read_code(code).digest}"
+
+
+def _tree_of(code: types.CodeType) -> ast.AST | None:
+    """Return the syntax tree of a function; None where its source cannot be had, or is not what runs.
+
+    A file that was edited after its import has another source than what runs, so it must give this very bytecode.
+    """
+    try:
+        lines, _ = inspect.findsource(code)
+        trees, codes = _functions_of("".join(lines), code.co_filename)
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    where = (code.co_name, code.co_firstlineno)
+    found = trees.get(where, [])
+    return found[0] if len(found) == 1 and code in codes.get(where, ()) else None
+
+
+_Found = dict[tuple[str, int], list[Any]]
+
+
+@functools.lru_cache(maxsize=64)
+def _functions_of(source: str, filename: str) -> tuple[_Found, _Found]:
+    """Return the trees and the code objects of the functions in a file, by name and first line."""
+    trees: _Found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first_line = min(part.lineno for part in (node, *node.decorator_list))
+            trees.setdefault((node.name, first_line), []).append(node)
+        elif isinstance(node, ast.Lambda):
+            trees.setdefault(("<lambda>", node.lineno), []).append(node)
+    codes: _Found = {}
+    for code in _codes_in(compile(source, filename, "exec", dont_inherit=True)):
+        codes.setdefault((code.co_name, code.co_firstlineno), []).append(code)
+    return trees, codes
+
+
+def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield constant
+            yield from _codes_in(constant)
+
+
+# Fields that say how code is written, or what it expects, and not what it does.
+_NOT_MEANT = {"annotation", "returns", "type_comment", "kind", "ctx", "type_params", "type_ignores", "simple"}
+
+
+def canonical(node: Any) -> str:
+    """Return a text of a syntax tree that is the same on every Python, and for every way to write the same code."""
+    if isinstance(node, list):
+        # A missing item (of a dict: ``**other``; of keyword-only defaults: none) is not the constant None.
+        items = ["missing" if item is None else canonical(item) for item in node if not _is_idle(item)]
+        return "[" + ",".join(items) + "]"
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 has an empty string here and there, where others have none
+        values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+        return f"JoinedStr({canonical(values)})"
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        node = ast.Assign(targets=[node.target], value=node.value)
+    if isinstance(node, ast.Constant):
+        return _constant_text(node.value)
+    if isinstance(node, ast.AST):
+        fields = sorted(
+            (name, canonical(value))
+            for name, value in ast.iter_fields(node)
+            if name not in _NOT_MEANT and value is not None and value != []
+        )
+        return type(node).__name__ + "(" + ",".join(f"{name}={text}" for name, text in fields) + ")"
+    return _constant_text(node)
+
+
+def _is_idle(statement: Any) -> bool:
+    """Return whether a statement does nothing: a docstring or another bare constant, or a bare annotation."""
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.AnnAssign) and statement.value is None
+
+
+def _constant_text(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value)  # repr() leaves out what this Python's Unicode tables call printable
+    return f"{type(value).__name__}:{value!r}"

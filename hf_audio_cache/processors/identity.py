@@ -1,0 +1,215 @@
+"""The identity of a processor: everything that can change what it makes of a waveform.
+
+An attribute that nobody knows costs a needless miss at worst, never a stale hit: all of them count, arrays and tensors
+by their content, and what has no canonical form is refused. A processor is looked at for every batch, so a change of it
+gives another identity at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UnfingerprintableProcessorError
+from .description import Describer
+from .determinism import random_state_kept
+from .difference import differences
+from .extractor import NamedFunction, audio_part, extract, name_of
+from .output_specs import made_up_sound
+from .ownership import Owner, owner_of
+from .watch import Watch
+
+__all__ = ["SCHEME", "Fingerprinter", "ProcessorIdentity", "class_sha256", "processor_sha256"]
+
+logger = logging.getLogger(__name__)
+
+# Of the form of descriptions. Another one gives every processor another identity.
+SCHEME = 2
+
+
+@dataclass(frozen=True)
+class ProcessorIdentity:
+    """What a processor is, and the digest of that.
+
+    Attributes
+    ----------
+    sha
+        sha256 of `description`, as 64 hexadecimal digits.
+    description
+        The readable form, of JSON values only: class, state, call arguments, code.
+    """
+
+    sha: str
+    description: dict[str, Any]
+
+    @classmethod
+    def of(cls, description: dict[str, Any]) -> ProcessorIdentity:
+        """Return the identity of what `description` says."""
+        text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return cls(hashlib.sha256(text.encode()).hexdigest(), description)
+
+    @property
+    def scheme(self) -> int:
+        """Version of the form of the description; descriptions of two versions cannot be compared."""
+        return int(self.description.get("scheme", 1))
+
+
+def processor_sha256(
+    processor: Any,
+    *,
+    processor_kwargs: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    sampling_rate: int | None = None,
+) -> str:
+    """Return the identity of a processor as 64 hexadecimal digits.
+
+    A processor, its feature extractor, a copy of it, and the same one loaded from a directory have one identity. A
+    front end of your own is called on a second of made-up sound first, so that what it makes only once is there.
+
+    Parameters
+    ----------
+    processor
+        A feature extractor, or a processor that has one. Tokenizers don't count.
+    processor_kwargs
+        The arguments that it is called with.
+    dtype
+        What its outputs are rounded to, as in `CachedFeatures`.
+    sampling_rate
+        Rate of the made-up sound in Hz, for a front end of your own that has no such attribute.
+
+    Raises
+    ------
+    UnfingerprintableProcessorError
+        If the state of a part of it cannot be seen, or each call changes it; the message names the attribute.
+    ProcessorError
+        If it has no audio part.
+    """
+    return Fingerprinter(processor, processor_kwargs or {}, dtype=dtype, sampling_rate=sampling_rate).identity().sha
+
+
+def class_sha256(kind: type) -> str:
+    """Return a digest of the code of a class of one's own, and of all that it reaches.
+
+    Raises
+    ------
+    UnfingerprintableProcessorError
+        If the state of a part of it cannot be seen.
+    """
+    return ProcessorIdentity.of(Describer().describe(None, {kind.__qualname__: kind})).sha
+
+
+class Fingerprinter:
+    """Gives a processor its identity, as often as it is asked; see `processor_sha256`.
+
+    The processor is described once (some tenths of a second for the first one of a process), and again where anything
+    that was seen then has changed.
+
+    Parameters
+    ----------
+    processor
+        A feature extractor, or a processor that has one. It may change between two calls.
+    processor_kwargs
+        The arguments that it is called with.
+    dtype
+        What its outputs are rounded to.
+    sampling_rate
+        The rate in Hz at which it is called.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        processor_kwargs: Mapping[str, Any],
+        *,
+        dtype: str | None = None,
+        sampling_rate: int | None = None,
+    ) -> None:
+        self._processor = processor
+        self._processor_kwargs = processor_kwargs
+        self._settings = {"scheme": SCHEME} | ({} if dtype is None else {"dtype": dtype})
+        self._sampling_rate = sampling_rate
+        self._last: tuple[Any, Watch, dict[str, Any], ProcessorIdentity] | None = None
+
+    def identity(self) -> ProcessorIdentity:
+        """Return the identity of the processor as it is now."""
+        extractor = audio_part(self._processor)
+        last = self._last
+        if last is not None and last[0] is extractor and last[1].is_current() and last[2] == _torch_settings():
+            return last[3]
+        if isinstance(extractor, NamedFunction):
+            return self._describe(extractor)
+        is_own = owner_of(type(extractor)) is Owner.OWN
+        if last is None and is_own:
+            return self._settled(extractor)
+        identity = self._describe(extractor)
+        if is_own and last is not None and identity != last[3]:
+            return self._settled(extractor)
+        return identity
+
+    def _settled(self, extractor: Any) -> ProcessorIdentity:
+        """Return the identity of a front end of one's own, after what its calls make once is there."""
+        before = last = None
+        for _ in range(3):
+            self._call(extractor)
+            identity = self._describe(extractor)
+            if identity == before:
+                return identity
+            before, last = identity, before
+        raise _unsettled(last, identity, name_of(extractor))
+
+    def _call(self, extractor: Any) -> None:
+        rate = self._sampling_rate or getattr(extractor, "sampling_rate", None) or 16_000
+        with random_state_kept():
+            try:
+                extract(extractor, made_up_sound(1.0, int(rate)), int(rate), self._processor_kwargs)
+            except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
+                logger.info("%s failed on a made-up clip: %s", type(extractor).__name__, exc)
+
+    def _describe(self, extractor: Any) -> ProcessorIdentity:
+        describer, settings = Describer(), _torch_settings()
+        is_named = isinstance(extractor, NamedFunction)
+        try:
+            described = describer.describe(None if is_named else extractor, self._processor_kwargs)
+        except RecursionError as exc:
+            raise UnfingerprintableProcessorError(
+                f"{name_of(extractor)} holds objects that hold others too deep to be told apart ({exc}). Without an "
+                'identity nothing can be cached, and nothing was. Pass identity="my-front-end-v1" to CachedFeatures.',
+                path="processor",
+            ) from exc
+        described |= self._settings
+        if is_named:
+            described["identity"] = extractor.identity
+        elif describer.uses_torch and settings:
+            described["torch"] = settings
+        identity = ProcessorIdentity.of(described)
+        self._last = extractor, describer.watch, settings, identity
+        return identity
+
+
+def _torch_settings() -> dict[str, str]:
+    """Return the settings of torch's that change bits, where they are not what they are by default."""
+    torch, found = sys.modules.get("torch"), {}
+    if torch is None or not hasattr(torch, "get_float32_matmul_precision"):  # it is being imported
+        return {}
+    if torch.get_float32_matmul_precision() != "highest":
+        found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    if torch.get_default_dtype() is not torch.float32:
+        found["default_dtype"] = str(torch.get_default_dtype())
+    return found
+
+
+def _unsettled(before: ProcessorIdentity | None, now: ProcessorIdentity, name: str) -> UnfingerprintableProcessorError:
+    found = differences({} if before is None else before.description, now.description)
+    path = found[0].path if found else ""
+    return UnfingerprintableProcessorError(
+        f"expected each call of {name} to leave it as it was, and each one changes it: "
+        f"{'; '.join(map(str, found[:3]))}. So no two clips would have one identity, and nothing was cached. Keep what "
+        'changes outside of it, or pass identity="my-front-end-v1" to CachedFeatures, another name whenever it '
+        "computes something else.",
+        path=path,
+    )

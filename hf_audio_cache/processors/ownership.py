@@ -1,0 +1,149 @@
+"""Whose code a module, a function or a class is: one's own, transformers' or a library's, by where it lies."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+import types
+from typing import Any
+
+from .code import read_code
+
+__all__ = ["Owner", "file_digest", "is_found", "label_of", "owner_of", "owner_of_file", "owner_of_module"]
+
+# The names of the running program, in its own process and in those that it spawns.
+_MAIN = ("__main__", "__mp_main__")
+_IS_MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+class Owner(enum.Enum):
+    """Whose code it is: one's own counts whole, what a call reaches of transformers', and of a library the name."""
+
+    OWN = "own"
+    FOLLOWED = "followed"
+    LIBRARY = "library"
+
+
+@functools.lru_cache(maxsize=1)
+def _library_folders() -> tuple[str, ...]:
+    folders = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
+
+
+@functools.lru_cache(maxsize=4096)
+def owner_of_file(path: str, name: str) -> Owner:
+    """Return whose file it is; `name` is that of its module."""
+    path, top = os.path.realpath(path), name.partition(".")[0]
+    if path.startswith(_library_folders()):
+        return Owner.LIBRARY
+    folder = os.path.dirname(path)
+    for _ in range(name.count(".") + 1):  # up to the folder that the top-level module is in
+        if top not in path[len(folder) :].split(os.sep):
+            folder = os.path.dirname(folder)
+    return Owner.LIBRARY if top in _installed_in(folder) else Owner.OWN
+
+
+@functools.lru_cache(maxsize=256)
+def _installed_in(folder: str) -> frozenset[str]:
+    """Return the top-level modules that ``pip install --target`` put into a folder; a checkout has no RECORD."""
+    records = (dist.read_text("RECORD") or "" for dist in importlib.metadata.distributions(path=[folder]))
+    lines = (line for record in records for line in record.splitlines())
+    return frozenset(line.partition(",")[0].partition("/")[0].removesuffix(".py") for line in lines)
+
+
+def owner_of_module(name: str) -> Owner:
+    """Return whose a module is that has been imported."""
+    top, module = name.partition(".")[0], sys.modules.get(name)
+    if name in _MAIN:
+        return Owner.OWN
+    if top in ("transformers", "hf_audio_cache"):  # wherever they lie: they cannot be anything else
+        return Owner.FOLLOWED if top == "transformers" else Owner.LIBRARY
+    file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    if file is not None:
+        return owner_of_file(file, name)
+    return Owner.LIBRARY if top in sys.stdlib_module_names or top in sys.builtin_module_names else Owner.OWN
+
+
+def owner_of(value: Any) -> Owner:
+    """Return whose a function or a class is."""
+    if isinstance(value, types.FunctionType):
+        name = str(value.__globals__.get("__name__"))
+        module, file = sys.modules.get(name), value.__code__.co_filename
+        if name in _MAIN or (module is not None and vars(module) is value.__globals__):
+            return owner_of_module(name)
+        return owner_of_file(file, name) if os.path.isfile(file) else Owner.OWN
+    name = value.__module__ if isinstance(value.__module__, str) else ""
+    if name in _MAIN:
+        return Owner.OWN
+    if not value.__flags__ & _IS_MADE_IN_PYTHON or is_found(value):
+        return owner_of_module(name)
+    # Of a class that is not where it says, as one made by `exec` or by a function, its functions tell.
+    owners = {owner_of(member) for member in vars(value).values() if isinstance(member, types.FunctionType)}
+    return Owner.OWN if Owner.OWN in owners or name == "builtins" else next(iter(owners), owner_of_module(name))
+
+
+def is_found(value: Any) -> bool:
+    """Return whether a function or a class is what its module has under its qualified name."""
+    found: Any = sys.modules.get(value.__module__)
+    for part in value.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return getattr(found, "__func__", found) is value
+
+
+def label_of(value: Any, owner: Owner) -> str:
+    """Return what a function or class is called: one's own without its module, which may lie anywhere."""
+    name = str(value.__qualname__)
+    return name if owner is Owner.OWN else f"{value.__module__}.{name}"
+
+
+def file_digest(name: str, names: tuple[str, ...]) -> Any:
+    """Return digests of a module of one's own that is not imported yet, and of those that it imports in turn.
+
+    Nothing is imported. None for a library's module, and for one that is not there.
+    """
+    found: dict[str, str] = {}
+    pending = [name, *(f"{name}.{each}" for each in names)]
+    while pending:
+        name = pending.pop()
+        path = _file_of(name)
+        if name in found or path is None or not path.endswith(".py") or owner_of_file(path, name) is Owner.LIBRARY:
+            continue
+        with open(path, "rb") as file:
+            source = file.read()
+        found[name] = hashlib.sha256(source).hexdigest()
+        package = name if os.path.basename(path) == "__init__.py" else name.rpartition(".")[0]
+        for imported, level, each in _imports_of(source):
+            full = importlib.util.resolve_name("." * level + imported, package) if level else imported
+            pending += [full, *(f"{full}.{one}" for one in each)]
+    return dict(sorted(found.items())) or None
+
+
+def _imports_of(source: bytes) -> frozenset[tuple[str, int, tuple[str, ...]]]:
+    try:
+        return read_code(compile(source, "<imported>", "exec", dont_inherit=True)).imports
+    except (SyntaxError, ValueError):
+        return frozenset()
+
+
+def _file_of(name: str) -> str | None:
+    """Return the file of a module, without importing any of its parents."""
+    folders, spec = None, None
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        try:
+            spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:end]), folders)
+        except (ImportError, ValueError):
+            return None
+        if spec is None or (end < len(parts) and spec.submodule_search_locations is None):
+            return None
+        folders = spec.submodule_search_locations
+    return None if spec is None else spec.origin
