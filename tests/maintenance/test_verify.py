@@ -513,6 +513,7 @@ def test_reports_are_json(root):
         "n_bytes",
         "bad",
         "unsigned",
+        "unknown_versions",
         "unreadable",
         "unfinished",
         "n_in_progress",
