@@ -12,6 +12,7 @@ import audio_datasets as data
 import datasets
 import numpy as np
 import pytest
+import soundfile
 
 from hf_audio_cache import CachedArray, CachedFeatures, CacheRoot
 from hf_audio_cache.errors import AudioColumnError, AudioDecodeError, MissingEntryError, ProcessorError
@@ -199,12 +200,15 @@ def test_map_refuses_a_processor_that_changes_under_way(clips, make_processor, t
     cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
     dataset = data.in_memory(clips)
 
+    n_samples = soundfile.info(str(clips[3])).frames * 2  # at 16 kHz
+
     class Changing:
         sampling_rate = 16000
-        calls = 0
+        gain = 1
 
         def __call__(self, waveforms, **kwargs):
-            self.calls += 1
+            if len(waveforms[0]) == n_samples:  # not before the second batch
+                self.gain = 2
             return extractor(waveforms, **kwargs)
 
     cached_features.map(dataset)
