@@ -145,8 +145,9 @@ class Describer:
         """
         if processor is not None:
             self._parents = type(processor).__mro__
-            package = type(processor).__module__.partition(".")[0]
-            self._followed = "" if package in (*_NOT_FOLLOWED, *sys.stdlib_module_names) else package
+            package = _module_of(type(processor)).partition(".")[0]
+            if owner_of(type(processor)) is Owner.LIBRARY and package not in (*_NOT_FOLLOWED, *sys.stdlib_module_names):
+                self._followed = package
             self._node(processor, f"{type(processor).__qualname__} object", "processor", self._describe_object)
         self.watch.see_mapping(processor_kwargs)
         call = {name: self.value(value, f"processor_kwargs.{name}") for name, value in processor_kwargs.items()}
@@ -162,6 +163,10 @@ class Describer:
                 node = self._pending.pop()
                 content = node.describe(node)
                 node.content = {part: said for part, said in content.items() if not _is_empty(said)}
+        if "__doc__" in self._names[Owner.OWN]:  # some grammars and tables stand there
+            for node in self._nodes.values():
+                if isinstance(node.value, (type, types.FunctionType)) and self._owner(node.value) is Owner.OWN:
+                    node.content["doc"] = node.value.__doc__ if isinstance(node.value.__doc__, str) else None
 
     def _node(self, value: Any, label: str, path: str, describe: Callable[[_Node], dict[str, Any]]) -> _Ref:
         if id(value) not in self._nodes:
@@ -427,7 +432,7 @@ class Describer:
 
     def _namespace(self, named: dict[str, Any], name: str) -> _Ref:
         is_own = owner_of_module(name) is Owner.OWN
-        label = f"module {name.rpartition('.')[2] if is_own else name}"
+        label = "module" if is_own else name
         return self._node(named, label, label, self._describe_namespace if is_own else self._describe_followed_module)
 
     def _describe_followed_module(self, node: _Node) -> dict[str, Any]:

@@ -119,19 +119,17 @@ def file_digest(name: str, names: tuple[str, ...]) -> Any:
             continue
         with open(path, "rb") as file:
             source = file.read()
-        found[name] = hashlib.sha256(source).hexdigest()
+        try:
+            code = read_code(compile(source, "<imported>", "exec", dont_inherit=True))
+        except (SyntaxError, ValueError):
+            found[name] = hashlib.sha256(source).hexdigest()
+            continue
+        found[name] = code.digest
         package = name if os.path.basename(path) == "__init__.py" else name.rpartition(".")[0]
-        for imported, level, each in _imports_of(source):
+        for imported, level, each in code.imports:
             full = importlib.util.resolve_name("." * level + imported, package) if level else imported
             pending += [full, *(f"{full}.{one}" for one in each)]
     return dict(sorted(found.items())) or None
-
-
-def _imports_of(source: bytes) -> frozenset[tuple[str, int, tuple[str, ...]]]:
-    try:
-        return read_code(compile(source, "<imported>", "exec", dont_inherit=True)).imports
-    except (SyntaxError, ValueError):
-        return frozenset()
 
 
 def _file_of(name: str) -> str | None:

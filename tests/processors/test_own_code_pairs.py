@@ -1,0 +1,529 @@
+"""Pairs of front ends of one's own that compute different things, over ways to hold state and ways to reach code.
+
+Each is a module that is imported from a folder of its own; `VALUE` is 2 in one of a pair and 3 in the other. The module's
+name is another one each time, and its lines are moved, neither of which counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from hf_audio_cache import processor_sha256
+
+HEAD = """
+import abc, array, asyncio, collections, contextlib, dataclasses, datetime, decimal, enum, fractions, functools
+import importlib, io, itertools, operator, pathlib, re, types, typing, uuid, weakref
+import numpy as np
+"""
+
+# Ways to hold a number: what makes `held`, and the expression that gives the number back.
+STATE = {
+    "an int": ("held = VALUE", "held"),
+    "a float": ("held = VALUE.5", "held"),
+    "a float in the place of an int": ("held = [1, 1.0][VALUE - 2]", "(1 if type(held) is int else 2)"),
+    "a list in the place of a tuple": ("held = [(1,), [1]][VALUE - 2]", "(1 if type(held) is list else 2)"),
+    "a bool in the place of an int": ("held = [1, True][VALUE - 2]", "(1 if held is True else 2)"),
+    "a complex number": ("held = VALUE + 1j", "held.real"),
+    "a large int": ("held = 10 ** 400 + VALUE", "held % 10"),
+    "a str": ("held = 'VALUE'", "int(held)"),
+    "bytes": ("held = b'VALUE'", "int(held)"),
+    "a bytearray": ("held = bytearray(b'VALUE')", "int(bytes(held))"),
+    "a list": ("held = [0, [VALUE]]", "held[1][0]"),
+    "a tuple": ("held = (0, (VALUE,))", "held[1][0]"),
+    "a dict": ("held = {'a': {'b': VALUE}}", "held['a']['b']"),
+    "the order of a dict": ("held = [{2: 0, 3: 0}, {3: 0, 2: 0}][VALUE - 2]", "next(iter(held))"),
+    "a key": ("held = {VALUE: 0}", "max(held)"),
+    "a set": ("held = {VALUE}", "max(held)"),
+    "a frozenset": ("held = frozenset({VALUE})", "max(held)"),
+    "a defaultdict": ("held = collections.defaultdict(lambda: VALUE)", "held.get('a', held.default_factory())"),
+    "an OrderedDict": ("held = collections.OrderedDict(a=VALUE)", "held['a']"),
+    "a Counter": ("held = collections.Counter(a=VALUE)", "held['a']"),
+    "a deque": ("held = collections.deque([VALUE])", "held[0]"),
+    "the length of a deque": ("held = collections.deque([0], maxlen=VALUE)", "held.maxlen"),
+    "a UserDict": ("held = collections.UserDict(a=VALUE)", "held['a']"),
+    "a UserList": ("held = collections.UserList([VALUE])", "held[0]"),
+    "a ChainMap": ("held = collections.ChainMap({}, {'a': VALUE})", "held['a']"),
+    "a mapping proxy": ("held = types.MappingProxyType({'a': VALUE})", "held['a']"),
+    "a namespace": ("held = types.SimpleNamespace(a=VALUE)", "held.a"),
+    "an array": ("held = np.full(3, VALUE)", "int(held[0])"),
+    "the type of an array": ("held = np.zeros(3, 'fV'.replace('V', '48'[VALUE - 2]))", "held.dtype.itemsize"),
+    "the memory order of an array": ("held = np.ones((2, 3), order='CF'[VALUE - 2])", "held.strides[0] / 8"),
+    "a 0-d array": ("held = np.array(VALUE)", "int(held)"),
+    "a number of NumPy's": ("held = np.float32(VALUE)", "float(held)"),
+    "a masked array": ("held = np.ma.array([2, 3], mask=[VALUE == 3, VALUE == 2])", "int(held.sum())"),
+    "a structured array": ("held = np.array([(VALUE,)], [('a', 'i4')])", "int(held['a'][0])"),
+    "an array of objects": ("held = np.array([[VALUE]], object)", "held[0, 0]"),
+    "a dtype": ("held = np.dtype('fV'.replace('V', '48'[VALUE - 2]))", "held.itemsize"),
+    "a polynomial": ("held = np.poly1d([VALUE])", "int(held(0))"),
+    "an array of Python's": ("held = array.array('i', [VALUE])", "held[0]"),
+    "a file in memory": ("held = io.BytesIO(b'VALUE')", "int(held.getvalue())"),
+    "a decimal number": ("held = decimal.Decimal(VALUE)", "int(held)"),
+    "a fraction": ("held = fractions.Fraction(VALUE)", "int(held)"),
+    "a date": ("held = datetime.date(200VALUE, 1, 1)", "held.year - 2000"),
+    "a duration": ("held = datetime.timedelta(VALUE)", "held.days"),
+    "a range": ("held = range(VALUE)", "len(held)"),
+    "a slice": ("held = slice(VALUE)", "held.stop"),
+    "a pattern": ("held = re.compile('VALUE')", "int(held.pattern)"),
+    "a path": ("held = pathlib.Path('VALUE')", "int(held.name)"),
+    "a UUID": ("held = uuid.UUID(int=VALUE)", "held.int"),
+    "an iterator": ("held = iter([VALUE, VALUE])", "held.__reduce__()[1][0][0]"),
+    "a cycle of lists": ("held = [VALUE]\nheld.append(held)", "held[1][1][0]"),
+    "a deep list": ("held = VALUE\nfor _ in range(300): held = [held]", "depth(held)[0]"),
+    "a partial": ("held = functools.partial(int, 'VALUE')", "held()"),
+    "a keyword of a partial": ("held = functools.partial(dict, a=VALUE)", "held()['a']"),
+    "a getter": ("held = operator.itemgetter(VALUE)", "held(range(9))"),
+    "a caller": ("held = operator.methodcaller('index', VALUE)", "held(range(9))"),
+    "an object": ("class A: pass\nheld = A(); held.a = VALUE", "held.a"),
+    "an object of a class with a dict": ("class A: pass\nheld = A(); vars(held)['a b'] = VALUE", "vars(held)['a b']"),
+    "an object in an object": ("class A: pass\nheld = A(); held.a = A(); held.a.a = VALUE", "held.a.a"),
+    "objects that hold each other": (
+        "class A: pass\nheld = A(); held.a = A(); held.a.a = held; held.a.b = VALUE",
+        "held.a.a.a.b",
+    ),
+    "slots": ("class A: __slots__ = 'a',\nheld = A(); held.a = VALUE", "held.a"),
+    "private slots": (
+        "class A:\n    __slots__ = ('__a',)\n    def __init__(self): self.__a = VALUE\n    def get(self): return self.__a\nheld = A()",
+        "held.get()",
+    ),
+    "slots of a parent": ("class B: __slots__ = 'a',\nclass A(B): pass\nheld = A(); held.a = VALUE", "held.a"),
+    "a private attribute": ("class A:\n    def __init__(self): self.__a = VALUE\nheld = A()", "held._A__a"),
+    "a dataclass": ("@dataclasses.dataclass\nclass A:\n    a: int\nheld = A(VALUE)", "held.a"),
+    "a default of a dataclass": ("@dataclasses.dataclass\nclass A:\n    a: int = VALUE\nheld = A", "held().a"),
+    "a default factory": (
+        "@dataclasses.dataclass\nclass A:\n    a: int = dataclasses.field(default_factory=lambda: VALUE)\nheld = A",
+        "held().a",
+    ),
+    "a frozen dataclass with slots": (
+        "@dataclasses.dataclass(frozen=True, slots=True)\nclass A:\n    a: int\nheld = A(VALUE)",
+        "held.a",
+    ),
+    "metadata of a dataclass": (
+        "@dataclasses.dataclass\nclass A:\n    a: int = dataclasses.field(default=0, metadata={'a': VALUE})\nheld = A()",
+        "dataclasses.fields(held)[0].metadata['a']",
+    ),
+    "a NamedTuple": ("class A(typing.NamedTuple):\n    a: int\nheld = A(VALUE)", "held.a"),
+    "a default of a NamedTuple": ("class A(typing.NamedTuple):\n    a: int = VALUE\nheld = A", "held().a"),
+    "a namedtuple": ("A = collections.namedtuple('A', 'a')\nheld = A(VALUE)", "held.a"),
+    "the fields of a namedtuple": (
+        "A = collections.namedtuple('A', ['b a', 'a b'][VALUE - 2])\nheld = A(2, 3)",
+        "held.a",
+    ),
+    "a list of one's own": ("class A(list): pass\nheld = A([VALUE])", "held[0]"),
+    "an attribute of a list": ("class A(list): pass\nheld = A(); held.a = VALUE", "held.a"),
+    "a dict of one's own": ("class A(dict): pass\nheld = A(a=VALUE)", "held['a']"),
+    "a set of one's own": ("class A(set): pass\nheld = A([VALUE])", "max(held)"),
+    "a float of one's own": ("class A(float): pass\nheld = A(VALUE)", "int(held)"),
+    "an attribute of a float": ("class A(float): pass\nheld = A(); held.a = VALUE", "held.a"),
+    "a str of one's own": ("class A(str): pass\nheld = A('VALUE')", "int(held)"),
+    "an array of one's own": ("class A(np.ndarray): pass\nheld = np.full(2, VALUE).view(A)", "int(held[0])"),
+    "an attribute of an array": ("class A(np.ndarray): pass\nheld = np.ones(2).view(A); held.a = VALUE", "held.a"),
+    "a member of an enum": ("class A(enum.Enum):\n    TWO = 2\n    THREE = 3\nheld = A(VALUE)", "held.value"),
+    "the value of a member": ("class A(enum.Enum):\n    ONE = VALUE\nheld = A.ONE", "held.value"),
+    "an attribute of a member": (
+        "class A(enum.Enum):\n    ONE = 1\n    def __init__(self, a): self.a = VALUE\nheld = A.ONE",
+        "held.a",
+    ),
+    "flags": ("class A(enum.Flag):\n    A = 1\n    B = 2\n    C = 4\nheld = A.A | [A.B, A.C][VALUE - 2]", "held.value"),
+    "an attribute of a class": ("class A: a = VALUE\nheld = A", "held.a"),
+    "an attribute of a parent": ("class B: a = VALUE\nclass A(B): pass\nheld = A", "held.a"),
+    "the order of parents": (
+        "class B: a = 2\nclass C: a = 3\nclass A(*[(B, C), (C, B)][VALUE - 2]): pass\nheld = A",
+        "held.a",
+    ),
+    "an attribute of a metaclass": ("class M(type): a = VALUE\nclass A(metaclass=M): pass\nheld = A", "held.a"),
+    "a class made by type": ("held = type('A', (), {'a': VALUE})", "held.a"),
+    "a class made by exec": ("scope = {}\nexec('class A: a = VALUE', scope)\nheld = scope['A']", "held.a"),
+    "a closure": ("def make(a):\n    return lambda: a\nheld = make(VALUE)", "held()"),
+    "a closure in a closure": ("def make(a):\n    return lambda: (lambda: a)()\nheld = make(VALUE)", "held()"),
+    "an attribute of an object in a closure": (
+        "class A: pass\nx = A(); x.a = VALUE\ndef make(b):\n    return lambda: b.a\nheld = make(x)",
+        "held()",
+    ),
+    "a default": ("held = lambda a=VALUE: a", "held()"),
+    "a keyword's default": ("def held(*, a=VALUE): return a", "held()"),
+    "an attribute of a function": ("def held(): return held.a\nheld.a = VALUE", "held()"),
+    "a bound method": ("class A:\n    def get(self): return self.a\nx = A(); x.a = VALUE\nheld = x.get", "held()"),
+    "a method of a dict": ("held = {'a': VALUE}.get", "held('a')"),
+    "which of two lambdas": ("held = [lambda: 2, lambda: 3][VALUE - 2]", "held()"),
+    "which of two functions of a library": ("held = [max, min][VALUE - 2]", "held(2, 3)"),
+    "which of two libraries": ("import math, cmath\nheld = [math, cmath][VALUE - 2]", "len(held.__name__)"),
+    "a property": ("class A:\n    @property\n    def a(self): return VALUE\nheld = A()", "held.a"),
+    "a setter": (
+        "class A:\n    @property\n    def a(self): return 0\n    @a.setter\n    def a(self, b): self.b = b + VALUE\nheld = A",
+        "(lambda x: setattr(x, 'a', 0) or x.b)(held())",
+    ),
+    "a cached property": (
+        "class A:\n    @functools.cached_property\n    def a(self): return VALUE\nheld = A()",
+        "held.a",
+    ),
+    "a cached property that no longer fits": (
+        "class A:\n    @functools.cached_property\n    def a(self): return self.b\nheld = A(); held.b = VALUE; held.a; held.b = 3",
+        "held.a",
+    ),
+    "an lru_cache that no longer fits": (
+        "class A:\n    @functools.lru_cache\n    def a(self): return self.b\nheld = A(); held.b = VALUE; held.a(); held.b = 3",
+        "held.a()",
+    ),
+    "an lru_cache without bound that no longer fits": (
+        "class A:\n    @functools.cache\n    def a(self): return self.b\nheld = A(); held.b = VALUE; held.a(); held.b = 3",
+        "held.a()",
+    ),
+    "a memo that no longer fits": (
+        "B = VALUE\nMEMO = {}\ndef held():\n    return MEMO.setdefault(0, B)\nheld()\nB = 3",
+        "held()",
+    ),
+    "a descriptor": (
+        "class D:\n    def __init__(self, a): self.a = a\n    def __get__(self, owner, kind=None): return self.a\n"
+        "class A: a = D(VALUE)\nheld = A()",
+        "held.a",
+    ),
+    "a descriptor that keeps values of objects": (
+        "class D:\n    def __init__(self): self.all = weakref.WeakKeyDictionary()\n"
+        "    def __get__(self, owner, kind=None): return self.all[owner]\n"
+        "    def __set__(self, owner, a): self.all[owner] = a\nclass A: a = D()\nheld = A(); held.a = VALUE",
+        "held.a",
+    ),
+    "a weak reference": ("class A: pass\nx = A(); x.a = VALUE\nheld = weakref.ref(x)", "held().a"),
+    "a proxy": (
+        "class A:\n    def __init__(self, b): self.b = b\n    def __getattr__(self, name): return self.b[name]\nheld = A({'a': VALUE})",
+        "held.a",
+    ),
+    "an attribute of transformers' bookkeeping": (
+        "class A: pass\nheld = A(); held.processor_class = VALUE",
+        "held.processor_class",
+    ),
+    "what a pickling hook keeps": (
+        "class A:\n    def __init__(self, a): self.a = a\n    def __reduce__(self): return A, (self.a,)\nheld = A(VALUE)",
+        "held.a",
+    ),
+    "what a state of one's own keeps": (
+        "class A:\n    def __getstate__(self): return [self.a]\nheld = A(); held.a = VALUE",
+        "held.a",
+    ),
+    "an object with a name in its module": (
+        "class A:\n    def __reduce__(self): return 'held'\nheld = A(); held.a = VALUE",
+        "held.a",
+    ),
+    "a dispatch by type": (
+        "@functools.singledispatch\ndef held(x): return 0\n@held.register\ndef _(x: int): return VALUE",
+        "held(1)",
+    ),
+    "a dispatch of a method by type": (
+        "class A:\n    @functools.singledispatchmethod\n    def a(self, x): return 0\n    @a.register\n    def _(self, x: int): return VALUE\nheld = A()",
+        "held.a(1)",
+    ),
+    "a method with an argument": (
+        "class A:\n    def b(self, a): return a\n    a = functools.partialmethod(b, VALUE)\nheld = A()",
+        "held.a()",
+    ),
+    "a generic alias": ("T = typing.TypeVar('T')\nclass A(typing.Generic[T]): a = VALUE\nheld = A[int]", "held.a"),
+    "a vectorized function": ("held = np.vectorize(lambda x: VALUE)", "int(held(1))"),
+    "a random generator": ("held = np.random.RandomState(VALUE)", "held.get_state()[1][0]"),
+    "a class in a function": ("def make():\n    class A: a = VALUE\n    return A\nheld = make()", "held.a"),
+    "an abstract class": (
+        "class B(abc.ABC):\n    @abc.abstractmethod\n    def a(self): ...\nclass A(B):\n    def a(self): return VALUE\nheld = A()",
+        "held.a()",
+    ),
+    "a protocol": ("class A(typing.Protocol):\n    a: int = VALUE\nclass B(A): pass\nheld = B()", "held.a"),
+}
+
+# Where `held` is kept: what `P` is, in which `GET` becomes the expression above.
+KEPT = {
+    "a global": "class P:\n    CALL return {'y': raw[0] * GET}\np = P()",
+    "an attribute": "class P:\n    def __init__(self): self.held = held\n    CALL held = self.held; return {'y': raw[0] * GET}\np = P()",
+    "an attribute of the class": "class P:\n    held = [held]\n    CALL held = self.held[0]; return {'y': raw[0] * GET}\np = P()",
+    "a default": "class P:\n    def __call__(self, raw, sampling_rate=None, held=held): return {'y': raw[0] * GET}\np = P()",
+    "a closure": "def make(held):\n    class P:\n        CALL return {'y': raw[0] * GET}\n    return P()\np = make(held)",
+    "a partial": "def f(held, raw, sampling_rate=None): return {'y': raw[0] * GET}\np = functools.partial(f, held)",
+}
+
+# Ways to reach a function: before `P`, members of it, and what its call returns. The number stands in the function.
+REACHED = {
+    "the call": ("", "", "x * VALUE"),
+    "a method": ("", "def f(self, x): return x * VALUE", "self.f(x)"),
+    "a private method": ("", "def __f(self, x): return x * VALUE", "self.__f(x)"),
+    "a static method": ("", "@staticmethod\n    def f(x): return x * VALUE", "self.f(x)"),
+    "a class method": ("", "@classmethod\n    def f(cls, x): return x * VALUE", "self.f(x)"),
+    "type(self)": ("", "def f(self, x): return x * VALUE", "type(self).f(self, x)"),
+    "self.__class__": ("", "def f(self, x): return x * VALUE", "self.__class__.f(self, x)"),
+    "a method by a name that is made": ("", "def f_one(self, x): return x * VALUE", "getattr(self, 'f_' + 'one')(x)"),
+    "a function": ("def f(x): return x * VALUE", "", "f(x)"),
+    "a function in a function": ("def f(x):\n    def g(y): return y * VALUE\n    return g(x)", "", "f(x)"),
+    "a function that another calls": ("def g(x): return x * VALUE\ndef f(x): return g(x)", "", "f(x)"),
+    "functions that call each other": (
+        "def f(x, n=2): return x if n == 0 else g(x, n - 1)\ndef g(x, n): return f(x, n) * VALUE",
+        "",
+        "f(x)",
+    ),
+    "a lambda": ("f = lambda x: x * VALUE", "", "f(x)"),
+    "a lambda of several on a line": ("f, g = lambda x: x * VALUE, lambda x: x", "", "f(x) + g(x)"),
+    "a list of functions": ("F = [len, lambda x: x * VALUE]", "", "F[1](x)"),
+    "a dict of functions": ("F = {}\ndef f(x): return x * VALUE\nF['f'] = f", "", "F['f'](x)"),
+    "a registry by a decorator": (
+        "F = {}\ndef register(f):\n    F[f.__name__] = f\n    return f\n@register\ndef one(x): return x * VALUE",
+        "",
+        "F['one'](x)",
+    ),
+    "a set of functions": ("F = {lambda x: x * VALUE}", "", "[f(x) for f in F][0]"),
+    "a decorator": (
+        "def by(f):\n    @functools.wraps(f)\n    def g(*a): return f(*a) * VALUE\n    return g\n@by\ndef f(x): return x",
+        "",
+        "f(x)",
+    ),
+    "a decorator without wraps": (
+        "def by(f):\n    def g(*a): return f(*a)\n    return g\n@by\ndef f(x): return x * VALUE",
+        "",
+        "f(x)",
+    ),
+    "a decorator's argument": (
+        "def by(n):\n    def with_f(f):\n        def g(*a): return f(*a) * n\n        return g\n    return with_f\n@by(VALUE)\ndef f(x): return x",
+        "",
+        "f(x)",
+    ),
+    "a decorator that is a class": (
+        "class By:\n    def __init__(self, f): self.f = f\n    def __call__(self, x): return self.f(x) * VALUE\n@By\ndef f(x): return x",
+        "",
+        "f(x)",
+    ),
+    "a context manager of a library's": (
+        "@contextlib.contextmanager\ndef c(x): yield x * VALUE",
+        "def f(self, x):\n        with c(x) as y: return y",
+        "self.f(x)",
+    ),
+    "a context manager": (
+        "class C:\n    def __enter__(self): return VALUE\n    def __exit__(self, *a): pass",
+        "def f(self, x):\n        with C() as n: return x * n",
+        "self.f(x)",
+    ),
+    "an lru_cache": ("@functools.lru_cache\ndef n(): return VALUE", "", "x * n()"),
+    "an lru_cache of arguments": ("@functools.lru_cache(maxsize=8)\ndef n(a): return a * VALUE", "", "x * n(1)"),
+    "a parent's method": ("class B:\n    def f(self, x): return x * VALUE", "", "self.f(x)", "B"),
+    "a grandparent's method": (
+        "class C:\n    def f(self, x): return x * VALUE\nclass B(C): pass",
+        "",
+        "self.f(x)",
+        "B",
+    ),
+    "super()": ("class B:\n    def f(self, x): return x * VALUE", "def f(self, x): return 0", "super().f(x)", "B"),
+    "super(P, self)": (
+        "class B:\n    def f(self, x): return x * VALUE",
+        "def f(self, x): return 0",
+        "super(P, self).f(x)",
+        "B",
+    ),
+    "a name for super()": (
+        "class B:\n    def f(self, x): return x * VALUE",
+        "def f(self, x): return 0\n    def g(self, x):\n        s = super()\n        return s.f(x)",
+        "self.g(x)",
+        "B",
+    ),
+    "a parent by its name": (
+        "class B:\n    def f(self, x): return x * VALUE",
+        "def f(self, x): return 0",
+        "B.f(self, x)",
+        "B",
+    ),
+    "a mixin": (
+        "class A:\n    def f(self, x): return x * VALUE\nclass B:\n    def f(self, x): return x",
+        "",
+        "self.f(x)",
+        "A, B",
+    ),
+    "a property": ("", "@property\n    def n(self): return VALUE", "x * self.n"),
+    "an operator": ("class A:\n    def __mul__(self, x): return x * VALUE\nA = A()", "", "A * x"),
+    "an item": ("class A:\n    def __getitem__(self, n): return VALUE\nA = A()", "", "x * A[0]"),
+    "iteration": ("class A:\n    def __iter__(self): yield VALUE", "", "x * list(A())[0]"),
+    "a length": ("class A:\n    def __len__(self): return VALUE", "", "x * len(A())"),
+    "a call of an object": ("class A:\n    def __call__(self, x): return x * VALUE\nf = A()", "", "f(x)"),
+    "a call of a class": ("class A:\n    def __new__(cls, x): return x * VALUE", "", "A(x)"),
+    "a call of a metaclass": (
+        "class M(type):\n    def __call__(cls, x): return x * VALUE\nclass A(metaclass=M): pass",
+        "",
+        "A(x)",
+    ),
+    "a hook of subclasses": (
+        "class B:\n    def __init_subclass__(cls): cls.n = VALUE\nclass A(B): pass",
+        "",
+        "x * A.n",
+    ),
+    "a missing attribute": (
+        "",
+        "def __getattr__(self, name): return VALUE if name == 'n' else object.__getattribute__(self, name)",
+        "x * self.n",
+    ),
+    "any attribute": ("class A:\n    def __getattribute__(self, name): return VALUE", "", "x * A().n"),
+    "a module's missing attribute": (
+        "def __getattr__(name): return VALUE\nimport sys\nme = sys.modules[__name__]",
+        "",
+        "x * me.n",
+    ),
+    "a generator": ("def g(x):\n    yield x * VALUE", "", "next(g(x))"),
+    "a comprehension": ("", "", "[y * VALUE for y in [x]][0]"),
+    "a coroutine": ("async def f(x): return x * VALUE", "", "run(f(x))"),
+    "a match": (
+        "def f(x):\n    match x.ndim:\n        case 1: return x * VALUE\n        case _: return x",
+        "",
+        "f(x)",
+    ),
+    "a match of a class": (
+        "class A:\n    __match_args__ = ('a', 'b')[VALUE - 2:]\n    a = 2\n    b = 3\ndef f(x):\n    match A():\n        case A(n): return x * n",
+        "",
+        "f(x)",
+    ),
+    "a walrus": ("", "", "(n := VALUE) * x"),
+    "eval": ("def f(x): return x * VALUE", "", "eval('f(x)')"),
+    "globals()": ("def f(x): return x * VALUE", "", "globals()['f'](x)"),
+    "a constant in globals()": ("N = VALUE", "", "x * globals()['N']"),
+    "a lambda that was made by eval": ("f = eval('lambda x: x * VALUE')", "", "f(x)"),
+    "a function made by exec": ("exec('def f(x): return x * VALUE')", "", "f(x)"),
+    "functools.reduce": ("def f(a, b): return a * VALUE", "", "functools.reduce(f, [x, 0])"),
+    "map": ("def f(a): return a * VALUE", "", "list(map(f, [x]))[0]"),
+    "a method of an enum": ("class A(enum.Enum):\n    ONE = 1\n    def f(self, x): return x * VALUE", "", "A.ONE.f(x)"),
+    "a static method of an enum": (
+        "class A(enum.Enum):\n    ONE = 1\n    @staticmethod\n    def f(x): return x * VALUE",
+        "",
+        "A.f(x)",
+    ),
+    "a method that is patched in": ("", "pass", "self.f(x)", "", "p.f = lambda x: x * VALUE"),
+    "a method that is patched into the class": ("", "pass", "self.f(x)", "", "P.f = lambda self, x: x * VALUE"),
+    "a default of the call": ("", "def f(self, x, n=VALUE): return x * n", "self.f(x)"),
+    "a global that is set by a function": ("N = 0\ndef f():\n    global N\n    N = VALUE\nf()", "", "x * N"),
+    "a docstring that is used": ("def f():\n    'VALUE'", "", "x * int(f.__doc__)"),
+}
+
+# The same with a second file: its text, how it is imported before `P`, and what the call returns.
+HELPERS = {
+    "a function": ("def f(x): return x * VALUE", "from helpers import f", "f(x)"),
+    "all functions": ("def f(x): return x * VALUE", "from helpers import *", "f(x)"),
+    "a module": ("def f(x): return x * VALUE", "import helpers", "helpers.f(x)"),
+    "a module by another name": ("def f(x): return x * VALUE", "import helpers as h", "h.f(x)"),
+    "a module by a name of its own": ("def f(x): return x * VALUE", "import helpers", "(h := helpers).f(x)"),
+    "a module as an argument": (
+        "def f(x): return x * VALUE",
+        "import helpers\ndef use(h, x): return h.f(x)",
+        "use(helpers, x)",
+    ),
+    "a module in a dict": ("def f(x): return x * VALUE", "import helpers\nM = {'h': helpers}", "M['h'].f(x)"),
+    "getattr of a module": ("def f(x): return x * VALUE", "import helpers", "getattr(helpers, 'f')(x)"),
+    "a made name of a module": (
+        "def f_one(x): return x * VALUE",
+        "import helpers",
+        "getattr(helpers, 'f_' + 'one')(x)",
+    ),
+    "a made name of a constant": ("N_ONE = VALUE", "import helpers", "x * getattr(helpers, 'N_' + 'one'.upper())"),
+    "vars of a module": ("def f(x): return x * VALUE", "import helpers", "vars(helpers)['f'](x)"),
+    "__dict__ of a module": ("def f(x): return x * VALUE", "import helpers", "helpers.__dict__['f'](x)"),
+    "a getter of a module": ("def f(x): return x * VALUE", "import helpers", "operator.attrgetter('f')(helpers)(x)"),
+    "sys.modules": ("def f(x): return x * VALUE", "import helpers, sys", "sys.modules['helpers'].f(x)"),
+    "a constant": ("N = VALUE", "import helpers", "x * helpers.N"),
+    "an array": ("import numpy as np\nN = np.full(2, VALUE)", "import helpers", "x * helpers.N[0]"),
+    "an object": ("class A:\n    def __init__(self): self.a = VALUE\nA = A()", "import helpers", "x * helpers.A.a"),
+    "a class": ("class A:\n    def f(self, x): return x * VALUE", "import helpers", "helpers.A().f(x)"),
+    "a constant that a function uses": ("N = VALUE\ndef f(x): return x * N", "import helpers", "helpers.f(x)"),
+    "an import in the call": ("def f(x): return x * VALUE", "", "__import__('helpers').f(x)"),
+    "import_module in the call": ("def f(x): return x * VALUE", "", "importlib.import_module('helpers').f(x)"),
+    "an import in a function": (
+        "def f(x): return x * VALUE",
+        "def use(x):\n    import helpers\n    return helpers.f(x)",
+        "use(x)",
+    ),
+    "from an import in a function": (
+        "def f(x): return x * VALUE",
+        "def use(x):\n    from helpers import f\n    return f(x)",
+        "use(x)",
+    ),
+    "an import in a branch that has not run": (
+        "def f(x): return x * VALUE",
+        "def use(x):\n    if len(x) > 10**6:\n        from helpers import f\n        return f(x)\n    return x",
+        "use(x)",
+    ),
+}
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """``imported(source, value, helpers)``: the front end of a module, each time a new one with other line numbers."""
+
+    def imported(source, value, helpers=""):
+        number = next(NUMBERS)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        moved = "\n" * (number % 3)
+        for name, text in {f"own_{number}": HEAD + source, "helpers": helpers}.items():
+            text = text.replace("CALL", "def __call__(self, raw, sampling_rate=None):").replace("VALUE", str(value))
+            (folder / f"{name}.py").write_text(moved + text, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "helpers", raising=False)
+        monkeypatch.syspath_prepend(folder)
+        importlib.invalidate_caches()
+        return importlib.import_module(f"own_{number}").p
+
+    return imported
+
+
+def check(imported, source, helpers=""):
+    """Check that two front ends that compute different things have two identities, and the same one has one."""
+    x = np.ones(4, np.float32)
+    shas, outputs = [], []
+    for value in (2, 2, 3):
+        front_end = imported(source, value, helpers)
+        shas.append(processor_sha256(front_end))
+        outputs.append(np.asarray(front_end([x])["y"]).tobytes())
+        assert processor_sha256(front_end) == shas[-1], "after it was called"
+    assert shas[0] == shas[1]
+    assert shas[0] != shas[2]
+    if "10**6" not in source:  # what is in a branch for long clips does not show
+        assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_state_of_any_kind_counts(name, imported):
+    """In each place where it may be kept, in turn."""
+    make, expression = STATE[name]
+    places = list(KEPT)
+    place = places[list(STATE).index(name) % len(places)]
+    deep = "def depth(x):\n    while type(x) is list: x = x[0]\n    return [x]\n" if "depth" in expression else ""
+    check(imported, deep + make + "\n" + KEPT[place].replace("GET", f"({expression})"))
+
+
+@pytest.mark.parametrize("place", KEPT)
+@pytest.mark.parametrize("name", ["an array", "a dict", "an object", "a closure", "a bound method", "private slots"])
+def test_state_counts_wherever_it_is_kept(name, place, imported):
+    make, expression = STATE[name]
+    check(imported, make + "\n" + KEPT[place].replace("GET", f"({expression})"))
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_code_counts_however_it_is_reached(name, imported):
+    check(imported, reached(*REACHED[name]))
+
+
+def reached(before, members, expression, parents="", after=""):
+    run = (
+        "def run(c):\n    try: c.send(None)\n    except StopIteration as stop: return stop.value\n"
+        if "run(" in expression
+        else ""
+    )
+    return "\n".join(
+        [
+            run + before,
+            f"class P({parents}):",
+            textwrap.indent(members, "    ", lambda line: not line.startswith("    ")),
+            f"    CALL x = raw[0]; return {{'y': {expression}}}",
+            "p = P()",
+            after,
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_code_of_another_file_counts_however_it_is_imported(name, imported):
+    helpers, before, expression = HELPERS[name]
+    check(imported, reached(before, "", expression), helpers)
