@@ -25,8 +25,8 @@ _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
 _OF_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 # Names with which code looks into its own module, or up an attribute whose name is made as it runs.
-_READS_NAMESPACE = {"globals", "locals", "vars", "eval", "exec", "modules", "import_module", "__import__", "_getframe"}
-_LOOKS_UP = {"getattr", "attrgetter", "methodcaller", "__dict__", "__getattribute__", "getmembers", "dir"}
+_READS_NAMESPACE = {"globals", "locals", "eval", "exec", "modules", "_getframe", "currentframe", "__globals__"}
+_LOOKS_UP = {"getattr", "attrgetter", "methodcaller", "vars", "dir", "__dict__", "__getattribute__", "getmembers"}
 # Python sets a bit where the first constant is a docstring from 3.14 on; before, it is the first one or None.
 _CO_HAS_DOCSTRING = 0x4000000
 

@@ -116,6 +116,7 @@ class _Node:
     label: str
     path: str
     describe: Callable[[_Node], dict[str, Any]]
+    is_certain: bool  # whether a call reaches it, and not just may
     content: Any = None
 
 
@@ -134,6 +135,7 @@ class Describer:
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
         self._whole: set[int] = set()  # the globals of functions that may use any of them
         self._parents: tuple[type, ...] = ()
+        self._is_certain = True
 
     def describe(self, processor: Any, processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the description, of JSON values only; without a processor, that of the arguments.
@@ -161,6 +163,7 @@ class Describer:
             self._pending += self._open.values()
             while self._pending:
                 node = self._pending.pop()
+                self._is_certain = node.is_certain
                 content = node.describe(node)
                 node.content = {part: said for part, said in content.items() if not _is_empty(said)}
         if "__doc__" in self._names[Owner.OWN]:  # some grammars and tables stand there
@@ -169,8 +172,9 @@ class Describer:
                     node.content["doc"] = node.value.__doc__ if isinstance(node.value.__doc__, str) else None
 
     def _node(self, value: Any, label: str, path: str, describe: Callable[[_Node], dict[str, Any]]) -> _Ref:
-        if id(value) not in self._nodes:
-            self._nodes[id(value)] = node = _Node(value, label, path, describe)
+        node = self._nodes.get(id(value))
+        if node is None or (self._is_certain and not node.is_certain):
+            self._nodes[id(value)] = node = _Node(value, label, path, describe, self._is_certain)
             self._pending.append(node)
         return _Ref(id(value))
 
@@ -213,8 +217,20 @@ class Describer:
             try:
                 return self.watch.content(value, tensor_content)
             except (RuntimeError, TypeError) as exc:
-                raise _refusal(value, path, f"it has no plain bytes ({exc})") from exc
+                return self._refuse(value, path, f"it has no plain bytes ({exc})")
         return self._code(value, path)
+
+    def _refuse(self, value: Any, path: str, reason: str) -> dict[str, Any]:
+        """Refuse what a call reaches and does not show its state; of what it may reach, return the type."""
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        if not self._is_certain:
+            return {"type": kind}
+        raise UnfingerprintableProcessorError(
+            f"expected to tell when {path} changes, and it is a {kind}: {reason}. Without an identity nothing can be "
+            'cached, and nothing was. Pass identity="my-front-end-v1" to CachedFeatures, another name whenever it '
+            "computes something else; or remove it, or make it when it is called.",
+            path=path,
+        )
 
     def _container(self, value: Any, path: str, lenient: bool, level: int) -> Any:
         def inner(item: Any, name: Any) -> Any:
@@ -233,7 +249,10 @@ class Describer:
         pairs = [
             [inner(name, " key"), inner(item, f".{name}" if type(name) is str else "")] for name, item in value.items()
         ]
-        factory = {"default_factory": inner(value.default_factory, ".default_factory")} if kind is defaultdict else {}
+        factory = {}
+        if kind is defaultdict:
+            self.watch.see(value, lambda owner: (owner.default_factory,))
+            factory = {"default_factory": inner(value.default_factory, ".default_factory")}
         return {kind.__name__: pairs, **factory}
 
     def _unordered(self, values: Iterable[Any], path: str) -> Any:
@@ -275,7 +294,7 @@ class Describer:
             return self._node(value, value.__qualname__, path, self._describe_cached)
         if isinstance(value, np.ufunc):
             if set("".join(value.types)) <= set("O->"):
-                raise _refusal(value, path, "it was made of a Python function that it does not show")
+                return self._refuse(value, path, "it was made of a Python function that it does not show")
             return {"library": f"numpy.{value.__name__}"}
         if isinstance(value, Enum):
             return {"member": self.value(kind, path), "name": value.name or str(value.value)}
@@ -288,8 +307,10 @@ class Describer:
             return {"type": f"{kind.__module__}.{kind.__qualname__}"}
         if value is Ellipsis or value is NotImplemented:
             return {"constant": repr(value)}
+        if any("__qualname__" in vars(parent) for parent in kind.__mro__) and is_found(value):  # as Cython's functions
+            return {"library": label_of(value, Owner.LIBRARY)}
         if isinstance(value, _WITHOUT_FORM):
-            raise _refusal(value, path, "it does not show its state")
+            return self._refuse(value, path, "it does not show its state")
         return self._node(value, f"{kind.__qualname__} object", path, self._describe_object)
 
     def _owner(self, value: Any) -> Owner:
@@ -459,6 +480,7 @@ class Describer:
             is_code = isinstance(value, (type, types.FunctionType)) and self._owner(value) is Owner.OWN
             is_used = name in names or (is_whole and not name.startswith("__") and (is_code or self._is_data(value)))
             if is_used and not _OF_MODULES.fullmatch(name):
+                self._is_certain = node.is_certain and name in names
                 members[name] = self.value(self.watch.look_up(named, name), f"{node.label}.{name}")
             elif is_code:
                 self.watch.look_up(named, name)
@@ -551,8 +573,8 @@ class Describer:
         content: dict[str, Any] = {"class": self.value(kind, node.path)}
         try:
             outline = self.watch.content(value, Outline)
-        except Exception as exc:
-            raise _refusal(value, node.path, f"its state cannot be seen ({exc})") from exc
+        except Exception as exc:  # noqa: BLE001 - whatever the pickling hooks raise
+            return {**content, "unseen": self._refuse(value, node.path, f"its state cannot be seen ({exc})")}
         if isinstance(outline.reduced, str):
             return {**content, "named": outline.reduced, "state": self._state(node, attributes_of(value))}
         function, arguments, state, items, pairs = outline.reduced
@@ -720,13 +742,3 @@ def _is_plain_key(key: Any) -> bool:
 
 def _import_text(name: str, level: int, names: tuple[str, ...]) -> str:
     return f"{'.' * level}{name}: {', '.join(names)}" if names else "." * level + name
-
-
-def _refusal(value: Any, path: str, reason: str) -> UnfingerprintableProcessorError:
-    kind = type(value)
-    return UnfingerprintableProcessorError(
-        f"expected to tell when {path} changes, and it is a {kind.__module__}.{kind.__qualname__}: {reason}. Without "
-        'an identity nothing can be cached, and nothing was. Pass identity="my-front-end-v1" to CachedFeatures, '
-        "another name whenever it computes something else; or remove it, or make it when it is called.",
-        path=path,
-    )

@@ -10,8 +10,14 @@ from typing import Any
 __all__ = ["Difference", "differences"]
 
 # Parts of a description that are named without saying where they stand.
-_UNNAMED = ("state", "code", "globals", "members", "class", "backends", "torch")
+_UNNAMED = ("state", "code", "globals", "members", "class", "backends", "torch", "kept")
+# Keys that say what a value is.
+_FORMS = frozenset(
+    {"array", "tensor", "bytes", "bytearray", "scalar", "dict", "OrderedDict", "defaultdict", "tuple", "set"}
+)
+_FORMS |= {"frozenset", "float", "int", "complex", "is", "library", "method", "nothing", "objects"}
 
+_LONGEST = 80  # letters of a value that are shown
 _NOTHING = {"nothing": True}  # where only one of two descriptions has a part
 
 
@@ -35,12 +41,15 @@ class Difference:
     kind: str = "value"
 
     def __str__(self) -> str:
+        old, new = (
+            text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in map(_text, (self.old, self.new))
+        )
         words = {
             "changed": f"the code of {self.path} changed",
             "gone": f"{self.path} is not reached any more",
             "new": f"{self.path} is reached now",
         }
-        return words.get(self.kind) or f"{self.path}: {_text(self.old)} -> {_text(self.new)}"
+        return words.get(self.kind) or f"{self.path}: {old} -> {new}"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
@@ -50,17 +59,39 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     for part in parts:
         prefix = {"call": "processor_kwargs"}.get(part, "" if part in _UNNAMED and part != "class" else part)
         there, here = old.get(part), new.get(part)
-        found += _code(there or {}, here or {}) if part == "code" else _values(there, here, prefix)
+        found += _code(there or {}, here or {}, _attributes(new)) if part == "code" else _values(there, here, prefix)
     return found
 
 
-def _code(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+def _attributes(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return for each object that a processor holds by which attribute it does, the shortest way there."""
+    found: dict[str, str] = {}
+    pending = [("", description.get("state"))]
+    while pending:
+        path, value = pending.pop(0)
+        if not isinstance(value, (Mapping, list)):
+            continue
+        label = value.get("is") if isinstance(value, Mapping) else None
+        if isinstance(label, str) and label not in found:
+            found[label] = path
+            held = description["code"].get(label, {})
+            pending += [(path, held.get(part)) for part in ("state", "kept", "arguments", "items", "pairs")]
+        elif isinstance(value, Mapping):
+            pending += [
+                (f"{path}.{name}".lstrip(".") if name not in _FORMS else path, part) for name, part in value.items()
+            ]
+        else:
+            pending += [(path, part) for part in value]
+    return {label: path for label, path in found.items() if " object" in label}
+
+
+def _code(old: Mapping[str, Any], new: Mapping[str, Any], attributes: Mapping[str, str]) -> Iterator[Difference]:
     for name in sorted(old.keys() & new.keys()):
         there, here = old[name], new[name]
         if isinstance(there.get("code"), str) and there.get("code") != here.get("code"):
             yield Difference(name, kind="changed")
             there, here = {**there, "code": None}, {**here, "code": None}
-        yield from _values(there, here, name)
+        yield from _values(there, here, attributes.get(name, name))
     yield from (Difference(name, kind="gone") for name in sorted(old.keys() - new.keys()))
     yield from (Difference(name, kind="new") for name in sorted(new.keys() - old.keys()))
 
@@ -89,10 +120,7 @@ def _values(old: Any, new: Any, path: str) -> Iterator[Difference]:
 
 def _is_form(value: Mapping[str, Any]) -> bool:
     """Return whether a mapping is the form of one value, and none of parts that have names."""
-    return bool(
-        {"array", "tensor", "bytes", "scalar", "dict", "tuple", "set", "float", "is", "library", "nothing"}
-        & value.keys()
-    )
+    return not _FORMS.isdisjoint(value)
 
 
 def _text(value: Any) -> str:

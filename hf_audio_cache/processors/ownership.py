@@ -21,7 +21,8 @@ __all__ = ["Owner", "file_digest", "is_found", "label_of", "owner_of", "owner_of
 
 # The names of the running program, in its own process and in those that it spawns.
 _MAIN = ("__main__", "__mp_main__")
-_IS_MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+_IS_ON_THE_HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE, as of each class that Python makes
+_MADE_IN_C = (types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType)
 
 
 class Owner(enum.Enum):
@@ -81,14 +82,24 @@ def owner_of(value: Any) -> Owner:
         if name in _MAIN or (module is not None and vars(module) is value.__globals__):
             return owner_of_module(name)
         return owner_of_file(file, name) if os.path.isfile(file) else Owner.OWN
-    name = value.__module__ if isinstance(value.__module__, str) else ""
+    name = value.__module__
+    if not isinstance(name, str) or _is_made_in_c(value):
+        return Owner.LIBRARY
     if name in _MAIN:
         return Owner.OWN
-    if not value.__flags__ & _IS_MADE_IN_PYTHON or is_found(value):
+    if is_found(value):
         return owner_of_module(name)
     # Of a class that is not where it says, as one made by `exec` or by a function, its functions tell.
     owners = {owner_of(member) for member in vars(value).values() if isinstance(member, types.FunctionType)}
     return Owner.OWN if Owner.OWN in owners or name == "builtins" else next(iter(owners), owner_of_module(name))
+
+
+def _is_made_in_c(kind: type) -> bool:
+    """Return whether a class is an extension's: its own methods are no functions of Python's."""
+    members = [(name, member) for name, member in vars(kind).items() if name not in ("__dict__", "__weakref__")]
+    return not kind.__flags__ & _IS_ON_THE_HEAP or any(
+        isinstance(member, _MADE_IN_C) and member.__objclass__ is kind for _, member in members
+    )
 
 
 def is_found(value: Any) -> bool:

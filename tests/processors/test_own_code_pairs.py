@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a line is a case
 """Pairs of front ends of one's own that compute different things, over ways to hold state and ways to reach code.
 
 Each is a module that is imported from a folder of its own; `VALUE` is 2 in one of a pair and 3 in the other. The module's
