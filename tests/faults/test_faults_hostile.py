@@ -172,7 +172,7 @@ def test_a_crafted_entry_costs_a_miss_and_nothing_else(family, faults, tmp_path,
 
 # Signed roots ---------------------------------------------------------------------------------------------------------
 
-PARSERS = {"_open_checked", "_load_foreign", "_parse_npy_header", "_decode", "_unframe"}
+PARSERS = {"_open_checked", "load_foreign_npz", "parse_header", "check_header", "_unframe"}
 PARSERS |= {"loads", "raw_decode", "_RealGetContents", "read_magic", "literal_eval", "find_class"}
 
 
@@ -232,7 +232,7 @@ def test_in_a_signed_root_all_of_them_are_refused_before_they_are_parsed(faults,
     (tmp_path / "good").mkdir()
     [reading], called = in_child(read_each_watched, tmp_path / "good", good, tmp_path / "last")
     assert reading.is_same
-    assert {"_open_checked", "loads", "_decode"} <= called
+    assert {"_open_checked", "loads", "check_header"} <= called
 
 
 # A whole run, and what looks after a root -----------------------------------------------------------------------------
@@ -525,9 +525,7 @@ def test_linked_folders_under_a_root_are_not_followed(faults, tmp_path):
         root = tmp_path / f"root-{number}"
         (root / link).parent.mkdir(parents=True)
         (root / link).symlink_to(elsewhere / link)
-        cache = AudioCache(
-            CachedFeatures(spectrum, root, identity="x", sampling_rate=8000, waveforms="always").audio_cache._store
-        )
+        cache = CachedFeatures(spectrum, root, identity="x", sampling_rate=8000, waveforms="always").audio_cache
         outcomes.tried += 1
         if cache.get(KEY) is not None:
             outcomes.wrong.append(f"{link} is followed")
