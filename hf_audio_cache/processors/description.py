@@ -18,12 +18,14 @@ import json
 import logging
 import math
 import re
+import struct
 import sys
 import threading
 import types
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -33,7 +35,7 @@ import xxhash
 
 from ..errors import UnfingerprintableProcessorError
 from .code import Code, read_code, source_digest
-from .ownership import Owner, file_digest, is_found, label_of, owner_of, owner_of_module
+from .ownership import Owner, file_digest, is_found, is_made_in_c, label_of, owner_of, owner_of_module
 from .watch import (
     MISSING,
     Outline,
@@ -42,6 +44,7 @@ from .watch import (
     attributes_of,
     bytes_content,
     cell_contents,
+    dict_of,
     dtype_name,
     is_tensor,
     tensor_content,
@@ -52,7 +55,10 @@ __all__ = ["Describer"]
 _INLINE_LEVELS = 8  # a container that lies deeper is a node of its own, so that nothing recurses without end
 _CONTAINERS = (list, tuple, dict, OrderedDict, defaultdict, set, frozenset, types.MappingProxyType)
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes)
-_BY_TYPE = (logging.Logger, logging.LoggerAdapter, io.IOBase, type(threading.Lock()), type(threading.RLock()))
+_BY_TYPE = (
+    *(logging.Logger, logging.LoggerAdapter, io.IOBase, Executor, threading.Thread, threading.Event),
+    *(type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore),
+)
 _WITHOUT_FORM = (threading.local, types.CodeType, types.FrameType)
 _SLOTS = (
     *(types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType),
@@ -65,7 +71,7 @@ _LRU_CACHE = type(functools.lru_cache(len))
 _NOT_MEANT = re.compile(
     r"__(dict|weakref|doc|module|qualname|annotations|annotate|annotate_func|annotations_cache|conditional_annotations"
     r"|firstlineno|static_attributes|slotnames|abstractmethods|orig_bases|parameters|type_params|signature"
-    r"|pydantic_(?!fields__|decorators__).*)__|_abc_impl"
+    r"|pydantic_(?!fields__).*)__|_abc_impl"
 )
 # What `functools.update_wrapper` and others leave on an object, that says where it is from.
 _OF_WRAPPERS = ("__doc__", "__module__", "__annotations__")
@@ -121,9 +127,16 @@ class _Node:
 
 
 class Describer:
-    """Describes a processor, the arguments of its call, and all that they bring with them."""
+    """Describes a processor, the arguments of its call, and all that they bring with them.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clear_caches
+        Whether functions with `functools.lru_cache` forget what they made for numbers and the like.
+    """
+
+    def __init__(self, *, clear_caches: bool = False) -> None:
+        self._clear_caches = clear_caches
         self.watch = Watch()
         self.uses_torch = False
         self.backends: dict[str, bool] = {}  # answers of the availability checks that choose between libraries
@@ -133,6 +146,7 @@ class Describer:
         self._open: dict[int, _Node] = {}  # nodes of which the names decide what counts
         self._names: dict[Owner, set[str]] = {owner: set() for owner in Owner}  # attributes that whose code uses
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
+        self._items: dict[Any, tuple[Any, ...]] = {}  # what stands for the elements of sets
         self._whole: set[int] = set()  # the globals of functions that may use any of them
         self._parents: tuple[type, ...] = ()
         self._is_certain = True
@@ -207,10 +221,10 @@ class Describer:
             self.watch.see(value, lambda array: tuple(array.flat))
             items = [self.value(item, f"{path}[{number}]") for number, item in enumerate(value.flat)]
             return {"objects": items, "dtype": str(value.dtype), "shape": list(value.shape)}
-        if isinstance(value, np.generic):
+        if issubclass(kind, np.generic):
             item = value.item()
             return {"scalar": value.dtype.str, "value": item if type(item) in (bool, int, str) else str(value)}
-        if isinstance(value, np.dtype):
+        if issubclass(kind, np.dtype):
             return {"dtype": dtype_name(value)}
         if is_tensor(value):
             self.uses_torch = True
@@ -259,7 +273,7 @@ class Describer:
         values = list(values)
         if all(type(value) in _PLAIN for value in values):
             return sorted((self.value(value, path) for value in values), key=json.dumps)
-        items = [(value,) for value in values]
+        items = [self._items.setdefault(id(value), (value,)) for value in values]
         return _Unordered(tuple(self._node(item, "item", f"{path}{{}}", self._item).node for item in items))
 
     def _item(self, node: _Node) -> dict[str, Any]:
@@ -269,11 +283,11 @@ class Describer:
 
     def _code(self, value: Any, path: str) -> Any:
         kind = type(value)
-        if isinstance(value, types.ModuleType):
+        if issubclass(kind, types.ModuleType):
             return self._module(value, path)
-        if isinstance(value, types.FunctionType):
+        if kind is types.FunctionType:
             return self._function(value, path)
-        if isinstance(value, type):
+        if issubclass(kind, type):
             return self._class(value, path)
         if kind in (types.MethodType, *_BUILTIN) and _is_shared_method(value):
             return {"library": f"{_module_of(value.__self__)}.{value.__name__}"}
@@ -292,24 +306,27 @@ class Describer:
             return {"property": [self.value(part, path) for part in (value.fget, value.fset, value.fdel)]}
         if kind is _LRU_CACHE:
             return self._node(value, value.__qualname__, path, self._describe_cached)
-        if isinstance(value, np.ufunc):
-            if set("".join(value.types)) <= set("O->"):
-                return self._refuse(value, path, "it was made of a Python function that it does not show")
+        if issubclass(kind, np.ufunc):
+            if set("".join(value.types)) <= set("O->"):  # made of a Python function, which only it can tell
+                return {"ufunc": [self.value(part, path) for part in gc.get_referents(value)]}
             return {"library": f"numpy.{value.__name__}"}
-        if isinstance(value, Enum):
+        if issubclass(kind, Enum):
             return {"member": self.value(kind, path), "name": value.name or str(value.value)}
-        if isinstance(value, functools.singledispatchmethod):
+        if issubclass(kind, functools.singledispatchmethod):
             return {"singledispatchmethod": self.value(value.dispatcher, path)}
-        if isinstance(value, weakref.ref):
+        if issubclass(kind, weakref.ref):
             self.watch.see(value, lambda ref: (ref(),))
             return {"weakref": self.value(value(), path)}
-        if isinstance(value, _BY_TYPE) and not isinstance(value, (io.BytesIO, io.StringIO)):
+        if issubclass(kind, _BY_TYPE) and not issubclass(kind, (io.BytesIO, io.StringIO)):
             return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+        if kind is struct.Struct:
+            return {"struct": value.format}
         if value is Ellipsis or value is NotImplemented:
             return {"constant": repr(value)}
-        if any("__qualname__" in vars(parent) for parent in kind.__mro__) and is_found(value):  # as Cython's functions
+        is_function = all(any(name in vars(part) for part in kind.__mro__) for name in ("__module__", "__qualname__"))
+        if is_function and self._owner(kind) is Owner.LIBRARY and is_found(value):  # one that Cython made
             return {"library": label_of(value, Owner.LIBRARY)}
-        if isinstance(value, _WITHOUT_FORM):
+        if issubclass(kind, _WITHOUT_FORM):
             return self._refuse(value, path, "it does not show its state")
         return self._node(value, f"{kind.__qualname__} object", path, self._describe_object)
 
@@ -394,26 +411,26 @@ class Describer:
                 if not is_shared:
                     self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
             elif owner is Owner.OWN or not self._is_named(value):
-                if owner is Owner.OWN or not (isinstance(value, _BY_TYPE) or _PASSED_BY.match(module)):
+                if owner is Owner.OWN or not (issubclass(type(value), _BY_TYPE) or _PASSED_BY.match(module)):
                     found[name] = self.value(value, f"{label}.{name}")
             elif not _PASSED_BY.match(module) and value is not np:
                 said = getattr(value, "__qualname__", module)
-                if name != said or (not isinstance(value, types.ModuleType) and module not in sys.stdlib_module_names):
+                if name != said or (
+                    not issubclass(type(value), types.ModuleType) and module not in sys.stdlib_module_names
+                ):
                     found[name] = {"library": f"{module.partition('.')[0]}: {said}"}
         return found
 
     def _is_named(self, value: Any) -> bool:
         """Return whether a value is a module, a function or a class of a library, which its name says all of."""
-        if isinstance(value, types.ModuleType):
-            return self._is_library(value.__name__)
-        if isinstance(value, type):
+        kind = type(value)
+        if issubclass(kind, types.ModuleType):
+            return self._is_library(_module_of(value))
+        if issubclass(kind, type):
             return self._owner(value) is Owner.LIBRARY
-        if isinstance(value, types.FunctionType):
+        if kind is types.FunctionType:
             return self._owner(value) is Owner.LIBRARY and is_found(value) and self._is_library(_module_of(value))
-        return isinstance(value, np.ufunc) or (
-            isinstance(value, _BUILTIN)
-            and isinstance(getattr(value, "__self__", None), (types.NoneType, types.ModuleType))
-        )
+        return kind is np.ufunc or (kind in _BUILTIN and type(value.__self__) in (types.NoneType, types.ModuleType))
 
     def _imported(
         self, function: types.FunctionType, name: str, level: int, names: tuple[str, ...], owner: Owner
@@ -436,7 +453,7 @@ class Describer:
             return self._module(module, full)
         found = {}
         for each in names:
-            value = self.watch.look_up(vars(module), each)
+            value = self.watch.look_up(dict_of(module), each)
             value = self.watch.look_up(sys.modules, f"{full}.{each}") if value is MISSING else value
             if value is MISSING:
                 found[each] = file_digest(f"{full}.{each}", ())
@@ -447,9 +464,8 @@ class Describer:
     # Modules and classes ----------------------------------------------------------------------------------------------
 
     def _module(self, module: types.ModuleType, path: str) -> Any:
-        if self._is_library(module.__name__):
-            return {"module": module.__name__}
-        return self._namespace(vars(module), module.__name__)
+        name = _module_of(module)
+        return {"module": name} if self._is_library(name) else self._namespace(dict_of(module), name)
 
     def _namespace(self, named: dict[str, Any], name: str) -> _Ref:
         is_own = owner_of_module(name) is Owner.OWN
@@ -464,7 +480,7 @@ class Describer:
             "members": {
                 name: self.value(value, f"{node.label}.{name}")
                 for name, value in values.items()
-                if not isinstance(value, types.ModuleType) and not self._is_named(value)
+                if not issubclass(type(value), types.ModuleType) and not self._is_named(value)
             }
         }
 
@@ -477,7 +493,7 @@ class Describer:
         names = set().union(*self._names.values())
         members, unnamed = {}, {}
         for name, value in list(named.items()):
-            is_code = isinstance(value, (type, types.FunctionType)) and self._owner(value) is Owner.OWN
+            is_code = issubclass(type(value), (type, types.FunctionType)) and self._owner(value) is Owner.OWN
             is_used = name in names or (is_whole and not name.startswith("__") and (is_code or self._is_data(value)))
             if is_used and not _OF_MODULES.fullmatch(name):
                 self._is_certain = node.is_certain and name in names
@@ -571,23 +587,25 @@ class Describer:
     def _describe_object(self, node: _Node) -> dict[str, Any]:
         value, kind = node.value, type(node.value)
         content: dict[str, Any] = {"class": self.value(kind, node.path)}
+        if _is_default(kind):  # all that there is are its attributes
+            self.watch.see_object(value)
+            return {**content, "state": self._state(node, attributes_of(value))}
         try:
             outline = self.watch.content(value, Outline)
         except Exception as exc:  # noqa: BLE001 - whatever the pickling hooks raise
             return {**content, "unseen": self._refuse(value, node.path, f"its state cannot be seen ({exc})")}
         if isinstance(outline.reduced, str):
-            return {**content, "named": outline.reduced, "state": self._state(node, attributes_of(value))}
+            self.watch.see_object(value)
+            own = attributes_of(value) if self._owner(kind) is Owner.OWN else {}
+            return {**content, "named": outline.reduced, "state": self._state(node, own)}
         function, arguments, state, items, pairs = outline.reduced
-        if isinstance(value, (set, frozenset)):
+        if issubclass(kind, (set, frozenset)):
             content["items"], arguments = self._unordered(value, node.path), (kind,)
-        elif isinstance(value, np.ndarray):
+        elif issubclass(kind, np.ndarray):
+            self.watch.see_object(value)
             content["attributes"] = self._fields(attributes_of(value), node.path)
         if function is _NEW and arguments[0] is kind:
             arguments = arguments[1:]
-            if _is_default(kind) and not (arguments or items or pairs):  # all there is are its attributes
-                self.watch.forget_content(value)
-                self.watch.see_object(value)
-                return {**content, "state": self._state(node, attributes_of(value))}
         else:
             content["by"] = self.value(function, node.path)
         content["arguments"] = [self.value(item, f"{node.path}[{n}]") for n, item in enumerate(arguments)]
@@ -631,10 +649,14 @@ class Describer:
         if not isinstance(function, types.FunctionType) or self._owner(function) is not Owner.OWN:
             return content
         entries = _entries(cached)
-        if any(_is_plain_key(key) for key, _ in entries):
-            cached.cache_clear()  # they may be of other globals than these; and there is no end of them
-            return content
-        return {**content, "values": self._unordered(entries, node.path)}
+        if all(_is_of_objects(key) for key, _ in entries):
+            self._open[id(cached)] = node
+            entries = [entry for entry in entries if all(id(part) in self._nodes for part in entry[0])]
+            kept = [self._items.setdefault((id(cached), id(entry[0])), entry) for entry in entries]
+            return {**content, "values": self._unordered(kept, node.path)}
+        if self._clear_caches:  # they may be of other globals than these; and there is no end of them
+            cached.cache_clear()
+        return content
 
     # The whole --------------------------------------------------------------------------------------------------------
 
@@ -698,10 +720,11 @@ def _is_empty(said: Any) -> bool:
 
 def _module_of(value: Any) -> str:
     """Return the module that a value is, is of, or has its class from."""
-    if isinstance(value, types.ModuleType):
-        return value.__name__
-    is_code = isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, _LRU_CACHE))
-    module = (value if is_code else type(value)).__module__
+    kind = type(value)
+    if issubclass(kind, types.ModuleType):
+        return str(dict_of(value).get("__name__"))
+    is_code = issubclass(kind, (type, types.FunctionType, types.BuiltinFunctionType, _LRU_CACHE))
+    module = (value if is_code else kind).__module__
     return module if isinstance(module, str) else ""  # classes that Cython makes have a descriptor there
 
 
@@ -719,10 +742,11 @@ def _is_generated(member: Any) -> bool:
 
 
 def _is_default(kind: type) -> bool:
-    """Return whether pickling keeps all attributes of an object of this class."""
+    """Return whether an object of this class has nothing but attributes, and pickling keeps all of them."""
     hooks = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
-    parents = (vars(parent) for parent in kind.__mro__ if parent is not object)
-    return kind not in copyreg.dispatch_table and not any(hook in parent for parent in parents for hook in hooks)
+    parents = [parent for parent in kind.__mro__ if parent is not object]
+    is_plain = kind not in copyreg.dispatch_table and not any(map(is_made_in_c, parents))
+    return is_plain and not any(hook in vars(parent) for parent in parents for hook in hooks)
 
 
 def _entries(cached: Any) -> list[tuple[Any, Any]]:
@@ -735,9 +759,10 @@ def _entries(cached: Any) -> list[tuple[Any, Any]]:
     return [(key, found[places[id(key)] + 1]) for key in kept]
 
 
-def _is_plain_key(key: Any) -> bool:
-    parts = key if isinstance(key, tuple) else (key,)
-    return any(type(part) in _PLAIN for part in parts)
+def _is_of_objects(key: Any) -> bool:
+    """Return whether an entry is for objects as such, or for no argument, and not for numbers and the like."""
+    by_identity: Any = object.__hash__
+    return type(key) is tuple and all(type(part).__hash__ is by_identity for part in key)
 
 
 def _import_text(name: str, level: int, names: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ _FORMS = frozenset(
 )
 _FORMS |= {"frozenset", "float", "int", "complex", "is", "library", "method", "nothing", "objects"}
 
-_LONGEST = 80  # letters of a value that are shown
+_LONGEST = 160  # letters of a value that are shown
 _NOTHING = {"nothing": True}  # where only one of two descriptions has a part
 
 

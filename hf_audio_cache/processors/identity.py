@@ -146,14 +146,13 @@ class Fingerprinter:
         is_own = owner_of(type(extractor)) is Owner.OWN
         if last is None and is_own:
             return self._settled(extractor)
-        identity = self._describe(extractor)
-        if is_own and last is not None and identity != last[3]:
-            return self._settled(extractor)
-        return identity
+        identity = self._describe(extractor, clear_caches=is_own)
+        return self._settled(extractor) if is_own and last is not None and identity != last[3] else identity
 
     def _settled(self, extractor: Any) -> ProcessorIdentity:
         """Return the identity of a front end of one's own, after what its calls make once is there."""
         before = last = None
+        self._describe(extractor, clear_caches=True)
         for _ in range(3):
             self._call(extractor)
             identity = self._describe(extractor)
@@ -170,8 +169,8 @@ class Fingerprinter:
             except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
                 logger.info("%s failed on a made-up clip: %s", type(extractor).__name__, exc)
 
-    def _describe(self, extractor: Any) -> ProcessorIdentity:
-        describer, settings = Describer(), _torch_settings()
+    def _describe(self, extractor: Any, *, clear_caches: bool = False) -> ProcessorIdentity:
+        describer, settings = Describer(clear_caches=clear_caches), _torch_settings()
         is_named = isinstance(extractor, NamedFunction)
         try:
             described = describer.describe(None if is_named else extractor, self._processor_kwargs)

@@ -17,7 +17,16 @@ from typing import Any
 
 from .code import read_code
 
-__all__ = ["Owner", "file_digest", "is_found", "label_of", "owner_of", "owner_of_file", "owner_of_module"]
+__all__ = [
+    "Owner",
+    "file_digest",
+    "is_found",
+    "is_made_in_c",
+    "label_of",
+    "owner_of",
+    "owner_of_file",
+    "owner_of_module",
+]
 
 # The names of the running program, in its own process and in those that it spawns.
 _MAIN = ("__main__", "__mp_main__")
@@ -83,7 +92,7 @@ def owner_of(value: Any) -> Owner:
             return owner_of_module(name)
         return owner_of_file(file, name) if os.path.isfile(file) else Owner.OWN
     name = value.__module__
-    if not isinstance(name, str) or _is_made_in_c(value):
+    if not isinstance(name, str) or is_made_in_c(value):
         return Owner.LIBRARY
     if name in _MAIN:
         return Owner.OWN
@@ -94,17 +103,18 @@ def owner_of(value: Any) -> Owner:
     return Owner.OWN if Owner.OWN in owners or name == "builtins" else next(iter(owners), owner_of_module(name))
 
 
-def _is_made_in_c(kind: type) -> bool:
+@functools.lru_cache(maxsize=4096)
+def is_made_in_c(kind: type) -> bool:
     """Return whether a class is an extension's: its own methods are no functions of Python's."""
-    members = [(name, member) for name, member in vars(kind).items() if name not in ("__dict__", "__weakref__")]
+    members = (member for name, member in vars(kind).items() if name not in ("__dict__", "__weakref__"))
     return not kind.__flags__ & _IS_ON_THE_HEAP or any(
-        isinstance(member, _MADE_IN_C) and member.__objclass__ is kind for _, member in members
+        type(member) in _MADE_IN_C and member.__objclass__ is kind for member in members
     )
 
 
 def is_found(value: Any) -> bool:
     """Return whether a function or a class is what its module has under its qualified name."""
-    found: Any = sys.modules.get(value.__module__)
+    found: Any = sys.modules.get(getattr(value, "__module__", None) or "")
     for part in value.__qualname__.split("."):
         found = getattr(found, "__dict__", {}).get(part)
     return getattr(found, "__func__", found) is value

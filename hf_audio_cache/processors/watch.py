@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 
 __all__ = ["MISSING", "Outline", "Watch", "array_content", "attributes_of", "bytes_content", "cell_contents"]
-__all__ += ["dtype_name", "is_tensor", "tensor_content"]
+__all__ += ["dict_of", "dtype_name", "is_tensor", "tensor_content"]
 
 MISSING = object()
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes)
@@ -54,8 +54,7 @@ class Watch:
     def see_object(self, owner: Any) -> None:
         """Note the class and the attributes of an object."""
         self.see(owner, functools.partial(_of_object, tuple(_slots_of(type(owner)).values())))
-        if isinstance(getattr(owner, "__dict__", None), dict):
-            self.see_mapping(owner.__dict__)
+        self.see_mapping(dict_of(owner))
 
     def see_mapping(self, owner: Mapping[Any, Any], key: int | None = None) -> None:
         """Note the names and the values of a mapping."""
@@ -70,10 +69,6 @@ class Watch:
         found = content(owner)
         self._contents[id(owner)] = (content, owner, found)
         return found
-
-    def forget_content(self, owner: Any) -> None:
-        """Take back what `content` noted."""
-        del self._contents[id(owner)]
 
     def is_current(self) -> bool:
         """Return whether each name stands for what it did, and no container or array has changed."""
@@ -104,9 +99,18 @@ class Watch:
 # What mutable objects are made of -------------------------------------------------------------------------------------
 
 
+def dict_of(owner: Any) -> dict[str, Any]:
+    """Return the dict of an object or a module, without running any code of its class."""
+    try:
+        found = object.__getattribute__(owner, "__dict__")
+    except AttributeError:
+        return {}
+    return found if type(found) is dict else {}
+
+
 def attributes_of(owner: Any) -> dict[str, Any]:
     """Return the attributes of an object, those in slots too, without running any code of its class."""
-    found = dict(getattr(owner, "__dict__", {}))
+    found = dict(dict_of(owner))
     slots = _slots_of(type(owner))
     return found | {
         name: value
@@ -215,7 +219,7 @@ def array_content(array: Any) -> dict[str, Any]:
 def is_tensor(value: Any) -> bool:
     """Return whether a value is a tensor of torch's."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    return torch is not None and issubclass(type(value), torch.Tensor)
 
 
 def tensor_content(tensor: Any) -> dict[str, Any]:

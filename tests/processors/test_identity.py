@@ -12,6 +12,7 @@ import os
 import pickle
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import audio_datasets as data
@@ -364,6 +365,7 @@ DIFFERENT = {
     "cycles": (cycle(1), cycle(2)),
     "objects that hold each other": (mutual(1), mutual(2)),
     "generators of random numbers": (np.random.default_rng(0), np.random.default_rng(1)),
+    "NumPy functions made of ones in Python": (np.frompyfunc(abs, 1, 1), np.frompyfunc(lambda x: x, 1, 1)),
     "masks": (masked([True, False, False]), masked([False, True, False])),
     "an array and a list": (np.array([1.0, 2.0]), [1.0, 2.0]),
     "objects in an array": (np.array([1, "a"], object), np.array([2, "a"], object)),
@@ -483,8 +485,6 @@ REFUSED = {
     "a key": (lambda: {(x for x in ()): 3}, "processor.extra key changes, and it is a builtins.generator"),
     "an array of objects": (lambda: np.array([(x for x in ())], object), "processor.extra[0] changes, and it is a"),
     "in a closure": (lambda: closure(x for x in ()), "scale.factor changes, and it is a builtins.generator"),
-    "a NumPy function made of one in Python": (
-        lambda: np.frompyfunc(abs, 1, 1),
         "processor.extra changes, and it is a",
     ),
     "what each thread has of its own": (threading.local, "processor.extra changes, and it is a _thread._local"),
@@ -508,6 +508,7 @@ def test_what_does_not_show_its_state_is_refused(case):
 
 BY_TYPE = {
     "locks": (threading.Lock, threading.Lock),
+    "pools": (lambda: ThreadPoolExecutor(1), lambda: ThreadPoolExecutor(2)),
     "locks that are held again and again": (threading.RLock, threading.RLock),
     "open files": (lambda: open(__file__), lambda: open(os.devnull)),  # noqa: SIM115
     "loggers": (lambda: logging.getLogger("a"), lambda: logging.getLogger("b")),
