@@ -485,8 +485,6 @@ REFUSED = {
     "a key": (lambda: {(x for x in ()): 3}, "processor.extra key changes, and it is a builtins.generator"),
     "an array of objects": (lambda: np.array([(x for x in ())], object), "processor.extra[0] changes, and it is a"),
     "in a closure": (lambda: closure(x for x in ()), "scale.factor changes, and it is a builtins.generator"),
-        "processor.extra changes, and it is a",
-    ),
     "what each thread has of its own": (threading.local, "processor.extra changes, and it is a _thread._local"),
     "a connection": (lambda: sqlite3.connect(":memory:"), "processor.extra changes, and it is a sqlite3.Connection"),
     "an object that refuses to be pickled": (Unwilling, "Unwilling: its state cannot be seen (never)"),
