@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import json
@@ -31,7 +32,8 @@ class NamedFunction:
     Parameters
     ----------
     function
-        ``function(waveform, sampling_rate, **processor_kwargs)``; returns an array, or arrays by name.
+        ``function(waveform, sampling_rate, **processor_kwargs)``; returns an array, or arrays by name. Or an object
+        that is called as a feature extractor is.
     identity
         Its name; another one whenever the function computes something else.
     """
@@ -46,6 +48,9 @@ class NamedFunction:
             raise ProcessorError(f"identity must be a name, not {identity!r}; nothing was computed.")
         self.function = function
         self.identity = identity
+        is_function = inspect.isroutine(function) or isinstance(function, functools.partial)
+        self.front_end = None if is_function else audio_part(function)
+        self.sampling_rate = getattr(self.front_end, "sampling_rate", None)
 
     def __call__(self, waveforms: list[npt.NDArray[np.float32]], sampling_rate: int, **kwargs: Any) -> dict[str, Any]:
         """Return the outputs for a batch of one."""
@@ -164,7 +169,10 @@ def extract(
         If what it returned is not of this form, or a library that it needs is not installed.
     """
     _use_one_torch_thread_after_fork()
-    outputs = _call(extractor, waveform, {**_own_arguments(extractor, sampling_rate), **processor_kwargs})
+    called = extractor
+    if isinstance(extractor, NamedFunction) and extractor.front_end is not None:
+        called = extractor.front_end
+    outputs = _call(called, waveform, {**_own_arguments(called, sampling_rate), **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
         raise ProcessorError(
             f"expected {name_of(extractor)} to return its outputs by name, and got {type(outputs).__name__}; "

@@ -55,10 +55,9 @@ def owner_of_file(path: str, name: str) -> Owner:
     path, top = os.path.realpath(path), name.partition(".")[0]
     if path.startswith(_library_folders()):
         return Owner.LIBRARY
-    folder = os.path.dirname(path)
+    folder = os.path.dirname(path) if os.path.basename(path).startswith("__init__.") else path
     for _ in range(name.count(".") + 1):  # up to the folder that the top-level module is in
-        if top not in path[len(folder) :].split(os.sep):
-            folder = os.path.dirname(folder)
+        folder = os.path.dirname(folder)
     return Owner.LIBRARY if top in _installed_in(folder) else Owner.OWN
 
 

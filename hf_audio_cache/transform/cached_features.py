@@ -83,7 +83,8 @@ class CachedFeatures:
     identity
         Makes a function of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
         sampling_rate=16_000)``. ``function(waveform, sampling_rate, **processor_kwargs)`` returns an array or arrays by
-        name. The key knows the function by this name alone: give it a new one whenever it computes something else.
+        name. It also names a feature extractor whose state cannot be described. The key knows either by this name
+        alone: give it a new one whenever it computes something else.
 
     Raises
     ------

@@ -231,3 +231,27 @@ def test_a_clip_too_loud_for_the_dtype_is_one_bad_clip(tmp_path):
     [bad] = cached_features.bad_clips
     assert bad.error == "AudioExtractionError"
     assert "values of up to 80000" in bad.reason
+
+
+class Streaming:
+    """A feature extractor whose state cannot be seen."""
+
+    sampling_rate = RATE
+
+    def __init__(self):
+        self.steps = (number for number in ())
+
+    def __call__(self, raw_speech, sampling_rate=None, return_tensors=None):
+        return {"energy": [framed(waveform, sampling_rate) for waveform in raw_speech]}
+
+
+def test_a_feature_extractor_may_be_named_too(clips, waveforms, tmp_path):
+    with pytest.raises(UnfingerprintableProcessorError, match=r"processor\.steps .* Pass identity="):
+        CachedFeatures(Streaming(), tmp_path)
+    cached_features = CachedFeatures(Streaming(), tmp_path, identity="streaming-v1")
+    for _ in range(2):
+        rows = cached_features({"audio": data.columns(clips)["audio"]})
+        for row, waveform in zip(rows["energy"], waveforms, strict=True):
+            data.assert_same_bits(row, framed(waveform, RATE))
+    assert cached_features.stats.computed == 4
+    assert cached_features.processor_sha == processor_sha256(NamedFunction(framed, "streaming-v1"))

@@ -1,0 +1,261 @@
+"""Whose code it is: by where it lies, and never by its name alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from hf_audio_cache import processor_sha256
+from hf_audio_cache.processors.identity import Fingerprinter
+from hf_audio_cache.processors.ownership import Owner, owner_of, owner_of_module
+
+FRONT_END = """
+import {module} as helper
+class FrontEnd:
+    def __call__(self, raw_speech, sampling_rate=None):
+        return {{"y": [helper.f(raw_speech[0])]}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to import from; what was imported from it is forgotten at the end."""
+    before = dict(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in set(sys.modules) - set(before):
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def write(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    importlib.invalidate_caches()
+
+
+def fresh(name):
+    for known in [known for known in sys.modules if known.partition(".")[0] == name.partition(".")[0]]:
+        del sys.modules[known]
+    return importlib.import_module(name)
+
+
+LIBRARIES = [np.hanning, np.log10, np.ndarray, json.dumps, json.JSONDecoder, types.SimpleNamespace, pytest.fixture]
+LIBRARIES = [value for value in LIBRARIES if isinstance(value, (type, types.FunctionType))]
+
+
+@pytest.mark.parametrize("value", LIBRARIES, ids=lambda value: value.__qualname__)
+def test_what_is_installed_is_a_library(value):
+    assert owner_of(value) is Owner.LIBRARY
+
+
+@pytest.mark.parametrize("name", ["numpy", "json", "sys", "pytest", "hf_audio_cache", "hf_audio_cache.processors.code"])
+def test_modules_that_are_installed_are_libraries(name):
+    importlib.import_module(name)
+    assert owner_of_module(name) is Owner.LIBRARY
+
+
+def test_transformers_is_followed():
+    assert owner_of_module("transformers") is Owner.FOLLOWED
+
+
+@pytest.mark.parametrize("name", ["chunk", "wave", "statistics", "signal", "audioop", "my_helpers"])
+def test_a_file_of_ones_own_counts_whatever_its_name(name, folder, monkeypatch):
+    shas = set()
+    for gain in (2, 3):
+        place = folder / str(gain)
+        files = {f"{name}.py": f"def f(x): return x * {gain}", "own_front_end.py": FRONT_END.format(module=name)}
+        write(place, files)
+        monkeypatch.syspath_prepend(place)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        shas.add(processor_sha256(fresh("own_front_end").FrontEnd()))
+        assert owner_of_module(name) is Owner.OWN
+    assert len(shas) == 2
+
+
+def test_a_package_without_an_init_is_ones_own(folder):
+    write(folder, {"namespace/part.py": "def f(x): return x"})
+    assert owner_of(fresh("namespace.part").f) is Owner.OWN
+    assert owner_of_module("namespace") is Owner.OWN
+
+
+@pytest.mark.parametrize("place", ["target", "a folder/of packages"])
+def test_what_pip_put_into_a_folder_of_its_own_is_a_library(place, folder, monkeypatch):
+    """As with ``pip install --target``: its code is not read, however much there is."""
+    target = folder / place
+    files = {
+        "biglib/__init__.py": "from .deep import f",
+        "biglib/deep.py": "import threading\nLOCAL = threading.local()\ndef f(x): return x, LOCAL",
+        "onefile.py": "def f(x): return x",
+        "biglib-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: biglib\nVersion: 1.0\n",
+        "biglib-1.0.dist-info/RECORD": "biglib/__init__.py,,\nbiglib/deep.py,,\nonefile.py,,\n",
+    }
+    write(target, files)
+    monkeypatch.syspath_prepend(target)
+    for name in ("biglib", "biglib.deep", "onefile"):
+        assert owner_of(fresh(name).f) is Owner.LIBRARY
+    write(folder, {"own_front_end.py": FRONT_END.format(module="biglib")})
+    code = Fingerprinter(fresh("own_front_end").FrontEnd(), {}).identity().description["code"]
+    assert code["FrontEnd.__call__"]["globals"] == {"helper": {"module": "biglib"}}
+
+
+def test_a_checkout_with_its_metadata_beside_it_is_ones_own(folder):
+    """As after ``pip install -e`` or a build: the sources are what is edited."""
+    files = {
+        "mylib/__init__.py": "def f(x): return x",
+        "mylib.egg-info/PKG-INFO": "Metadata-Version: 2.1\nName: mylib\nVersion: 1.0\n",
+        "mylib.egg-info/SOURCES.txt": "mylib/__init__.py\n",
+    }
+    write(folder, files)
+    assert owner_of(fresh("mylib").f) is Owner.OWN
+
+
+def test_a_class_that_is_not_where_it_says_goes_by_its_functions():
+    scope = {}
+    exec("class G:\n    def f(self): return 1", scope)
+    assert scope["G"].__module__ == "builtins"
+    assert owner_of(scope["G"]) is Owner.OWN
+    exec("class G: gain = 1", scope)
+    assert owner_of(scope["G"]) is Owner.OWN
+
+
+def test_a_function_that_says_it_is_a_librarys_is_ones_own():
+    import functools
+
+    @functools.wraps(np.hanning)
+    def louder(n):
+        return np.hanning(n) * 2
+
+    assert owner_of(louder) is Owner.OWN
+
+
+REMOTE = """
+from .helpers import scaled
+class FrontEnd:
+    sampling_rate = 16000
+    def __call__(self, raw_speech, sampling_rate=None):
+        return {"y": [scaled(raw_speech[0])]}
+"""
+
+
+def test_remote_code_is_one_wherever_it_was_put(folder):
+    """transformers copies ``trust_remote_code`` classes into a folder named after the repository and its revision."""
+    shas = {}
+    for repository, gain in (("org_hyphen_a/0123", 2), ("fork/4567", 2), ("edited/89ab", 3)):
+        package = f"transformers_modules/{repository}"
+        files = {
+            f"{package}/{name}.py": text for name, text in (("fe", REMOTE), ("helpers", "def scaled(x): return x"))
+        }
+        files[f"{package}/helpers.py"] = f"def scaled(x): return x * {gain}"
+        write(folder, files)
+        module = fresh(package.replace("/", ".") + ".fe")
+        shas[repository] = processor_sha256(module.FrontEnd())
+    assert shas["org_hyphen_a/0123"] == shas["fork/4567"] != shas["edited/89ab"]
+
+
+PROGRAM = """
+import sys
+import numpy as np
+GAIN = 2
+def scaled(x): return x * GAIN
+class FrontEnd:
+    sampling_rate = 16000
+    def __call__(self, raw_speech, sampling_rate=None): return {"y": [scaled(raw_speech[0])]}
+if __name__ == "__main__":
+    from hf_audio_cache import processor_sha256
+    print(processor_sha256(FrontEnd()))
+"""
+
+
+def test_a_program_and_its_import_are_one(folder):
+    write(folder, {"prog.py": PROGRAM, "pkg/__init__.py": "", "pkg/prog.py": PROGRAM})
+    ways = (["prog.py"], ["-m", "prog"], ["-m", "pkg.prog"], ["pkg/prog.py"], ["-c", PROGRAM])
+    shas = {run(folder, way) for way in ways}
+    shas.add(run(folder, ["-c", "import prog, hf_audio_cache as h; print(h.processor_sha256(prog.FrontEnd()))"]))
+    assert len(shas) == 1
+
+
+def run(folder, arguments):
+    child = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    return child.stdout.split()[-1]
+
+
+VOLATILE = """
+import logging, random, threading, time
+import numpy as np
+START = time.time()
+RNG = np.random.default_rng()
+GENERATOR = (number for number in range(3))
+LOCAL = threading.local()
+MEMO = {}
+log = logging.getLogger(__name__)
+def elapsed(): return time.time() - START
+def augment(x): return x + RNG.normal()
+def threads(): return LOCAL, next(GENERATOR)
+def f(x): return x * 2
+"""
+
+
+@pytest.mark.parametrize("way", ["helper.f(x)", "getattr(helper, 'f')(x)", "(h := helper).f(x)"])
+def test_what_stands_beside_in_a_module_makes_no_difference(way, folder):
+    """A start time, an unseeded generator or an open thing must not make another identity in each run."""
+    write(folder, {"helper.py": VOLATILE})
+    source = FRONT_END.format(module="helper").replace("helper.f(raw_speech[0])", way.replace("x)", "raw_speech[0])"))
+    write(folder, {"own_front_end.py": source})
+    shas = set()
+    for _ in range(2):
+        fresh("helper")
+        shas.add(processor_sha256(fresh("own_front_end").FrontEnd()))
+    assert len(shas) == 1
+
+
+@pytest.mark.parametrize("edit", ["def f(x): return x * 2", "def augment(x): return x + RNG.normal()"])
+def test_the_code_of_a_module_counts_whole(edit, folder):
+    shas = set()
+    for text in (VOLATILE, VOLATILE.replace(edit, edit + " + 1")):
+        write(folder, {"helper.py": text, "own_front_end.py": FRONT_END.format(module="helper")})
+        sys.modules.pop("helper", None)
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        shas.add(processor_sha256(fresh("own_front_end").FrontEnd()))
+        sys.dont_write_bytecode = before
+    assert len(shas) == 2
+
+
+LAZY = """
+class FrontEnd:
+    def __call__(self, raw_speech, sampling_rate=None):
+        if len(raw_speech[0]) > 10**6:
+            from lazy_part import f
+            return {"y": [f(raw_speech[0])]}
+        return {"y": raw_speech}
+"""
+
+
+def test_what_is_imported_later_counts_as_files_with_what_they_import_and_is_not_imported(folder, monkeypatch):
+    shas = set()
+    for number, gain in enumerate((2, 2, 3)):
+        place = folder / str(number)
+        files = {
+            "own_front_end.py": LAZY,
+            "lazy_part.py": "from lazy_pkg.deep import g\nraise SystemExit\ndef f(x): return g(x)",
+            "lazy_pkg/__init__.py": "raise SystemExit",
+            "lazy_pkg/deep.py": "from . import deeper",
+            "lazy_pkg/deeper.py": f"def g(x): return x * {gain}",
+        }
+        write(place, files)
+        monkeypatch.syspath_prepend(place)
+        identity = Fingerprinter(fresh("own_front_end").FrontEnd(), {}).identity()
+        shas.add(identity.sha)
+        [imported] = identity.description["code"]["FrontEnd.__call__"]["imports"].values()
+        assert set(imported) == {"lazy_part", "lazy_pkg", "lazy_pkg.deep", "lazy_pkg.deeper"}
+    assert not {"lazy_part", "lazy_pkg"} & sys.modules.keys()
+    assert len(shas) == 2
