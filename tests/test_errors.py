@@ -24,6 +24,7 @@ EXAMPLES = [
     errors.SigningKeyError("message", path="keys.txt"),
     errors.CorruptEntryError("message"),
     errors.UnsignedEntryError("message"),
+    errors.UnknownVersionError("message"),
     errors.StoreError("message", name="ab/name", errno=28, kind="throttled"),
     errors.ArchiveError("message", path="all.tar"),
     errors.ClusterError("message"),
