@@ -43,7 +43,9 @@ def open_root(request, tmp_path_factory, extractor):
         server.make_bucket("streaming")
         root = server.url("streaming", "audio-cache")
         settings = {"near": None, "storage_options": server.storage_options}
-    return lambda **more: CachedFeatures(extractor, CacheRoot(root, **{**settings, **more}), auto_resample=True)
+    return lambda **more: CachedFeatures(
+        extractor, CacheRoot(root, **{**settings, **more}), auto_resample=True, features="always"
+    )
 
 
 @pytest.fixture(scope="module")
