@@ -43,6 +43,8 @@ class Code:
         The globals that it loads.
     names
         The attributes that it uses, so far as they are spelt out.
+    reads
+        Those of them that it does not just set.
     imports
         Modules that it imports, each with the level and the names of the statement.
     reads_namespace
@@ -54,6 +56,7 @@ class Code:
     digest: str
     loads: frozenset[str]
     names: frozenset[str]
+    reads: frozenset[str]
     imports: frozenset[tuple[str, int, tuple[str, ...]]]
     reads_namespace: bool
     looks_up: bool
@@ -73,6 +76,7 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     parts += [code.co_kwonlyargcount, code.co_varnames, code.co_cellvars, code.co_freevars, exceptions.hex()]
     jumps = {*dis.hasjrel, *dis.hasjabs}
     loads, names, imports, inner, looks_up = set(), set(), set(), [], False
+    stores: set[str] = set()
     for number, step in enumerate(steps):
         said = step.argval
         if isinstance(said, types.CodeType):
@@ -92,7 +96,7 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
         elif step.opname == "IMPORT_NAME":
             imports.add((step.argval, steps[number - 2].argval, tuple(steps[number - 1].argval or ())))
         elif step.opcode in dis.hasname:
-            names.add(step.argval)
+            (stores if step.opname == "STORE_ATTR" else names).add(step.argval)
     said = loads | names
     strings = [text for text in code.co_consts if isinstance(text, str)]
     if "import_module" in said or "__import__" in said:
@@ -104,7 +108,8 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     return Code(
         hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
         frozenset(loads).union(*(part.loads for part in inner)),
-        frozenset(names).union(*(part.names for part in inner)),
+        frozenset(names | stores).union(*(part.names for part in inner)),
+        frozenset(names).union(*(part.reads for part in inner)),
         frozenset(imports).union(*(part.imports for part in inner)),
         reads_namespace or any(part.reads_namespace for part in inner),
         looks_up or reads_namespace or any(part.looks_up for part in inner),

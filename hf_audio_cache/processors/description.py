@@ -145,6 +145,7 @@ class Describer:
         self._pending: list[_Node] = []
         self._open: dict[int, _Node] = {}  # nodes of which the names decide what counts
         self._names: dict[Owner, set[str]] = {owner: set() for owner in Owner}  # attributes that whose code uses
+        self._reads: set[str] = set()  # attributes that one's own code does not just set
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
         self._items: dict[Any, tuple[Any, ...]] = {}  # what stands for the elements of sets
         self._whole: set[int] = set()  # the globals of functions that may use any of them
@@ -173,14 +174,16 @@ class Describer:
     def _follow(self) -> None:
         """Describe what was met, until there is nothing new, and no name that might count more of it."""
         known = None
-        while known != (known := (*map(len, self._names.values()), len(self._looks_up), len(self._whole))):
+        while known != (
+            known := (*map(len, self._names.values()), len(self._reads), len(self._looks_up), len(self._whole))
+        ):
             self._pending += self._open.values()
             while self._pending:
                 node = self._pending.pop()
                 self._is_certain = node.is_certain
                 content = node.describe(node)
                 node.content = {part: said for part, said in content.items() if not _is_empty(said)}
-        if "__doc__" in self._names[Owner.OWN]:  # some grammars and tables stand there
+        if "__doc__" in self._reads:  # some grammars and tables stand there
             for node in self._nodes.values():
                 if isinstance(node.value, (type, types.FunctionType)) and self._owner(node.value) is Owner.OWN:
                     node.content["doc"] = node.value.__doc__ if isinstance(node.value.__doc__, str) else None
@@ -377,6 +380,7 @@ class Describer:
         code = read_code(function.__code__)
         is_shared = owner is Owner.FOLLOWED and _SHARED.match(_module_of(function)) is not None
         self._names[owner] |= code.names
+        self._reads |= code.reads if owner is Owner.OWN else set()
         if code.looks_up and not is_shared:
             self._looks_up.add(owner)
         package = _module_of(function).partition(".")[0]
@@ -630,7 +634,7 @@ class Describer:
         is_saved = any(self._owner(parent) is Owner.FOLLOWED for parent in kind.__mro__)
         if is_saved and not is_followed:
             self._open[id(node.value)] = node
-        own = self._names[Owner.OWN]
+        own = self._reads
         kept = {n for p in kind.__mro__ for n, m in vars(p).items() if isinstance(m, functools.cached_property)}
         found = {}
         for name, value in attributes.items():

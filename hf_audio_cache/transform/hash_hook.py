@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..errors import UnfingerprintableProcessorError
 from ..processors.identity import class_sha256
 
 __all__ = ["hash_by"]
+
+logger = logging.getLogger(__name__)
 
 OwnT = TypeVar("OwnT")
 
@@ -30,8 +35,17 @@ def hash_by(own_class: type[OwnT], state: Callable[[OwnT], Any]) -> bool:
     name = f"{module if is_derived else 'hf_audio_cache'}.{own_class.__qualname__}"
 
     def save(pickler: Any, obj: OwnT) -> None:
-        code = [class_sha256(own_class)] if is_derived else []
+        code = [_code_of(own_class)] if is_derived else []
         pickler.save_reduce(list, ([name, state(obj), *code],))
 
     pklregister(own_class)(save)
     return True
+
+
+def _code_of(own_class: type) -> str:
+    """Return a digest of the code of a class; another one each time where it cannot be told."""
+    try:
+        return class_sha256(own_class)
+    except UnfingerprintableProcessorError as exc:
+        logger.warning("Results of %s are not found again: %s", own_class.__qualname__, exc)
+        return uuid.uuid4().hex

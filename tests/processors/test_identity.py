@@ -11,6 +11,8 @@ import logging
 import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +22,7 @@ import dill
 import extractors
 import numpy as np
 import pytest
+from transformers import Wav2Vec2FeatureExtractor
 
 from hf_audio_cache import CachedFeatures, processor_sha256
 from hf_audio_cache.errors import ProcessorError, UnfingerprintableProcessorError
@@ -166,6 +169,73 @@ def test_other_interpreters_find_the_same_identities():
 def test_a_published_configuration_gives_what_its_arguments_give(name, make_processor, processor_directory):
     made = make_processor(name)
     assert processor_sha256(type(made).from_pretrained(processor_directory(name))) == processor_sha256(made)
+
+
+IDENTITY_OF_WHISPER = """
+import json, extractors
+from hf_audio_cache import processor_sha256
+print(json.dumps(processor_sha256(extractors.make("SpeechT5"))))
+"""
+
+
+@pytest.mark.parametrize("options", [["-O"], ["-OO"], ["-X", "dev"], ["-B", "-s"]], ids=" ".join)
+def test_how_python_is_run_changes_nothing(options):
+    program = [sys.executable, *options, "-W", "ignore", "-c", IDENTITY_OF_WHISPER]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    assert json.loads(child.stdout.splitlines()[-1]) == processor_sha256(extractors.make("SpeechT5"))
+
+
+class Louder(Wav2Vec2FeatureExtractor):
+    """An extractor of one's own that is saved and loaded as transformers' are."""
+
+    def __init__(self, gains=(1, 2), note=(1, 2), **kwargs):
+        super().__init__(**kwargs)
+        self.gains, self.note = gains, note
+
+    def __call__(self, raw_speech, **kwargs):
+        return super().__call__([samples * self.gains[0] for samples in raw_speech], **kwargs)
+
+
+def test_a_derived_extractor_is_one_when_saved_and_loaded_but_for_what_its_code_uses(tmp_path):
+    one = Louder(gains=[1, 2])
+    sha = processor_sha256(one)
+    one.save_pretrained(tmp_path)
+    loaded = Louder.from_pretrained(tmp_path)
+    assert (type(loaded.note), hasattr(loaded, "feature_extractor_type")) == (list, True)
+    assert processor_sha256(loaded) == sha
+    assert processor_sha256(Louder(gains=(1, 2))) != sha
+    assert processor_sha256(Louder(gains=[1.0, 2])) != sha
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (
+            lambda torch: torch.set_float32_matmul_precision("medium"),
+            lambda torch: torch.set_float32_matmul_precision("highest"),
+        ),
+        (lambda torch: torch.set_default_dtype(torch.float64), lambda torch: torch.set_default_dtype(torch.float32)),
+    ],
+    ids=["float32_matmul_precision", "default_dtype"],
+)
+def test_settings_of_torch_count_where_it_computes(change, undo):
+    import torch
+
+    names = ("Whisper", "Wav2Vec2")
+    fingerprinters = {name: Fingerprinter(extractors.make(name), {}) for name in names}
+    before = {name: fingerprinters[name].identity() for name in names}
+    change(torch)
+    try:
+        after = {name: fingerprinters[name].identity() for name in names}
+    finally:
+        undo(torch)
+    assert after["Whisper"].sha != before["Whisper"].sha
+    assert set(after["Whisper"].description) - set(before["Whisper"].description) == {"torch"}
+    assert after["Wav2Vec2"] == before["Wav2Vec2"]
+    assert fingerprinters["Whisper"].identity() == before["Whisper"]
 
 
 # What counts --------------------------------------------------------------------------------------------------------
