@@ -76,6 +76,7 @@ _NOT_MEANT = re.compile(
 # What `functools.update_wrapper` and others leave on an object, that says where it is from.
 _OF_WRAPPERS = ("__doc__", "__module__", "__annotations__")
 _OF_MEMBERS = ("_name_", "__objclass__", "_sort_order_")
+_OF_ENUMS = re.compile(r"_[a-z]\w*_")
 _OF_MODULES = re.compile(r"__(name|file|path|spec|loader|package|doc|cached|builtins|annotations)__")
 
 # Parts of transformers that a call passes through without their changing what it returns.
@@ -287,7 +288,7 @@ class Describer:
     def _code(self, value: Any, path: str) -> Any:
         kind = type(value)
         if issubclass(kind, types.ModuleType):
-            return self._module(value, path)
+            return self._module(value)
         if kind is types.FunctionType:
             return self._function(value, path)
         if issubclass(kind, type):
@@ -303,10 +304,14 @@ class Describer:
             return {"method": value.__name__, "of": self.value(owner, path)}
         if kind in _SLOTS:
             return {"slot": f"{value.__objclass__.__qualname__}.{value.__name__}"}
-        if kind in (staticmethod, classmethod):
-            return {kind.__name__: self.value(value.__func__, path)}
-        if kind is property:
-            return {"property": [self.value(part, path) for part in (value.fget, value.fset, value.fdel)]}
+        if issubclass(kind, (staticmethod, classmethod, property)):
+            parts = [getattr(value, name, None) for name in ("__func__", "fget", "fset", "fdel")]
+            own = (
+                {}
+                if kind in (staticmethod, classmethod, property)
+                else {"class": self.value(kind, path), **self._fields(dict_of(value), path)}
+            )
+            return {kind.__name__: [self.value(part, path) for part in parts if part is not None], **own}
         if kind is _LRU_CACHE:
             return self._node(value, value.__qualname__, path, self._describe_cached)
         if issubclass(kind, np.ufunc):
@@ -343,7 +348,7 @@ class Describer:
         owner = self._owner(function)
         if owner is Owner.LIBRARY and is_found(function) and self._is_library(_module_of(function)):
             return {"library": label_of(function, owner)}
-        if isinstance(vars(function).get("registry"), types.MappingProxyType):
+        if "registry" in vars(function) and function.__globals__ is vars(functools):  # of `functools.singledispatch`
             return self._node(function, label_of(function, Owner.OWN), path, self._describe_dispatch)
         if owner is Owner.LIBRARY:  # made there, perhaps around a function of one's own
             label = f"{function.__globals__.get('__name__')}.{function.__code__.co_name}"
@@ -354,7 +359,7 @@ class Describer:
         return _PASSED_BY.match(module) is not None or owner_of_module(module) is Owner.LIBRARY
 
     def _describe_dispatch(self, node: _Node) -> dict[str, Any]:
-        registry = vars(node.value)["registry"]  # of `functools.singledispatch`; it grows in place
+        registry = vars(node.value)["registry"]  # which grows in place
         self.watch.see_mapping(registry)
         return {"by type": [[self.value(part, node.path) for part in pair] for pair in registry.items()]}
 
@@ -371,7 +376,7 @@ class Describer:
             "attributes": {name: value for name, value in vars(function).items() if name not in _OF_WRAPPERS},
         }
         return {
-            part: {str(name): self.value(value, f"{path}.{name}", lenient=False) for name, value in named.items()}
+            part: {str(name): self.value(value, f"{path}.{name}") for name, value in named.items()}
             for part, named in held.items()
         } | ({"library": node.label} if owner is Owner.LIBRARY else {})
 
@@ -388,7 +393,10 @@ class Describer:
         content["code"] = code.digest if owner is Owner.OWN else source_digest(function.__code__, package)
         content["globals"] = self._loaded(function, code, node.label, owner, is_shared)
         imported = {
-            name: self._imported(function, *one, owner) for one in code.imports for name in [_import_text(*one)]
+            f"{'.' * level}{name}: {', '.join(names)}".removesuffix(": "): self._imported(
+                function, (name, level, names), owner, is_shared
+            )
+            for name, level, names in sorted(code.imports)
         }
         content["imports"] = {name: said for name, said in imported.items() if said is not None}
         if owner is Owner.OWN and code.reads_namespace:
@@ -437,10 +445,14 @@ class Describer:
         return kind is np.ufunc or (kind in _BUILTIN and type(value.__self__) in (types.NoneType, types.ModuleType))
 
     def _imported(
-        self, function: types.FunctionType, name: str, level: int, names: tuple[str, ...], owner: Owner
+        self,
+        function: types.FunctionType,
+        imported: tuple[str, int, tuple[str, ...]],
+        owner: Owner,
+        is_shared: bool,
     ) -> Any:
         """Describe what an import inside a function brings; a module that is not there yet, as a file."""
-        own = function.__globals__
+        (name, level, names), own = imported, function.__globals__
         package = own.get("__package__") or str(own.get("__name__")).rpartition(".")[0]
         try:
             full = importlib.util.resolve_name("." * level + name, package) if level else name
@@ -448,13 +460,16 @@ class Describer:
             return None
         if owner is Owner.FOLLOWED and full.startswith("transformers.") and not _PASSED_BY.match(full):
             importlib.import_module(full)
+        self.uses_torch |= full.partition(".")[0] == "torch" and not is_shared
         module = self.watch.look_up(sys.modules, full)
         if module is MISSING:
             return file_digest(full, names) if owner is Owner.OWN else None
         if self._is_library(full):
             return {"module": full} if owner is Owner.OWN else None
-        if not names or "*" in names:
-            return self._module(module, full)
+        if not names:
+            parts = full.split(".")  # of `import a.b`, what has the name is `a`
+            modules = [sys.modules.get(".".join(parts[:end])) for end in range(1, len(parts) + 1)]
+            return [self._module(each) for each in modules if each is not None]
         found = {}
         for each in names:
             value = self.watch.look_up(dict_of(module), each)
@@ -467,7 +482,7 @@ class Describer:
 
     # Modules and classes ----------------------------------------------------------------------------------------------
 
-    def _module(self, module: types.ModuleType, path: str) -> Any:
+    def _module(self, module: types.ModuleType) -> Any:
         name = _module_of(module)
         return {"module": name} if self._is_library(name) else self._namespace(dict_of(module), name)
 
@@ -522,6 +537,7 @@ class Describer:
     def _class(self, value: type, path: str) -> Any:
         owner = self._owner(value)
         if owner is Owner.LIBRARY:
+            self.uses_torch |= _module_of(value).partition(".")[0] == "torch"
             return {"library": label_of(value, owner)}
         describe = self._describe_class if owner is Owner.OWN else self._describe_followed_class
         return self._node(value, label_of(value, owner), path, describe)
@@ -536,7 +552,21 @@ class Describer:
         }
         if issubclass(node.value, Enum):
             content["values"], members = self._enum_members(node.value), self._code_of_enum(node.value)
-        return {**content, "members": self._fields(members, node.label)}
+        names = set().union(*self._names.values())
+        is_called_by_others = any(self._is_framework(parent) for parent in node.value.__mro__)
+        if not is_called_by_others and Owner.OWN not in self._looks_up:
+            self._open[id(node.value)] = node
+        found = {}
+        for name, member in members.items():
+            is_used = name in names or name.startswith("__") or is_called_by_others or Owner.OWN in self._looks_up
+            self._is_certain = node.is_certain and is_used
+            found[name] = self.value(member, f"{node.label}.{name}")
+        return {**content, "members": found}
+
+    def _is_framework(self, parent: type) -> bool:
+        """Return whether a library may call the methods of classes that are derived from this one."""
+        package = _module_of(parent).partition(".")[0]
+        return self._owner(parent) is not Owner.OWN and package not in ("builtins", "abc", "typing", "enum")
 
     def _describe_followed_class(self, node: _Node) -> dict[str, Any]:
         """Describe what a call may reach of a class of transformers: what is named, and what runs by syntax."""
@@ -577,13 +607,14 @@ class Describer:
         ]
 
     def _code_of_enum(self, kind: type[Enum]) -> dict[str, Any]:
-        """Return the functions of an enum's class, without what `enum` keeps there, another thing on each Python."""
-        functions = {name: getattr(member, "__func__", member) for name, member in vars(kind).items()}
+        """Return what an enum's class has beside its members, without what `enum` keeps there for itself."""
+        members = {
+            n: m for n, m in vars(kind).items() if n not in vars(kind)["_member_map_"] and not _OF_ENUMS.match(n)
+        }
         return {
-            name: vars(kind)[name]
-            for name, function in functions.items()
-            if isinstance(function, property)
-            or (isinstance(function, types.FunctionType) and not self._is_named(function))
+            name: member
+            for name, member in members.items()
+            if not _NOT_MEANT.fullmatch(name) and not self._is_named(getattr(member, "__func__", member))
         }
 
     # Objects ----------------------------------------------------------------------------------------------------------
@@ -642,7 +673,7 @@ class Describer:
             is_bookkeeping = is_saved and name in _BOOKKEEPING and name not in own
             if is_bookkeeping or name in _OF_WRAPPERS or (is_followed and name in kept):
                 continue
-            found[name] = self.value(value, f"{node.path}.{name}", lenient=not is_own)
+            found[str(name)] = self.value(value, f"{node.path}.{name}", lenient=not is_own)
         return found
 
     def _describe_cached(self, node: _Node) -> dict[str, Any]:
@@ -767,7 +798,3 @@ def _is_of_objects(key: Any) -> bool:
     """Return whether an entry is for objects as such, or for no argument, and not for numbers and the like."""
     by_identity: Any = object.__hash__
     return type(key) is tuple and all(type(part).__hash__ is by_identity for part in key)
-
-
-def _import_text(name: str, level: int, names: tuple[str, ...]) -> str:
-    return f"{'.' * level}{name}: {', '.join(names)}" if names else "." * level + name

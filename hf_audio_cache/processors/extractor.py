@@ -168,7 +168,7 @@ def extract(
     ProcessorError
         If what it returned is not of this form, or a library that it needs is not installed.
     """
-    _use_one_torch_thread_after_fork()
+    use_one_torch_thread_after_fork()
     called = extractor
     if isinstance(extractor, NamedFunction) and extractor.front_end is not None:
         called = extractor.front_end
@@ -279,7 +279,7 @@ def _limit_torch() -> bool:
     return True
 
 
-def _use_one_torch_thread_after_fork() -> None:
+def use_one_torch_thread_after_fork() -> None:
     """Keep torch from its threads in a forked process.
 
     OpenMP's threads do not live on in a fork: after any parallel operation of torch in the parent, the next one in

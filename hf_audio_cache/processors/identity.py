@@ -19,7 +19,7 @@ from ..errors import UnfingerprintableProcessorError
 from .description import Describer
 from .determinism import random_state_kept
 from .difference import differences
-from .extractor import NamedFunction, audio_part, extract, name_of
+from .extractor import NamedFunction, audio_part, extract, name_of, use_one_torch_thread_after_fork
 from .output_specs import made_up_sound
 from .ownership import Owner, owner_of
 from .watch import Watch
@@ -137,13 +137,13 @@ class Fingerprinter:
 
     def identity(self) -> ProcessorIdentity:
         """Return the identity of the processor as it is now."""
-        extractor = audio_part(self._processor)
-        last = self._last
+        use_one_torch_thread_after_fork()
+        extractor, last = audio_part(self._processor), self._last
         if last is not None and last[0] is extractor and last[1].is_current() and last[2] == _torch_settings():
             return last[3]
         if isinstance(extractor, NamedFunction):
             return self._describe(extractor)
-        is_own = owner_of(type(extractor)) is Owner.OWN
+        is_own = owner_of(type(extractor)) is not Owner.FOLLOWED
         if last is None and is_own:
             return self._settled(extractor)
         identity = self._describe(extractor, clear_caches=is_own)

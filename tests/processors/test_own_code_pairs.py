@@ -159,6 +159,18 @@ STATE = {
         "class A:\n    @property\n    def a(self): return 0\n    @a.setter\n    def a(self, b): self.b = b + VALUE\nheld = A",
         "(lambda x: setattr(x, 'a', 0) or x.b)(held())",
     ),
+    "a property of a class of one's own": (
+        "class Prop(property): pass\nclass A:\n    a = Prop(lambda self: VALUE)\nheld = A()",
+        "held.a",
+    ),
+    "an attribute of such a property": (
+        "class Prop(property): pass\nclass A:\n    a = Prop(lambda self: A.__dict__['a'].b)\nA.__dict__['a'].b = VALUE\nheld = A()",
+        "held.a",
+    ),
+    "an attribute of an enum's class": (
+        "class A(enum.Enum):\n    ONE = 1\nA.table = {1: VALUE}\nheld = A.ONE",
+        "type(held).table[1]",
+    ),
     "a cached property": (
         "class A:\n    @functools.cached_property\n    def a(self): return VALUE\nheld = A()",
         "held.a",
@@ -439,6 +451,11 @@ HELPERS = {
         "def use(x):\n    from helpers import f\n    return f(x)",
         "use(x)",
     ),
+    "an import of a module in a package": (
+        "",
+        "def use(x):\n    import own_package.part\n    return own_package.f(x)",
+        "use(x)",
+    ),
     "an import in a branch that has not run": (
         "def f(x): return x * VALUE",
         "def use(x):\n    if len(x) > 10**6:\n        from helpers import f\n        return f(x)\n    return x",
@@ -458,10 +475,13 @@ def imported(tmp_path, monkeypatch):
         folder = tmp_path / str(number)
         folder.mkdir()
         moved = "\n" * (number % 3)
-        for name, text in {f"own_{number}": HEAD + source, "helpers": helpers}.items():
+        files = {"own_package/__init__": "def f(x): return x * VALUE", "own_package/part": ""}
+        (folder / "own_package").mkdir()
+        for name, text in {f"own_{number}": HEAD + source, "helpers": helpers, **files}.items():
             text = text.replace("CALL", "def __call__(self, raw, sampling_rate=None):").replace("VALUE", str(value))
             (folder / f"{name}.py").write_text(moved + text, encoding="utf-8")
-        monkeypatch.delitem(sys.modules, "helpers", raising=False)
+        for name in ("helpers", "own_package", "own_package.part"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.syspath_prepend(folder)
         importlib.invalidate_caches()
         return importlib.import_module(f"own_{number}").p
