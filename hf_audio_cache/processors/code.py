@@ -23,10 +23,12 @@ __all__ = ["Code", "canonical", "read_code", "source_digest"]
 
 _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
-_OF_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
-# Names with which code looks into its own module, or up an attribute whose name is made as it runs.
-_READS_NAMESPACE = {"globals", "locals", "eval", "exec", "modules", "_getframe", "currentframe", "__globals__"}
-_LOOKS_UP = {"getattr", "attrgetter", "methodcaller", "vars", "dir", "__dict__", "__getattribute__", "getmembers"}
+# Functions by which code looks into its own module, and by which it takes an attribute whose name is made as it runs.
+_OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
+_OF_FRAMES = {"__globals__", "_getframe", "currentframe"}
+_LOOK_UPS = {"getattr", "vars", "dir"}
+_OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "__dict__", "__getattribute__"}
+_OWN = ("self", "cls")
 # Python sets a bit where the first constant is a docstring from 3.14 on; before, it is the first one or None.
 _CO_HAS_DOCSTRING = 0x4000000
 
@@ -49,8 +51,8 @@ class Code:
         Modules that it imports, each with the level and the names of the statement.
     reads_namespace
         Whether it may use any global of its module.
-    looks_up
-        Whether it may use any attribute.
+    looks_up, looks_around
+        Whether it may use any attribute, of itself or of anything else.
     """
 
     digest: str
@@ -60,6 +62,7 @@ class Code:
     imports: frozenset[tuple[str, int, tuple[str, ...]]]
     reads_namespace: bool
     looks_up: bool
+    looks_around: bool
 
 
 def read_code(code: types.CodeType) -> Code:
@@ -75,8 +78,9 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     parts: list[Any] = [code.co_name, code.co_flags & ~_CO_HAS_DOCSTRING, code.co_argcount, code.co_posonlyargcount]
     parts += [code.co_kwonlyargcount, code.co_varnames, code.co_cellvars, code.co_freevars, exceptions.hex()]
     jumps = {*dis.hasjrel, *dis.hasjabs}
-    loads, names, imports, inner, looks_up = set(), set(), set(), [], False
+    loads, names, imports, inner = set(), set(), set(), []
     stores: set[str] = set()
+    looks = {False: False, True: False}  # whether it looks up attributes of itself, and of anything else
     for number, step in enumerate(steps):
         said = step.argval
         if isinstance(said, types.CodeType):
@@ -89,20 +93,23 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
         parts.append((step.opname, str(said)))
         if step.opname in _LOADS_OF_GLOBALS:
             loads.add(step.argval)
-            if step.argval == "getattr":
-                literal = _literal_attribute(steps[number + 1 :])
+            if step.argval in _LOOK_UPS:
+                literal, is_own = _look_up(steps[number + 1 :])
                 names |= set() if literal is None else {literal}
-                looks_up |= literal is None
+                looks[not is_own] |= literal is None
         elif step.opname == "IMPORT_NAME":
             imports.add((step.argval, steps[number - 2].argval, tuple(steps[number - 1].argval or ())))
         elif step.opcode in dis.hasname:
             (stores if step.opname == "STORE_ATTR" else names).add(step.argval)
+            if step.argval in _OF_LOOK_UPS:
+                looks[step.argval != "__getattribute__" and steps[number - 1].argval not in _OWN] = True
     said = loads | names
     strings = [text for text in code.co_consts if isinstance(text, str)]
     if "import_module" in said or "__import__" in said:
         imports |= {(text, 0, ()) for text in strings if text.replace(".", "a").isidentifier()}
-    looks_up |= bool(said & (_LOOKS_UP - {"getattr"})) or "getattr" in names
-    reads_namespace = bool(said & _READS_NAMESPACE)
+    looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)
+    reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
+    reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in loads else loads)
     if reads_namespace:
         names |= {word for text in strings for word in _words(text)}
     return Code(
@@ -112,17 +119,28 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
         frozenset(names).union(*(part.reads for part in inner)),
         frozenset(imports).union(*(part.imports for part in inner)),
         reads_namespace or any(part.reads_namespace for part in inner),
-        looks_up or reads_namespace or any(part.looks_up for part in inner),
+        any(looks.values()) or reads_namespace or any(part.looks_up for part in inner),
+        looks[True] or reads_namespace or any(part.looks_around for part in inner),
     )
 
 
-def _literal_attribute(steps: list[dis.Instruction]) -> str | None:
-    """Return the attribute that ``getattr(object, "attribute"[, default])`` names, by the steps after its load."""
-    call = next((number for number, step in enumerate(steps) if step.opname.startswith(("CALL", "PRECALL"))), 0)
-    loads = [step for step in steps[:call] if step.opname.startswith("LOAD_") and step.opname not in _OF_ATTRIBUTES]
-    if call == 0 or len(loads) != steps[call].arg or len(loads) < 2:  # another call comes first
-        return None
-    return loads[1].argval if isinstance(loads[1].argval, str) and loads[1].opcode in dis.hasconst else None
+def _look_up(steps: list[dis.Instruction]) -> tuple[str | None, bool]:
+    """Say of ``getattr(object, name)``, by the steps after its load, which literal name it is, and if of ``self``."""
+    name, is_own, depth = None, False, 0  # `depth` is how much there is on the stack
+    for step in steps:
+        if step.opname.startswith(("CALL", "PRECALL")):
+            return (name, is_own) if step.arg == depth else (None, False)  # else another call comes first
+        before = depth
+        depth += dis.stack_effect(step.opcode, step.arg, jump=False)
+        values = step.argval if type(step.argval) is tuple else (step.argval,)
+        if before == 0 and depth:
+            is_own = step.opname.startswith("LOAD_") and values[0] in _OWN
+        elif depth <= 1:
+            is_own = False
+        if depth <= 2:
+            is_literal = before == 1 and step.opcode in dis.hasconst and isinstance(step.argval, str)
+            name = step.argval if is_literal else None
+    return None, False
 
 
 def _words(text: str) -> Iterator[str]:

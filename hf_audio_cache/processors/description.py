@@ -17,6 +17,7 @@ import io
 import json
 import logging
 import math
+import random
 import re
 import struct
 import sys
@@ -24,7 +25,7 @@ import threading
 import types
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
@@ -59,6 +60,7 @@ _BY_TYPE = (
     *(logging.Logger, logging.LoggerAdapter, io.IOBase, Executor, threading.Thread, threading.Event),
     *(type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore),
 )
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 _WITHOUT_FORM = (threading.local, types.CodeType, types.FrameType)
 _SLOTS = (
     *(types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType),
@@ -148,6 +150,7 @@ class Describer:
         self._names: dict[Owner, set[str]] = {owner: set() for owner in Owner}  # attributes that whose code uses
         self._reads: set[str] = set()  # attributes that one's own code does not just set
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
+        self._looks_around = False  # whether one's own may use any of a module
         self._items: dict[Any, tuple[Any, ...]] = {}  # what stands for the elements of sets
         self._whole: set[int] = set()  # the globals of functions that may use any of them
         self._parents: tuple[type, ...] = ()
@@ -175,9 +178,7 @@ class Describer:
     def _follow(self) -> None:
         """Describe what was met, until there is nothing new, and no name that might count more of it."""
         known = None
-        while known != (
-            known := (*map(len, self._names.values()), len(self._reads), len(self._looks_up), len(self._whole))
-        ):
+        while known != (known := self._known()):
             self._pending += self._open.values()
             while self._pending:
                 node = self._pending.pop()
@@ -188,6 +189,11 @@ class Describer:
             for node in self._nodes.values():
                 if isinstance(node.value, (type, types.FunctionType)) and self._owner(node.value) is Owner.OWN:
                     node.content["doc"] = node.value.__doc__ if isinstance(node.value.__doc__, str) else None
+
+    def _known(self) -> tuple[int, ...]:
+        """Return how much is known of what the code may use; the more, the more of open nodes counts."""
+        found: list[Collection[Any]] = [*self._names.values(), self._reads, self._looks_up, self._whole]
+        return (*map(len, found), self._looks_around)
 
     def _node(self, value: Any, label: str, path: str, describe: Callable[[_Node], dict[str, Any]]) -> _Ref:
         node = self._nodes.get(id(value))
@@ -327,6 +333,8 @@ class Describer:
             return {"weakref": self.value(value(), path)}
         if issubclass(kind, _BY_TYPE) and not issubclass(kind, (io.BytesIO, io.StringIO)):
             return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+        if not self._is_certain and issubclass(kind, _GENERATORS):  # to draw from one cannot be cached anyway
+            return {"type": f"{kind.__module__}.{kind.__qualname__}"}
         if kind is struct.Struct:
             return {"struct": value.format}
         if value is Ellipsis or value is NotImplemented:
@@ -388,6 +396,7 @@ class Describer:
         self._reads |= code.reads if owner is Owner.OWN else set()
         if code.looks_up and not is_shared:
             self._looks_up.add(owner)
+            self._looks_around |= code.looks_around and owner is Owner.OWN
         package = _module_of(function).partition(".")[0]
         content = self._describe_held(node)
         content["code"] = code.digest if owner is Owner.OWN else source_digest(function.__code__, package)
@@ -508,7 +517,7 @@ class Describer:
         self._open[id(node.value)] = node
         named = node.value
         self.watch.see(named, tuple)
-        is_whole = id(named) in self._whole or Owner.OWN in self._looks_up
+        is_whole = id(named) in self._whole or self._looks_around
         names = set().union(*self._names.values())
         members, unnamed = {}, {}
         for name, value in list(named.items()):

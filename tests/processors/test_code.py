@@ -124,31 +124,56 @@ def test_a_module_that_is_imported_by_its_literal_name():
     assert ("pkg.helpers", 0, ()) in code.imports
 
 
+# Whether an attribute is looked up that is not spelt out, and whether of something else than the object itself.
 LOOK_UPS = {
-    "getattr(x, 'name')": False,
-    "getattr(x, 'name', None)": False,
-    "getattr(x.y, 'name', 0)": False,
-    "getattr(x, y)": True,
-    "getattr(x, y, 'name')": True,
-    "getattr(x, f('name'))": True,
-    "getattr(f(x, 'name'), y)": True,
-    "getattr(x.m('name'), y)": True,
-    "getattr(x, 'na' + y)": True,
-    "vars(x)['name']": True,
-    "x.__dict__['name']": True,
-    "operator.attrgetter(y)(x)": True,
-    "globals()['name']": True,
-    "eval('name')": True,
-    "x.name": False,
+    "getattr(x, 'name')": (False, False),
+    "getattr(x, 'name', None)": (False, False),
+    "getattr(x, 'name', y)": (False, False),
+    "getattr(x.y, 'name', 0)": (False, False),
+    "getattr(x, y)": (True, True),
+    "getattr(x, y, 'name')": (True, True),
+    "getattr(x, f('name'))": (True, True),
+    "getattr(f(x, 'name'), y)": (True, True),
+    "getattr(x.m('name'), y)": (True, True),
+    "getattr(x, 'na' + y)": (True, True),
+    "getattr(self, y)": (True, False),
+    "getattr(self, 'na' + y)": (True, False),
+    "getattr(self, f'na{y}')": (True, False),
+    "getattr(self, f(y))": (True, True),
+    "getattr(self[0], y)": (True, True),
+    "getattr(self + y, y)": (True, True),
+    "getattr(self[0], 'name')": (False, False),
+    "getattr(self.x, y)": (True, True),
+    "getattr(cls, y, 'name')": (True, False),
+    "[getattr(self, z) for z in y]": (True, False),
+    "vars(x)['name']": (True, True),
+    "vars(self)['name']": (True, False),
+    "vars(self).update(x)": (True, False),
+    "x.__dict__['name']": (True, True),
+    "self.__dict__.update(x)": (True, False),
+    "self.x.__dict__['name']": (True, True),
+    "object.__getattribute__(self, x)": (True, False),
+    "operator.attrgetter(y)(x)": (True, True),
+    "attrgetter(y)(x)": (True, True),
+    "globals()['name']": (True, True),
+    "eval('name')": (True, True),
+    "builtins.eval('name')": (True, True),
+    "sys.modules['name']": (True, True),
+    "x.name": (False, False),
+    "x.eval().name": (False, False),
+    "[m.name for m in self.modules()]": (False, False),
+    "x.dir.name": (False, False),
 }
 
 
 @pytest.mark.parametrize("expression", LOOK_UPS)
 def test_an_attribute_that_is_spelt_out_is_not_looked_up(expression):
-    code = code_of(f"def f(x, y): return {expression}")
-    assert code.looks_up == LOOK_UPS[expression]
+    code = code_of(f"def f(self, cls, x, y): return {expression}")
+    assert (code.looks_up, code.looks_around) == LOOK_UPS[expression]
     if not code.looks_up:
         assert "name" in code.names
+    reads = ("globals()['name']", "eval('name')", "builtins.eval('name')", "sys.modules['name']")
+    assert code.reads_namespace == (expression in reads)
 
 
 SAME_CODE = {

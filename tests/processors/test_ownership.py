@@ -205,7 +205,18 @@ def f(x): return x * 2
 """
 
 
-@pytest.mark.parametrize("way", ["helper.f(x)", "getattr(helper, 'f')(x)", "(h := helper).f(x)"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "helper.f(x)",
+        "getattr(helper, 'f')(x)",
+        "(h := helper).f(x)",
+        "helper.f(getattr(self, 'ga' + 'in', 1) * x)",
+        "helper.f(x) if vars(self) is not None else 0",
+        "helper.f(x) if self.__dict__ is not None else 0",
+        "helper.f(x) if [m for m in getattr(self, 'modules', list)()] == [] else 0",
+    ],
+)
 def test_what_stands_beside_in_a_module_makes_no_difference(way, folder):
     """A start time, an unseeded generator or an open thing must not make another identity in each run."""
     write(folder, {"helper.py": VOLATILE})
