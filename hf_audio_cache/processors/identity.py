@@ -153,19 +153,19 @@ class Fingerprinter:
         """Return the identity of a front end of one's own, after what its calls make once is there."""
         before = last = None
         self._describe(extractor, clear_caches=True)
-        for _ in range(3):
-            self._call(extractor)
+        for seconds in (1.0, 1.5, 1.25):  # of several lengths: what is kept for each shows
+            self._call(extractor, seconds)
             identity = self._describe(extractor)
             if identity == before:
                 return identity
             before, last = identity, before
         raise _unsettled(last, identity, name_of(extractor))
 
-    def _call(self, extractor: Any) -> None:
+    def _call(self, extractor: Any, seconds: float) -> None:
         rate = self._sampling_rate or getattr(extractor, "sampling_rate", None) or 16_000
         with random_state_kept():
             try:
-                extract(extractor, made_up_sound(1.0, int(rate)), int(rate), self._processor_kwargs)
+                extract(extractor, made_up_sound(seconds, int(rate)), int(rate), self._processor_kwargs)
             except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
                 logger.info("%s failed on a made-up clip: %s", type(extractor).__name__, exc)
 

@@ -91,9 +91,9 @@ class Watch:
                 now = parts_of(owner)
                 if len(now) != len(before) or not all(map(same, now, before)):
                     return False
-        except RuntimeError:  # another thread has just changed one
+            return all(content(owner) == before for content, owner, before in self._contents.values())
+        except Exception:  # noqa: BLE001 - of a dict that another thread changes, or whatever pickling hooks raise
             return False
-        return all(content(owner) == before for content, owner, before in self._contents.values())
 
 
 # What mutable objects are made of -------------------------------------------------------------------------------------

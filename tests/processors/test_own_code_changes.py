@@ -436,6 +436,23 @@ class Counting(FrontEnd):
         return {"y": raw_speech}
 
 
+class Noting(FrontEnd):
+    """It keeps something of each clip."""
+
+    def __call__(self, raw_speech, sampling_rate=None):
+        self.last = len(raw_speech[0])
+        return {"y": raw_speech}
+
+
+class OfEachLength(FrontEnd):
+    def __init__(self):
+        self.windows = {}
+
+    def __call__(self, raw_speech, sampling_rate=None):
+        window = self.windows.setdefault(len(raw_speech[0]), np.hanning(len(raw_speech[0])))
+        return {"y": [raw_speech[0] * window]}
+
+
 class Drawing(FrontEnd):
     def __init__(self):
         self.part = Part(generator=np.random.default_rng(0))
@@ -444,7 +461,10 @@ class Drawing(FrontEnd):
         return {"y": [raw_speech[0] + self.part.generator.normal()]}
 
 
-@pytest.mark.parametrize(("kind", "path"), [(Counting, "calls"), (Drawing, r"part\.generator: ")])
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [(Counting, "calls"), (Noting, "last"), (OfEachLength, "windows"), (Drawing, r"part\.generator: ")],
+)
 def test_one_that_each_call_changes_is_refused_by_the_attribute(kind, path, tmp_path):
     with pytest.raises(UnfingerprintableProcessorError, match=rf"each one changes it: {path}") as error:
         CachedFeatures(kind(), tmp_path / "root")
@@ -466,11 +486,30 @@ def test_the_made_up_sound_has_the_rate_of_the_front_end():
     class Noting:
         def __call__(self, raw_speech, sampling_rate=None):
             rates.append((len(raw_speech[0]), sampling_rate))
-            del rates[1:]
+            del rates[1:]  # as far as it can, it is as it was
             return {"y": raw_speech}
 
     processor_sha256(Noting(), sampling_rate=8_000)
     assert rates == [(8_000, 8_000)]
+
+
+def test_a_pickling_hook_that_fails_later_is_a_refusal():
+    class Part:
+        fails = False
+
+        def __reduce__(self):
+            if self.fails:
+                raise ValueError("not now")
+            return (Part, ())
+
+    part = Part()
+    fingerprinter = Fingerprinter(FrontEnd(part), {})
+    sha = fingerprinter.identity().sha
+    part.fails = True
+    with pytest.raises(UnfingerprintableProcessorError, match="not now"):
+        fingerprinter.identity()
+    part.fails = False
+    assert fingerprinter.identity().sha == sha
 
 
 def test_four_threads_on_one_front_end():
