@@ -110,8 +110,8 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)
     reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
     reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in loads else loads)
-    if reads_namespace:
-        names |= {word for text in strings for word in _words(text)}
+    texts = strings if reads_namespace else [text for text in strings if "{" in text and "." in text]  # `str.format`
+    names |= {word for text in texts for word in _words(text)}
     return Code(
         hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
         frozenset(loads).union(*(part.loads for part in inner)),

@@ -61,7 +61,7 @@ _BY_TYPE = (
     *(type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore),
 )
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
-_WITHOUT_FORM = (threading.local, types.CodeType, types.FrameType)
+_WITHOUT_FORM = (threading.local, types.FrameType)
 _SLOTS = (
     *(types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType),
     *(types.WrapperDescriptorType, types.ClassMethodDescriptorType),
@@ -75,6 +75,8 @@ _NOT_MEANT = re.compile(
     r"|firstlineno|static_attributes|slotnames|abstractmethods|orig_bases|parameters|type_params|signature"
     r"|pydantic_(?!fields__).*)__|_abc_impl"
 )
+# Attributes and functions by which code reads docstrings and annotations.
+_OF_WRITING = {"__doc__", "getdoc", "__annotations__", "get_annotations", "get_type_hints", "signature", "annotation"}
 # What `functools.update_wrapper` and others leave on an object, that says where it is from.
 _OF_WRAPPERS = ("__doc__", "__module__", "__annotations__")
 _OF_MEMBERS = ("_name_", "__objclass__", "_sort_order_")
@@ -152,9 +154,11 @@ class Describer:
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
         self._looks_around = False  # whether one's own may use any of a module
         self._items: dict[Any, tuple[Any, ...]] = {}  # what stands for the elements of sets
+        self._marks: dict[int, set[str]] = {}  # by which names `object()`s are known
         self._whole: set[int] = set()  # the globals of functions that may use any of them
         self._parents: tuple[type, ...] = ()
         self._is_certain = True
+        self._with_writing = False  # whether docstrings and annotations count, as for grammars and tables
 
     def describe(self, processor: Any, processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the description, of JSON values only; without a processor, that of the arguments.
@@ -185,10 +189,13 @@ class Describer:
                 self._is_certain = node.is_certain
                 content = node.describe(node)
                 node.content = {part: said for part, said in content.items() if not _is_empty(said)}
-        if "__doc__" in self._reads:  # some grammars and tables stand there
-            for node in self._nodes.values():
-                if isinstance(node.value, (type, types.FunctionType)) and self._owner(node.value) is Owner.OWN:
-                    node.content["doc"] = node.value.__doc__ if isinstance(node.value.__doc__, str) else None
+        for key, node in self._nodes.items():
+            node.content |= {"known as": sorted(self._marks[key])} if key in self._marks else {}
+        if not self._reads.isdisjoint(_OF_WRITING) and not self._with_writing:
+            self._with_writing = True
+            self._pending += [node for node in self._nodes.values() if type(node.value) is types.FunctionType]
+            self._pending += [node for node in self._nodes.values() if issubclass(type(node.value), type)]
+            self._follow()
 
     def _known(self) -> tuple[int, ...]:
         """Return how much is known of what the code may use; the more, the more of open nodes counts."""
@@ -335,6 +342,8 @@ class Describer:
             return {"type": f"{kind.__module__}.{kind.__qualname__}"}
         if not self._is_certain and issubclass(kind, _GENERATORS):  # to draw from one cannot be cached anyway
             return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+        if kind is types.CodeType:
+            return {"code": read_code(value).digest}
         if kind is struct.Struct:
             return {"struct": value.format}
         if value is Ellipsis or value is NotImplemented:
@@ -383,10 +392,17 @@ class Describer:
             "closure": {name: value for name, value in cells.items() if value is not MISSING},
             "attributes": {name: value for name, value in vars(function).items() if name not in _OF_WRAPPERS},
         }
-        return {
-            part: {str(name): self.value(value, f"{path}.{name}") for name, value in named.items()}
-            for part, named in held.items()
-        } | ({"library": node.label} if owner is Owner.LIBRARY else {})
+        found: dict[str, Any] = {part: self._fields(named, path) for part, named in held.items()}
+        return found | self._written(node) | ({"library": node.label} if owner is Owner.LIBRARY else {})
+
+    def _written(self, node: _Node) -> dict[str, Any]:
+        """Describe the docstring and the annotations of a function or class of one's own, where code reads them."""
+        if not self._with_writing or self._owner(node.value) is not Owner.OWN:
+            return {}
+        written = vars(node.value) if issubclass(type(node.value), type) else {}
+        doc = written.get("__doc__") if written else node.value.__doc__
+        annotations = written.get("__annotations__", {}) if written else node.value.__annotations__
+        return {"doc": self.value(doc, node.label), "annotations": self._fields(annotations, node.label)}
 
     def _describe_function(self, node: _Node) -> dict[str, Any]:
         function, owner = node.value, self._owner(node.value)
@@ -434,6 +450,8 @@ class Describer:
             elif owner is Owner.OWN or not self._is_named(value):
                 if owner is Owner.OWN or not (issubclass(type(value), _BY_TYPE) or _PASSED_BY.match(module)):
                     found[name] = self.value(value, f"{label}.{name}")
+                    if type(value) is object:  # a mark, which is compared by what it is
+                        self._marks.setdefault(id(value), set()).add(f"{label}.{name}")
             elif not _PASSED_BY.match(module) and value is not np:
                 said = getattr(value, "__qualname__", module)
                 if name != said or (
@@ -492,8 +510,11 @@ class Describer:
     # Modules and classes ----------------------------------------------------------------------------------------------
 
     def _module(self, module: types.ModuleType) -> Any:
-        name = _module_of(module)
-        return {"module": name} if self._is_library(name) else self._namespace(dict_of(module), name)
+        name, kind = _module_of(module), type(module)
+        if self._is_library(name):
+            return {"module": name}
+        namespace = self._namespace(dict_of(module), name)
+        return namespace if kind is types.ModuleType else {"module": namespace, "class": self.value(kind, name)}
 
     def _namespace(self, named: dict[str, Any], name: str) -> _Ref:
         is_own = owner_of_module(name) is Owner.OWN
@@ -518,7 +539,7 @@ class Describer:
         named = node.value
         self.watch.see(named, tuple)
         is_whole = id(named) in self._whole or self._looks_around
-        names = set().union(*self._names.values())
+        names = set().union(*self._names.values(), {"__getattr__"})
         members, unnamed = {}, {}
         for name, value in list(named.items()):
             is_code = issubclass(type(value), (type, types.FunctionType)) and self._owner(value) is Owner.OWN
@@ -570,7 +591,7 @@ class Describer:
             is_used = name in names or name.startswith("__") or is_called_by_others or Owner.OWN in self._looks_up
             self._is_certain = node.is_certain and is_used
             found[name] = self.value(member, f"{node.label}.{name}")
-        return {**content, "members": found}
+        return {**content, **self._written(node), "members": found}
 
     def _is_framework(self, parent: type) -> bool:
         """Return whether a library may call the methods of classes that are derived from this one."""
@@ -603,7 +624,7 @@ class Describer:
         return {"members": self._fields({n: m for n, m in members.items() if counts(n, m)}, node.label)}
 
     def _fields(self, named: Mapping[str, Any], path: str) -> dict[str, Any]:
-        return {name: self.value(value, f"{path}.{name}") for name, value in named.items()}
+        return {str(name): self.value(value, f"{path}.{name}") for name, value in named.items()}
 
     def _enum_members(self, kind: type[Enum]) -> list[Any]:
         members = vars(kind)["_member_map_"]

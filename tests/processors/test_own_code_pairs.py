@@ -80,6 +80,12 @@ STATE = {
     "a keyword of a partial": ("held = functools.partial(dict, a=VALUE)", "held()['a']"),
     "a getter": ("held = operator.itemgetter(VALUE)", "held(range(9))"),
     "a caller": ("held = operator.methodcaller('index', VALUE)", "held(range(9))"),
+    "a missing attribute": (
+        "T = {'n': VALUE}\ndef __getattr__(name): return T[name]",
+        "import helpers",
+        "x * helpers.n",
+    ),
+    "a constant in a format": ("N = VALUE", "import helpers", "x * int('{0.N}'.format(helpers))"),
     "an object": ("class A: pass\nheld = A(); held.a = VALUE", "held.a"),
     "an object of a class with a dict": ("class A: pass\nheld = A(); vars(held)['a b'] = VALUE", "vars(held)['a b']"),
     "an object in an object": ("class A: pass\nheld = A(); held.a = A(); held.a.a = VALUE", "held.a.a"),
@@ -170,6 +176,21 @@ STATE = {
     "an attribute of an enum's class": (
         "class A(enum.Enum):\n    ONE = 1\nA.table = {1: VALUE}\nheld = A.ONE",
         "type(held).table[1]",
+    ),
+    "which of two marks": (
+        "A, B = object(), object()\nheld = [A, B][VALUE - 2]",
+        "(1 if held is A else 2 if held is B else 0)",
+    ),
+    "a code object": ("held = compile('VALUE', 'x', 'eval')", "eval(held)"),
+    "an annotation that is read": ("def f(x: 'VALUE'): pass\nheld = f", "int(held.__annotations__['x'])"),
+    "an annotation of a class that is read": (
+        "class A:\n    a: typing.Annotated[int, VALUE]\nheld = A",
+        "typing.get_type_hints(held, include_extras=True)['a'].__metadata__[0]",
+    ),
+    "a docstring of a class that is read": ("class A:\n    'VALUE'\nheld = A", "int(held.__doc__)"),
+    "a class of a module": (
+        "import sys\nclass M(types.ModuleType):\n    @property\n    def a(self): return VALUE\nheld = M('own_made')",
+        "held.a",
     ),
     "a cached property": (
         "class A:\n    @functools.cached_property\n    def a(self): return VALUE\nheld = A()",
