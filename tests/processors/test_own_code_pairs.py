@@ -80,12 +80,6 @@ STATE = {
     "a keyword of a partial": ("held = functools.partial(dict, a=VALUE)", "held()['a']"),
     "a getter": ("held = operator.itemgetter(VALUE)", "held(range(9))"),
     "a caller": ("held = operator.methodcaller('index', VALUE)", "held(range(9))"),
-    "a missing attribute": (
-        "T = {'n': VALUE}\ndef __getattr__(name): return T[name]",
-        "import helpers",
-        "x * helpers.n",
-    ),
-    "a constant in a format": ("N = VALUE", "import helpers", "x * int('{0.N}'.format(helpers))"),
     "an object": ("class A: pass\nheld = A(); held.a = VALUE", "held.a"),
     "an object of a class with a dict": ("class A: pass\nheld = A(); vars(held)['a b'] = VALUE", "vars(held)['a b']"),
     "an object in an object": ("class A: pass\nheld = A(); held.a = A(); held.a.a = VALUE", "held.a.a"),
@@ -433,6 +427,12 @@ REACHED = {
 
 # The same with a second file: its text, how it is imported before `P`, and what the call returns.
 HELPERS = {
+    "a missing attribute": (
+        "T = {'n': VALUE}\ndef __getattr__(name): return T[name]",
+        "import helpers",
+        "x * helpers.n",
+    ),
+    "a constant in a format": ("N = VALUE", "import helpers", "x * int('{0.N}'.format(helpers))"),
     "a function": ("def f(x): return x * VALUE", "from helpers import f", "f(x)"),
     "all functions": ("def f(x): return x * VALUE", "from helpers import *", "f(x)"),
     "a module": ("def f(x): return x * VALUE", "import helpers", "helpers.f(x)"),
