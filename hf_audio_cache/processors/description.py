@@ -27,15 +27,14 @@ import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from ..errors import UnfingerprintableProcessorError
 from .code import Code, read_code, source_digest
+from .graph import Node, Ref, Unordered, names_of, printed
 from .ownership import Owner, file_digest, is_found, is_made_in_c, label_of, owner_of, owner_of_module
 from .watch import (
     MISSING,
@@ -105,32 +104,6 @@ _NO_OPERATION = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Ref:
-    """Stands for a node in the content of another."""
-
-    node: int
-
-
-@dataclass(frozen=True)
-class _Unordered:
-    """Stands for nodes that have no order."""
-
-    nodes: tuple[int, ...]
-
-
-@dataclass
-class _Node:
-    """An object whose content is described once, wherever it is met."""
-
-    value: Any
-    label: str
-    path: str
-    describe: Callable[[_Node], dict[str, Any]]
-    is_certain: bool  # whether a call reaches it, and not just may
-    content: Any = None
-
-
 class Describer:
     """Describes a processor, the arguments of its call, and all that they bring with them.
 
@@ -146,9 +119,9 @@ class Describer:
         self.uses_torch = False
         self.backends: dict[str, bool] = {}  # answers of the availability checks that choose between libraries
         self._followed = ""  # a library whose code is followed as transformers' is: that of the processor's class
-        self._nodes: dict[int, _Node] = {}
-        self._pending: list[_Node] = []
-        self._open: dict[int, _Node] = {}  # nodes of which the names decide what counts
+        self._nodes: dict[int, Node] = {}
+        self._pending: list[Node] = []
+        self._open: dict[int, Node] = {}  # nodes of which the names decide what counts
         self._names: dict[Owner, set[str]] = {owner: set() for owner in Owner}  # attributes that whose code uses
         self._reads: set[str] = set()  # attributes that one's own code does not just set
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
@@ -202,12 +175,12 @@ class Describer:
         found: list[Collection[Any]] = [*self._names.values(), self._reads, self._looks_up, self._whole]
         return (*map(len, found), self._looks_around)
 
-    def _node(self, value: Any, label: str, path: str, describe: Callable[[_Node], dict[str, Any]]) -> _Ref:
+    def _node(self, value: Any, label: str, path: str, describe: Callable[[Node], dict[str, Any]]) -> Ref:
         node = self._nodes.get(id(value))
         if node is None or (self._is_certain and not node.is_certain):
-            self._nodes[id(value)] = node = _Node(value, label, path, describe, self._is_certain)
+            self._nodes[id(value)] = node = Node(value, label, path, describe, self._is_certain)
             self._pending.append(node)
-        return _Ref(id(value))
+        return Ref(id(value))
 
     # Values -----------------------------------------------------------------------------------------------------------
 
@@ -291,9 +264,9 @@ class Describer:
         if all(type(value) in _PLAIN for value in values):
             return sorted((self.value(value, path) for value in values), key=json.dumps)
         items = [self._items.setdefault(id(value), (value,)) for value in values]
-        return _Unordered(tuple(self._node(item, "item", f"{path}{{}}", self._item).node for item in items))
+        return Unordered(tuple(self._node(item, "item", f"{path}{{}}", self._item).node for item in items))
 
-    def _item(self, node: _Node) -> dict[str, Any]:
+    def _item(self, node: Node) -> dict[str, Any]:
         return {"item": self.value(node.value[0], node.path)}
 
     # Code as a value --------------------------------------------------------------------------------------------------
@@ -375,12 +348,12 @@ class Describer:
     def _is_library(self, module: str) -> bool:
         return _PASSED_BY.match(module) is not None or owner_of_module(module) is Owner.LIBRARY
 
-    def _describe_dispatch(self, node: _Node) -> dict[str, Any]:
+    def _describe_dispatch(self, node: Node) -> dict[str, Any]:
         registry = vars(node.value)["registry"]  # which grows in place
         self.watch.see_mapping(registry)
         return {"by type": [[self.value(part, node.path) for part in pair] for pair in registry.items()]}
 
-    def _describe_held(self, node: _Node) -> dict[str, Any]:
+    def _describe_held(self, node: Node) -> dict[str, Any]:
         """Describe what a function holds beside its code."""
         function, path, owner = node.value, node.label, self._owner(node.value)
         self.watch.see_function(function)
@@ -395,7 +368,7 @@ class Describer:
         found: dict[str, Any] = {part: self._fields(named, path) for part, named in held.items()}
         return found | self._written(node) | ({"library": node.label} if owner is Owner.LIBRARY else {})
 
-    def _written(self, node: _Node) -> dict[str, Any]:
+    def _written(self, node: Node) -> dict[str, Any]:
         """Describe the docstring and the annotations of a function or class of one's own, where code reads them."""
         if not self._with_writing or self._owner(node.value) is not Owner.OWN:
             return {}
@@ -404,7 +377,7 @@ class Describer:
         annotations = written.get("__annotations__", {}) if written else node.value.__annotations__
         return {"doc": self.value(doc, node.label), "annotations": self._fields(annotations, node.label)}
 
-    def _describe_function(self, node: _Node) -> dict[str, Any]:
+    def _describe_function(self, node: Node) -> dict[str, Any]:
         function, owner = node.value, self._owner(node.value)
         code = read_code(function.__code__)
         is_shared = owner is Owner.FOLLOWED and _SHARED.match(_module_of(function)) is not None
@@ -516,12 +489,12 @@ class Describer:
         namespace = self._namespace(dict_of(module), name)
         return namespace if kind is types.ModuleType else {"module": namespace, "class": self.value(kind, name)}
 
-    def _namespace(self, named: dict[str, Any], name: str) -> _Ref:
+    def _namespace(self, named: dict[str, Any], name: str) -> Ref:
         is_own = owner_of_module(name) is Owner.OWN
         label = "module" if is_own else name
         return self._node(named, label, label, self._describe_namespace if is_own else self._describe_followed_module)
 
-    def _describe_followed_module(self, node: _Node) -> dict[str, Any]:
+    def _describe_followed_module(self, node: Node) -> dict[str, Any]:
         self._open[id(node.value)] = node
         names = set().union(*self._names.values()) & node.value.keys()
         values = {name: self.watch.look_up(node.value, name) for name in sorted(names)}
@@ -533,7 +506,7 @@ class Describer:
             }
         }
 
-    def _describe_namespace(self, node: _Node) -> dict[str, Any]:
+    def _describe_namespace(self, node: Node) -> dict[str, Any]:
         """Describe a module of one's own: all its code, and of its values those that may be used."""
         self._open[id(node.value)] = node
         named = node.value
@@ -572,7 +545,7 @@ class Describer:
         describe = self._describe_class if owner is Owner.OWN else self._describe_followed_class
         return self._node(value, label_of(value, owner), path, describe)
 
-    def _describe_class(self, node: _Node) -> dict[str, Any]:
+    def _describe_class(self, node: Node) -> dict[str, Any]:
         """Describe a class of one's own: all its members, and its parents."""
         self.watch.see_class(node.value)
         members = {name: value for name, value in vars(node.value).items() if not _NOT_MEANT.fullmatch(name)}
@@ -598,7 +571,7 @@ class Describer:
         package = _module_of(parent).partition(".")[0]
         return self._owner(parent) is not Owner.OWN and package not in ("builtins", "abc", "typing", "enum")
 
-    def _describe_followed_class(self, node: _Node) -> dict[str, Any]:
+    def _describe_followed_class(self, node: Node) -> dict[str, Any]:
         """Describe what a call may reach of a class of transformers: what is named, and what runs by syntax."""
         self._open[id(node.value)] = node
         self.watch.see_class(node.value)
@@ -649,7 +622,7 @@ class Describer:
 
     # Objects ----------------------------------------------------------------------------------------------------------
 
-    def _describe_object(self, node: _Node) -> dict[str, Any]:
+    def _describe_object(self, node: Node) -> dict[str, Any]:
         value, kind = node.value, type(node.value)
         content: dict[str, Any] = {"class": self.value(kind, node.path)}
         if _is_default(kind):  # all that there is are its attributes
@@ -688,7 +661,7 @@ class Describer:
             return {**content, "state": self._state(node, state)}
         return {**content, "kept": self.value(state, node.path)}
 
-    def _state(self, node: _Node, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    def _state(self, node: Node, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Describe attributes; those of transformers' classes as they are after being saved and loaded."""
         kind = type(node.value)
         is_followed = self._owner(kind) is Owner.FOLLOWED
@@ -706,7 +679,7 @@ class Describer:
             found[str(name)] = self.value(value, f"{node.path}.{name}", lenient=not is_own)
         return found
 
-    def _describe_cached(self, node: _Node) -> dict[str, Any]:
+    def _describe_cached(self, node: Node) -> dict[str, Any]:
         """Describe a function with `functools.lru_cache`, and the values that it keeps of objects."""
         cached = node.value
         function = vars(cached)["__wrapped__"]
@@ -727,56 +700,13 @@ class Describer:
 
     def _printed(self, root: int, call: Mapping[str, Any]) -> dict[str, Any]:
         """Return the description, with nodes by names that are the same in each process."""
-        names = _names(self._nodes)
-
-        def name(part: Any) -> Any:
-            nodes = [part.node] if isinstance(part, _Ref) else part.nodes
-            said = [{"is": each} for each in sorted(names[node] for node in nodes)]
-            return said[0] if isinstance(part, _Ref) else said
-
-        def printed(content: Any) -> Any:
-            return json.loads(json.dumps(content, default=name))
-
-        code = {names[key]: node.content for key, node in self._nodes.items() if node.content}
+        names = names_of(self._nodes)
+        code = {names[key]: printed(node.content, names) for key, node in self._nodes.items() if node.content}
         if root not in names:
-            return {"call": printed(call), "code": printed(code)}
-        own = printed(code.pop(names[root]))
+            return {"call": printed(call, names), "code": code}
+        own = code.pop(names[root])
         kind, backends = own.pop("class"), {"backends": self.backends} if self.backends else {}
-        return {**own, "class": next(iter(kind.values())), "call": printed(call), **backends, "code": printed(code)}
-
-
-def _names(nodes: Mapping[int, _Node]) -> dict[int, str]:
-    """Return a name for each node: its label, with a digest where others of that label say something else.
-
-    Nodes are told apart by what they say, then by what their neighbours say, and so on until nothing new is told apart.
-    """
-    said, neighbours = {}, {}
-    for key, node in nodes.items():
-        parts: list[Any] = []
-        text = json.dumps([node.label, node.content], sort_keys=True, default=functools.partial(_note, parts))
-        said[key], neighbours[key] = xxhash.xxh3_128_hexdigest(text.encode()), parts
-    digests, count = said, 0
-    while count != (count := len(set(digests.values()))):
-        before = digests
-
-        def of(part: Any, before: Mapping[int, str] = before) -> str:
-            return before[part.node] if isinstance(part, _Ref) else str(sorted(before[node] for node in part.nodes))
-
-        digests = {
-            key: xxhash.xxh3_128_hexdigest((said[key] + "".join(map(of, neighbours[key]))).encode()) for key in nodes
-        }
-    of_label: dict[str, set[str]] = {}
-    for key, node in nodes.items():
-        of_label.setdefault(node.label, set()).add(digests[key])
-    return {
-        key: node.label if len(of_label[node.label]) == 1 else f"{node.label}#{digests[key][:12]}"
-        for key, node in nodes.items()
-    }
-
-
-def _note(parts: list[Any], part: Any) -> dict[str, str]:
-    parts.append(part)
-    return {"\0": type(part).__name__}
+        return {**own, "class": next(iter(kind.values())), "call": printed(call, names), **backends, "code": code}
 
 
 def _is_empty(said: Any) -> bool:
