@@ -68,7 +68,7 @@ def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch):
     assert files_under(tmp_path) == {"root/name": b"content"}
 
 
-@pytest.mark.parametrize("form", [str, Path, lambda path: f"file://{path}", LocalStore])
+@pytest.mark.parametrize("form", [str, Path, lambda path: f"file://{path}"])
 def test_every_form_of_a_local_root_opens_the_same_place(tmp_path, form):
     open_store(form(tmp_path / "root")).put("name", b"content")
     assert files_under(tmp_path) == {"root/name": b"content"}
