@@ -215,7 +215,15 @@ class SamplingRateError(AudioError):
 
 
 class AudioExtractionError(AudioError):
-    """The processor raised an exception for a clip, for example because it is too short."""
+    """The processor failed on a clip, for example because it is too short.
+
+    It raised an exception, or ``count`` values of its ``output`` are not finite, or that has no frames.
+    """
+
+    def __init__(self, message: str, *, clip: str = "", output: str = "", count: int = 0) -> None:
+        super().__init__(message, clip=clip)
+        self.output = output
+        self.count = count
 
 
 class RandomOutputError(AudioError):

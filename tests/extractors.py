@@ -154,14 +154,35 @@ def _clip(seconds: float, sampling_rate: int) -> np.ndarray:
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
+def hard_clips(extractor: Any) -> dict[str, np.ndarray]:
+    """Return what recordings have now and then: silence, full scale, and clips of a frame, of less, of one sample."""
+    rate = extractor.sampling_rate
+    frame = next((size for size in map(vars(extractor).get, ("n_fft", "win_length", "frame_length")) if size), 400)
+    full_scale = np.sign(np.sin(2 * np.pi * 441 / rate * np.arange(rate)))
+    return {
+        "silence": np.zeros(rate, np.float32),
+        "full scale": full_scale.astype(np.float32),
+        "one frame": clip(1.0, rate)[:frame],
+        "400 samples": clip(1.0, rate)[:400],
+        "399 samples": clip(1.0, rate)[:399],
+        "100 samples": clip(1.0, rate)[:100],
+        "one sample": np.array([0.5], np.float32),
+    }
+
+
 @functools.cache
 def wav(seconds: float, sampling_rate: int) -> bytes:
-    """Return `clip` as the bytes of a WAV file of 32-bit floats, which keeps every bit.
+    """Return `clip` as the bytes of a WAV file."""
+    return encoded(clip(seconds, sampling_rate), sampling_rate)
 
-    They are the same within a process alone: libsndfile writes the time into such a file.
+
+def encoded(waveform: np.ndarray, sampling_rate: int) -> bytes:
+    """Return a waveform as the bytes of a WAV file of 32-bit floats, which keeps every bit.
+
+    They are the same within a second alone: libsndfile writes the time into such a file.
     """
     file = io.BytesIO()
-    soundfile.write(file, clip(seconds, sampling_rate), sampling_rate, format="WAV", subtype="FLOAT")
+    soundfile.write(file, waveform, sampling_rate, format="WAV", subtype="FLOAT")
     return file.getvalue()
 
 

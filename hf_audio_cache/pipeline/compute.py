@@ -13,6 +13,7 @@ from ..processors.determinism import extract_repeatable
 from ..processors.extractor import audio_part, name_of
 from ..processors.output_specs import OutputSpec, probe_outputs
 from ..processors.precision import FloatType, rounded
+from ..processors.soundness import Nonfinite, unsound_output
 
 __all__ = ["Extraction"]
 
@@ -30,15 +31,23 @@ class Extraction:
         Further arguments of the processor's call.
     dtype
         What its outputs are rounded to; None leaves them as they are.
+    nonfinite
+        Whether NaN and infinities in its outputs are errors.
     """
 
     def __init__(
-        self, processor: Any, sampling_rate: int, processor_kwargs: Mapping[str, Any], dtype: FloatType | None
+        self,
+        processor: Any,
+        sampling_rate: int,
+        processor_kwargs: Mapping[str, Any],
+        dtype: FloatType | None,
+        nonfinite: Nonfinite,
     ) -> None:
         self.processor = processor
         self._sampling_rate = sampling_rate
         self._processor_kwargs = processor_kwargs
         self._dtype = dtype
+        self._nonfinite = nonfinite
         self._computed: dict[str, tuple[int, int]] = {}  # by identity: number of clips, and length of the longest
 
     def extract(self, waveform: npt.NDArray[np.float32], clip: str, processor_sha: str) -> dict[str, Any]:
@@ -49,7 +58,7 @@ class Extraction:
         RandomOutputError
             If a second call for the same clip gives other outputs.
         AudioExtractionError
-            If the processor fails, or an output is too large for `dtype`.
+            If the processor fails, or an output is not finite, has no frames, or is too large for `dtype`.
         """
         extractor = audio_part(self.processor)
         number, longest = self._computed.get(processor_sha, (0, -1))
@@ -73,6 +82,16 @@ class Extraction:
                 clip=clip,
             ) from exc
         self._computed[processor_sha] = (number + 1, max(longest, len(waveform)))
+        unsound = unsound_output(outputs, self._nonfinite)
+        if unsound is not None:
+            raise AudioExtractionError(
+                f"the output {unsound.name!r} of {name_of(extractor)} for {clip} ({len(waveform)} samples at "
+                f"{self._sampling_rate} Hz) {unsound.description}; nothing was stored for it. The clip may be silent "
+                f'or too short: filter it out, or pass on_error="null".{unsound.remedy}',
+                clip=clip,
+                output=unsound.name,
+                count=unsound.count,
+            )
         try:
             return rounded(outputs, self._dtype)
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be

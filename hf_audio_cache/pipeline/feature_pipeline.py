@@ -69,10 +69,16 @@ class FeaturePipeline:
             auto_resample=waveform.auto_resample,
         )
         self.fingerprinter = Fingerprinter(
-            processor, settings.processor_kwargs, dtype=settings.dtype, sampling_rate=waveform.sampling_rate
+            processor,
+            settings.processor_kwargs,
+            dtype=settings.dtype,
+            nonfinite=settings.nonfinite,
+            sampling_rate=waveform.sampling_rate,
         )
         self.waveforms = WaveformReader(self.waveform_cache, waveform, settings.waveforms, self.counters)
-        self.extraction = Extraction(processor, waveform.sampling_rate, settings.processor_kwargs, settings.dtype)
+        self.extraction = Extraction(
+            processor, waveform.sampling_rate, settings.processor_kwargs, settings.dtype, settings.nonfinite
+        )
         self.policy = FeatureStoragePolicy(settings.features)
         self.writer = EntryWriter(opened)
         self.manifests = ProcessorManifests(opened, self.extraction.probe)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..processors.precision import FloatType, check_dtype
+from ..processors.soundness import Nonfinite, check_nonfinite
 from .storage_policy import Policy, check_policy
 
 __all__ = ["FeatureSettings", "WaveformSettings"]
@@ -54,7 +55,7 @@ class FeatureSettings:
         How clips become waveforms.
     audio_column, output_names, on_error, reason_column
         As in `CachedFeatures`: where the audio is found, and the form of what is returned.
-    processor_kwargs, dtype
+    processor_kwargs, dtype, nonfinite
         As in `CachedFeatures`; part of the processor's identity.
     features, waveforms
         As in `CachedFeatures`: what is stored.
@@ -72,6 +73,7 @@ class FeatureSettings:
     reason_column: str | None = None
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     dtype: FloatType | None = None
+    nonfinite: Nonfinite = "error"
     features: Policy = "auto"
     waveforms: Policy = "auto"
 
@@ -91,6 +93,7 @@ class FeatureSettings:
                 f"reason_column must be a name of its own, not {self.reason_column!r}; nothing was opened."
             )
         check_dtype(self.dtype)
+        check_nonfinite(self.nonfinite)
         check_policy(features=self.features, waveforms=self.waveforms)
 
     def form_of_results(self) -> dict[str, Any]:

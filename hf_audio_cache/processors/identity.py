@@ -64,6 +64,7 @@ def processor_sha256(
     *,
     processor_kwargs: Mapping[str, Any] | None = None,
     dtype: str | None = None,
+    nonfinite: str = "error",
     sampling_rate: int | None = None,
 ) -> str:
     """Return the identity of a processor as 64 hexadecimal digits.
@@ -77,8 +78,8 @@ def processor_sha256(
         A feature extractor, or a processor that has one. Tokenizers don't count.
     processor_kwargs
         The arguments that it is called with.
-    dtype
-        What its outputs are rounded to, as in `CachedFeatures`.
+    dtype, nonfinite
+        What its outputs are rounded to, and whether they may be infinite or NaN, as in `CachedFeatures`.
     sampling_rate
         Rate of the made-up sound in Hz, for a front end of your own that has no such attribute.
 
@@ -89,7 +90,9 @@ def processor_sha256(
     ProcessorError
         If it has no audio part.
     """
-    return Fingerprinter(processor, processor_kwargs or {}, dtype=dtype, sampling_rate=sampling_rate).identity().sha
+    kwargs = processor_kwargs or {}
+    fingerprinter = Fingerprinter(processor, kwargs, dtype=dtype, nonfinite=nonfinite, sampling_rate=sampling_rate)
+    return fingerprinter.identity().sha
 
 
 def class_sha256(kind: type) -> str:
@@ -115,8 +118,8 @@ class Fingerprinter:
         A feature extractor, or a processor that has one. It may change between two calls.
     processor_kwargs
         The arguments that it is called with.
-    dtype
-        What its outputs are rounded to.
+    dtype, nonfinite
+        What its outputs are rounded to, and whether they may be infinite or NaN.
     sampling_rate
         The rate in Hz at which it is called.
     """
@@ -127,11 +130,14 @@ class Fingerprinter:
         processor_kwargs: Mapping[str, Any],
         *,
         dtype: str | None = None,
+        nonfinite: str = "error",
         sampling_rate: int | None = None,
     ) -> None:
         self._processor = processor
         self._processor_kwargs = processor_kwargs
-        self._settings = {"scheme": SCHEME} | ({} if dtype is None else {"dtype": dtype})
+        self._settings: dict[str, Any] = {"scheme": SCHEME} | ({} if dtype is None else {"dtype": dtype})
+        if nonfinite != "error":
+            self._settings["nonfinite"] = nonfinite
         self._sampling_rate = sampling_rate
         self._last: tuple[Any, Watch, dict[str, Any], ProcessorIdentity] | None = None
 

@@ -20,6 +20,7 @@ from ..pipeline.settings import FeatureSettings, WaveformSettings
 from ..pipeline.storage_policy import Policy
 from ..processors.extractor import NamedFunction, name_of, processor_sampling_rate
 from ..processors.precision import FloatType
+from ..processors.soundness import Nonfinite
 from .attach import attach
 from .audio_rows import of_each_split
 from .batch_formats import read_batch
@@ -67,6 +68,9 @@ class CachedFeatures:
     dtype
         ``"float16"`` or ``"bfloat16"``: the type to which floating-point arrays are rounded. It is part of the key.
         NumPy has no bfloat16: such features stay float32 arrays, of which the lower 16 bits are zero.
+    nonfinite
+        Outputs with NaN or infinite values are errors of their clips, as are those without frames. ``"keep"`` takes the
+        values, for a front end that means them. It is part of the key.
     features
         Whether features are stored. ``"auto"`` measures, on the first clips that a process computes, whether reading
         them is faster than making them from the waveform, and logs it if it is not. `map` stores them always.
@@ -115,6 +119,7 @@ class CachedFeatures:
         processor_kwargs: Mapping[str, Any] | None = None,
         output_names: Mapping[str, str] | None = None,
         dtype: FloatType | None = None,
+        nonfinite: Nonfinite = "error",
         features: Policy = "auto",
         waveforms: Policy = "auto",
         on_error: str = "raise",
@@ -132,6 +137,7 @@ class CachedFeatures:
             reason_column=reason_column,
             processor_kwargs=processor_kwargs or {},
             dtype=dtype,
+            nonfinite=nonfinite,
             features=features,
             waveforms=waveforms,
         )

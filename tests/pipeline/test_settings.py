@@ -43,6 +43,7 @@ def test_settings_cannot_be_changed_by_their_caller():
         ({"reason_column": "reason"}, 'reason_column needs on_error="null"'),
         ({"reason_column": "audio", "on_error": "null"}, "reason_column must be a name of its own"),
         ({"dtype": "float8"}, "dtype must be"),
+        ({"nonfinite": "drop"}, "nonfinite must be"),
         ({"features": "sometimes"}, 'features must be "auto", "always" or "never"'),
         ({"waveforms": "sometimes"}, 'waveforms must be "auto", "always" or "never"'),
     ],
@@ -60,6 +61,7 @@ def test_a_pickle_has_every_setting(make_processor, tmp_path):
         "reason_column": "reason",
         "processor_kwargs": {"padding": False},
         "dtype": "float16",
+        "nonfinite": "keep",
         "features": "always",
         "waveforms": "never",
     }

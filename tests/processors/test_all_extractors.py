@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hf_audio_cache import CachedFeatures
-from hf_audio_cache.errors import ProcessorError, RandomOutputError, SamplingRateError
+from hf_audio_cache.errors import AudioExtractionError, ProcessorError, RandomOutputError, SamplingRateError
 from hf_audio_cache.processors.extractor import extract
 
 SECONDS = (3.0, 35.0)
@@ -111,6 +111,58 @@ def test_a_clip_at_another_rate_is_an_error(name, tmp_path):
     assert "11025" in str(error.value)
     assert str(rate) in str(error.value)
     assert not list(tmp_path.rglob("*.npz"))
+
+
+# By extractor and clip: the output, and how many of its values are not finite (0: it has no frames).
+UNSOUND = {
+    "Gemma4Audio": {"100 samples": ("input_features", 0)},
+    "Parakeet": {"100 samples": ("input_features", 80)},
+    "SeamlessM4T": {"400 samples": ("input_features", 80), "399 samples": ("input_features", 0)},
+    "Speech2Text": {"silence": ("input_features", 7840), "399 samples": ("input_features", 0)},
+}
+
+
+def direct_or_none(extractor, name, waveform):
+    """Return what an extractor gives; None where it fails, or where that is no features."""
+    try:
+        outputs = extractors.rows_of_one_clip(extractors.call(extractor, waveform))
+    except Exception:  # noqa: BLE001 - whatever an extractor raises
+        return None
+    arrays = [np.asarray(value) for value in outputs.values() if isinstance(value, (np.ndarray, np.generic))]
+    floats = [array for array in arrays if array.dtype.kind == "f"]
+    return outputs if all(array.size and np.isfinite(array).all() for array in floats) else None
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")  # what they say of such clips
+@pytest.mark.parametrize("name", extractors.names())
+def test_hard_clips_give_finite_features_or_an_error(name, tmp_path):
+    cached_features = cached(name, tmp_path, on_error="null", reason_column="reason")
+    extractor = cached_features.processor
+    clips = extractors.hard_clips(extractor)
+    cells = [
+        {"bytes": extractors.encoded(clip, extractor.sampling_rate), "path": f"{kind}.wav"}
+        for kind, clip in clips.items()
+    ]
+    wanted = {kind: direct_or_none(extractor, name, clip) for kind, clip in clips.items()}
+    assert any(outputs is not None for outputs in wanted.values())
+    for _ in range(2):
+        rows = [cached_features({"audio": cell}) for cell in cells]
+        for (kind, outputs), row in zip(wanted.items(), rows, strict=True):
+            reason = row.pop("reason")
+            if outputs is None:
+                assert set(row.values()) == {None}
+                assert f"{kind}.wav" in reason
+            else:
+                assert reason == ""
+                assert_same_outputs(row, outputs)
+    bad = [clip for clip in cached_features.bad_clips if clip.error == "AudioExtractionError"]
+    assert [clip.clip for clip in bad] == [f"{kind}.wav" for kind, outputs in wanted.items() if outputs is None]
+    n_good = len({cell["bytes"] for cell, outputs in zip(cells, wanted.values(), strict=True) if outputs is not None})
+    assert len(list((tmp_path / "features").rglob("*.npz"))) == n_good == cached_features.stats.computed
+    for kind, (output, count) in UNSOUND.get(name, {}).items():
+        with pytest.raises(AudioExtractionError, match=f"{output!r} of {name}FeatureExtractor for {kind}.wav") as error:
+            cached(name, tmp_path)({"audio": cells[list(clips).index(kind)]})
+        assert (error.value.output, error.value.count) == (output, count)
 
 
 def test_some_extractors_take_any_rate_without_a_word():
