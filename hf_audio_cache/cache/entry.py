@@ -27,20 +27,18 @@ without a comment, such as ``numpy.savez`` writes, is read with the checks that 
 from __future__ import annotations
 
 import functools
-import io
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import xxhash
 
 from ..errors import CorruptEntryError, UnknownVersionError, UnsignedEntryError, UnstorableOutputError
 from .codecs import OUTPUT_NAME, Member, check_sizes, decode, encode, load_json, member_from_json
 from .foreign_npz import load_foreign_npz
 from .keys import AudioCacheKey, WaveformCacheKey
+from .npz import NpzWriter
 from .signing import SIGNATURE_LENGTH, SigningKeys
 
 __all__ = ["Entry", "encode_entry", "open_entry"]
@@ -56,7 +54,7 @@ _BEFORE_MEMBERS = b',"members":'
 _LONG_MEMBERS = 2000  # bytes beyond which what they say is not kept, so that crafted entries fill no memory
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
 _MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's earliest date: the same arrays give the same bytes
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -92,51 +90,40 @@ def encode_entry(
     """
     if not outputs:
         raise UnstorableOutputError("an entry needs at least one output, and there is none; nothing was stored.")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        members = [_write_member(archive, buffer, name, value, compression) for name, value in outputs.items()]
-        manifest = {
-            "version": FORMAT_VERSION,
-            "key": vars(key),
-            "compute_seconds": round(compute_seconds, 5),
-            "members": [member.to_json() for member in members],
-        }
-        text = json.dumps(manifest, separators=(",", ":")).encode("ascii")
-        if len(text) > MAX_MANIFEST_BYTES:
-            raise UnstorableOutputError(
-                f"the manifest of an entry may have {MAX_MANIFEST_BYTES} bytes, and this one, of {len(members)} "
-                f"outputs, has {len(text)}; nothing was stored. Store fewer outputs in one entry."
-            )
-        signature_length = 0 if signing_keys is None else SIGNATURE_LENGTH
-        archive.comment = b"0" * _DIGEST_LENGTH + text + b"0" * signature_length
-    entry = buffer.getbuffer()
-    signed = entry[: len(entry) - signature_length]
-    comment_start = len(signed) - _DIGEST_LENGTH - len(text)
-    signed[comment_start : comment_start + _DIGEST_LENGTH] = _digest(signed[:comment_start], text)
-    if signing_keys is not None:
-        entry[len(signed) :] = signing_keys.sign(_signed_text(key.name(), signed))
-    return buffer.getvalue()
+    npz = NpzWriter()
+    members = [_add_member(npz, name, value, compression) for name, value in outputs.items()]
+    manifest = {
+        "version": FORMAT_VERSION,
+        "key": vars(key),
+        "compute_seconds": round(compute_seconds, 5),
+        "members": [member.to_json() for member in members],
+    }
+    text = _COMPACT.encode(manifest).encode("ascii")
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise UnstorableOutputError(
+            f"the manifest of an entry may have {MAX_MANIFEST_BYTES} bytes, and this one, of {len(members)} "
+            f"outputs, has {len(text)}; nothing was stored. Store fewer outputs in one entry."
+        )
+    npz.end(_DIGEST_LENGTH + len(text) + (0 if signing_keys is None else SIGNATURE_LENGTH))
+    entry = b"".join((*npz.parts, _digest(npz.parts, text), text))
+    return entry if signing_keys is None else entry + signing_keys.sign(_signed_text(key.name(), entry))
 
 
-def _digest(before_comment: bytes | memoryview, manifest: bytes | memoryview) -> bytes:
-    state = xxhash.xxh3_64(before_comment)
+def _digest(before_comment: Iterable[bytes | memoryview], manifest: bytes | memoryview) -> bytes:
+    state = xxhash.xxh3_64()
+    for part in before_comment:
+        state.update(part)
     state.update(manifest)
     return state.hexdigest().encode("ascii")
 
 
-def _write_member(
-    archive: zipfile.ZipFile, buffer: io.BytesIO, name: str, value: Any, compression: str | None
-) -> Member:
+def _add_member(npz: NpzWriter, name: str, value: Any, compression: str | None) -> Member:
     if type(name) is not str or not OUTPUT_NAME.fullmatch(name):
         raise UnstorableOutputError(
             f"an output's name must be an identifier, not {name!r}; nothing was stored.", name=str(name)
         )
     codec, encoded = encode(name, value, compression)
-    info = zipfile.ZipInfo(f"{name}{codec.suffix}.npy", _EPOCH)
-    info.file_size = encoded.payload.nbytes  # lets zipfile see that a member needs zip64
-    with archive.open(info, "w") as stream:
-        offset = buffer.tell()
-        np.lib.format.write_array(stream, encoded.payload, allow_pickle=False)
+    offset = npz.add(f"{name}{codec.suffix}.npy", encoded.payload)
     return Member(name, codec.name, encoded.dtype.str, encoded.shape, offset, encoded.tail)
 
 
@@ -264,7 +251,7 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
     text = bytes(comment[_DIGEST_LENGTH:])
     if not text.endswith(b"}"):  # it was signed: JSON, and then hexadecimal digits
         text = text[:-SIGNATURE_LENGTH]
-    if _digest(block[: len(block) - len(comment)], text) != comment[:_DIGEST_LENGTH]:
+    if _digest((block[: len(block) - len(comment)],), text) != comment[:_DIGEST_LENGTH]:
         raise CorruptEntryError("its checksum is wrong")
     if (version := _VERSION.match(text)) is not None:
         check_version(int(version[1]), FORMAT_VERSION)  # before the rest, which a later version may say otherwise

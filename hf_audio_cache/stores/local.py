@@ -42,7 +42,8 @@ class LocalStore(Store):
 
     The root may be a symbolic link, but no link under it is followed: it could turn our writes and deletions to any
     place that we can reach. So each folder is opened from its parent, and not by its path, which somebody could change
-    between a check and its use.
+    between a check and its use. The folder that all objects of a store lie in stays open, and is opened again when
+    another one has taken its place.
 
     Parameters
     ----------
@@ -57,18 +58,22 @@ class LocalStore(Store):
     def __init__(self, root: str | os.PathLike[str], inside: str = "") -> None:
         self._root = os.path.abspath(root)
         self._folders = tuple(check_name(inside).split("/")) if inside else ()
+        self._kept: _OpenFolder | None = None
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        return in_threads(self._read, names)
-
-    def _read(self, name: str) -> bytes | StoreError | None:
-        folders, file_name = self._split(name)
         try:
-            folder = self._open_folder(folders)
-            try:
+            top = self._top()
+        except (FileNotFoundError, NotADirectoryError):
+            return [None for name in names if check_name(name)]
+        except OSError as exc:
+            return [self._error("read", name, exc) for name in names if check_name(name)]
+        return in_threads(lambda name: self._read(top, name), names)
+
+    def _read(self, top: _OpenFolder, name: str) -> bytes | StoreError | None:
+        folders, file_name = _split(name)
+        try:
+            with _Below(top, folders) as folder:
                 file = os.open(file_name, _OPEN_FILE, dir_fd=folder)
-            finally:
-                os.close(folder)
             try:
                 return self._read_open(name, file)
             finally:
@@ -98,7 +103,7 @@ class LocalStore(Store):
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         failed = {}
-        places = {name: self._split(name) for name in objects}  # a bad name is refused before anything is written
+        places = {name: _split(name) for name in objects}  # a bad name is refused before anything is written
         for name, content in objects.items():
             try:
                 try:
@@ -110,45 +115,36 @@ class LocalStore(Store):
         return failed
 
     def _write(self, folders: Sequence[str], file_name: str, content: bytes) -> None:
-        folder = self._open_folder(folders, make=True)
         temporary = f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
-        try:
-            with open(os.open(temporary, _MAKE_FILE, 0o666, dir_fd=folder), "wb", buffering=0) as file:
-                remaining = memoryview(content)
-                while remaining:  # one call may write less than all: Linux stops at 2 GiB
-                    remaining = remaining[file.write(remaining) :]
-            os.replace(temporary, file_name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=folder)
-            raise
-        finally:
-            os.close(folder)
+        with _Below(self._top(make=True), folders, make=True) as folder:
+            try:
+                file = os.open(temporary, _MAKE_FILE, 0o666, dir_fd=folder)
+                try:
+                    remaining = memoryview(content)
+                    while remaining:  # one call may write less than all: Linux stops at 2 GiB
+                        remaining = remaining[os.write(file, remaining) :]
+                finally:
+                    os.close(file)
+                os.replace(temporary, file_name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
-        return [self._is_file(name) for name in names]
-
-    def _is_file(self, name: str) -> bool:
-        folders, file_name = self._split(name)
         try:
-            folder = self._open_folder(folders)
-            try:
-                return stat.S_ISREG(os.stat(file_name, dir_fd=folder, follow_symlinks=False).st_mode)
-            finally:
-                os.close(folder)
+            top = self._top()
         except OSError:
-            return False
+            return [False for name in names if check_name(name)]
+        return [_is_file(top, *_split(name)) for name in names]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         failed = {}
         for name in names:
-            folders, file_name = self._split(name)
+            folders, file_name = _split(name)
             try:
-                folder = self._open_folder(folders)
-                try:
+                with _Below(self._top(), folders) as folder:
                     os.unlink(file_name, dir_fd=folder)
-                finally:
-                    os.close(folder)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as exc:
@@ -162,13 +158,10 @@ class LocalStore(Store):
     def _walk(self, folders: tuple[str, ...], prefix: str) -> Iterator[StoredObject]:
         relative = "".join(f"{name}/" for name in folders)
         try:
-            folder = self._open_folder((*self._folders, *folders))
-            try:
+            with _Below(self._top(), folders) as folder:
                 with os.scandir(folder) as entries:
                     found = sorted(entries, key=lambda entry: entry.name)
                 inner, files = self._sort_out(found, relative, prefix)
-            finally:
-                os.close(folder)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as exc:
@@ -200,29 +193,87 @@ class LocalStore(Store):
     def child(self, prefix: str) -> LocalStore:
         return LocalStore(self._root, "/".join((*self._folders, check_name(prefix))))
 
-    def _split(self, name: str) -> tuple[tuple[str, ...], str]:
-        """Return the folders of an object, below the root, and its file name."""
-        *folders, file_name = check_name(name).split("/")
-        return (*self._folders, *folders), file_name
-
-    def _open_folder(self, folders: Iterable[str], *, make: bool = False) -> int:
-        """Return a descriptor of a folder under the root, opened step by step."""
+    def _top(self, *, make: bool = False) -> _OpenFolder:
+        """Return the folder that all objects lie in, opened step by step where it is not open."""
+        kept = self._kept
+        if kept is not None and kept.is_at(os.path.join(self._root, *self._folders)):
+            return kept
         if make:
             os.makedirs(self._root, exist_ok=True)
-        folder = os.open(self._root, _OPEN_FOLDER)
-        for name in folders:
-            parent = folder
-            try:
-                folder = _open_step(parent, name, make=make)
-            finally:
-                os.close(parent)
-        return folder
+        self._kept = top = _OpenFolder(_open_below(os.open(self._root, _OPEN_FOLDER), self._folders, make=make))
+        return top
 
     def _error(self, action: str, name: str, exc: OSError) -> StoreError:
         where = os.path.join(self._root, *self._folders, name)
         error = StoreError(f"could not {action} {where}: {exc.strerror or exc}", name=name, errno=exc.errno)
         error.__cause__ = exc
         return error
+
+
+class _OpenFolder:
+    """An open folder, closed when nobody uses it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._status = os.fstat(descriptor)
+
+    def is_at(self, path: str) -> bool:
+        """Return whether it is still the folder at a path, and its descriptor still that of this folder."""
+        try:
+            return os.path.samestat(os.stat(path), self._status) and self._is_open()
+        except OSError:
+            return False
+
+    def _is_open(self) -> bool:
+        return os.path.samestat(os.fstat(self.descriptor), self._status)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):  # a program that becomes a daemon closes whatever is open
+            if self._is_open():
+                os.close(self.descriptor)
+
+
+class _Below:
+    """Opens a folder below another one for a while; gives its descriptor."""
+
+    def __init__(self, top: _OpenFolder, folders: Sequence[str], *, make: bool = False) -> None:
+        self._top, self._folders, self._make = top, folders, make
+
+    def __enter__(self) -> int:
+        if self._folders:
+            first = _open_step(self._top.descriptor, self._folders[0], make=self._make)
+            self._descriptor = _open_below(first, self._folders[1:], make=self._make)
+            return self._descriptor
+        return self._top.descriptor
+
+    def __exit__(self, *exc: object) -> None:
+        if self._folders:
+            os.close(self._descriptor)
+
+
+def _split(name: str) -> tuple[list[str], str]:
+    """Return the folders of an object and its file name."""
+    *folders, file_name = check_name(name).split("/")
+    return folders, file_name
+
+
+def _is_file(top: _OpenFolder, folders: Sequence[str], file_name: str) -> bool:
+    try:
+        with _Below(top, folders) as folder:
+            return stat.S_ISREG(os.stat(file_name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _open_below(folder: int, names: Iterable[str], *, make: bool = False) -> int:
+    """Return a descriptor of a folder that is reached step by step; that of the first is closed."""
+    for name in names:
+        parent = folder
+        try:
+            folder = _open_step(parent, name, make=make)
+        finally:
+            os.close(parent)
+    return folder
 
 
 def _open_step(parent: int, name: str, *, make: bool) -> int:

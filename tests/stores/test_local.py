@@ -197,6 +197,56 @@ def test_a_root_may_itself_be_a_link(tmp_path):
     assert LocalStore(tmp_path / "root").get("ab/name") == b"content"
 
 
+@pytest.mark.parametrize("kept_in", ["root", "root/features"])
+def test_a_folder_that_was_moved_away_gets_nothing_more(tmp_path, kept_in):
+    store = LocalStore(tmp_path / "root").child("features")
+    store.put("ab/old", b"old")
+    (tmp_path / kept_in).rename(tmp_path / "away")
+    assert store.get("ab/old") is None
+    assert not store.exists("ab/old")
+    assert store.delete(["ab/old"]) == {}
+    store.put("ab/new", b"new")
+    assert files_under(tmp_path / "root") == {"features/ab/new": b"new"}
+    assert list(files_under(tmp_path / "away").values()) == [b"old"]
+    assert store.get("ab/new") == b"new"
+
+
+def test_a_folder_that_became_a_link_is_followed_no_more(tmp_path):
+    (tmp_path / "outside").mkdir()
+    store = LocalStore(tmp_path / "root").child("features")
+    store.put("ab/name", b"content")
+    (tmp_path / "root/features").rename(tmp_path / "away")
+    (tmp_path / "root/features").symlink_to(tmp_path / "outside")
+    [error] = store.put_many({"ab/name": b"new"}).values()
+    assert error.errno == errno.ELOOP
+    assert files_under(tmp_path / "outside") == {}
+
+
+def test_a_descriptor_that_a_program_gave_to_another_folder_is_not_used(tmp_path):
+    (tmp_path / "other").mkdir()
+    store = LocalStore(tmp_path / "root")
+    store.put("ab/name", b"content")
+    reused, other = store._kept.descriptor, os.open(tmp_path / "other", os.O_RDONLY)
+    os.dup2(other, reused)  # as in a program that became a daemon, which closes all that is open
+    os.close(other)
+    store.put("ab/new", b"new")
+    assert store.get("ab/name") == b"content"
+    assert files_under(tmp_path) == {"root/ab/name": b"content", "root/ab/new": b"new"}
+    del store
+    os.close(reused)  # nobody closed it
+
+
+def test_a_store_keeps_one_folder_open_and_closes_it_at_its_end(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    store = LocalStore(tmp_path / "root")
+    names = [f"{number:02x}/name" for number in range(50)]
+    assert store.put_many(dict.fromkeys(names, b"content")) == {}
+    assert store.get_many(names) == [b"content"] * 50
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    del store
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_a_pipe_in_an_objects_place_stops_nobody(tmp_path):
     os.mkfifo(tmp_path / "name")
     store = LocalStore(tmp_path)

@@ -17,6 +17,7 @@ __all__ = ["MAX_TAIL_BYTES", "BloscCodec", "Pcm16Codec"]
 
 MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
+_PCM16_SAMPLES = 64  # that show first whether a waveform can be 16-bit
 _MAX_RATIO = 256  # LZ4's best is 255 to 1
 _LZ4 = 1  # the codec in the upper three bits of a Blosc frame's flags, its third byte; the fourth is the item's size
 
@@ -87,10 +88,19 @@ def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) 
 
 def _as_pcm16(waveform: npt.NDArray[Any]) -> npt.NDArray[np.int16] | None:
     """Return the 16-bit numbers that `waveform` is made of, or None where they would not give back its exact bits."""
-    if waveform.dtype != np.float32 or not (waveform.min() >= -1.0 and waveform.max() < 1.0):
+    if waveform.dtype != np.float32:
+        return None
+    some = waveform[:: 1 + waveform.size // _PCM16_SAMPLES]
+    if not _is_within_full_scale(some) or (some * np.float32(32768) % 1).any():
+        return None  # as nearly all that was resampled or decoded from MP3
+    if not _is_within_full_scale(waveform):
         return None
     pcm = (waveform * np.float32(32768)).astype(np.int16)
     return pcm if _from_pcm16(pcm).tobytes() == waveform.tobytes() else None
+
+
+def _is_within_full_scale(waveform: npt.NDArray[Any]) -> bool:
+    return bool(waveform.min() >= -1.0 and waveform.max() < 1.0)
 
 
 def _from_pcm16(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -106,6 +116,15 @@ def _constant_tail(array: npt.NDArray[Any]) -> tuple[int, str] | None:
     value = bits[-1, -1]
     if not (bits[:, -_MIN_TAIL:] == value).all():
         return None
-    different = np.flatnonzero((bits != value).any(axis=0))
-    kept = int(different[-1]) + 1 if different.size else 1
+    # The last row bounds the tail, so that the rows before it are compared from there on only.
+    kept = _kept(bits[-1] != value)
+    different = bits[:, kept:] != value
+    if different.any():
+        kept += _kept(different.any(axis=0))
     return length - kept, array.reshape(-1)[-1:].tobytes().hex()
+
+
+def _kept(different: npt.NDArray[np.bool_]) -> int:
+    """Return how many columns there are up to the last one that is different; at least 1."""
+    found = np.flatnonzero(different)
+    return int(found[-1]) + 1 if found.size else 1

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,7 +46,8 @@ class Member:
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
-        return {field: value for field, value in asdict(self).items() if value is not None}
+        line = {"name": self.name, "codec": self.codec, "dtype": self.dtype, "shape": self.shape, "offset": self.offset}
+        return line if self.tail is None else {**line, "tail": self.tail}
 
     @functools.cached_property
     def n_bytes(self) -> int:
