@@ -90,11 +90,12 @@ class InvalidRootError(HfAudioCacheError, ValueError):
 
 
 class UnstorableOutputError(HfAudioCacheError, TypeError):
-    """No entry can hold the output ``name`` of a processor."""
+    """No entry, such as that of ``key``, can hold the output ``name`` of a processor."""
 
-    def __init__(self, message: str, *, name: str = "") -> None:
+    def __init__(self, message: str, *, name: str = "", key: object = None) -> None:
         super().__init__(message)
         self.name = name
+        self.key = key
 
 
 class SigningKeyError(HfAudioCacheError, ValueError):

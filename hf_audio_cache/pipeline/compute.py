@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError
 from ..processors.determinism import extract_repeatable
 from ..processors.extractor import audio_part, name_of
 from ..processors.output_specs import OutputSpec, probe_outputs
-from ..processors.precision import FloatType, rounded
-from ..processors.soundness import Nonfinite, unsound_output
+from ..processors.precision import rounded
+from ..processors.soundness import unsound_output
+from .settings import FeatureSettings
 
 __all__ = ["Extraction"]
 
@@ -25,29 +25,14 @@ class Extraction:
     ----------
     processor
         A feature extractor, or a processor that has one. Its state may change between two calls.
-    sampling_rate
-        Rate of the waveforms in Hz.
-    processor_kwargs
-        Further arguments of the processor's call.
-    dtype
-        What its outputs are rounded to; None leaves them as they are.
-    nonfinite
-        Whether NaN and infinities in its outputs are errors.
+    settings
+        Those of the pipeline: the rate of the waveforms, the arguments of the call, and what becomes of its outputs.
     """
 
-    def __init__(
-        self,
-        processor: Any,
-        sampling_rate: int,
-        processor_kwargs: Mapping[str, Any],
-        dtype: FloatType | None,
-        nonfinite: Nonfinite,
-    ) -> None:
+    def __init__(self, processor: Any, settings: FeatureSettings) -> None:
         self.processor = processor
-        self._sampling_rate = sampling_rate
-        self._processor_kwargs = processor_kwargs
-        self._dtype = dtype
-        self._nonfinite = nonfinite
+        self._settings = settings
+        self._sampling_rate = settings.waveform.sampling_rate
         self._computed: dict[str, tuple[int, int]] = {}  # by identity: number of clips, and length of the longest
 
     def extract(self, waveform: npt.NDArray[np.float32], clip: str, processor_sha: str) -> dict[str, Any]:
@@ -67,7 +52,7 @@ class Extraction:
                 extractor,
                 waveform,
                 self._sampling_rate,
-                self._processor_kwargs,
+                self._settings.processor_kwargs,
                 clip=clip,
                 # Some extractors take random parts of long clips only; others are random now and then.
                 twice=len(waveform) > longest or (number + 1).bit_count() == 1,
@@ -82,7 +67,7 @@ class Extraction:
                 clip=clip,
             ) from exc
         self._computed[processor_sha] = (number + 1, max(longest, len(waveform)))
-        unsound = unsound_output(outputs, self._nonfinite)
+        unsound = unsound_output(outputs, self._settings.nonfinite)
         if unsound is not None:
             raise AudioExtractionError(
                 f"the output {unsound.name!r} of {name_of(extractor)} for {clip} ({len(waveform)} samples at "
@@ -93,10 +78,11 @@ class Extraction:
                 count=unsound.count,
             )
         try:
-            return rounded(outputs, self._dtype)
+            return rounded(outputs, self._settings.dtype)
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be
             raise AudioExtractionError(f"of {clip}, {exc}", clip=clip) from exc
 
     def probe(self) -> dict[str, OutputSpec]:
         """Return the form of each output, found by extracting made-up clips."""
-        return probe_outputs(audio_part(self.processor), self._sampling_rate, self._processor_kwargs, self._dtype)
+        kwargs, dtype = self._settings.processor_kwargs, self._settings.dtype
+        return probe_outputs(audio_part(self.processor), self._sampling_rate, kwargs, dtype)

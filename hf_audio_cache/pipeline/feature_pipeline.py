@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,13 +17,16 @@ from ..errors import AudioError, ProcessorError, StoreError
 from ..processors.difference import differences
 from ..processors.extractor import audio_part, name_of
 from ..processors.identity import Fingerprinter, ProcessorIdentity
+from ..processors.output_forms import copied
 from ..processors.output_specs import OutputSpec
 from ..support.threads import leaving_a_core
+from ..support.write_behind import WriteError
 from .compute import Extraction
 from .look_up import Clips, look_up
 from .settings import FeatureSettings
 from .storage_policy import FeatureStoragePolicy, Sample
 from .store import EntryWriter, ProcessorManifests
+from .unstorable import UnstorableWarning, errors_of_clips
 from .waveforms import WaveformReader, decode
 
 __all__ = ["FeaturePipeline"]
@@ -62,12 +64,7 @@ class FeaturePipeline:
         self.store, self.counters, self.access_log = opened.store, opened.counters, opened.access_log
         self.audio_cache, self.waveform_cache = opened.audio_cache, opened.waveform_cache
         waveform = settings.waveform
-        self.access_log.about.update(
-            processor=name_of(audio_part(processor)),
-            sampling_rate=waveform.sampling_rate,
-            max_length_ms=waveform.max_length_ms,
-            auto_resample=waveform.auto_resample,
-        )
+        self.access_log.about.update(processor=name_of(audio_part(processor)), **waveform.arguments())
         self.fingerprinter = Fingerprinter(
             processor,
             settings.processor_kwargs,
@@ -76,12 +73,11 @@ class FeaturePipeline:
             sampling_rate=waveform.sampling_rate,
         )
         self.waveforms = WaveformReader(self.waveform_cache, waveform, settings.waveforms, self.counters)
-        self.extraction = Extraction(
-            processor, waveform.sampling_rate, settings.processor_kwargs, settings.dtype, settings.nonfinite
-        )
+        self.extraction = Extraction(processor, settings)
         self.policy = FeatureStoragePolicy(settings.features)
         self.writer = EntryWriter(opened)
         self.manifests = ProcessorManifests(opened, self.extraction.probe)
+        self.unstorable = UnstorableWarning()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -126,7 +122,7 @@ class FeaturePipeline:
         clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), find)
         results: dict[str, dict[str, Any] | AudioError] = dict(clips.found)
         results.update(self._compute(clips.missing(), clips.keys, identity, is_stored=is_stored))
-        self.writer.wait()
+        self.unstorable.of(self.writer.wait(), name_of(audio_part(self.processor)))
         self._decide_storage(identity)
         return self._rows(clips, results)
 
@@ -177,7 +173,9 @@ class FeaturePipeline:
             for blob_sha, result in self._compute(missing, clips.keys, identity, is_stored=True)
             if isinstance(result, AudioError)
         }
-        self._check_stored(self.writer.wait(), [clips.keys[source.blob_sha] for source in missing])
+        errors = self.writer.wait()
+        failed.update(errors_of_clips(errors, missing, clips.keys))
+        self._check_stored(errors, [clips.keys[each.blob_sha] for each in missing if each.blob_sha not in failed])
         results: list[AudioCacheKey | AudioError] = []
         for source in clips.sources:
             result = (
@@ -240,8 +238,9 @@ class FeaturePipeline:
         """Return features that another process stored since the look-up; a remote root is not asked for each clip."""
         return self.audio_cache.peek(key) if self.store.is_local else None
 
-    def _check_stored(self, errors: Sequence[StoreError], keys: Sequence[AudioCacheKey]) -> None:
+    def _check_stored(self, errors: Sequence[WriteError], keys: Sequence[AudioCacheKey]) -> None:
         """Raise the first error of storing features, unless all of them are in the near tier."""
+        errors = [error for error in errors if isinstance(error, StoreError)]
         if errors and not all(self.audio_cache.exists_many(keys)):
             raise StoreError(
                 f"features could not be stored under {self.audio_cache.root}, and references need them there. "
@@ -288,7 +287,8 @@ class FeaturePipeline:
             if isinstance(result, AudioError):
                 result = self._noted(result, source.clip)
             elif isinstance(source, AudioSource):
-                result = dict(result) if source.blob_sha not in given else _copied(result)
+                is_first = source.blob_sha not in given
+                result = dict(result) if is_first else {name: copied(value) for name, value in result.items()}
                 given.add(source.blob_sha)
             rows.append(result)
         return rows
@@ -298,7 +298,3 @@ class FeaturePipeline:
         error = error.of(clip)
         self.counters.add_bad_clip(BadClip(clip, type(error).__name__, str(error)))
         return error
-
-
-def _copied(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: copy.deepcopy(value) for name, value in outputs.items()}

@@ -12,10 +12,10 @@ from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..cache.layout import TAG, TAG_NAME, manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest
-from ..errors import StoreError
+from ..errors import UnstorableOutputError
 from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
-from ..support.write_behind import Writer
+from ..support.write_behind import WriteError, Writer
 
 __all__ = ["EntryWriter", "ProcessorManifests"]
 
@@ -29,22 +29,30 @@ class EntryWriter:
 
     def store_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float) -> None:
         """Store the features of a clip."""
-        self._submit(lambda: self._root.audio_cache.store_many({key: outputs}, compute_seconds=compute_seconds))
+
+        def write() -> list[WriteError]:
+            try:
+                return [*self._root.audio_cache.store_many({key: outputs}, compute_seconds=compute_seconds)]
+            except UnstorableOutputError as exc:
+                exc.key = key
+                return [exc]
+
+        self._submit(write)
 
     def store_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> None:
         """Store the waveform of a clip."""
 
-        def write() -> list[StoreError]:
+        def write() -> list[WriteError]:
             self._root.waveform_cache.store_many({key: {"waveform": waveform}})
             return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
 
         self._submit(write)
 
-    def _submit(self, write: Callable[[], list[StoreError]]) -> None:
+    def _submit(self, write: Callable[[], list[WriteError]]) -> None:
         # A store that takes nothing now refuses before anything is encoded: no thread is needed for that.
         self.write_behind.submit(write, at_once=bool(self._root.store.refuse_puts((TAG_NAME,))))
 
-    def wait(self) -> list[StoreError]:
+    def wait(self) -> list[WriteError]:
         """Wait until all is stored; return the errors of features that this thread submitted."""
         return self.write_behind.wait()
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..errors import RandomOutputError
 from .extractor import NamedFunction, extract, name_of
+from .output_forms import is_same_output
 
 __all__ = ["extract_repeatable", "random_state_kept"]
 
@@ -138,11 +139,7 @@ def _extract_watched(
 def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
     """Return the name of an output in which two results differ by a bit."""
     for name in first.keys() | second.keys():
-        a, b = first.get(name), second.get(name)
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            if (a.dtype, a.shape, a.tobytes()) != (b.dtype, b.shape, b.tobytes()):
-                return name
-        elif type(a) is not type(b) or a != b:
+        if name not in first or name not in second or not is_same_output(first[name], second[name]):
             return name
     return None
 

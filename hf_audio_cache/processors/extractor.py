@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ProcessorError
 from ..support.process_local import ProcessLocal, is_forked
+from .output_forms import without_batch_axis
 
 __all__ = ["NamedFunction", "audio_part", "extract", "name_of", "processor_sampling_rate"]
 
@@ -161,12 +161,13 @@ def extract(
     Returns
     -------
     dict
-        C-contiguous NumPy arrays, and JSON values for outputs that are none.
+        C-contiguous NumPy arrays, and JSON values for outputs that are none. What has neither form is as it was
+        returned: no entry can hold it.
 
     Raises
     ------
     ProcessorError
-        If what it returned is not of this form, or a library that it needs is not installed.
+        If its outputs have no names, or a library that it needs is not installed.
     """
     use_one_torch_thread_after_fork()
     called = extractor
@@ -179,7 +180,7 @@ def extract(
             "nothing was stored."
         )
     # What it returns is copied, for one that uses its buffers again.
-    return {name: _without_batch_axis(extractor, name, value) for name, value in outputs.items()}
+    return {name: without_batch_axis(value) for name, value in outputs.items()}
 
 
 def _call(extractor: Any, waveform: npt.NDArray[np.float32], arguments: Mapping[str, Any]) -> Any:
@@ -230,45 +231,6 @@ def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
     if default is None and (takes_any or "return_tensors" in parameters):
         arguments["return_tensors"] = "np"
     return arguments
-
-
-def _without_batch_axis(extractor: Any, name: str, value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
-        is_batch = False
-    else:
-        is_batch = True
-    if hasattr(value, "detach"):  # a torch tensor
-        try:
-            value = value.detach().cpu().numpy()
-        except TypeError as exc:  # bfloat16, for one
-            raise ProcessorError(
-                f"the output {name!r} of {name_of(extractor)} is a tensor that NumPy has no form for ({exc}); "
-                "nothing was stored."
-            ) from exc
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        if array.dtype == object:
-            raise ProcessorError(
-                f"expected the output {name!r} of {name_of(extractor)} to be an array of numbers, and got one of "
-                "objects; nothing was stored. Call it with settings that give one shape (processor_kwargs)."
-            )
-        if is_batch and array.ndim and len(array) == 1:
-            array = array[0]
-        return np.array(array, order="C")
-    try:
-        return json.loads(json.dumps(value, default=_number))
-    except TypeError as exc:
-        raise ProcessorError(
-            f"the output {name!r} of {name_of(extractor)} is neither an array nor a JSON value: {exc}; nothing "
-            "was stored."
-        ) from exc
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 _torch_is_limited: ProcessLocal[bool] = ProcessLocal()

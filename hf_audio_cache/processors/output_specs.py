@@ -15,6 +15,7 @@ import pyarrow as pa
 from ..errors import ProcessorError
 from .determinism import random_state_kept
 from .extractor import extract
+from .output_forms import has_form
 from .precision import FloatType, rounded
 
 __all__ = ["OutputSpec", "made_up_sound", "probe_outputs"]
@@ -37,15 +38,23 @@ class OutputSpec:
         Its shape, with None for an axis that follows the length of the clip; None where even the number of axes does.
     example
         A JSON value as it may be, for an output that is no array.
+    unstorable
+        What it is, if no entry can hold it; else None.
     """
 
     dtype: str | None
     shape: tuple[int | None, ...] | None = ()
     example: Any = None
+    unstorable: str | None = None
 
     @classmethod
     def of(cls, value: Any) -> OutputSpec:
-        """Return the form of one array or JSON value."""
+        """Return the form of one output."""
+        if not has_form(value):
+            kind = type(value)
+            is_array = isinstance(value, np.ndarray)
+            what = f"an array of {value.dtype}" if is_array else f"{kind.__module__}.{kind.__qualname__}"
+            return cls(None, None, unstorable=what)
         if isinstance(value, np.ndarray):
             return cls(value.dtype.name, value.shape)
         return cls(None, (), value)
@@ -54,11 +63,16 @@ class OutputSpec:
     def from_json(cls, spec: Mapping[str, Any]) -> OutputSpec:
         """Return the form that `to_json` described."""
         shape = spec["shape"]
-        return cls(spec["dtype"], shape if shape is None else tuple(shape), spec["example"])
+        shape = shape if shape is None else tuple(shape)
+        return cls(spec["dtype"], shape, spec["example"], spec.get("unstorable"))
 
     def to_json(self) -> dict[str, Any]:
         """Return this form as JSON values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "unstorable" or value is not None}
+
+    def stand_in(self) -> Any:
+        """Return an output of this form, without values if it is an array."""
+        return self.example if self.dtype is None else np.zeros([0 for _ in self.shape or ()], self.dtype)
 
     def feature(self, *, nullable: bool = False) -> Any:
         """Return the `datasets` feature that is fastest to write and to read for such an output.
@@ -71,6 +85,10 @@ class OutputSpec:
         ProcessorError
             If no one type can hold the output for clips of every length.
         """
+        if self.unstorable is not None:
+            raise ProcessorError(
+                f"an output is {self.unstorable}, which no column type can be given for. Use cached_features.attach."
+            )
         if self.shape is None:
             raise ProcessorError(
                 "expected an output to have as many axes for a long clip as for a short one, and this one has not; no "
@@ -89,6 +107,8 @@ class OutputSpec:
 
     def merge(self, other: OutputSpec) -> OutputSpec:
         """Return the form that covers both: an axis on which they differ follows the clip."""
+        if self.unstorable is not None or other.unstorable is not None:  # too long as JSON, for one
+            return other if self.unstorable is not None else self
         if self.shape is None or other.shape is None or len(self.shape) != len(other.shape):
             return OutputSpec(self.dtype, None)
         shape = tuple(a if a == b else None for a, b in zip(self.shape, other.shape, strict=True))

@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from ..errors import StoreError
+from ..errors import StoreError, UnstorableOutputError
 from .process_local import ForkStep, at_fork
 
-__all__ = ["Writer"]
+__all__ = ["WriteError", "Writer"]
+
+WriteError = StoreError | UnstorableOutputError
 
 _THREADS = 4
 _MAX_PENDING = 2 * _THREADS  # entries of one caller's thread, which bounds their memory
@@ -31,9 +33,9 @@ class Writer:
     def _begin(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._own = _OfThread()
-        self._unfinished: set[Future[Iterable[StoreError]]] = set()  # of all threads
+        self._unfinished: set[Future[Iterable[WriteError]]] = set()  # of all threads
 
-    def submit(self, write: Callable[[], Iterable[StoreError]], *, at_once: bool = False) -> None:
+    def submit(self, write: Callable[[], Iterable[WriteError]], *, at_once: bool = False) -> None:
         """Call `write` in a thread; wait first if too much is pending.
 
         Parameters
@@ -66,14 +68,8 @@ class Writer:
         if pool is not None:
             pool.shutdown(wait=False)
 
-    def wait(self) -> list[StoreError]:
-        """Wait until everything is stored; return the errors of what this thread submitted.
-
-        Raises
-        ------
-        UnstorableOutputError
-            If no entry can hold an output that this thread submitted.
-        """
+    def wait(self) -> list[WriteError]:
+        """Wait until everything is stored; return the errors of what this thread submitted."""
         self._settle(0)
         wait(list(self._unfinished))
         failed, self._own.failed = self._own.failed, []
@@ -93,8 +89,8 @@ class _OfThread(threading.local):
     """
 
     def __init__(self) -> None:
-        self.pending: deque[Future[Iterable[StoreError]]] = deque()
-        self.failed: list[StoreError] = []
+        self.pending: deque[Future[Iterable[WriteError]]] = deque()
+        self.failed: list[WriteError] = []
 
 
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()

@@ -92,7 +92,7 @@ class AudioBatch:
         names
             The columns to return.
         feature
-            Gives the `datasets` feature of a column, for Arrow tables.
+            Gives the `datasets` feature of a column, for Arrow tables; None where Arrow must find the type.
         spec
             Gives the form of an output, for Ray Data; None for the column of reasons.
         """
@@ -114,13 +114,16 @@ class AudioBatch:
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature: Callable[[str], Any]) -> pa.Table:
-    """Return an Arrow table with columns added or replaced, typed by `feature`."""
+    """Return an Arrow table with columns added or replaced, typed by `feature`; by Arrow where that gives None."""
     table = table.drop_columns([name for name in columns if name in table.column_names])
     features = datasets.Features.from_arrow_schema(table.schema)
     arrays = dict(zip(table.column_names, table.columns, strict=True))
     for name, values in columns.items():
-        features[name] = feature(name)
-        arrays[name] = pa.array(datasets.arrow_writer.TypedSequence(values, type=features[name]))
+        kind = feature(name)
+        arrays[name] = pa.array(datasets.arrow_writer.TypedSequence(values, type=kind))
+        features[name] = (
+            datasets.features.features.generate_from_arrow_type(arrays[name].type) if kind is None else kind
+        )
     return pa.table(arrays).replace_schema_metadata(features.arrow_schema.metadata)
 
 

@@ -268,8 +268,8 @@ class CachedFeatures:
 
         Raises
         ------
-        StoreError
-            If features cannot be stored: references need them.
+        StoreError, UnstorableOutputError
+            If features cannot be stored, or no entry can hold them: references need entries.
         AudioError
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
         """

@@ -78,7 +78,7 @@ class FeatureColumns:
         names = list(dict.fromkeys(name for row in rows for name in row))
         if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
             names = self.names() + names  # the columns are there even if every clip is bad
-        return batch.give_back(rows, names, self.type_of, self._spec)
+        return batch.give_back(rows, names, self._type_in_table, self._spec)
 
     def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
         reason = str(result) if isinstance(result, AudioError) else ""
@@ -144,6 +144,10 @@ class FeatureColumns:
         """Return the `datasets` feature of a column."""
         spec = self._spec(column)
         return datasets.Value("string") if spec is None else spec.feature(nullable=self.settings.on_error == "null")
+
+    def _type_in_table(self, column: str) -> Any:
+        spec = self._spec(column)
+        return None if spec is not None and spec.unstorable is not None else self.type_of(column)
 
     def types_with(self, features: datasets.Features) -> datasets.Features:
         """Return the features of a dataset after `map`; see `CachedFeatures.features`."""

@@ -11,6 +11,8 @@ from ..audio.source import check_column
 from ..cache.stats import BadClip, Counters, Stats
 from ..errors import AudioError, ClusterError, HfAudioCacheError, ProcessorError
 from ..pipeline.feature_pipeline import FeaturePipeline
+from ..pipeline.unstorable import check_storable
+from ..processors.extractor import name_of
 from ..support.secrets import learn_secret
 from .batch_formats import read_batch
 from .cached_features import CachedFeatures
@@ -55,6 +57,8 @@ def fill_by_ray(
 
     Raises
     ------
+    UnstorableOutputError
+        If no entry can hold the outputs of the processor.
     ClusterError
         If the workers fail, or clips are missing in the end since workers were lost again and again. What was stored
         stays, so the same call goes on from there.
@@ -66,6 +70,7 @@ def fill_by_ray(
         check_column(cached_features.settings.audio_column, columns)
     claims = start_claims()
     pipeline = _for_workers(cached_features.pipeline)
+    check_storable(pipeline.output_specs(), name_of(pipeline.processor))
     identity = pipeline.identity()
     sent = (ray.cloudpickle.dumps(pipeline), pipeline.root.root.secret, identity.sha)
     # By a reference: Ray writes the arguments themselves into its descriptions of the dataset.

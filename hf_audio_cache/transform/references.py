@@ -10,6 +10,8 @@ import datasets
 
 from ..audio.source import check_column
 from ..cache.stats import BadClip
+from ..pipeline.unstorable import check_storable
+from ..processors.extractor import name_of
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .feature_columns import FeatureColumns
@@ -36,6 +38,7 @@ def make_references(
         )
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
+    check_storable(columns.pipeline.output_specs(), name_of(columns.pipeline.processor))
     types = columns.references()
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features(types)

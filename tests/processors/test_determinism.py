@@ -207,7 +207,7 @@ def test_an_output_that_is_not_a_number_is_the_same_each_time(tmp_path):
     def function(waveform, sampling_rate):
         return waveform * np.float32("nan")
 
-    rows = cached(function, tmp_path / "root")(cells(1.0))
+    rows = cached(function, tmp_path / "root", nonfinite="keep")(cells(1.0))
     assert np.isnan(rows["input_features"][0]).all()
 
 

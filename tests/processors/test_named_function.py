@@ -193,10 +193,9 @@ def test_what_the_function_raises_is_told(clips, tmp_path):
     assert "my-energy-v1" in str(error.value)
 
 
-@pytest.mark.parametrize("result", [{}, {"x": object()}, {"x": np.array([object()])}])
-def test_what_cannot_be_stored_is_refused(result, clips, tmp_path):
+def test_a_function_that_returns_nothing_is_refused(clips, tmp_path):
     with pytest.raises(ProcessorError, match="nothing was stored") as error:
-        cached(lambda waveform, sampling_rate: result, tmp_path)({"audio": data.columns(clips)["audio"]})
+        cached(lambda waveform, sampling_rate: {}, tmp_path)({"audio": data.columns(clips)["audio"]})
     assert "my-energy-v1" in str(error.value)
 
 

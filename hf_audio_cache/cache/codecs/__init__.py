@@ -47,10 +47,10 @@ def encode(name: str, value: Any, compression: str | None) -> tuple[Codec, Encod
     """
     if (encoded := _JSON.encode(name, value)) is not None:
         return _JSON, encoded
-    if not DTYPE.fullmatch(value.dtype.str):
+    if not DTYPE.fullmatch(value.dtype.str) or isinstance(value, np.ma.MaskedArray):
         raise UnstorableOutputError(
-            f"the output {name!r} must be an array of booleans or numbers, and has dtype {value.dtype}; "
-            "nothing was stored.",
+            f"the output {name!r} must be an array of booleans or numbers, and is a {type(value).__name__} of dtype "
+            f"{value.dtype}; nothing was stored.",
             name=name,
         )
     array = np.asarray(value, order="C")  # unlike ascontiguousarray, it leaves a 0-d array 0-d
