@@ -207,7 +207,7 @@ import configs, datasets
 from hf_audio_cache import CachedFeatures
 
 saved, root = sys.argv[1:]
-cached_features = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True)
+cached_features = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True, features="always")
 ds = datasets.load_from_disk(saved)
 
 def prepare(batch):
@@ -252,7 +252,7 @@ from hf_audio_cache import CachedFeatures
 scratch, = sys.argv[1:]
 clips = audio_datasets.shortest(speech.clips("prompts"), 4)
 extractor = configs.make_processor("wav2vec2")
-cached_features = CachedFeatures(extractor, scratch + "/root", auto_resample=True)
+cached_features = CachedFeatures(extractor, scratch + "/root", auto_resample=True, features="always")
 hashes = [Hasher.hash(cached_features)]
 ds = audio_datasets.saved(clips, scratch + "/saved")
 expected = [audio_datasets.expected_features(extractor, clip, auto_resample=True) for clip in clips]
@@ -262,7 +262,7 @@ hashes.append(Hasher.hash(cached_features))
 audio_datasets.assert_stored(ds.map(cached_features, num_proc=2, load_from_cache_file=False), expected)
 audio_datasets.assert_rows(list(cached_features.map(ds)), expected)
 audio_datasets.assert_rows(list(cached_features.attach(ds)), expected)
-other = CachedFeatures(extractor, scratch + "/other", auto_resample=True)
+other = CachedFeatures(extractor, scratch + "/other", auto_resample=True, features="always")
 hashes.append(Hasher.hash(cached_features))
 print(json.dumps({"hashes": hashes, "other": Hasher.hash(other), "computed": cached_features.stats.computed}))
 """

@@ -164,7 +164,7 @@ root, ready, stop, rate, *paths = sys.argv[1:]
 clips = [Path(path) for path in paths]
 extractor = configs.make_processor("wav2vec2", sampling_rate=int(rate))
 expected = [data.expected_features(extractor, clip)["input_values"] for clip in clips]
-cached_features = CachedFeatures(extractor, root)
+cached_features = CachedFeatures(extractor, root, features="always")
 rows = cached_features.attach(cached_features.map(data.in_memory(clips)))
 n_wrong = n_epochs = 0
 while not Path(stop).exists() or n_epochs < 3:

@@ -786,7 +786,7 @@ def sha(cached_features):
 
 if __name__ == "__main__":
     how, root = sys.argv[1:]
-    cached_features = CachedFeatures(FrontEnd(), root)
+    cached_features = CachedFeatures(FrontEnd(), root, features="always")
     if how == "multiprocessing":
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             child = pool.apply(sha, (cached_features,))
@@ -826,7 +826,7 @@ def test_cloudpickle_carries_the_identity_of_a_class(tmp_path):
     program = """
 import cloudpickle, json, subprocess, sys
 from hf_audio_cache import CachedFeatures
-cached_features = CachedFeatures(FrontEnd(), sys.argv[1])
+cached_features = CachedFeatures(FrontEnd(), sys.argv[1], features="always")
 program = "import sys, pickle; print(pickle.loads(sys.stdin.buffer.read()).processor_sha)"
 child = subprocess.run([sys.executable, "-c", program], input=cloudpickle.dumps(cached_features), capture_output=True)
 print(json.dumps([cached_features.processor_sha, child.stdout.decode().strip()]))

@@ -177,7 +177,8 @@ import configs
 
 url, options, *clips = json.loads(sys.argv[1])
 extractor = configs.make_processor("seamless_m4t")
-cached_features = CachedFeatures(extractor, CacheRoot(url, storage_options=options), auto_resample=True)
+root = CacheRoot(url, storage_options=options)
+cached_features = CachedFeatures(extractor, root, auto_resample=True, features="always")
 rows = cached_features.map(data.in_memory([Path(clip) for clip in clips]))
 digests = [data.digest(row["input_features"]) for row in rows]
 stats = cached_features.stats
