@@ -27,6 +27,7 @@ from ..support.threads import in_threads
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
 from .layout import finished_name, is_entry
+from .presence import Presence
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
 
@@ -58,6 +59,7 @@ class EntryCache(Generic[KeyT]):
         self._store = root.open_store() if store is None else store
         self._strict = root.strict
         self._signing_keys = root.signing_keys
+        self._presence = Presence(self._store, self.check, self._signing_keys)
         self._counters = counters or Counters()
         self._on_use = on_use
         self._warned = False
@@ -82,20 +84,27 @@ class EntryCache(Generic[KeyT]):
         return self.exists_many([key])[0]
 
     def exists_many(self, keys: Sequence[KeyT]) -> list[bool]:
-        """Return `exists` for each key."""
-        names = [self._name(key) for key in keys]
-        if self._signing_keys is None:
-            return self._store.exists_many(names)
-        return [self._is_signed(name, found) for name, found in zip(names, self._store.get_many(names), strict=True)]
+        """Return `exists` for each key.
 
-    def _is_signed(self, name: str, found: bytes | StoreError | None) -> bool:
-        if not isinstance(found, bytes):
-            return False
-        try:
-            self._check_signature(name, found)
-        except UnsignedEntryError:
-            return False
-        return True
+        The root itself is asked, whatever the near tier has: few keys one by one, many by listing.
+        """
+        return self._presence.exist([self._name(key) for key in keys])
+
+    def readable_many(self, keys: Sequence[KeyT]) -> list[bool]:
+        """Return, for each key, whether this machine can read an entry: from the near tier or from the root."""
+        return self._presence.are_readable([self._name(key) for key in keys])
+
+    def secure_many(self, keys: Sequence[KeyT]) -> list[bool | StoreError]:
+        """Return, for each key, whether the root has its entry now: what only the near tier has is put there again.
+
+        An error says why the root does not take an entry that the near tier has.
+        """
+        answers, n_bytes = self._presence.secure([self._name(key) for key in keys])
+        errors = [answer for answer in answers if isinstance(answer, StoreError) and answer.kind != "read-only"]
+        self._counters.add(bytes_written=n_bytes, write_errors=len(errors))
+        for error in errors:
+            self._fail(error, "only the near tier of this machine has it")
+        return answers
 
     def _check_signature(self, name: str, found: bytes) -> None:
         if self._signing_keys is not None:

@@ -90,8 +90,9 @@ class OpenRoot:
         return read_manifest(self.store, processor_sha, self.signing_keys)
 
     def lacks_manifest(self, processor_sha: str) -> bool:
-        """Return whether a manifest of a processor may be written: there is none, or a damaged one."""
-        [found] = self.store.get_many([manifest_name(processor_sha)])
+        """Return whether a manifest of a processor may be written: the root has none, or a damaged one."""
+        name = manifest_name(processor_sha)
+        [found] = self.store.get_many([name])
         if isinstance(found, bytes) and is_of_later_version(found, self.signing_keys):
             return False
-        return self.read_manifest(processor_sha) is None
+        return self.read_manifest(processor_sha) is None or not self.store.exists(name)

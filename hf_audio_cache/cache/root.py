@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..stores import Store, WritePolicy, absolute_root, open_store
+from ..stores import LocalStore, Store, WritePolicy, absolute_root, near_folder, open_store
 from ..support.paths import default_root
 from ..support.secrets import Secret
 from .codecs import COMPRESSIONS
@@ -157,17 +157,28 @@ class CacheRoot:
         InvalidRootError
             If no store can be there.
         """
-        access = (self._access.value if self._access is not None else None) or _Access({})
         return open_store(
             self.url,
-            storage_options=access.storage_options,
-            filesystem=access.filesystem,
+            storage_options=self._known_access.storage_options,
+            filesystem=self._known_access.filesystem,
             near=self.near,
             near_max_bytes=self.near_max_bytes,
             write=self.write,
             read_only=self.read_only,
             timeouts=self.timeouts,
         )
+
+    def open_near_tier(self) -> Store | None:
+        """Return the store of this machine's near tier of the root; None without one."""
+        access = self._known_access
+        folder = near_folder(
+            self.url, near=self.near, storage_options=access.storage_options, filesystem=access.filesystem
+        )
+        return None if folder is None or self.read_only else LocalStore(folder)
+
+    @property
+    def _known_access(self) -> _Access:
+        return (self._access.value if self._access is not None else None) or _Access({})
 
     def without_local_tier(self) -> CacheRoot:
         """Return this root as all machines see it: for maintenance, and for what must be in the root itself."""

@@ -11,6 +11,7 @@ import typer
 from ..support.units import format_size, parse_seconds, parse_share, parse_size
 from .options import (
     DryRunOption,
+    NearOption,
     RootOption,
     SigningKeyFileOption,
     StorageOptions,
@@ -92,6 +93,7 @@ def prune(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
@@ -117,7 +119,7 @@ def prune(
         "older_than_seconds": None if older_than is None else parse_seconds(older_than),
         "keep_free": None if keep_free is None else parse_share(keep_free),
     }
-    where = root_of(root, storage_option, exists=True)
+    where = root_of(root, storage_option, exists=True, near=near)
     settings: dict[str, Any] = {**limits, "processor": processor, "keep_run": keep_run or ()}
     report = _delete(functools.partial(make_room, where, **settings), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
@@ -133,6 +135,7 @@ def clear(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
@@ -144,7 +147,7 @@ def clear(
     """
     from ..maintenance.prune import clear as delete_all
 
-    where = root_of(root, storage_option, exists=True)
+    where = root_of(root, storage_option, exists=True, near=near)
     report = _delete(functools.partial(delete_all, where, cache=cache), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
@@ -156,6 +159,7 @@ def rm(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
@@ -167,7 +171,7 @@ def rm(
     """
     from ..maintenance.prune import remove
 
-    where = root_of(root, storage_option, exists=True)
+    where = root_of(root, storage_option, exists=True, near=near)
     report = _delete(functools.partial(remove, where, entries), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
@@ -182,7 +186,10 @@ def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> 
     return plan_confirm_run(
         lambda: act(dry_run=True),
         lambda _: act(dry_run=False),
-        lambda plan: f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}, under {plan.root}?",
+        lambda plan: (
+            f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}, under {plan.root}"
+            + (f", and {plan.n_near:,} copies in the near tier?" if plan.n_near else "?")
+        ),
         dry_run=dry_run,
         yes=yes,
     )

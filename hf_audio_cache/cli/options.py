@@ -25,6 +25,7 @@ __all__ = [
     "AutoResampleOption",
     "CapOption",
     "DryRunOption",
+    "NearOption",
     "ProcessorOption",
     "RateOption",
     "RootOption",
@@ -56,6 +57,10 @@ StorageOptions = Annotated[
 SigningKeyFileOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--signing-key-file", help="File with the signing keys of a signed root."),
+]
+NearOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--near", metavar="DIR", help="Directory of the near tiers, if Python's CacheRoot has near=DIR."),
 ]
 ProcessorOption = Annotated[
     str, typer.Option("--processor", metavar="ID_OR_DIR", help="What from_pretrained loads: a Hub name or a directory.")
@@ -91,6 +96,7 @@ def root_of(
     *,
     exists: bool = False,
     read_only: bool = False,
+    near: str | None = None,
 ) -> CacheRoot:
     """Return the root that options describe.
 
@@ -107,6 +113,8 @@ def root_of(
         Whether a folder that is named has to be there: an empty cache would be reported of a name that was mistyped.
     read_only
         Whether nothing is to be written.
+    near
+        Directory of the near tiers; None for the default one.
     """
     from ..cache.root import CacheRoot
 
@@ -123,7 +131,13 @@ def root_of(
             options[name] = json.loads(value) if value[:1] in ("{", "[") or value in ("true", "false") else value
         except ValueError:
             raise ValueError(f"expected JSON in --storage-option {name}=…, since it begins with a bracket") from None
-    return CacheRoot(root or None, storage_options=options, signing_key=signing_key_file, read_only=read_only)
+    return CacheRoot(
+        root or None,
+        storage_options=options,
+        near=near or "auto",
+        signing_key=signing_key_file,
+        read_only=read_only,
+    )
 
 
 def guarded(command: F) -> F:

@@ -7,6 +7,7 @@ miss, and computed again (behind a reference whose row has no audio: an error th
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 
 from ..cache.access_log import last_uses, records_of
 from ..cache.layout import is_ours, parse_record_name
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot, as_cache_root
 from ..stores import Store, StoredObject, is_temporary
 from ..support.report import Report, Table
 from ..support.units import format_size
@@ -44,6 +47,8 @@ class PruneReport(Report):
         Whether nothing was really deleted.
     n_recent
         Of the deleted: entries that were read or written in the last 24 hours, as far as records say.
+    n_near
+        Copies in this machine's near tier that were deleted with them.
     names
         The names of the deleted entries; not in `to_dict`, which would be long.
     """
@@ -55,6 +60,7 @@ class PruneReport(Report):
     n_bytes_kept: int
     is_dry_run: bool
     n_recent: int = 0
+    n_near: int = 0
     names: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +72,7 @@ class PruneReport(Report):
         rows = [
             (does, f"{self.n_deleted:,}", format_size(self.n_bytes_deleted)),
             ("  used in the last 24 h", f"{self.n_recent:,}", ""),
+            *([("  and copies in the near tier", f"{self.n_near:,}", "")] if self.n_near else []),
             ("kept", f"{self.n_kept:,}", format_size(self.n_bytes_kept)),
         ]
         return [Table(self.root, ("", "entries", "size"), rows)]
@@ -78,7 +85,9 @@ class Contents:
     Attributes
     ----------
     store
-        The root.
+        The root itself.
+    near
+        This machine's near tier of it; None without one.
     now
         When it was listed, in seconds since 1970.
     objects
@@ -88,29 +97,40 @@ class Contents:
     """
 
     store: Store
+    near: Store | None
     now: float
     objects: Sequence[StoredObject]
     entries: Sequence[ListedEntry]
 
     @classmethod
-    def of(cls, store: Store) -> Contents:
-        """List a root.
+    def of(cls, root: str | os.PathLike[str] | CacheRoot) -> Contents:
+        """List a root, and not what this machine's near tier has of it.
 
         Raises
         ------
         StoreError
             If it cannot be listed.
         """
+        store, near = OpenRoot.for_maintenance(root).store, as_cache_root(root).open_near_tier()
         now, uses = time.time(), last_uses(store)
         objects = [one for one in store.scan() if is_ours(one.name)]
-        return cls(store, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
+        return cls(store, near, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
 
     def unfinished(self) -> list[StoredObject]:
         """Return the files that a writer left more than an hour ago."""
         return [one for one in self.objects if is_temporary(one.name) and self.now - one.modified > UNFINISHED_AFTER]
 
-    def delete(self, going: Sequence[ListedEntry], more: Sequence[StoredObject] = (), *, dry_run: bool) -> PruneReport:
+    def delete(
+        self,
+        going: Sequence[ListedEntry],
+        more: Sequence[StoredObject] = (),
+        *,
+        copies: Iterable[str] = (),
+        dry_run: bool,
+    ) -> PruneReport:
         """Delete entries, files that were left unfinished, and the records of use of which no entry is left.
+
+        Their copies in the near tier go too. Otherwise the next run would put them into the root again.
 
         Parameters
         ----------
@@ -118,6 +138,8 @@ class Contents:
             The entries.
         more
             Other objects, which the report does not count.
+        copies
+            Names of further files in the near tier.
         dry_run
             Whether to say only what would go.
 
@@ -129,9 +151,12 @@ class Contents:
         unfinished = self.unfinished()
         gone = {entry.name for entry in going}
         kept = [entry for entry in self.entries if entry.name not in gone]
+        objects = dict.fromkeys([*(one.name for one in (*unfinished, *more)), *gone])
+        near = self._among_copies([*objects, *copies])
         if not dry_run:
-            objects = [one.name for one in (*unfinished, *more)]
-            delete(self.store, dict.fromkeys([*objects, *(entry.name for entry in going)]))
+            delete(self.store, objects)
+            if self.near is not None:
+                delete(self.near, near)
             _delete_records(self.store, self.objects, {entry.name for entry in kept})
         return PruneReport(
             root=str(self.store.location()),
@@ -141,8 +166,14 @@ class Contents:
             n_bytes_kept=sum(entry.n_bytes for entry in kept),
             is_dry_run=dry_run,
             n_recent=sum(self.now - entry.accessed < _RECENT for entry in going),
+            n_near=len(near),
             names=tuple(entry.name for entry in going),
         )
+
+    def _among_copies(self, names: Sequence[str]) -> list[str]:
+        """Return those of the names that the near tier has."""
+        present = [] if self.near is None else self.near.exists_many(names)
+        return list(dict.fromkeys(name for name, is_there in zip(names, present, strict=False) if is_there))
 
 
 def _delete_records(store: Store, listed: Sequence[StoredObject], kept: Collection[str]) -> None:

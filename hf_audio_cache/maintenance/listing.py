@@ -195,27 +195,33 @@ def _entries(store: Store) -> Iterator[ListedEntry]:
                 yield entry
 
 
-def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
+def find_entries(store: Store, what: Sequence[str], *, near: Store | None = None) -> list[ListedEntry]:
     """Return the entries that names, as a listing gives them, or the beginnings of clips' shas stand for.
 
     Raises
     ------
     ValueError
-        If one stands for nothing.
+        If one stands for nothing, in the near tier neither.
     """
     found: dict[str, ListedEntry] = {}
     uses = last_uses(store)
     for one in what:
-        prefixes = [one] if "/" in one else [f"{folder}/{one[:2]}/{one}" for folder in (FEATURES, WAVEFORMS)]
-        if not re.fullmatch(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]+|[0-9a-f]{8,64}", one):
-            prefixes = []
-        matches = [
-            entry for prefix in prefixes for object_ in store.scan(prefix) if (entry := parse_entry(object_, uses))
-        ]
-        if not matches:
+        matches = [entry for match in _matches(store, one) if (entry := parse_entry(match, uses))]
+        if not matches and (near is None or not find_copies(near, [one])):
             raise ValueError(
                 f"expected the name of an entry, as `hf-audio-cache ls -q` prints it, or at least 8 digits of a clip's "
                 f"sha256, and nothing under {store.location()} is called {one!r}; nothing was done"
             )
         found.update((entry.name, entry) for entry in matches)
     return list(found.values())
+
+
+def find_copies(near: Store, what: Sequence[str]) -> list[str]:
+    """Return the names of the entries in a near tier that names or the beginnings of clips' shas stand for."""
+    return [found.name for one in what for found in _matches(near, one) if parse_entry_name(found.name)]
+
+
+def _matches(store: Store, one: str) -> Iterator[StoredObject]:
+    if re.fullmatch(r"(features|waveforms)/[0-9a-f]{2}/[0-9a-z.]+|[0-9a-f]{8,64}", one):
+        for prefix in [one] if "/" in one else [f"{folder}/{one[:2]}/{one}" for folder in (FEATURES, WAVEFORMS)]:
+            yield from store.scan(prefix)

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..cache.access_log import names_of_run
-from ..cache.open_root import OpenRoot
+from ..cache.layout import is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
 from .delete import Contents, PruneReport
-from .listing import ListedEntry, find_entries, is_processor
+from .listing import ListedEntry, find_copies, find_entries, is_processor
 from .processors import processor_names
 
 __all__ = ["PruneReport", "clear", "prune", "remove"]
@@ -63,7 +63,7 @@ def prune(
         If the root cannot be listed, or an entry not be deleted.
     """
     _check(max_bytes, older_than_seconds, keep_free)
-    contents = Contents.of(OpenRoot.for_maintenance(root).store)
+    contents = Contents.of(root)
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = _candidates(contents, processor, runs)
     limits = (max_bytes, older_than_seconds, keep_free)
@@ -144,8 +144,10 @@ def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry
     StoreError
         If the root cannot be listed, or an entry not be deleted.
     """
-    store = OpenRoot.for_maintenance(root).store
-    return Contents.of(store).delete(find_entries(store, what), dry_run=dry_run)
+    contents = Contents.of(root)
+    going = find_entries(contents.store, what, near=contents.near)
+    copies = () if contents.near is None else find_copies(contents.near, what)
+    return contents.delete(going, copies=copies, dry_run=dry_run)
 
 
 def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None, dry_run: bool = False) -> PruneReport:
@@ -169,7 +171,9 @@ def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None,
     """
     if cache not in (None, "features", "waveforms"):
         raise ValueError(f'cache must be "features", "waveforms" or None for all, not {cache!r}; nothing was deleted.')
-    contents = Contents.of(OpenRoot.for_maintenance(root).store)
+    contents = Contents.of(root)
     going = [entry for entry in contents.entries if cache in (None, entry.cache)]
     folder = "" if cache is None else f"{cache}/"
-    return contents.delete(going, [one for one in contents.objects if one.name.startswith(folder)], dry_run=dry_run)
+    more = [one for one in contents.objects if one.name.startswith(folder)]
+    copies = () if contents.near is None else filter(is_ours, contents.near.names(folder))
+    return contents.delete(going, more, copies=copies, dry_run=dry_run)

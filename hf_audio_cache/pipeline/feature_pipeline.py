@@ -160,6 +160,7 @@ class FeaturePipeline:
                 "or after it, and in no other process. Nothing more was computed."
             )
 
+        self.manifests.ensure(identity)  # also where all entries come from the near tier
         clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), self._find_present)
         missing = clips.missing()
         if claim is not None and missing:
@@ -191,11 +192,16 @@ class FeaturePipeline:
         return f" ({'; '.join(map(str, found[:3]))})" if found else ""
 
     def _find_present(self, keys: list[AudioCacheKey]) -> list[bool | None]:
-        """Say which entries exist, without reading them, and count them."""
-        present = self.audio_cache.exists_many(keys)
-        self.counters.add(hits=sum(present), misses=len(present) - sum(present))
-        self.audio_cache.note_use([key.name() for key, is_there in zip(keys, present, strict=True) if is_there])
-        return [is_there or None for is_there in present]
+        """Say which entries need not be computed, and count them.
+
+        An entry that the near tier has and the root does not take counts as a miss: nobody else can read it.
+        """
+        present = self.audio_cache.secure_many(keys)
+        n_hits = sum(answer is True for answer in present)
+        self.counters.add(hits=n_hits, misses=len(present) - n_hits)
+        found = [True if answer else None for answer in present]
+        self.audio_cache.note_use([key.name() for key, is_there in zip(keys, found, strict=True) if is_there])
+        return found
 
     def _compute(
         self,
@@ -239,9 +245,9 @@ class FeaturePipeline:
         return self.audio_cache.peek(key) if self.store.is_local else None
 
     def _check_stored(self, errors: Sequence[WriteError], keys: Sequence[AudioCacheKey]) -> None:
-        """Raise the first error of storing features, unless all of them are in the near tier."""
+        """Raise the first error of storing features, unless this machine can read all of them."""
         errors = [error for error in errors if isinstance(error, StoreError)]
-        if errors and not all(self.audio_cache.exists_many(keys)):
+        if errors and not all(self.audio_cache.readable_many(keys)):
             raise StoreError(
                 f"features could not be stored under {self.audio_cache.root}, and references need them there. "
                 "Make room or use another root, or read with cached_features.attach(ds). No column was made: "

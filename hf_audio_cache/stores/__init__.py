@@ -10,5 +10,15 @@ from __future__ import annotations
 from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
 from .location import WritePolicy, absolute_root, open_store
+from .near_folders import near_folder
 
-__all__ = ["LocalStore", "Store", "StoredObject", "WritePolicy", "absolute_root", "is_temporary", "open_store"]
+__all__ = [
+    "LocalStore",
+    "Store",
+    "StoredObject",
+    "WritePolicy",
+    "absolute_root",
+    "is_temporary",
+    "near_folder",
+    "open_store",
+]

@@ -99,7 +99,10 @@ class Store(ABC):
 
     @abstractmethod
     def exists_many(self, names: Sequence[str]) -> list[bool]:
-        """Return, for each name, whether there is such an object; False if the store cannot be asked."""
+        """Return, for each name, whether the root has such an object; False if it cannot be asked.
+
+        The root itself is asked: a copy in a near tier tells nothing to other machines.
+        """
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
@@ -122,6 +125,11 @@ class Store(ABC):
     @abstractmethod
     def child(self, prefix: str) -> Store:
         """Return the store of the objects under ``prefix/``."""
+
+    @property
+    def copies(self) -> Store | None:
+        """The near tier, whose copies do not count as being in the root; None without one."""
+        return None
 
     def bare(self) -> Store:
         """Return the underlying store, without local tier, retries or circuit breaker. For best-effort writes."""

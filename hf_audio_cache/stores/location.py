@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -11,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from ..errors import InvalidRootError
-from ..support.mounts import is_network_mount
-from ..support.paths import near_root
 from .base import Store
 from .local import LocalStore
+from .near_folders import near_folder
 from .read_only import ReadOnlyStore
 from .remote.open import open_remote
 from .resilient import ResilientStore
@@ -25,8 +22,6 @@ __all__ = ["WritePolicy", "absolute_root", "open_store"]
 WritePolicy: TypeAlias = Literal["both", "near", "none"]
 
 _NEAR_SHARE = 10  # the local tier may take a tenth of its disk by default
-_IN_PROCESS = ("memory",)  # no disk is nearer
-_ENDPOINTS = ("endpoint_url", "endpoint", "account_name", "host")
 
 
 def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = False) -> str:
@@ -69,7 +64,7 @@ def open_store(
     *,
     storage_options: Mapping[str, Any] | None = None,
     filesystem: Any = None,
-    near: str | os.PathLike[str] | None = "auto",
+    near: str | None = "auto",
     near_max_bytes: int | None = None,
     write: WritePolicy = "both",
     read_only: bool = False,
@@ -101,27 +96,11 @@ def open_store(
         )
     if read_only:
         return ReadOnlyStore(store)
-    if near == "auto":
-        near = None if filesystem is not None else _near_path(url, storage_options or {})
-    if near is None:
+    folder = near_folder(url, near=near, storage_options=storage_options, filesystem=filesystem)
+    if folder is None:
         return store if write == "both" else ReadOnlyStore(store)
-    near = absolute_root(near)
-    limit = near_max_bytes or shutil.disk_usage(_existing(near)).total // _NEAR_SHARE
-    return TieredStore(LocalStore(near), store, write=write, near_max_bytes=limit)
-
-
-def _near_path(url: str, storage_options: Mapping[str, Any]) -> str | None:
-    """Return the directory of the local tier of a remote root; None for a local root."""
-    protocol, separator, rest = url.partition("://")
-    if protocol in _IN_PROCESS:
-        return None
-    if not separator:
-        return os.path.join(near_root(), "mount", url.lstrip("/")) if is_network_mount(url) else None
-    # A name at two endpoints stands for two buckets.
-    options = {**storage_options, **(storage_options.get("client_kwargs") or {})}
-    endpoint = [str(options[name]) for name in _ENDPOINTS if options.get(name)]
-    digest = hashlib.sha256(json.dumps(endpoint).encode()).hexdigest()[:12]
-    return os.path.join(near_root(), f"{protocol}-{digest}" if endpoint else protocol, rest.strip("/"))
+    limit = near_max_bytes or shutil.disk_usage(_existing(folder)).total // _NEAR_SHARE
+    return TieredStore(LocalStore(folder), store, write=write, near_max_bytes=limit)
 
 
 def _existing(path: str) -> str:

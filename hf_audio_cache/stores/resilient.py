@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..errors import StoreError
 from .base import Store, check_name
 from .circuit_breaker import CircuitBreaker, OpenCircuit
+from .presence import find_by_listing
 from .wrapper import WrappingStore
 
 __all__ = ["ResilientStore"]
@@ -233,6 +234,15 @@ class ResilientStore(WrappingStore):
 
         def look(wanted: Sequence[str]) -> dict[str, StoreError]:
             started = self._clock()
+            try:
+                listed = find_by_listing(self._wrapped, wanted)
+            except StoreError as exc:
+                if exc.kind in ("no bucket", "throttled", "unreachable"):
+                    return dict.fromkeys(wanted, exc)
+                listed = None  # who may not list may still ask for each
+            if listed is not None:
+                known.update((name, name in listed) for name in wanted)
+                return {}
             known.update(zip(wanted, self._wrapped.exists_many(wanted), strict=True))
             if any(known.values()) or not self._health.is_in_doubt(started):
                 return {}

@@ -125,11 +125,17 @@ class TieredStore(WrappingStore):
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         distinct = list(dict.fromkeys(names))
-        known = dict(zip(distinct, self._near.exists_many(distinct), strict=True))
-        missing = [name for name, is_there in known.items() if not is_there]
-        if missing:
-            known.update(zip(missing, self._wrapped.exists_many(missing), strict=True))
+        known: dict[str, bool] = {}
+        if self._write == "near":  # where new objects go there, the near tier is as good as the root
+            known.update(zip(distinct, self._near.exists_many(distinct), strict=True))
+        asked = [name for name in distinct if not known.get(name)]
+        if asked:
+            known.update(zip(asked, self._wrapped.exists_many(asked), strict=True))
         return [known[name] for name in names]
+
+    @property
+    def copies(self) -> Store | None:
+        return None if self._write == "near" else self._near
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         names = list(names)

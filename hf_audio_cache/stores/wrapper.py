@@ -58,6 +58,10 @@ class WrappingStore(Store):
     def location(self, name: str = "") -> Path | str:
         return self._wrapped.location(name)
 
+    @property
+    def copies(self) -> Store | None:
+        return self._wrapped.copies
+
     def bare(self) -> Store:
         return self._around(self._wrapped.bare())
 

@@ -70,26 +70,29 @@ class Coverage(Report):
         return [Table("coverage", (), figures)]
 
 
-def coverage(pipeline: FeaturePipeline, dataset: Any) -> Coverage:
-    """Return how much of `dataset` is in the cache; see `CachedFeatures.coverage`."""
+def coverage(pipeline: FeaturePipeline, dataset: Any, *, estimates_rest: bool = True) -> Coverage:
+    """Return how much of `dataset` is in the root; see `CachedFeatures.coverage`."""
     column = pipeline.settings.audio_column
-    identity = pipeline.identity()
     rows = audio_rows(dataset, column)
-    clips: set[bytes] = set()
-    missing: list[int] = []
-    n_seen = n_with_waveform = n_bad = 0
-    for batch in read_rows(rows, column):
-        found = {
-            place: pipeline.key(source.blob_sha, identity)
-            for place, source in enumerate(batch)
-            if not isinstance(source, AudioError)
-        }
-        clips.update(bytes.fromhex(key.blob_sha) for key in found.values())
-        present = pipeline.audio_cache.exists_many(list(found.values()))
-        absent = {place: key for (place, key), there in zip(found.items(), present, strict=True) if not there}
-        n_with_waveform += sum(pipeline.waveform_cache.exists_many([key.waveform_key() for key in absent.values()]))
-        missing += [n_seen + place for place in absent]
-        n_bad += len(batch) - len(found)
-        n_seen += len(batch)
-    rest = estimate(pipeline, rows.select(missing), sample=_SAMPLE_OF_THE_REST) if missing else None
-    return Coverage(n_seen, len(clips), n_seen - n_bad - len(missing), n_with_waveform, n_bad, rest)
+    clips = [
+        None if isinstance(source, AudioError) else bytes.fromhex(source.blob_sha)
+        for batch in read_rows(rows, column)
+        for source in batch
+    ]
+    identity = pipeline.identity()
+    keys = {sha: pipeline.key(sha.hex(), identity) for sha in dict.fromkeys(clips) if sha is not None}
+    present = pipeline.audio_cache.exists_many(list(keys.values()))
+    absent = {sha: key for (sha, key), is_there in zip(keys.items(), present, strict=True) if not is_there}
+    has_waveform = pipeline.waveform_cache.exists_many([key.waveform_key() for key in absent.values()])
+    with_waveform = {sha for sha, is_there in zip(absent, has_waveform, strict=True) if is_there}
+    missing = [row for row, sha in enumerate(clips) if sha in absent]
+    n_bad = clips.count(None)
+    rest = estimate(pipeline, rows.select(missing), sample=_SAMPLE_OF_THE_REST) if missing and estimates_rest else None
+    return Coverage(
+        n_rows=len(clips),
+        n_clips=len(keys),
+        n_cached=len(clips) - n_bad - len(missing),
+        n_with_waveform=sum(sha in with_waveform for sha in clips),
+        n_bad=n_bad,
+        rest=rest,
+    )

@@ -76,13 +76,13 @@ def _mapped_references(
 
 
 def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Mapping[str, CachedArray]) -> bool:
-    """Return whether each reference has an entry."""
+    """Return whether each reference has an entry; one that only the near tier has is put into the root again."""
     cache = columns.pipeline.audio_cache
     name, feature = next(iter(types.items()))
     shas = set(references.with_format("arrow")[:][name].to_pylist()) - {None} if len(references) else set()
     keys = [feature.key(sha) for sha in shas]
     cache.note_use([key.name() for key in keys])  # workers may be killed before they record it
-    return all(cache.exists_many(keys))
+    return all(cache.secure_many(keys))  # an error is true: this machine can read that entry
 
 
 def _without_bad_rows(

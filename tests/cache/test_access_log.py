@@ -231,7 +231,7 @@ def test_a_far_root_has_its_records_and_the_near_tier_none(clips, extractor, tmp
     used = names_of_run(store, cached_features.pipeline.access_log.run.id)
     assert used == {name for name in store.names() if name.endswith(".npz")}
     assert len(used) == 2 * N_CLIPS
-    assert {path.name for path in (tmp_path / "near").iterdir()} == {
+    assert {path.name for path in (tmp_path / "near" / "memory" / "uses" / "root").iterdir()} == {
         "features",
         "waveforms",
         "processors",

@@ -120,25 +120,34 @@ def test_what_is_missing_near_is_read_far_at_once_and_kept(store, near, far):
     assert far.requests[1:] == [("get", ["x/missing"])]
 
 
-def test_nothing_is_asked_of_the_far_store_for_what_is_near(store, near, far):
+def test_what_is_near_is_read_without_the_far_store(store, near, far):
     near.put_many({"a": b"A", "b": b"B"})
     assert store.get_many(["a", "b"]) == [b"A", b"B"]
-    assert store.exists_many(["a", "b"]) == [True, True]
     assert far.requests == []
-
-
-def test_what_is_near_is_read_while_the_far_store_fails(store, near, far):
-    near.put("a", b"A")
     far.fails = down
-    assert kinds(store.get_many(["a", "b"])) == [b"A", "unreachable"]
-    assert store.exists_many(["a", "b"]) == [True, False]
+    assert kinds(store.get_many(["a", "c"])) == [b"A", "unreachable"]
 
 
-def test_what_the_far_store_has_is_there(store, near, far):
+@pytest.mark.parametrize("write", ["both", "none"])
+def test_what_is_there_is_what_the_far_store_has(near, far, write):
+    store = TieredStore(near, far, write=write)
     near.put("a", b"A")
     far.objects = {"b": b"B"}
-    assert store.exists_many(["b", "missing", "a", "b"]) == [True, False, True, True]
+    assert store.exists_many(["b", "missing", "a", "b"]) == [True, False, False, True]
+    assert far.requests == [("exists", ["b", "missing", "a"])]
+    assert store.copies.get_many(["a", "b"]) == [b"A", None]
+    assert store.child("x").copies.location() == near.location("x")
+    far.fails = down
+    assert store.exists_many(["a", "b"]) == [False, False]
+
+
+def test_where_new_objects_go_near_what_is_near_is_there(near, far):
+    store = TieredStore(near, far, write="near")
+    near.put("a", b"A")
+    far.objects = {"b": b"B"}
+    assert store.exists_many(["b", "missing", "a"]) == [True, False, True]
     assert far.requests == [("exists", ["b", "missing"])]
+    assert store.copies is None
 
 
 @pytest.mark.parametrize(("far_has", "expected"), [({"ab/name": b"far"}, b"far"), ({}, None)])

@@ -1,0 +1,100 @@
+"""Which entries the root has, and putting those there again that only the near tier has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from ..errors import StoreError, UnsignedEntryError
+from ..stores import Store
+from .entry import check_signature
+from .signing import SigningKeys
+
+__all__ = ["Presence"]
+
+T = TypeVar("T")
+
+_BATCH = 64  # entries in memory at once
+
+
+class Presence:
+    """Says which entries of one cache exist, by their names.
+
+    The root counts, and not the near tier: other machines read the root alone.
+
+    Parameters
+    ----------
+    store
+        The store of the entries.
+    check
+        Returns what is wrong with the content of an entry of this name.
+    signing_keys
+        Those of a signed root, in which entries without a signature do not count.
+    """
+
+    def __init__(
+        self, store: Store, check: Callable[[str, bytes], Exception | None], signing_keys: SigningKeys | None
+    ) -> None:
+        self._store = store
+        self._check = check
+        self._signing_keys = signing_keys
+
+    def exist(self, names: Sequence[str]) -> list[bool]:
+        """Return, for each name, whether the root has such an entry."""
+        if self._signing_keys is None:
+            return self._store.exists_many(names)
+        signed = {name for batch in _batches(names) for name in self._signed_among(batch)}
+        if self._store.copies is not None:  # what was read may have been a copy
+            asked = list(signed)
+            signed = {name for name, there in zip(asked, self._store.exists_many(asked), strict=True) if there}
+        return [name in signed for name in names]
+
+    def are_readable(self, names: Sequence[str]) -> list[bool]:
+        """Return, for each name, whether this machine can read an entry: from the near tier or from the root."""
+        copies = self._store.copies
+        near = [False] * len(names) if copies is None else copies.exists_many(names)
+        there = iter(self.exist([name for name, is_near in zip(names, near, strict=True) if not is_near]))
+        return [is_near or next(there) for is_near in near]
+
+    def secure(self, names: Sequence[str]) -> tuple[list[bool | StoreError], int]:
+        """Put what only the near tier has into the root again; return what is there then, and how many bytes were put.
+
+        An error says why the root does not take an entry that the near tier has.
+        """
+        answers: list[bool | StoreError] = [*self.exist(names)]
+        copies = self._store.copies
+        n_bytes = 0
+        if copies is not None:
+            for places in _batches([place for place, is_there in enumerate(answers) if not is_there]):
+                batch = [names[place] for place in places]
+                objects = self._good_copies(batch, copies)
+                failed = self._store.refuse_puts(objects) or self._store.put_many(objects)
+                for name, place in zip(batch, places, strict=True):
+                    answers[place] = failed.get(name, name in objects)
+                n_bytes += sum(len(content) for name, content in objects.items() if name not in failed)
+        return answers, n_bytes
+
+    def _good_copies(self, names: Sequence[str], copies: Store) -> dict[str, bytes]:
+        found = copies.get_many(names)
+        return {
+            name: content
+            for name, content in zip(names, found, strict=True)
+            if isinstance(content, bytes) and self._check(name, content) is None
+        }
+
+    def _signed_among(self, names: Sequence[str]) -> list[str]:
+        found = self._store.get_many(names)
+        return [name for name, content in zip(names, found, strict=True) if self._is_signed(name, content)]
+
+    def _is_signed(self, name: str, content: bytes | StoreError | None) -> bool:
+        if not isinstance(content, bytes) or self._signing_keys is None:
+            return False
+        try:
+            check_signature(content, name, self._signing_keys)
+        except UnsignedEntryError:
+            return False
+        return True
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
