@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,8 @@ def cluster(*nodes: int, **environment: str) -> Iterator[Any]:
 
     before = dict(os.environ)
     # By default its workers are as nice as can be, and wait for whatever else this machine does.
-    paths = [str(Path(__file__).parent), *filter(None, [before.get("PYTHONPATH")])]
+    own = [path for path in sys.path if Path(path).is_relative_to(Path(__file__).parent)]
+    paths = [*own, *filter(None, [before.get("PYTHONPATH")])]
     os.environ.update(environment, PYTHONPATH=os.pathsep.join(paths))
     os.environ.update(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
     made = Cluster()

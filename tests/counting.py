@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import Wav2Vec2FeatureExtractor
 
-_PROBES = (16_000, 41 * 16_000)  # samples of the made-up clips by which an extractor's outputs are known
+_PROBES = (16_000, 20_000, 24_000, 41 * 16_000)  # samples of the made-up clips by which an extractor is known
 
 
 class CountingExtractor(Wav2Vec2FeatureExtractor):

@@ -60,7 +60,8 @@ class RemoteContract(StoreContract):
         return own.base.child(f"folder-{next(_numbers)}")
 
     def open(self, url):
-        return self.opened(url, self.server.storage_options)
+        # Long times: a busy machine keeps a server from answering.
+        return self.opened(url, self.server.storage_options, connect_timeout=30.0, read_timeout=60.0)
 
     def open_again(self, store):
         return self.open(store.location())

@@ -35,6 +35,8 @@ from datasets import Audio, Dataset
 
 from hf_audio_cache import AudioCache, CachedFeatures, Stats, VerifyReport, WaveformCache, prune, verify
 from hf_audio_cache.errors import StoreError
+from hf_audio_cache.support import threads
+from hf_audio_cache.support.process_local import ProcessLocal
 
 RATE = 8000  # that of the prompts: their waveforms are what soundfile reads
 PROCESSOR = "seamless_m4t"  # two outputs, one of two axes
@@ -389,8 +391,9 @@ def suffer(disk: Disk, root: Path, clips: Sequence[Clip]) -> Results:
             during, store_error, referring = under_it()
     else:
         during, store_error, referring = in_thread(disk.fault, under_it)
-        # The filter is inherited by threads that were started under it. Those that write go with the fault.
+        # The filter is inherited by threads that were started under it: those that write, and those that read.
         job.cached_features.pipeline.writer.write_behind.release()
+        threads._pool = ProcessLocal()
     in_all, n_new_entries = job.cached_features.stats, len(entries_in(root)) - n_before
     after, fresh = job.run(), Job(root, clips)
     again = fresh.run(fresh.into_arrow, fresh.attached, fresh.references)

@@ -29,6 +29,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.servers, pytest.mark.filterwarnings("
 
 SETTINGS: dict[str, Any] = {"auto_resample": True, "features": "always"}
 
+# How many clips a worker processes twice at most, to see that the processor is not random: the first, the second, the
+# fourth and so on, and each that is longer than any before it.
+TWICE = 24
+
 
 @pytest.fixture(scope="module")
 def count_file(tmp_path_factory):
@@ -75,8 +79,8 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
     assert filling.stats.hits + filling.n_elsewhere + filling.stats.computed <= 130
     tried = counted()
     assert len(tried.times) == 90
-    # The first clip of each worker is processed twice, to see that the processor is no random one.
-    assert sum(tried.times.values()) == 90 + len(tried.processes)
+    assert max(tried.times.values()) == 2
+    assert len(tried.processes) <= sum(tried.times.values()) - 90 <= TWICE * len(tried.processes)
 
     elsewhere = CachedFeatures(extractor, CacheRoot(url, storage_options=options, near=tmp_path / "other"), **SETTINGS)
     found = datasets.Dataset.from_dict(data.columns(rows)).map(elsewhere, batched=True, batch_size=64)
@@ -110,11 +114,11 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     assert at_work
     assert lost not in nodes.worker_nodes
     assert filling.rows == 240
-    # Once each, but for the one that each worker tries twice at first, and what was in flight: a batch a worker.
+    # Once each, but for those that each worker tries twice, and what was in flight: a batch a worker.
     tried = counted()
     assert len(tried.times) == 240
     # (A worker may outlive its node for a moment, and release what it claimed: then nothing is counted as lost.)
-    assert sum(tried.times.values()) - 240 <= len(tried.processes) + 2 * 32
+    assert sum(tried.times.values()) - 240 <= TWICE * len(tried.processes) + 2 * 32
     assert filling.n_again <= 2 * 32
     elsewhere = CachedFeatures(
         filler.processor, CacheRoot(url, storage_options=options, near=tmp_path / "other"), **SETTINGS

@@ -42,7 +42,7 @@ def open_root(request, tmp_path_factory, extractor):
         server = request.getfixturevalue("s3_server")
         server.make_bucket("streaming")
         root = server.url("streaming", "audio-cache")
-        settings = {"near": None, "storage_options": server.storage_options}
+        settings = {"near": None, "storage_options": server.storage_options, "timeouts": (30.0, 60.0)}
     return lambda **more: CachedFeatures(
         extractor, CacheRoot(root, **{**settings, **more}), auto_resample=True, features="always"
     )
