@@ -14,7 +14,7 @@
     ├── ClusterError(RuntimeError)                   workers on a cluster left rows undone
     ├── MissingEntryError(LookupError)               the entry of a reference is gone
     ├── CannotSkipError(ValueError)                  on_error="skip", where no row can be left out
-    ├── AudioColumnError(LookupError)                the batch has no such audio column
+    ├── AudioColumnError(LookupError)                there is no such audio column, or features are of another one
     ├── AudioError(ValueError)                       a clip gives no features (see `on_error`)
     │   ├── AudioSourceError                         its encoded bytes cannot be read
     │   ├── AudioDecodeError                         its bytes cannot be decoded
@@ -169,7 +169,7 @@ class CannotSkipError(HfAudioCacheError, ValueError):
 
 
 class AudioColumnError(HfAudioCacheError, LookupError):
-    """The batch has no audio ``column``; it has ``columns``."""
+    """There is no audio ``column``, or references were not made from it; there are ``columns``."""
 
     def __init__(self, message: str, *, column: str = "", columns: tuple[str, ...] = ()) -> None:
         super().__init__(message)

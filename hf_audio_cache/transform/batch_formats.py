@@ -17,7 +17,7 @@ from ..errors import AudioSourceError, CannotSkipError
 from ..processors.output_specs import OutputSpec
 from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
 
-__all__ = ["AudioBatch", "read_batch", "with_columns"]
+__all__ = ["AudioBatch", "features_of", "read_batch", "with_columns"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,15 @@ def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature:
             datasets.features.features.generate_from_arrow_type(arrays[name].type) if kind is None else kind
         )
     return pa.table(arrays).replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def features_of(examples: Any) -> Mapping[str, Any]:
+    """Return the features of a lazy batch, a lazy example or an Arrow table; none if it says none."""
+    if isinstance(examples, LazyDict):
+        return examples.formatter.features or {}
+    if isinstance(examples, pa.Table) and b"huggingface" in (examples.schema.metadata or {}):
+        return dict(datasets.Features.from_arrow_schema(examples.schema))
+    return {}
 
 
 def read_batch(examples: Any, audio_column: str) -> AudioBatch:

@@ -47,6 +47,8 @@ class CachedArray:
         Which output of the processor.
     decode
         False gives the ``blob_sha`` as 32 bytes and reads nothing.
+    audio_column
+        The column of the audio that the arrays were made from, as it was named then. None if that is not known.
     """
 
     root: str
@@ -56,6 +58,7 @@ class CachedArray:
     auto_resample: bool = False
     name: str = "input_features"
     decode: bool = True
+    audio_column: str | None = None
     # `datasets` needs these of every feature type.
     id: str | None = field(default=None, repr=False)
     dtype: ClassVar[str] = "CachedArray"

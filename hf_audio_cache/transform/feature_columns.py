@@ -16,8 +16,9 @@ from ..pipeline.feature_pipeline import FeaturePipeline
 from ..pipeline.settings import FeatureSettings
 from ..processors.extractor import name_of
 from ..processors.output_specs import OutputSpec
-from .batch_formats import AudioBatch, read_batch
+from .batch_formats import AudioBatch, features_of, read_batch
 from .cached_array import CachedArray, reference_columns, register_reader
+from .column_checks import check_references
 from .hash_hook import hash_by
 
 __all__ = ["FeatureColumns"]
@@ -55,6 +56,7 @@ class FeatureColumns:
 
     def of(self, examples: Any) -> Any:
         """Return the features of an example or a batch in the form it came in; rows of bad clips have None."""
+        self._check_references(examples)
         batch = read_batch(examples, self.settings.audio_column)
         return self.give_back(batch, self.pipeline.features(batch.cells))
 
@@ -66,11 +68,18 @@ class FeatureColumns:
         CannotSkipError
             If rows cannot be left out in this form of a batch.
         """
+        self._check_references(examples)
         batch = read_batch(examples, self.settings.audio_column)
         batch.without(())  # raises at the first batch, and not at the first bad clip
         results = self.pipeline.features(batch.cells)
         bad = {row for row, result in enumerate(results) if isinstance(result, AudioError)}
         return self.give_back(batch.without(bad), [result for row, result in enumerate(results) if row not in bad])
+
+    def _check_references(self, examples: Any) -> None:
+        """Raise if `datasets` would replace references to other features by these."""
+        references = reference_columns(features_of(examples))
+        if references:
+            check_references(references, self.references())
 
     def give_back(self, batch: AudioBatch, results: Sequence[dict[str, Any] | AudioError]) -> Any:
         """Return the results of a batch in the form in which the batch came."""
@@ -181,6 +190,7 @@ class FeatureColumns:
                 max_length_ms=waveform.max_length_ms,
                 auto_resample=waveform.auto_resample,
                 name=output,
+                audio_column=self.settings.audio_column,
             )
             for output in outputs
         }

@@ -14,6 +14,7 @@ from ..pipeline.unstorable import check_storable
 from ..processors.extractor import name_of
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
+from .column_checks import check_new_columns
 from .feature_columns import FeatureColumns
 from .map_functions import FeatureReader, ReferenceMaker
 
@@ -40,14 +41,15 @@ def make_references(
     check_column(settings.audio_column, dataset.column_names)
     check_storable(columns.pipeline.output_specs(), name_of(columns.pipeline.processor))
     types = columns.references()
+    dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+    check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features(types)
     if settings.reason_column is not None:
         features[settings.reason_column] = datasets.Value("string")
     references = _mapped_references(columns, dataset, types, features, map_kwargs)
     columns.pipeline.access_log.finish()
-    dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
-    dropped += [name for name in features if name in dataset.column_names]
+    dropped += [name for name in features if name in dataset.column_names and name not in dropped]
     kept = dataset.remove_columns(dropped)
     if not datasets.config.TORCHCODEC_AVAILABLE:  # `datasets` cannot read rows with a column that it cannot decode
         kept = with_encoded_audio(kept, settings.audio_column)

@@ -89,6 +89,7 @@ def test_map_adds_a_column_of_references_for_each_output(decode, clips, expected
             max_length_ms=0,
             auto_resample=True,
             name=name,
+            audio_column="audio",
         )
         stored = mapped.with_format("arrow")[:][name]
         assert stored.to_pylist() == [bytes.fromhex(data.sha256(clip)) for clip in clips]
@@ -146,7 +147,9 @@ def test_map_again_replaces_references(references, expected, cached_features, ma
     assert again.column_names == references.column_names
     data.assert_rows(list(again), expected)
     whisper = CachedFeatures(make_processor("whisper_tiny"), own_root, auto_resample=True)
-    other = whisper.map(references)
+    with pytest.raises(ProcessorError, match=r"made by another processor .* keep both, by output_names"):
+        whisper.map(references)
+    other = whisper.map(references, remove_columns="input_features")
     assert sorted(other.column_names) == sorted(references.column_names)
     assert other[0]["input_features"].shape == (80, 3000)
     assert other[0]["attention_mask"].shape == expected[0]["attention_mask"].shape

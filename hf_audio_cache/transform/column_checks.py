@@ -1,0 +1,86 @@
+"""What would be mixed up in silence: references to another audio column, and two columns of one name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..errors import AudioColumnError, ProcessorError
+from .cached_array import CachedArray, reference_columns
+
+__all__ = ["check_new_columns", "check_not_replaced", "check_references"]
+
+_SETTINGS = ("processor_sha", "sampling_rate", "max_length_ms", "auto_resample", "name")
+
+
+def check_new_columns(
+    own: Mapping[str, CachedArray],
+    features: Mapping[str, Any],
+    dropped: Collection[str],
+    reason_column: str | None = None,
+) -> None:
+    """Raise if a column of a dataset would be replaced by another's, or taken for what it is not.
+
+    References that the same processor made of the same audio column may be replaced: they are the same.
+
+    Parameters
+    ----------
+    own
+        The references that are to be added, by column.
+    features
+        The features of the dataset.
+    dropped
+        Columns of it that the user has removed.
+
+    Raises
+    ------
+    AudioColumnError
+        If references of the same name were made from another audio column.
+    ProcessorError
+        If another column of the same name would be replaced.
+    """
+    present = {name: feature for name, feature in features.items() if name not in dropped}
+    references = reference_columns(present)
+    check_references(references, own)
+    check_not_replaced({column: own[column].name for column in own if column in present.keys() - references.keys()})
+
+
+def check_not_replaced(taken: Mapping[str, str]) -> None:
+    """Raise `ProcessorError` if there are columns of these names already; each is given with its output."""
+    if not taken:
+        return
+    renamed = {output: f"my_{column}" for column, output in taken.items()}
+    raise ProcessorError(
+        f"there is a column {', '.join(map(repr, taken))} already, which the output of the same name would replace: "
+        "it may be another processor's or the tokenizer's. To keep both, pass "
+        f"output_names={renamed!r}; to replace it, remove it from the dataset first. No column was made."
+    )
+
+
+def check_references(references: Mapping[str, CachedArray], own: Mapping[str, CachedArray]) -> None:
+    """Raise if references have the names of other ones, and were made of other audio or by another processor."""
+    for column in references.keys() & own.keys():
+        _check_reference(column, references[column], own[column])
+
+
+def _check_reference(column: str, theirs: CachedArray, ours: CachedArray) -> None:
+    if theirs.audio_column not in (None, ours.audio_column):
+        raise AudioColumnError(
+            f"the references in column {column!r} were made from the audio column {theirs.audio_column!r}, and "
+            f"audio_column is {ours.audio_column!r} here. Pass audio_column={theirs.audio_column!r}, or give one of "
+            f"them another name by output_names. If the audio column was renamed since (rename_column), say so by "
+            f"ds.cast_column({column!r}, dataclasses.replace(ds.features[{column!r}], "
+            f"audio_column={ours.audio_column!r})). Nothing was read.",
+            column=str(ours.audio_column),
+            columns=(str(theirs.audio_column),),
+        )
+    mine, others = dataclasses.asdict(ours), dataclasses.asdict(theirs)
+    differing = [name for name in _SETTINGS if mine[name] != others[name]]
+    if differing:
+        raise ProcessorError(
+            f"the references in column {column!r} were made by another processor or with other settings. Attach with "
+            "those; or keep both, by output_names; or remove the column to have the features of this processor. They "
+            f"have {', '.join(f'{name}={others[name]!r}, not {mine[name]!r}' for name in differing)}; nothing "
+            "was attached or replaced."
+        )
