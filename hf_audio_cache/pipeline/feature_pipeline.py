@@ -105,13 +105,22 @@ class FeaturePipeline:
         """Return the form of each output, from the processor's manifest if the root has it, else by trying it out."""
         return dict(self.manifests.get(self.identity()).outputs)
 
-    def features(self, cells: Sequence[Any]) -> list[dict[str, Any] | AudioError]:
+    def features(
+        self, cells: Sequence[Any], known: Sequence[str | None] | None = None
+    ) -> list[dict[str, Any] | AudioError]:
         """Return for each audio cell the outputs by name, or the error of its clip.
 
         The batch is looked up at once. Each clip that is missing is computed once, apart from all others.
+
+        Parameters
+        ----------
+        cells
+            The audio cells.
+        known
+            The ``blob_sha`` of each as a reference to stored features says, or None; files may have changed since.
         """
         identity = self.identity()
-        is_stored = self.policy.is_stored(identity.sha)
+        is_stored = known is not None or self.policy.is_stored(identity.sha)
 
         def find(keys: list[AudioCacheKey]) -> list[dict[str, Any] | None]:
             if is_stored:
@@ -119,7 +128,7 @@ class FeaturePipeline:
             self.counters.add(misses=len(keys))
             return [None] * len(keys)
 
-        clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), find)
+        clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), find, known)
         results: dict[str, dict[str, Any] | AudioError] = dict(clips.found)
         results.update(self._compute(clips.missing(), clips.keys, identity, is_stored=is_stored))
         self.unstorable.of(self.writer.wait(), name_of(audio_part(self.processor)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +47,7 @@ def look_up(
     cells: Sequence[Any],
     key_of: Callable[[str], AudioCacheKey],
     find: Callable[[list[AudioCacheKey]], list[FoundT | None]],
+    known: Sequence[str | None] | None = None,
 ) -> Clips[FoundT]:
     """Return the clips in audio cells, each looked up once; all at a time.
 
@@ -59,8 +61,16 @@ def look_up(
         Gives the key for a ``blob_sha``.
     find
         Gives what the cache has for each key, or None.
+    known
+        The ``blob_sha`` of each cell, as far as it was known before. Of a file that is there it is not believed.
     """
-    hashes = find_hashes([local_path(cell) for cell in cells])
+    paths = [local_path(cell) for cell in cells]
+    hashes = find_hashes(paths)
+    if known is not None:
+        hashes = [
+            before if path is None or not os.path.exists(path) else remembered
+            for path, remembered, before in zip(paths, hashes, known, strict=True)
+        ]
     sources = in_threads(_read, list(zip(cells, hashes, strict=True)))
     clips: Clips[FoundT] = Clips(sources, {}, {})
     _find_new(clips, key_of, find)
@@ -96,7 +106,8 @@ def _read(cell_and_hash: tuple[Any, str | None]) -> AudioSource | AudioError:
     """Return the content of an audio cell, not read if its hash is known."""
     cell, blob_sha = cell_and_hash
     if blob_sha is not None:
-        return AudioSource(local_path(cell) or "", blob_sha, None)
+        path = local_path(cell) or (cell.get("path") if isinstance(cell, Mapping) else None)
+        return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, None)
     try:
         return read_source(cell)
     except AudioError as exc:

@@ -9,11 +9,13 @@ import datasets
 
 from ..audio.source import check_column
 from ..errors import CannotSkipError
+from .attached import Attached
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
-from .column_checks import check_new_columns
+from .column_checks import check_new_columns, check_references
 from .feature_columns import FeatureColumns
-from .map_functions import Attached, FeatureReader, HasFeatures
+from .feature_reader import FeatureReader
+from .map_functions import HasFeatures
 from .prefetch import read_ahead
 
 __all__ = ["attach"]
@@ -23,19 +25,21 @@ _BATCH_ROWS = 64  # of a stream
 
 def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence[str] | None) -> Any:
     """Return a dataset or a stream that has features when it is read; see `CachedFeatures.attach`."""
-    settings = columns.settings
-    references = reference_columns(dataset.features or {})
+    settings, features = columns.settings, dataset.features or {}
+    is_stream = isinstance(dataset, datasets.IterableDataset)
+    attached = Attached() if is_stream else Attached.of(dataset)
+    references = reference_columns(features)
     dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
     if dataset.features is not None and not references:
-        check_column(settings.audio_column, list(dataset.features))
-    computes = dataset.features is None or _computes_beside(columns, references, dataset.features, dropped)
+        check_column(settings.audio_column, list(features))
+    computes = dataset.features is None or _computes_beside(columns, references, features, dropped)
     skips = computes and settings.on_error == "skip"
     plain = undecoded(dataset, references)
-    if computes and dataset.features is not None:
+    if settings.audio_column in features and (attached.before is None or not datasets.config.TORCHCODEC_AVAILABLE):
         # Otherwise datasets decodes the column before a transform sees it, which needs torchcodec.
         plain = with_encoded_audio(plain, settings.audio_column)
-    reader = FeatureReader(columns, references, computes, tuple(dropped))
-    if isinstance(plain, datasets.IterableDataset):
+    if is_stream:
+        reader = FeatureReader(columns, references, computes, tuple(dropped))
         mapped = plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
         if skips:
             mapped = mapped.filter(HasFeatures(columns))
@@ -45,7 +49,13 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
             'on_error="skip" cannot leave rows out of a Dataset that is attached: they are counted before any is read. '
             'Use cached_features.map(ds), which skips, and attach that; or on_error="null". Nothing was attached.'
         )
-    return plain.with_transform(Attached(reader))
+    there = [reader for reader in attached.readers if reader.computes]
+    for reader in there:
+        check_references(reader.columns.references(), columns.references())
+    computes = computes and not any(columns.references().keys() & each.columns.references().keys() for each in there)
+    unread = {name: each for name, each in references.items() if name not in attached.references()}
+    reader = FeatureReader(columns, unread, computes, tuple(dropped))
+    return plain.with_transform(attached.and_then(reader))
 
 
 def _computes_beside(

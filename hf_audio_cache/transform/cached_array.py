@@ -22,8 +22,9 @@ from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
 from ..cache.stats import Counters
 from ..errors import MissingEntryError
+from ..processors.output_forms import copied
 
-__all__ = ["CachedArray", "read_references", "reference_columns", "register_reader", "undecoded"]
+__all__ = ["CachedArray", "pick_output", "read_references", "reference_columns", "register_reader", "undecoded"]
 
 _SHA_BYTES = 32
 
@@ -149,13 +150,14 @@ def read_references(
                 arrays[name].append(None)
                 continue
             key = feature.key(value)
-            array = _pick(entries[feature.root][key], key, feature.name, feature.root)
-            arrays[name].append(array.copy() if key in given and isinstance(array, np.ndarray) else array)
+            array = pick_output(entries[feature.root][key], key, feature.name, feature.root)
+            arrays[name].append(copied(array) if key in given else array)
             given.add(key)
     return arrays
 
 
-def _pick(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root: str) -> Any:
+def pick_output(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root: str) -> Any:
+    """Return one of an entry's outputs; a number without axes as a scalar."""
     if outputs is None or name not in outputs:
         raise MissingEntryError(
             f"the output {name!r} of the entry {key} is missing under {root}; the row was not read. "
@@ -191,9 +193,9 @@ class _Reader:
         if kept is not None:
             return kept
         outputs = self.cache.get_all(key)
-        value = _pick(outputs, key, name, str(self.cache.root))
+        value = pick_output(outputs, key, name, str(self.cache.root))
         for other in outputs.keys() - {name} if outputs else ():
-            self._keep((key, other), _pick(outputs, key, other, str(self.cache.root)))
+            self._keep((key, other), pick_output(outputs, key, other, str(self.cache.root)))
         return value
 
     # Each step is a single, atomic operation of the dict: threads can read at once, and no lock is held in a fork.

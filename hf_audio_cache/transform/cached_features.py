@@ -286,7 +286,13 @@ class CachedFeatures:
         """Return the dataset with the features of each row, computed or read when the row is read.
 
         It takes the place of another format (numpy, torch): features come as NumPy arrays, other columns as Python
-        values. A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once, references too. If the root is
+        values. A transform that the dataset has (``with_transform``), or another `attach`, is applied first. Attach
+        last: a later ``with_format`` or ``with_transform`` takes the features away, and so does ``select_columns``
+        without the audio.
+
+        A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once, when one of its features is looked at: other
+        columns of a batch cost nothing. Reading row by row computes or reads the features of each. Where rows have
+        references and their audio, a file that has changed and an entry that is gone are computed again. If the root is
         remote, a thread reads the rows of a stream ahead, up to two batches of 64.
 
         Parameters

@@ -16,7 +16,8 @@ from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .column_checks import check_new_columns
 from .feature_columns import FeatureColumns
-from .map_functions import FeatureReader, ReferenceMaker
+from .feature_reader import FeatureReader
+from .map_functions import ReferenceMaker
 
 __all__ = ["make_references", "materialize"]
 

@@ -161,9 +161,9 @@ def test_attach_to_a_stream_that_has_a_format(form, clips, expected, cached_feat
 
 def test_a_batch_is_looked_up_at_once(clips, expected, cached_features, reads):
     attached = cached_features.attach(data.in_memory(clips))
-    attached[:]
+    dict(attached[:])
     reads.clear()
-    attached[1:7]
+    dict(attached[1:7])
     assert [len(batch) for batch in reads] == [6]
     reads.clear()
     data.assert_rows(attached.__getitems__([0, 7, 0, 3]), [expected[index] for index in (0, 7, 0, 3)])

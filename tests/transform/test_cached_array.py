@@ -548,13 +548,14 @@ def test_the_outputs_of_an_entry_are_read_at_once(references, reads):
 def test_attach_reads_a_batch_at_once(references, expected, cached_features, reads):
     attached = cached_features.attach(references, remove_columns="audio")
     batch = attached[2:9]
+    assert [len(names) for names in reads] == []  # nothing was looked at
+    assert batch.keys() == {"text", "number", *OUTPUTS}
     assert [len(names) for names in reads] == [7]
     for name in OUTPUTS:
         for array, outputs in zip(batch[name], expected[2:9], strict=True):
             data.assert_same_bits(array, outputs[name])
-    assert batch.keys() == {"text", "number", *OUTPUTS}
     reads.clear()
-    twice = attached.select([3, 3, 4])[:]
+    twice = dict(attached.select([3, 3, 4])[:])
     assert [len(names) for names in reads] == [2]
     twice["input_features"][0][:] = 0
     data.assert_same_bits(twice["input_features"][1], expected[3]["input_features"])

@@ -1,0 +1,112 @@
+"""`Attached`: the transform of a `Dataset` that `CachedFeatures.attach` returns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+
+from ..errors import AudioColumnError, ProcessorError
+from .feature_reader import FeatureReader
+from .late_columns import LateColumns
+
+__all__ = ["Attached"]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A batch in, the same batch with its features out, which are read or computed when somebody looks at them.
+
+    Attributes
+    ----------
+    readers
+        Those of each `attach`, in their order.
+    dropped
+        Columns to leave out.
+    before
+        The transform that the dataset had, and that comes first. Features are made of the audio that it returns.
+    before_columns
+        The columns that it gets; None for all.
+    keeps_others
+        Whether those that it does not get are kept.
+    """
+
+    readers: tuple[FeatureReader, ...] = ()
+    dropped: tuple[str, ...] = ()
+    before: Callable[[Any], Any] | None = None
+    before_columns: tuple[str, ...] | None = None
+    keeps_others: bool = False
+
+    @classmethod
+    def of(cls, dataset: datasets.Dataset) -> Attached:
+        """Return what a dataset has attached already, after a transform that it has."""
+        form = dataset.format
+        if form["type"] != "custom":
+            return cls()
+        transform = form["format_kwargs"]["transform"]
+        columns = None if set(form["columns"]) == set(dataset.column_names) else tuple(form["columns"])
+        if isinstance(transform, cls) and columns is None:
+            return transform
+        return cls(before=transform, before_columns=columns, keeps_others=form["output_all_columns"])
+
+    def references(self) -> set[str]:
+        """Return the columns of references that are read."""
+        return {name for reader in self.readers for name in reader.references}
+
+    def and_then(self, reader: FeatureReader) -> Attached:
+        """Return this with one reader more."""
+        return replace(self, readers=(*self.readers, reader), dropped=(*self.dropped, *reader.dropped))
+
+    def __call__(self, examples: Mapping[str, Any]) -> LateColumns:
+        """Return the batch with arrays added, or in the place of references."""
+        references = self.references()
+        plain = {name: column for name, column in examples.items() if name not in references}
+        if self.before is None:
+            kept = plain
+            late = functools.partial(self._features, examples, plain, reads=True)
+        else:
+            batch = LateColumns(plain, functools.partial(self._read, examples))
+            kept, untouched = self._transformed(batch, self.before)
+            late = functools.partial(self._features, examples, {**untouched, **kept}, reads=False)
+        return LateColumns({name: column for name, column in kept.items() if name not in self.dropped}, late)
+
+    def _transformed(
+        self, batch: LateColumns, transform: Callable[[Any], Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what the dataset's own transform makes of a batch, and the columns that it does not get."""
+        chosen = self.before_columns
+        untouched = {} if chosen is None else {name: column for name, column in batch.items() if name not in chosen}
+        asked = batch if chosen is None else {name: batch[name] for name in batch if name in chosen}
+        result = transform(asked)
+        if not isinstance(result, Mapping):
+            raise ProcessorError(
+                f"the transform that the dataset had before attach returned a {type(result).__name__}, and features "
+                "can be added to a dict of columns alone. Have it return a dict, or attach first. Nothing was read."
+            )
+        return {**result, **(untouched if self.keeps_others else {})}, untouched
+
+    def _read(self, examples: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Return the arrays in the place of references."""
+        return {name: column for reader in self.readers for name, column in reader.read(examples).items()}
+
+    def _features(self, examples: Mapping[str, Any], source: Mapping[str, Any], *, reads: bool) -> dict[str, Any]:
+        """Return all features; computed are those whose audio column was asked for."""
+        features: dict[str, Any] = self._read(examples) if reads else {}
+        for reader in self.readers:
+            audio_column = reader.columns.settings.audio_column
+            if not reader.computes or audio_column not in examples:
+                continue
+            if audio_column not in source:
+                raise AudioColumnError(
+                    f"the transform that the dataset had before attach does not return the audio column "
+                    f"{audio_column!r}, of which features are made, but {', '.join(map(repr, source)) or 'nothing'}. "
+                    "Have it return that too, or use with_transform(…, columns=…, output_all_columns=True) for what it "
+                    "needs; or use cached_features.map(ds) first. Nothing was computed.",
+                    column=audio_column,
+                    columns=tuple(source),
+                )
+            features |= reader.compute({**source, **features})
+        return features

@@ -1,0 +1,169 @@
+"""The function of `attach` and `materialize`: a batch in, its features out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from ..audio.file_hashes import find_hashes
+from ..audio.source import AudioSource, local_path, read_source
+from ..errors import AudioError, MissingEntryError
+from .batch_formats import read_batch, with_columns
+from .cached_array import CachedArray, pick_output, read_references
+from .column_checks import check_not_replaced
+from .feature_columns import FeatureColumns
+
+__all__ = ["FeatureReader"]
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """Gives the features of a batch of rows: references are read, and others computed from the audio.
+
+    Where rows have their audio beside references to this processor's features, the audio says what is right: of a file
+    that has changed, a missing entry and a row without features they are computed.
+
+    Attributes
+    ----------
+    columns
+        The features.
+    references
+        Columns that are read from the cache.
+    computes
+        Whether features are computed from the audio, beside them.
+    dropped
+        Columns that the caller leaves out.
+    files
+        What tells the states of the dataset's files, for `datasets` to find only results of the same ones.
+    """
+
+    columns: FeatureColumns
+    references: dict[str, CachedArray]
+    computes: bool
+    dropped: tuple[str, ...] = ()
+    files: str = ""
+
+    def __call__(self, examples: Any) -> Any:
+        """Return the columns of features for a batch; for an Arrow table the table with them."""
+        arrays = self.read(examples)
+        if not isinstance(examples, pa.Table):
+            return {**arrays, **self.compute(examples)}
+        if self.computes:
+            examples = self.compute(examples)
+        if not arrays:
+            return examples
+        features = self.columns.types_with(datasets.Features.from_arrow_schema(examples.schema))
+        return with_columns(examples, arrays, features.__getitem__)
+
+    def compute(self, examples: Any) -> Any:
+        """Return the columns of computed features; for an Arrow table the table with them.
+
+        The columns of some streams are known only now, and so whether one would be replaced.
+        """
+        if not self.computes:
+            return {}
+        computed = self.columns.of(examples)
+        outputs = {column: output for output, column in self.columns.settings.output_names.items()}
+        new = set(self.columns.names() if isinstance(examples, pa.Table) else computed)
+        new -= {self.columns.settings.reason_column, *self.dropped}
+        check_not_replaced({name: outputs.get(name, name) for name in sorted(new & _names(examples))})
+        return computed
+
+    def read(self, examples: Any) -> dict[str, list[Any]]:
+        """Return the arrays of the references that a batch has."""
+        present = {name: reference for name, reference in self.references.items() if name in _names(examples)}
+        is_table = isinstance(examples, pa.Table)
+        shas = {name: examples[name].to_pylist() if is_table else examples[name] for name in present}
+        arrays: dict[str, list[Any]] = {}
+        for audio_column, group in self._by_audio_column(present).items():
+            cells = read_batch(examples, audio_column).cells if audio_column in _names(examples) else None
+            arrays.update(self._read_group({name: shas[name] for name in group}, group, cells))
+        return arrays
+
+    def _by_audio_column(self, references: Mapping[str, CachedArray]) -> dict[str, dict[str, CachedArray]]:
+        groups: dict[str, dict[str, CachedArray]] = {}
+        for name, reference in references.items():
+            column = reference.audio_column or self.columns.settings.audio_column
+            groups.setdefault(column, {})[name] = reference
+        return groups
+
+    def _read_group(
+        self,
+        shas: Mapping[str, Sequence[bytes | None]],
+        references: dict[str, CachedArray],
+        cells: Sequence[Any] | None,
+    ) -> dict[str, list[Any]]:
+        """Return the arrays of references that were made from one audio column, of which the cells may be there."""
+        cache = self.columns.pipeline.audio_cache
+        own = {
+            name: reference for name, reference in references.items() if cells is not None and self._is_own(reference)
+        }
+        here = {name: reference for name, reference in own.items() if reference.root == str(cache.root)}
+        elsewhere = {name: each for name, each in references.items() if name not in here}
+        arrays = self._of_audio(here, shas, cells or ()) if here else {}
+        try:
+            for name, reference in elsewhere.items():
+                _check_files(shas[name], cells or (), reference)
+            arrays |= read_references(shas, elsewhere, cache)
+        except MissingEntryError:
+            if not elsewhere.keys() <= own.keys():
+                raise
+            arrays |= self._of_audio(elsewhere, shas, cells or ())
+        return {name: arrays[name] for name in references}
+
+    def _is_own(self, reference: CachedArray) -> bool:
+        """Return whether this processor makes what a reference refers to."""
+        pipeline, any_clip = self.columns.pipeline, bytes(32)
+        is_own_column = reference.audio_column in (None, self.columns.settings.audio_column)
+        return is_own_column and reference.key(any_clip) == pipeline.key(any_clip.hex(), pipeline.identity())
+
+    def _of_audio(
+        self, references: Mapping[str, CachedArray], shas: Mapping[str, Sequence[bytes | None]], cells: Sequence[Any]
+    ) -> dict[str, list[Any]]:
+        """Return the features of audio cells by column, read or computed; bytes are not hashed again."""
+        known = shas[next(iter(references))]
+        results = self.columns.pipeline.features(cells, [None if sha is None else sha.hex() for sha in known])
+        arrays: dict[str, list[Any]] = {name: [] for name in references}
+        for result in results:
+            if isinstance(result, AudioError) and self.columns.settings.on_error == "raise":
+                raise result
+            for name, reference in references.items():
+                arrays[name].append(None if isinstance(result, AudioError) else _pick(result, reference))
+        return arrays
+
+
+def _pick(outputs: Mapping[str, Any], reference: CachedArray) -> Any:
+    return pick_output(outputs, reference.key(bytes(32)), reference.name, reference.root)
+
+
+def _names(examples: Any) -> set[str]:
+    return set(examples.column_names if isinstance(examples, pa.Table) else examples)
+
+
+def _check_files(shas: Sequence[bytes | None], cells: Sequence[Any], reference: CachedArray) -> None:
+    """Raise `MissingEntryError` if a file is not the one any more that a reference was made from."""
+    paths = [local_path(cell) for cell in cells]
+    for path, sha, remembered in zip(paths, shas, find_hashes(paths), strict=False):  # there may be no cells
+        if path is None or sha is None:
+            continue
+        found = remembered or _hash(path)
+        if found not in (None, reference.key(sha).blob_sha):  # None: the file is gone, and the features need not be
+            raise MissingEntryError(
+                f"the audio file {path} has changed since the reference was made, and the features of its content now "
+                "are not known here. Call map(ds) again, with the cached_features that made the references. The row "
+                "was not read.",
+                key=reference.key(sha),
+                root=reference.root,
+            )
+
+
+def _hash(path: str) -> str | None:
+    try:
+        source: AudioSource = read_source(path)
+    except AudioError:
+        return None
+    return source.blob_sha
