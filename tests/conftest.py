@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,27 @@ def _features_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "hf_audio_cache.pipeline.storage_policy.FeatureStoragePolicy.is_undecided", lambda self, processor_sha: False
     )
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], dict[str, bool]]:
+    """``at_once(True)``: compute two clips at once; with None it is measured. By default one at a time.
+
+    Returns what is decided later on, by the processor's identity.
+    """
+
+    def decide(is_faster: bool | None) -> dict[str, bool]:
+        class Decided(dict[str, bool]):
+            def get(self, key: Any, default: Any = None) -> Any:
+                return super().get(key, is_faster)
+
+        decided = Decided()
+        monkeypatch.setattr("hf_audio_cache.pipeline.pace._decided", types.SimpleNamespace(get=lambda make: decided))
+        monkeypatch.setattr("hf_audio_cache.pipeline.missing_clips.thread_count", lambda: 2)
+        return decided
+
+    decide(False)
+    return decide
 
 
 @pytest.fixture(scope="session", autouse=True)

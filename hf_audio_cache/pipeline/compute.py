@@ -8,14 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError
-from ..processors.determinism import extract_repeatable
+from ..processors.determinism import extract_beside_others, extract_repeatable
 from ..processors.extractor import audio_part, name_of
 from ..processors.output_specs import OutputSpec, probe_outputs
+from ..processors.ownership import Owner, owner_of
 from ..processors.precision import rounded
 from ..processors.soundness import unsound_output
 from .settings import FeatureSettings
 
 __all__ = ["Extraction"]
+
+# They change an attribute of their own during a call.
+_NOT_IN_THREADS = ("DiaFeatureExtractor", "SpeechT5FeatureExtractor")
 
 
 class Extraction:
@@ -35,8 +39,23 @@ class Extraction:
         self._sampling_rate = settings.waveform.sampling_rate
         self._computed: dict[str, tuple[int, int]] = {}  # by identity: number of clips, and length of the longest
 
-    def extract(self, waveform: npt.NDArray[np.float32], clip: str, processor_sha: str) -> dict[str, Any]:
+    def extract(
+        self,
+        waveform: npt.NDArray[np.float32],
+        clip: str,
+        processor_sha: str,
+        *,
+        is_alone: bool = True,
+        twice: bool | None = None,
+    ) -> dict[str, Any]:
         """Return the outputs for a clip by name. `processor_sha` is the processor's identity now.
+
+        Parameters
+        ----------
+        is_alone
+            Whether no other clip is extracted meanwhile. Otherwise the caller watches the random generators.
+        twice
+            Whether a second call is compared with the first; by default for some clips only.
 
         Raises
         ------
@@ -47,15 +66,16 @@ class Extraction:
         """
         extractor = audio_part(self.processor)
         number, longest = self._computed.get(processor_sha, (0, -1))
+        if twice is None:  # some extractors take random parts of long clips only; others are random now and then
+            twice = len(waveform) > longest or (number + 1).bit_count() == 1
         try:
-            outputs = extract_repeatable(
+            outputs = (extract_repeatable if is_alone else extract_beside_others)(
                 extractor,
                 waveform,
                 self._sampling_rate,
                 self._settings.processor_kwargs,
                 clip=clip,
-                # Some extractors take random parts of long clips only; others are random now and then.
-                twice=len(waveform) > longest or (number + 1).bit_count() == 1,
+                twice=twice,
             )
         except HfAudioCacheError:
             raise
@@ -81,6 +101,11 @@ class Extraction:
             return rounded(outputs, self._settings.dtype)
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be
             raise AudioExtractionError(f"of {clip}, {exc}", clip=clip) from exc
+
+    def is_safe_in_threads(self) -> bool:
+        """Return whether the processor may be called by several threads at once, as far as that is known."""
+        kind = type(audio_part(self.processor))
+        return owner_of(kind) is Owner.FOLLOWED and kind.__name__ not in _NOT_IN_THREADS
 
     def probe(self) -> dict[str, OutputSpec]:
         """Return the form of each output, found by extracting made-up clips."""

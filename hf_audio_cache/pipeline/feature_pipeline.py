@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,12 +17,12 @@ from ..processors.extractor import audio_part, name_of
 from ..processors.identity import Fingerprinter, ProcessorIdentity
 from ..processors.output_forms import copied
 from ..processors.output_specs import OutputSpec
-from ..support.threads import leaving_a_core
 from ..support.write_behind import WriteError
 from .compute import Extraction
 from .look_up import Clips, look_up
+from .missing_clips import MissingClips
 from .settings import FeatureSettings
-from .storage_policy import FeatureStoragePolicy, Sample
+from .storage_policy import FeatureStoragePolicy
 from .store import EntryWriter, ProcessorManifests
 from .unstorable import UnstorableWarning, errors_of_clips
 from .waveforms import WaveformReader, decode
@@ -76,6 +74,7 @@ class FeaturePipeline:
         self.extraction = Extraction(processor, settings)
         self.policy = FeatureStoragePolicy(settings.features)
         self.writer = EntryWriter(opened)
+        self.missing_clips = MissingClips(opened, self.waveforms, self.extraction, self.policy, self.writer)
         self.manifests = ProcessorManifests(opened, self.extraction.probe)
         self.unstorable = UnstorableWarning()
 
@@ -220,38 +219,10 @@ class FeaturePipeline:
         *,
         is_stored: bool,
     ) -> Iterator[tuple[str, dict[str, Any] | AudioError]]:
-        """Yield the features of each clip by ``blob_sha``; decoding and storing go on beside the extraction."""
-        if not sources:
-            return
-        self.manifests.ensure(identity)
-        for source, made in zip(sources, self.waveforms.read_or_decode(sources, keys), strict=True):
-            key = keys[source.blob_sha]
-            if isinstance(made.waveform, AudioError):
-                yield source.blob_sha, made.waveform
-                continue
-            if is_stored and (stored := self._stored_meanwhile(key)) is not None:
-                yield source.blob_sha, stored
-                continue
-            if made.is_new:
-                self.writer.store_waveform(key.waveform_key(), made.waveform)
-            started = time.perf_counter()
-            try:
-                # A clip alone has no decoding beside it that would need a core.
-                with leaving_a_core() if len(sources) > 1 else contextlib.nullcontext():
-                    outputs = self.extraction.extract(made.waveform, source.clip, identity.sha)
-            except AudioError as exc:
-                yield source.blob_sha, exc
-                continue
-            seconds = time.perf_counter() - started
-            self.counters.add(computed=1, seconds_computing=made.seconds + seconds)
-            if is_stored:
-                self.writer.store_features(key, outputs, made.seconds + seconds)
-                self.policy.add_sample(Sample(key, source, seconds))
-            yield source.blob_sha, outputs
-
-    def _stored_meanwhile(self, key: AudioCacheKey) -> dict[str, Any] | None:
-        """Return features that another process stored since the look-up; a remote root is not asked for each clip."""
-        return self.audio_cache.peek(key) if self.store.is_local else None
+        """Yield the features of each clip by ``blob_sha``."""
+        if sources:
+            self.manifests.ensure(identity)
+            yield from self.missing_clips.compute(sources, keys, is_stored=is_stored)
 
     def _check_stored(self, errors: Sequence[WriteError], keys: Sequence[AudioCacheKey]) -> None:
         """Raise the first error of storing features, unless this machine can read all of them."""

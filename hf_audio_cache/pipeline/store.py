@@ -15,6 +15,7 @@ from ..cache.processor_manifest import Manifest
 from ..errors import UnstorableOutputError
 from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
+from ..support.process_local import is_worker
 from ..support.write_behind import WriteError, Writer
 
 __all__ = ["EntryWriter", "ProcessorManifests"]
@@ -29,28 +30,36 @@ class EntryWriter:
 
     def store_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float) -> None:
         """Store the features of a clip."""
-
-        def write() -> list[WriteError]:
-            try:
-                return [*self._root.audio_cache.store_many({key: outputs}, compute_seconds=compute_seconds)]
-            except UnstorableOutputError as exc:
-                exc.key = key
-                return [exc]
-
-        self._submit(write)
+        self._submit(lambda: self.write_features(key, outputs, compute_seconds))
 
     def store_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> None:
         """Store the waveform of a clip."""
+        self._submit(lambda: self.write_waveform(key, waveform))
 
-        def write() -> list[WriteError]:
-            self._root.waveform_cache.store_many({key: {"waveform": waveform}})
-            return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
+    def write_features(
+        self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float
+    ) -> list[WriteError]:
+        """Store the features of a clip in the calling thread; return why they could not be stored."""
+        try:
+            return [*self._root.audio_cache.store_many({key: outputs}, compute_seconds=compute_seconds)]
+        except UnstorableOutputError as exc:
+            exc.key = key
+            return [exc]
 
-        self._submit(write)
+    def write_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> list[WriteError]:
+        """Store the waveform of a clip in the calling thread."""
+        self._root.waveform_cache.store_many({key: {"waveform": waveform}})
+        return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
+
+    def note(self, errors: list[WriteError]) -> None:
+        """Take errors of features that other threads wrote for this one."""
+        self.write_behind.submit(lambda: errors, at_once=True)
 
     def _submit(self, write: Callable[[], list[WriteError]]) -> None:
-        # A store that takes nothing now refuses before anything is encoded: no thread is needed for that.
-        self.write_behind.submit(write, at_once=bool(self._root.store.refuse_puts((TAG_NAME,))))
+        # A store that takes nothing now refuses before anything is encoded: no thread is needed for that. A worker
+        # has no core to spare for one, unless it waits for the network.
+        is_quick = bool(self._root.store.refuse_puts((TAG_NAME,))) or (self._root.store.is_local and is_worker())
+        self.write_behind.submit(write, at_once=is_quick)
 
     def wait(self) -> list[WriteError]:
         """Wait until all is stored; return the errors of features that this thread submitted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ from ..cache.caches import WaveformCache
 from ..cache.keys import AudioCacheKey
 from ..cache.stats import Counters
 from ..errors import AudioError
-from ..support.threads import ahead
 from .settings import WaveformSettings
 from .storage_policy import Policy
 
@@ -89,10 +88,10 @@ class WaveformReader:
             return source.source_rate == self._settings.sampling_rate
         return is_plain_pcm16(source.content or b"", self._settings.sampling_rate)
 
-    def read_or_decode(
+    def reader_of(
         self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]
-    ) -> Iterator[ClipWaveform]:
-        """Yield the waveform of each clip; threads decode the next ones meanwhile."""
+    ) -> Callable[[AudioSource], ClipWaveform]:
+        """Read the waveforms that the cache has of these clips, and return what gives that of each, read or decoded."""
         stored = [source for source in sources if self.is_stored(source)]
         read = self._cache.get_many([keys[source.blob_sha].waveform_key() for source in stored])
         cached = {source.blob_sha: waveform for source, waveform in zip(stored, read, strict=True)}
@@ -109,4 +108,4 @@ class WaveformReader:
                 return ClipWaveform(exc)
             return ClipWaveform(decoded, time.perf_counter() - started, is_new=self.is_stored(source))
 
-        return ahead(make, sources)
+        return make

@@ -18,7 +18,7 @@ from ..errors import RandomOutputError
 from .extractor import NamedFunction, extract, name_of
 from .output_forms import is_same_output
 
-__all__ = ["extract_repeatable", "random_state_kept"]
+__all__ = ["GeneratorWatch", "difference", "extract_beside_others", "extract_repeatable", "random_state_kept"]
 
 # Of tqdm, which `datasets` shows its progress with, of fsspec, and our own.
 _HARMLESS_THREADS = ("tqdm_monitor", "fsspecIO", "hf-audio-cache", "hf_audio_cache")
@@ -74,6 +74,42 @@ def random_state_kept() -> Iterator[None]:
             before.restore()
 
 
+class GeneratorWatch:
+    """Tells whether any thread drew from the random generators since this was made."""
+
+    def __init__(self) -> None:
+        self._before, self._is_alone = _RandomState.now(), _is_alone()
+
+    def has_moved(self) -> bool:
+        """Return whether a generator was drawn from."""
+        return _RandomState.now().moved_since(self._before) is not None
+
+    def put_back(self) -> None:
+        """Put the generators back, where no thread of somebody else can have drawn from them."""
+        if self._is_alone and _is_alone():
+            self._before.restore()
+
+
+def extract_beside_others(
+    extractor: Any,
+    waveform: npt.NDArray[np.float32],
+    sampling_rate: int,
+    processor_kwargs: Mapping[str, Any],
+    *,
+    clip: str,
+    twice: bool,
+) -> dict[str, Any]:
+    """Do as `extract_repeatable` while other threads extract, too: only a `GeneratorWatch` tells whether one drew.
+
+    A difference between two calls may also mean that the extractor is not safe in threads.
+    """
+    call = (extractor, waveform, sampling_rate, processor_kwargs)
+    outputs = extract(*call)
+    if twice and (different := difference(outputs, extract(*call))) is not None:
+        raise _random_output(extractor, clip, f"a second call gave another {different!r}")
+    return outputs
+
+
 def extract_repeatable(
     extractor: Any,
     waveform: npt.NDArray[np.float32],
@@ -102,7 +138,7 @@ def extract_repeatable(
     outputs, moved = _extract_watched(*call, clip=clip, before=before)
     # With other threads about, the draw may have been one of theirs: then further calls must tell.
     for _ in range(3 if moved else int(twice)):
-        different = _difference(outputs, _extract_watched(*call, clip=clip, before=_RandomState.now())[0])
+        different = difference(outputs, _extract_watched(*call, clip=clip, before=_RandomState.now())[0])
         if different is not None:
             if moved:
                 before.restore()
@@ -136,7 +172,7 @@ def _extract_watched(
     return outputs, moved
 
 
-def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
     """Return the name of an output in which two results differ by a bit."""
     for name in first.keys() | second.keys():
         if name not in first or name not in second or not is_same_output(first[name], second[name]):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import functools
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["ForkStep", "ProcessLocal", "at_fork", "finalize_here", "is_forked"]
+__all__ = ["ForkStep", "ProcessLocal", "at_fork", "finalize_here", "is_forked", "is_worker"]
 
 T = TypeVar("T")
 
@@ -24,6 +25,12 @@ _IMPORTED_BY = os.getpid()
 def is_forked() -> bool:
     """Return whether this process was forked from one that had imported this package."""
     return os.getpid() != _IMPORTED_BY
+
+
+def is_worker() -> bool:
+    """Return whether another process started this one, forked or spawned, to share its work: as for ``num_proc=``."""
+    modules = (sys.modules.get(name) for name in ("multiprocessing.process", "multiprocess.process"))
+    return is_forked() or any(module is not None and module.parent_process() is not None for module in modules)
 
 
 class ProcessLocal(Generic[T]):

@@ -6,21 +6,16 @@ other; on the same cores both would take several times as long.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
-
-from threadpoolctl import ThreadpoolController
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from .process_local import ProcessLocal
 
-__all__ = ["ahead", "in_threads", "leaving_a_core"]
+__all__ = ["ahead", "in_threads", "is_own_thread", "n_cores", "share_out", "thread_count"]
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -32,13 +27,19 @@ _NAME = "hf-audio-cache-reader"
 _pool: ProcessLocal[ThreadPoolExecutor] = ProcessLocal()
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _count() -> int:
-    """Return how many threads can run at once."""
-    return min(_MOST, _n_cores())
+def thread_count() -> int:
+    """Return how many of our threads can run at once."""
+    return min(_MOST, n_cores())
+
+
+def is_own_thread() -> bool:
+    """Return whether the calling thread is one of the pool: one that waited for another could wait for ever."""
+    return threading.current_thread().name.startswith(_NAME)
 
 
 def _submit(call: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
@@ -59,10 +60,8 @@ def in_threads(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
 
     The calling thread does a share itself. Exceptions of `call` are raised.
     """
-    n_shares = min(_count(), len(items) // _FEWEST_ITEMS)
-    if n_shares < 2 or threading.current_thread().name.startswith(
-        _NAME
-    ):  # a pool whose threads wait for each other hangs
+    n_shares = min(thread_count(), len(items) // _FEWEST_ITEMS)
+    if n_shares < 2 or is_own_thread():
         return [call(item) for item in items]
 
     def do(share: Sequence[ItemT]) -> list[ResultT]:
@@ -91,24 +90,29 @@ def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[
         yield pending.popleft().result()
 
 
-@functools.lru_cache(maxsize=1)
-def _libraries(has_torch: bool) -> ThreadpoolController:  # finding the loaded libraries takes some milliseconds
-    return ThreadpoolController()
+def share_out(call: Callable[[ItemT], object], items: Sequence[ItemT], n_threads: int) -> None:
+    """Call for each item in so many threads, in order; each thread takes the next item when it is done with one.
 
+    The calling thread waits. After an exception no further item is begun, and it is raised when all threads are done.
+    """
+    waiting = deque(items)
 
-@contextlib.contextmanager
-def leaving_a_core() -> Iterator[None]:
-    """Leave one core to our threads while the caller computes: OpenMP and BLAS get the others."""
-    n_threads = max(1, _n_cores() - 1)
-    # The number is never raised: in a forked process torch is limited to one thread, as more would hang.
-    found: list[tuple[Any, int | None]] = []
-    with contextlib.suppress(OSError):  # no more files can be opened; the libraries keep all cores
-        found = [(library, library.num_threads) for library in _libraries("torch" in sys.modules).lib_controllers]
-    limited = [(library, before) for library, before in found if before is not None and before > n_threads]
-    for library, _ in limited:
-        library.set_num_threads(n_threads)
+    def work(_: int) -> None:
+        try:
+            while True:
+                try:
+                    item = waiting.popleft()
+                except IndexError:
+                    return
+                call(item)
+        except BaseException:
+            waiting.clear()
+            raise
+
+    threads = [_submit(work, number) for number in range(min(n_threads, _MOST))]
     try:
-        yield
+        for thread in threads:
+            thread.result()
     finally:
-        for library, before in limited:
-            library.set_num_threads(before)
+        waiting.clear()
+        wait(threads)

@@ -36,7 +36,7 @@ def steps(pipeline, monkeypatch):
 
     note(module, "look_up")
     note(pipeline.manifests, "ensure")
-    note(pipeline.waveforms, "read_or_decode")
+    note(pipeline.waveforms, "reader_of")
     note(pipeline.extraction, "extract")
     for name in ("store_waveform", "store_features", "wait"):
         note(pipeline.writer, name)
@@ -50,7 +50,7 @@ def cells(clips):
 def test_a_batch_goes_down_once_and_comes_back_once(pipeline, steps, clips):
     rows = pipeline.features([*cells(clips), cells(clips)[0]])
     each = ["store_waveform", "extract", "store_features"]
-    assert steps == ["look_up 4", "ensure", "read_or_decode", *each * 3, "wait"]
+    assert steps == ["look_up 4", "ensure", "reader_of", *each * 3, "wait"]
     assert rows[0]["input_values"] is not rows[3]["input_values"]
     data.assert_same_bits(rows[0]["input_values"], rows[3]["input_values"])
     steps.clear()
@@ -64,7 +64,7 @@ def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
     sha = pipeline.identity().sha
     keys = pipeline.ensure(cells(clips), sha)
     each = ["store_waveform", "extract", "store_features"]
-    assert steps == ["look_up 3", "ensure", "read_or_decode", *each * 3, "wait"]
+    assert steps == ["look_up 3", "ensure", "reader_of", *each * 3, "wait"]
     assert keys == [pipeline.settings.waveform.features_key(data.sha256(clip), sha) for clip in clips]
     assert all(pipeline.audio_cache.exists_many(keys))
 
@@ -72,5 +72,5 @@ def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
 def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
     rows = pipeline.features([{"bytes": b"no audio", "path": "bad.wav"}, *cells(clips[:1])])
     assert isinstance(rows[0], AudioError)
-    assert steps == ["look_up 2", "ensure", "read_or_decode", "store_waveform", "extract", "store_features", "wait"]
+    assert steps == ["look_up 2", "ensure", "reader_of", "store_waveform", "extract", "store_features", "wait"]
     assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]

@@ -11,14 +11,15 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.pipeline.compute import Extraction
-from hf_audio_cache.support import threads
-from hf_audio_cache.support.threads import ahead, in_threads, leaving_a_core
+from hf_audio_cache.support import library_threads, threads
+from hf_audio_cache.support.library_threads import leaving_a_core
+from hf_audio_cache.support.threads import ahead, in_threads
 
 
 @pytest.fixture(autouse=True)
 def _two_processors(monkeypatch):
     """Let threads be used whatever the machine has."""
-    monkeypatch.setattr(threads, "_count", lambda: 2)
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 3, 8, 9, 100])
@@ -76,8 +77,8 @@ def test_a_forked_child_has_threads_of_its_own():
 def test_at_the_end_of_a_process_work_is_done_all_the_same():
     program = """
         import atexit
-        from hf_audio_cache.support import threads
-        threads._count = lambda: 2
+        from hf_audio_cache.support import library_threads, threads
+        threads.thread_count = lambda: 2
         atexit.register(lambda: print(threads.in_threads(str, range(8)), list(threads.ahead(str, range(3)))))
         threads.in_threads(str, range(8))
     """
@@ -94,7 +95,7 @@ def blas_threads():
 
 @pytest.mark.parametrize(("n_cores", "before", "meanwhile"), [(4, 4, 3), (4, 2, 2), (2, 2, 1), (1, 3, 1)])
 def test_a_core_is_left_and_given_back(n_cores, before, meanwhile, monkeypatch):
-    monkeypatch.setattr(threads, "_n_cores", lambda: n_cores)
+    monkeypatch.setattr(library_threads, "n_cores", lambda: n_cores)
     with threadpool_limits(before, user_api="blas"):
         assert set(blas_threads()) == {before}
         with leaving_a_core():
@@ -104,14 +105,14 @@ def test_a_core_is_left_and_given_back(n_cores, before, meanwhile, monkeypatch):
 
 def test_a_clip_alone_has_all_cores(monkeypatch, make_processor, prompts, tmp_path):
     """Nothing is done beside it."""
-    monkeypatch.setattr(threads, "_n_cores", lambda: 2)
+    monkeypatch.setattr(library_threads, "n_cores", lambda: 2)
     seen = []
     extractor = make_processor("wav2vec2")
     extract = Extraction.extract
 
-    def note(self, *arguments):
+    def note(self, *arguments, **how):
         seen.append(set(blas_threads()))
-        return extract(self, *arguments)
+        return extract(self, *arguments, **how)
 
     monkeypatch.setattr(Extraction, "extract", note)
     cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)

@@ -1,0 +1,123 @@
+"""The steps of one clip that the cache lacks: waveform, features, entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..audio.source import AudioSource
+from ..cache.keys import AudioCacheKey
+from ..cache.open_root import OpenRoot
+from ..errors import AudioError
+from ..processors.extractor import audio_part, name_of
+from ..support.write_behind import WriteError
+from .compute import Extraction
+from .storage_policy import FeatureStoragePolicy, Sample
+from .store import EntryWriter
+from .waveforms import ClipWaveform
+
+__all__ = ["Clip", "ClipSteps", "Computed", "Result"]
+
+Result = dict[str, Any] | AudioError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip with its waveform."""
+
+    source: AudioSource
+    key: AudioCacheKey
+    made: ClipWaveform
+
+    @property
+    def waveform(self) -> Any:
+        """The waveform, which is no error."""
+        return self.made.waveform
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The features of a clip, and the seconds of their extraction."""
+
+    clip: Clip
+    outputs: dict[str, Any]
+    seconds: float
+
+    @property
+    def total_seconds(self) -> float:
+        """The seconds of decoding and extraction."""
+        return self.clip.made.seconds + self.seconds
+
+
+@dataclass(frozen=True)
+class ClipSteps:
+    """The steps, for the clips of one batch.
+
+    Attributes
+    ----------
+    root
+        The open root.
+    keys
+        The keys of the clips by ``blob_sha``.
+    is_stored
+        Whether features are stored, and may have been since the clips were looked up.
+    waveform_of
+        Reads or decodes.
+    extraction, policy, writer
+        What extracts, decides whether features are stored, and stores.
+    """
+
+    root: OpenRoot
+    keys: Mapping[str, AudioCacheKey]
+    is_stored: bool
+    waveform_of: Callable[[AudioSource], ClipWaveform]
+    extraction: Extraction
+    policy: FeatureStoragePolicy
+    writer: EntryWriter
+
+    @property
+    def name(self) -> str:
+        """What messages call the extractor."""
+        return name_of(audio_part(self.extraction.processor))
+
+    def read(self, source: AudioSource) -> Result | Clip:
+        """Return a clip with its waveform; its error, or features that another process stored meanwhile."""
+        made, key = self.waveform_of(source), self.keys[source.blob_sha]
+        if isinstance(made.waveform, AudioError):
+            return made.waveform
+        if self.is_stored and self.root.store.is_local:  # a remote root is not asked for each clip
+            stored = self.root.audio_cache.peek(key)
+            if stored is not None:
+                return stored
+        return Clip(source, key, made)
+
+    def count(self, done: Computed) -> None:
+        """Count a clip, and keep it for the decision whether features are stored."""
+        self.root.counters.add(computed=1, seconds_computing=done.total_seconds)
+        if self.is_stored:
+            self.policy.add_sample(Sample(done.clip.key, done.clip.source, done.seconds))
+
+    def extract(self, clip: Clip, **how: Any) -> dict[str, Any]:
+        """Return the outputs for a clip; `how` are arguments of `Extraction.extract`."""
+        return self.extraction.extract(clip.waveform, clip.source.clip, clip.key.processor_sha, **how)
+
+    def store_waveform(self, clip: Clip) -> None:
+        """Store the waveform of a clip behind the next clips, if it is new."""
+        if clip.made.is_new:
+            self.writer.store_waveform(clip.key.waveform_key(), clip.waveform)
+
+    def store(self, done: Computed) -> None:
+        """Count a clip, and store its features behind the next clips."""
+        self.count(done)
+        if self.is_stored:
+            self.writer.store_features(done.clip.key, done.outputs, done.total_seconds)
+
+    def write_waveform(self, clip: Clip) -> None:
+        """Store the waveform of a clip in this thread, if it is new."""
+        if clip.made.is_new:
+            self.writer.write_waveform(clip.key.waveform_key(), clip.waveform)
+
+    def write_features(self, done: Computed) -> list[WriteError]:
+        """Store features in this thread, if they are stored; return why they could not be."""
+        return self.writer.write_features(done.clip.key, done.outputs, done.total_seconds) if self.is_stored else []
