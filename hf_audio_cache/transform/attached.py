@@ -71,7 +71,9 @@ class Attached:
             batch = LateColumns(plain, functools.partial(self._read, examples))
             kept, untouched = self._transformed(batch, self.before)
             late = functools.partial(self._features, examples, {**untouched, **kept}, reads=False)
-        return LateColumns({name: column for name, column in kept.items() if name not in self.dropped}, late)
+        replaced = {reader.columns.settings.reason_column for reader in self.readers if reader.computes}
+        left_out = {*self.dropped, *replaced}
+        return LateColumns({name: column for name, column in kept.items() if name not in left_out}, late)
 
     def _transformed(
         self, batch: LateColumns, transform: Callable[[Any], Any]

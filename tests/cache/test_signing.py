@@ -438,7 +438,7 @@ def test_references_to_what_a_stranger_put_there_are_an_error(tmp_path, clips, e
         lambda: mapped[0],
         lambda: mapped[:],
         lambda: mapped["start"][0],
-        lambda: cached_features.attach(mapped)[:],
+        lambda: cached_features.attach(mapped)[:]["start"],
         lambda: cached_features.materialize(mapped),
         lambda: list(mapped.to_iterable_dataset()),
     ):

@@ -64,7 +64,7 @@ def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
     sha = pipeline.identity().sha
     keys = pipeline.ensure(cells(clips), sha)
     each = ["store_waveform", "extract", "store_features"]
-    assert steps == ["look_up 3", "ensure", "reader_of", *each * 3, "wait"]
+    assert steps == ["ensure", "look_up 3", "ensure", "reader_of", *each * 3, "wait"]
     assert keys == [pipeline.settings.waveform.features_key(data.sha256(clip), sha) for clip in clips]
     assert all(pipeline.audio_cache.exists_many(keys))
 
