@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
+from ..errors import StoreError
 from ..stores import Store
 from .access_log import Run, UseRecorder
 from .caches import AudioCache, WaveformCache
-from .layout import FEATURES, WAVEFORMS, manifest_name
+from .layout import FEATURES, TAG, TAG_NAME, WAVEFORMS, manifest_name
 from .processor_manifest import Manifest, is_of_later_version, read_manifest
 from .root import CacheRoot, as_cache_root
 from .signing import SigningKeys
@@ -84,6 +85,13 @@ class OpenRoot:
     def caches(self) -> dict[str, AudioCache | WaveformCache]:
         """Both caches, by their folder."""
         return {FEATURES: self.audio_cache, WAVEFORMS: self.waveform_cache}
+
+    def refusal(self) -> StoreError | None:
+        """Return why the root takes no entries now; None if it does. To find out, its tag is read and written."""
+        [found] = self.store.get_again([TAG_NAME])  # of the root itself; some stores make a bucket for a put
+        if isinstance(found, StoreError):
+            return found
+        return next(iter(self.store.put_many({TAG_NAME: TAG}).values()), None)
 
     def read_manifest(self, processor_sha: str) -> Manifest | None:
         """Return the manifest of a processor, or None if there is no good one."""

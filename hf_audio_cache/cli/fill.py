@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from ..support.report import Report, Table
-from ..support.units import format_seconds, format_size
+from .engines import Engine, cluster, fill_by_processes, fill_by_workers
 from .options import (
     AudioColumnOption,
     AutoResampleOption,
@@ -33,82 +25,13 @@ from .options import (
     waiting,
 )
 from .output import Format, FormatOption, QuietOption, show_report
-
-if TYPE_CHECKING:
-    from ..transform.cached_features import CachedFeatures
-    from ..transform.fill_report import FillReport
+from .warm_report import WarmReport
 
 __all__ = ["add_to"]
 
 DatasetArgument = Annotated[
     str, typer.Argument(help="Hub name, Parquet file, folder of audio, or folder that save_to_disk wrote.")
 ]
-
-
-@dataclass(frozen=True, repr=False)
-class WarmReport(Report):
-    """What ``warm`` did.
-
-    Attributes
-    ----------
-    root, processor_sha
-        Where, and for which processor.
-    rows
-        Rows of the dataset.
-    hits, computed
-        Distinct clips that were there, and that were computed.
-    bad_clips
-        Rows without features, with the reason.
-    bytes_written
-        Bytes of new entries, waveforms included.
-    seconds
-        What it took.
-    elsewhere, again
-        With ``--engine ray``: clips that one worker left to another, which was computing them; and clips that were
-        begun again, since a worker was lost.
-    """
-
-    root: str
-    processor_sha: str
-    rows: int
-    hits: int
-    computed: int
-    bad_clips: list[dict[str, str]]
-    bytes_written: int
-    seconds: float
-    elsewhere: int = 0
-    again: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values, with the rate."""
-        return {**super().to_dict(), "clips_per_second": self.clips_per_second}
-
-    @property
-    def clips_per_second(self) -> float:
-        """Rows a second."""
-        return self.rows / max(self.seconds, 1e-9)
-
-    def tables(self) -> list[Table]:
-        figures = [
-            ("rows", f"{self.rows:,}"),
-            ("hits", f"{self.hits:,}"),
-            ("computed", f"{self.computed:,}"),
-            *([("left to another worker", f"{self.elsewhere:,}")] if self.elsewhere else []),
-            *([("begun again", f"{self.again:,}")] if self.again else []),
-            ("bad clips", f"{len(self.bad_clips):,}"),
-            ("written", format_size(self.bytes_written)),
-            ("time", format_seconds(self.seconds)),
-            ("clips/s", f"{self.clips_per_second:,.1f}"),
-        ]
-        bad = [(clip["clip"], clip["reason"]) for clip in self.bad_clips[:50]]
-        return [Table(self.root, (), figures), *([Table("bad clips", ("clip", "reason"), bad)] if bad else [])]
-
-
-class Engine(str, Enum):
-    """What spreads the work."""
-
-    processes = "processes"
-    ray = "ray"
 
 
 @guarded
@@ -141,9 +64,11 @@ def warm(
 ) -> None:
     """Fill a cache with the features of a dataset.
 
-    What is there already is left as it is, so that it may be interrupted and begun again. With -q the names of bad
-    clips are printed; the exit code is 1 if there are any. Rate, cap and resampling are part of the key: give the same
-    ones as where the features are used.
+    What is there already is left as it is, so that it may be interrupted and begun again. Rate, cap and resampling are
+    part of the key: give the same ones as where the features are used. With -q the names of bad clips are printed.
+
+    The exit code is 1 if there are bad clips, or if the root did not take some of the features; 2 if nothing was
+    stored. Nothing is computed for a root that takes no entries.
 
     On a Ray cluster, a path (of the dataset, of the root) must be the same for all machines.
 
@@ -173,111 +98,16 @@ def warm(
         )
     started = time.perf_counter()
     if engine is Engine.ray:
-        with _cluster(address):
-            filling = _fill_by_ray(cached_features, dataset, source, num_proc)
+        with cluster(address):
+            filling = fill_by_workers(cached_features, dataset, source, num_proc)
     else:
-        filling = _fill(cached_features, dataset, source, num_proc)
-    report = WarmReport(
-        root=str(cached_features.root),
-        processor_sha=cached_features.processor_sha,
-        rows=filling.rows,
-        hits=filling.stats.hits,
-        computed=filling.stats.computed,
-        bad_clips=[asdict(clip) for clip in filling.bad_clips],
-        bytes_written=filling.stats.bytes_written,
-        seconds=time.perf_counter() - started,
-        elsewhere=filling.n_elsewhere,
-        again=filling.n_again,
-    )
+        filling = fill_by_processes(cached_features, dataset, source, num_proc)
+    report = WarmReport.of(cached_features, filling, time.perf_counter() - started)
     show_report(report, form, quiet=quiet, names=(clip["clip"] for clip in report.bad_clips))
-    if report.bad_clips:
+    if report.not_stored:
+        typer.echo(f"{report.not_stored:,} clips were not stored: {report.reason}. Do the same again.", err=True)
+    if report.bad_clips or report.not_stored:
         raise typer.Exit(1)
-
-
-def _fill(cached_features: CachedFeatures, dataset: str, source: dict[str, Any], num_proc: int | None) -> FillReport:
-    """Fill the cache by processes of this machine."""
-    from ..transform.fill_report import FillReport
-    from .inputs import load_dataset
-
-    with waiting("Loading the dataset"):
-        rows = load_dataset(dataset, **source)
-
-    def n_seen() -> int:
-        stats = cached_features.stats
-        return stats.hits + stats.computed + stats.bad_clips
-
-    with _progress(len(rows), n_seen):
-        # Bad clips are reported, and references are not kept: the entries are what is wanted.
-        cached_features.map(rows, num_proc=num_proc, load_from_cache_file=False, keep_in_memory=True)
-    return FillReport(len(rows), cached_features.stats, bad_clips=dict.fromkeys(cached_features.bad_clips))
-
-
-def _fill_by_ray(
-    cached_features: CachedFeatures, dataset: str, source: dict[str, Any], max_workers: int | None
-) -> FillReport:
-    """Fill the cache by workers of the Ray cluster that this process is connected to."""
-    from ..transform.ray_fill import fill_by_ray
-    from .inputs import load_ray_dataset
-
-    with waiting("Loading the dataset"):
-        rows = load_ray_dataset(dataset, **source)
-    n_seen = 0
-
-    def note(n_rows: int) -> None:
-        nonlocal n_seen
-        n_seen = n_rows
-
-    with _progress(None, lambda: n_seen):
-        return fill_by_ray(rows, cached_features, max_workers=max_workers, on_rows=note)
-
-
-@contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Be connected to a Ray cluster; one that is begun here ends here."""
-    try:
-        import ray.data  # which sets up a log of its own
-    except ImportError:
-        raise ValueError(
-            "expected Ray for --engine ray, and it is not installed; nothing was done. pip install hf_audio_cache[ray]"
-        ) from None
-    # What Ray and its workers print would be in the report; their logs have it.
-    quiet: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
-    # Ray's own default is also a cluster that somebody else has started on this machine.
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
-    ray.init(address=where, include_dashboard=False if where == "local" else None, **quiet)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _progress(n_rows: int | None, n_seen: Callable[[], int]) -> Iterator[None]:
-    """Show on a terminal how many clips were seen to, in all processes; None where nobody knows how many there are."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    has_ended = threading.Event()
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
-        task = progress.add_task("Caching features", total=n_rows)
-
-        def watch() -> None:
-            while not has_ended.wait(0.5):
-                progress.update(task, completed=n_seen())
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            has_ended.set()
-            watcher.join()
-        progress.update(task, completed=n_seen() if n_rows is None else n_rows)
 
 
 @guarded

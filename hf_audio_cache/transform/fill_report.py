@@ -26,6 +26,8 @@ class FillReport:
         survives its node for a moment.
     bad_clips
         Clips without features, each once.
+    n_not_stored, reason
+        Clips whose features are not in the root, since it did not take them, and why not.
     """
 
     rows: int = 0
@@ -33,3 +35,5 @@ class FillReport:
     n_elsewhere: int = 0
     n_again: int = 0
     bad_clips: dict[BadClip, None] = field(default_factory=dict)
+    n_not_stored: int = 0
+    reason: str = ""
