@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..stores import LocalStore, Store, WritePolicy, absolute_root, near_folder, open_store
+from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, near_folder, open_store
 from ..support.paths import default_root
 from ..support.secrets import Secret
 from .codecs import COMPRESSIONS
@@ -73,7 +73,8 @@ class CacheRoot:
     Raises
     ------
     InvalidRootError
-        If `url` is neither a path nor a URL, or has a password in it.
+        If no cache can ever be there: `url` is neither a path nor a URL, has a password in it or a scheme that fsspec
+        does not know; it is a file, or lies under one; or the URL's filesystem has no such storage option.
     SigningKeyError
         If a signing key is too short, or others than its owner can read its file.
     ValueError
@@ -120,9 +121,12 @@ class CacheRoot:
             known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
             raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
         url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)
+        near = near if near is None or near == "auto" else absolute_root(near)
+        if filesystem is None:  # one that is handed over is its owner's matter
+            check_root(url, storage_options=storage_options, near=near)
         self._set(
             url=url,
-            near=near if near is None or near == "auto" else absolute_root(near),
+            near=near,
             near_max_bytes=near_max_bytes,
             write=write,
             read_only=read_only,

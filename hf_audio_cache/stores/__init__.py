@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
-from .location import WritePolicy, absolute_root, open_store
+from .location import WritePolicy, absolute_root, check_root, open_store
 from .near_folders import near_folder
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "StoredObject",
     "WritePolicy",
     "absolute_root",
+    "check_root",
     "is_temporary",
     "near_folder",
     "open_store",

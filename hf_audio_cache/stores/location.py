@@ -14,10 +14,12 @@ from .local import LocalStore
 from .near_folders import near_folder
 from .read_only import ReadOnlyStore
 from .remote.open import open_remote
+from .remote.option_names import check_option_names
+from .remote.urls import check_url, is_scheme
 from .resilient import ResilientStore
 from .tiered import TieredStore
 
-__all__ = ["WritePolicy", "absolute_root", "open_store"]
+__all__ = ["WritePolicy", "absolute_root", "check_root", "open_store"]
 
 WritePolicy: TypeAlias = Literal["both", "near", "none"]
 
@@ -48,6 +50,8 @@ def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = Fals
             f"a cache's root must be a path or a URL, not {root!r}; nothing was opened.", root=str(root)
         )
     protocol, separator, rest = path.partition("://")
+    if not (separator or is_in_filesystem):
+        _check_scheme(path)
     if separator and re.match(r"[^/]*:[^/]*@", rest):
         raise InvalidRootError(
             f"the root {protocol}://… has a password in its URL; nothing was opened. Pass it by storage_options=, or "
@@ -57,6 +61,46 @@ def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = Fals
     if is_in_filesystem or (separator and protocol not in ("file", "local")):
         return path
     return os.path.abspath(os.path.expanduser(rest if separator else path))
+
+
+def _check_scheme(path: str) -> None:
+    """Raise InvalidRootError for a path that is a URL with too few slashes."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.\-]*):/?(.*)", path)
+    if found and is_scheme(found[1]):
+        scheme = found[1].lower()
+        meant = f"/{found[2]}" if scheme in ("file", "local") else f"{scheme}://{found[2]}"
+        raise InvalidRootError(f"the root {path!r} is no URL: did you mean {meant!r}? Nothing was opened.", root=path)
+
+
+def check_root(url: str, *, storage_options: Mapping[str, Any] | None = None, near: str | None = None) -> None:
+    """Raise InvalidRootError for a root, or a directory of near tiers, that can never work; nothing is contacted.
+
+    Parameters
+    ----------
+    url
+        An absolute path or a URL.
+    storage_options
+        Options of the URL's file system.
+    near
+        The directory of the near tiers; ``"auto"`` for the default one.
+    """
+    if "://" in url:
+        check_url(url)
+        check_option_names(url, storage_options)
+    else:
+        _check_folder(url, "the root")
+    if near not in (None, "auto"):
+        _check_folder(str(near), "near")
+
+
+def _check_folder(path: str, what: str) -> None:
+    """Raise InvalidRootError if there is a file where a folder would have to be."""
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if os.path.exists(there) and not os.path.isdir(there):
+        place = "is a file" if there == path else f"lies under {there}, which is a file"
+        raise InvalidRootError(f"{what} must be a folder, and {path} {place}; nothing was opened.", root=path)
 
 
 def open_store(

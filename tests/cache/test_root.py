@@ -204,3 +204,42 @@ def test_maintenance_looks_at_the_root_itself(tmp_path, monkeypatch):
     assert open_root.audio_cache.get(KEY) is not None
     assert usage(root).n_entries == verify(root).n_entries == prune(root, max_bytes=0).n_deleted == 0
     assert OpenRoot.for_maintenance(root).audio_cache.get(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3:/bucket/x", "did you mean 's3://bucket/x'"),
+        ("s3:bucket/x", "did you mean 's3://bucket/x'"),
+        ("GS:/bucket/x", "did you mean 'gs://bucket/x'"),
+        ("file:/data/x", "did you mean '/data/x'"),
+        ("s4://bucket/x", r"no file system: did you mean s3://\?"),
+        ("S3://bucket/x", "did you mean s3"),
+        ("qqqqqq://bucket/x", "'qqqqqq', for which fsspec has no file system;"),
+        ("s3://", "names no place"),
+        ("simplecache::s3://bucket/x", "through a copy"),
+        ("{}/file", "must be a folder, and .*/file is a file"),
+        ("{}/file/below/it", "lies under .*/file, which is a file"),
+        ("{}/link", "must be a folder, and .*/link is a file"),
+    ],
+)
+def test_a_root_that_can_never_work_is_an_error_at_once(url, said, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for make in (CacheRoot, lambda url: CachedFeatures(energy, url, identity="energy", sampling_rate=8000)):
+        with pytest.raises(InvalidRootError, match=f"(?i){said}.*nothing was opened"):
+            make(url.format(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
+
+
+def test_a_near_that_is_a_file_is_an_error_at_once(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InvalidRootError, match=r"near must be a folder, and .* lies under"):
+        CacheRoot("s3://bucket/x", near=tmp_path / "file" / "near")
+
+
+def test_a_root_that_may_work_later_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "not mounted yet")
+    for url in ("dangling", "dangling/cache", "no/such/folder", "a:b/c", "data//x", "./s3:/x", "s3/bucket", "~/x"):
+        assert CacheRoot(url).url.startswith("/")

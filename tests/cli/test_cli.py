@@ -207,7 +207,7 @@ def test_a_root_that_cannot_be_written_is_an_error(folder, processor, tmp_path):
     err = run(
         "warm", folder / "a", "--processor", processor, "--root", tmp_path / "root", "--auto-resample", code=2
     ).err
-    assert f"nothing was stored under {tmp_path / 'root'}: " in err
+    assert f"the root must be a folder, and {tmp_path / 'root'} is a file" in err
 
 
 def test_estimate_stores_nothing_and_says_what_it_takes(folder, mel_processor, tmp_path):

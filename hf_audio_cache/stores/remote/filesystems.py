@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 
 from ...support.process_local import ProcessLocal
 from .errors import Redactor, without_password
-from .urls import check_file_system, check_url, flat_options, protocols_of
+from .urls import check_driver, check_file_system, check_url, flat_options, protocols_of
 
 __all__ = ["FileSystems", "OpenFileSystem"]
 
@@ -110,7 +110,8 @@ class FileSystems:
         self.redact = Redactor(self._options, user.split(":")[1:] if separator else [])
         if filesystem is None:
             self.url = without_password(self._root)
-            check_url(self._root, self.url)
+            check_url(self._root)
+            check_driver(self._root)
         else:
             check_file_system(filesystem, storage_options)
             self.url = filesystem.unstrip_protocol(filesystem._strip_protocol(root)).rstrip("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,9 @@ import fsspec
 from fsspec.registry import known_implementations, registry
 
 from ...errors import InvalidRootError
+from .errors import without_password
 
-__all__ = ["check_file_system", "check_url", "flat_options", "protocols_of"]
+__all__ = ["check_driver", "check_file_system", "check_url", "flat_options", "is_scheme", "protocols_of"]
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
 _LOCAL = {"file", "local"}
@@ -32,8 +34,13 @@ def protocols_of(system: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def check_url(root: str, url: str) -> None:
-    """Raise InvalidRootError for a URL that no remote store can serve."""
+def is_scheme(name: str) -> bool:
+    """Return whether fsspec has a file system for this protocol, in whatever case it is written."""
+    return name.lower() in known_implementations or name.lower() in registry
+
+
+def check_url(root: str) -> None:
+    """Raise InvalidRootError for a URL that no remote store can ever serve."""
     protocol, _, path = root.partition("://")
     reason = ""
     if not path.strip("/"):
@@ -44,32 +51,36 @@ def check_url(root: str, url: str) -> None:
         reason = "is on a local disk; pass its path"
     elif "?" in path:
         reason = "has a query; pass it as storage options"
-    else:
-        reason = _missing_driver(protocol)
+    elif protocol not in registry and protocol not in known_implementations:
+        near = difflib.get_close_matches(protocol.lower(), [*known_implementations, *registry], n=1, cutoff=0.5)
+        meant = f": did you mean {near[0]}://?" if near else ""
+        reason = f"has the protocol {protocol!r}, for which fsspec has no file system{meant}"
     if reason:
-        shown = url.partition("?")[0]  # a query may be a signature
-        raise InvalidRootError(f"the root {shown!r} {reason}; nothing was opened.", root=shown)
+        raise _invalid(root, reason)
 
 
-def _missing_driver(protocol: str) -> str:
-    """Return what is missing for a protocol; empty if nothing is."""
+def check_driver(root: str) -> None:
+    """Raise InvalidRootError if the driver of a URL is not installed."""
+    protocol = root.partition("://")[0]
     if protocol in registry:
-        return ""
-    if protocol not in known_implementations:
-        return f"has the protocol {protocol!r}, for which fsspec has no file system"
+        return
     known = known_implementations[protocol]
     module = known["class"].partition(".")[0]
     if module == "fsspec":  # its own file systems are cheap to import, and may need another library
         try:
             fsspec.get_filesystem_class(protocol)
         except ImportError as exc:
-            return f"cannot be used: {exc}"
+            raise _invalid(root, f"cannot be used: {exc}") from exc
     elif importlib.util.find_spec(module) is None:
         said = known.get("err", f"install {module}")
         if module in _EXTRAS:
             said = f'`pip install "hf_audio_cache[{_EXTRAS[module]}]"`'
-        return f"needs {module}, which is not installed: {said}"
-    return ""
+        raise _invalid(root, f"needs {module}, which is not installed: {said}")
+
+
+def _invalid(root: str, reason: str) -> InvalidRootError:
+    shown = without_password(root).partition("?")[0]  # a query may be a signature
+    return InvalidRootError(f"the root {shown!r} {reason}; nothing was opened.", root=shown)
 
 
 def check_file_system(filesystem: Any, storage_options: Mapping[str, Any] | None) -> None:
