@@ -19,14 +19,14 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..support.mounts import is_network_mount
 from ..support.paths import hashes_path
 from ..support.process_local import ProcessLocal
 
-__all__ = ["FileState", "find_hashes", "learn_hashes"]
+__all__ = ["FileState", "files_sha256", "find_hashes", "learn_hashes"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,29 @@ def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
             connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
     except sqlite3.Error as exc:
         _give_up(exc)
+
+
+def files_sha256(paths: Iterable[str], read: Callable[[str], str]) -> str:
+    """Return a digest that changes whenever one of these files does: of their states, or of what they hold.
+
+    Parameters
+    ----------
+    paths
+        The files. One that is not there counts, too: it may come back.
+    read
+        Reads a file and returns the SHA-256 of its content, for those whose state might not show a change.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        state = _state(path)
+        if state is None:
+            told = b"none"
+        elif state.is_settled() and not _is_on_network(state):
+            told = _STATE.pack(*state.numbers)
+        else:
+            told = read(path).encode()
+        digest.update(hashlib.sha256(os.fsencode(path)).digest() + hashlib.sha256(told).digest())
+    return digest.hexdigest()
 
 
 def _is_on_network(state: FileState) -> bool:

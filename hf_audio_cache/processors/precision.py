@@ -50,13 +50,29 @@ def _rounded(name: str, value: Any, dtype: FloatType) -> Any:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return value
     with np.errstate(over="ignore"):  # it is looked for below
-        result = value.astype(np.float16) if dtype == "float16" else _as_bfloat16(value.astype(np.float32))
+        single = _as_single(value)
+        result = single.astype(np.float16) if dtype == "float16" else _as_bfloat16(single)
     if np.isinf(result).any() and not np.array_equal(np.isinf(result), np.isinf(value)):
+        remedy = "Leave dtype out." if dtype == "bfloat16" else 'Use dtype="bfloat16", or leave it out.'
         raise ProcessorError(
             f"the output {name!r} has values of up to {np.nanmax(np.abs(value)):g}, which dtype={dtype!r} cannot hold; "
-            'nothing was stored. Use dtype="bfloat16", or leave it out.'
+            f"nothing was stored. {remedy}"
         )
     return result
+
+
+def _as_single(value: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return float32 whose rounding gives what the wider numbers would: cut off, the last bit set if anything was.
+
+    To round to nearest twice would move numbers that come to lie in the middle ("round to odd" does not).
+    """
+    single = value.astype(np.float32)
+    if value.dtype.itemsize <= 4:
+        return single
+    is_exact = (single == value) | np.isnan(value)
+    single = np.where(np.abs(single) > np.abs(value), np.nextafter(single, np.float32(0)), single)
+    bits = np.asarray(single).view(np.uint32)
+    return np.asarray(np.where(is_exact, bits, bits | 1), np.uint32).view(np.float32)
 
 
 def _as_bfloat16(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

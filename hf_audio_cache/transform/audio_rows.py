@@ -12,10 +12,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..audio.source import AudioSource, check_column, read_source
+from ..audio.source import AudioSource, check_column, local_path, read_source
 from ..errors import AudioError
 
-__all__ = ["audio_rows", "clip_shas", "encoded_sizes", "of_each_split", "read_rows", "with_encoded_audio"]
+__all__ = [
+    "audio_rows",
+    "clip_shas",
+    "encoded_sizes",
+    "loose_files",
+    "of_each_split",
+    "read_rows",
+    "with_encoded_audio",
+]
 
 _BATCH_ROWS = 64
 
@@ -91,19 +99,44 @@ def encoded_sizes(rows: datasets.Dataset, audio_column: str) -> npt.NDArray[np.f
     return np.concatenate(sizes) if sizes else np.zeros(0)
 
 
+def loose_files(dataset: datasets.Dataset, audio_column: str) -> list[str]:
+    """Return the paths of local files that the rows are read from: of those that hold no bytes themselves."""
+    rows = with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)
+    if all(_hold_bytes(chunk).all() for chunk in rows.data.column(audio_column).chunks):  # without a copy of the bytes
+        return []
+    return [
+        path
+        for table in rows.with_format("arrow").iter(batch_size=1000)
+        for chunk in table[audio_column].chunks
+        for path, holds_bytes in zip(_paths(chunk), _hold_bytes(chunk), strict=True)
+        if not holds_bytes and path is not None and local_path(path) is not None
+    ]
+
+
+def _hold_bytes(cells: pa.Array) -> npt.NDArray[np.bool_]:
+    if pa.types.is_struct(cells.type) and cells.type.get_field_index("bytes") >= 0:
+        cells = pc.struct_field(cells, "bytes")
+    elif not (pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type)):
+        return np.zeros(len(cells), bool)
+    return np.asarray(pc.is_valid(cells).to_numpy(zero_copy_only=False), bool)
+
+
 def _sizes(cells: pa.Array) -> npt.NDArray[np.float64]:
     names = [field.name for field in cells.type] if pa.types.is_struct(cells.type) else []
     lengths = np.zeros(len(cells))
     if "bytes" in names:
         lengths = pc.fill_null(pc.binary_length(pc.struct_field(cells, "bytes")), 0).to_numpy(zero_copy_only=False)
-    paths = [None] * len(cells)
-    if "path" in names:
-        paths = pc.struct_field(cells, "path").to_pylist()
-    elif pa.types.is_string(cells.type):
-        paths = cells.to_pylist()
     return np.array(
-        [float(length) or _file_size(path) for length, path in zip(lengths, paths, strict=True)], dtype=np.float64
+        [float(length) or _file_size(path) for length, path in zip(lengths, _paths(cells), strict=True)],
+        dtype=np.float64,
     )
+
+
+def _paths(cells: pa.Array) -> list[str | None]:
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        return list(cells.to_pylist())
+    has_paths = pa.types.is_struct(cells.type) and cells.type.get_field_index("path") >= 0
+    return list(pc.struct_field(cells, "path").to_pylist()) if has_paths else [None] * len(cells)
 
 
 def _file_size(path: str | None) -> float:

@@ -22,6 +22,7 @@ class ReferenceMaker:
 
     columns: FeatureColumns
     types: dict[str, CachedArray]  # has the root, so that `datasets` does not take kept results of another root
+    files: str = ""  # tells the states of the dataset's files, for the same reason
 
     def __call__(self, examples: Any) -> dict[str, list[Any]]:
         """Return the columns of references for a batch, and that of reasons if it was asked for."""

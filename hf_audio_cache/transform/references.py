@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
 
-from ..audio.source import check_column
+from ..audio.file_hashes import files_sha256
+from ..audio.source import check_column, read_source
 from ..cache.stats import BadClip
+from ..errors import AudioError
 from ..pipeline.unstorable import check_storable
 from ..processors.extractor import name_of
-from .audio_rows import with_encoded_audio
+from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .column_checks import check_new_columns
 from .feature_columns import FeatureColumns
@@ -67,13 +71,15 @@ def _mapped_references(
     features: datasets.Features,
     map_kwargs: Mapping[str, Any],
 ) -> datasets.Dataset:
-    """Map the audio column to references; again if `datasets` kept references whose entries were deleted since."""
+    """Map the audio column to references; again if what `datasets` kept has lost entries, or rows that now work."""
     audio_column = columns.settings.audio_column
     cells = dataset.select_columns([audio_column])
-    maker = ReferenceMaker(columns, types)
+    maker = ReferenceMaker(columns, types, _files_of(dataset, [audio_column]))
+    started = time.time()
     arguments = {"remove_columns": [audio_column], "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
     references = _map_rows(cells, maker, features, **arguments)
-    if not _are_there(columns, references, types):
+    is_kept = any(os.path.getmtime(file["filename"]) < started for file in references.cache_files)
+    if not _are_there(columns, references, types) or (is_kept and _has_found_more(maker, cells, references)):
         references = _map_rows(cells, maker, features, **{**arguments, "load_from_cache_file": False})
     return references
 
@@ -86,6 +92,16 @@ def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Map
     keys = [feature.key(sha) for sha in shas]
     cache.note_use([key.name() for key in keys])  # workers may be killed before they record it
     return all(cache.secure_many(keys))  # an error is true: this machine can read that entry
+
+
+def _has_found_more(maker: ReferenceMaker, cells: datasets.Dataset, references: datasets.Dataset) -> bool:
+    """Return whether a row that had no features, when `datasets` kept the result, has some now; those are stored."""
+    audio_column = cells.column_names[0]
+    shas = references.with_format("arrow")[:].column(next(iter(maker.types)))
+    without = [row for row, is_valid in enumerate(shas.is_valid().to_pylist()) if not is_valid]
+    rows = with_encoded_audio(cells.with_format(None).select(without), audio_column)
+    batches = rows.iter(batch_size=_BATCH_ROWS) if without else ()
+    return any(sha is not None for batch in batches for sha in maker(batch)[next(iter(maker.types))])
 
 
 def _without_bad_rows(
@@ -114,14 +130,29 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
     references = reference_columns(dataset.features)
     if not references:
         return dataset
+    named = {reference.audio_column or columns.settings.audio_column for reference in references.values()}
+    audio_columns = sorted(named & set(dataset.column_names))
     arrays = _map_rows(
         undecoded(dataset, references),
-        FeatureReader(columns, references, computes=False),
+        FeatureReader(columns, references, computes=False, files=_files_of(dataset, audio_columns)),
         columns.types_with(dataset.features),
         **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
     )
     columns.pipeline.access_log.finish()
     return arrays.with_format(**_format_with(dataset, [], list(references)))
+
+
+def _files_of(dataset: datasets.Dataset, audio_columns: Sequence[str]) -> str:
+    """Return what tells the state of all loose files in these columns; "" if there are none."""
+    paths = [path for column in audio_columns for path in loose_files(dataset, column)]
+    return files_sha256(paths, _sha_of_content) if paths else ""
+
+
+def _sha_of_content(path: str) -> str:
+    try:
+        return read_source(path).blob_sha
+    except AudioError as exc:
+        return str(exc)
 
 
 def _format_with(dataset: datasets.Dataset, removed: Sequence[str], added: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Features rounded to half the bits."""
 
+import fractions
+import math
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,40 @@ def test_it_is_what_torch_makes_of_the_same_numbers(dtype):
     expected = torch.from_numpy(numbers).to(getattr(torch, dtype)).to(torch.float32).numpy()
     assert bits(result.astype(np.float32)) == bits(expected)
     assert result.dtype == ("float16" if dtype == "float16" else "float32")
+
+
+# Just beside the middle of two neighbours, where float32 cannot tell, and rounds to the middle.
+BESIDE = [
+    1 + 2**-8 + 2**-40,
+    1 + 3 * 2**-8 - 2**-40,
+    -1 - 2**-8 - 2**-40,
+    2**-134 + 2**-160,
+    1 + 2**-8,
+    3.38e38 - 1e20,
+    0.1,
+]
+BESIDE_HALF = [1 + 2**-11 + 2**-40, 1 + 3 * 2**-11 - 2**-40, -1 - 2**-11 - 2**-40, 2**-25 + 2**-60, 65519.99999, 0.1]
+
+
+def nearest(number, bits, least):
+    """Return the nearest number with so many bits after the first, ties to even, in whole multiples of `least`."""
+    exponent = max(math.frexp(number)[1] - 1, math.frexp(least)[1] - 1 + bits)
+    unit = fractions.Fraction(2) ** (exponent - bits)
+    return float(round(fractions.Fraction(number) / unit) * unit)  # of a Fraction round() gives the even one
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.longdouble])
+def test_wider_numbers_are_rounded_once(kind):
+    random = np.random.default_rng(1).standard_normal(2000) * 10.0 ** np.random.default_rng(2).integers(-7, 5, 2000)
+    for dtype, bits, least, beside in (("bfloat16", 7, 2**-133, BESIDE), ("float16", 10, 2**-24, BESIDE_HALF)):
+        numbers = np.array([*beside, *random[np.abs(random) < 60000]], np.float64)
+        [result] = rounded({"x": numbers.astype(kind)}, dtype).values()
+        assert result.astype(np.float64).tolist() == [nearest(number, bits, least) for number in numbers.tolist()]
+        [special] = rounded({"x": np.array([np.nan, np.inf, -np.inf, -0.0, 0.0], kind)}, dtype).values()
+        np.testing.assert_array_equal(special, np.float32([np.nan, np.inf, -np.inf, -0.0, 0.0]))
+        assert np.signbit(special[3])
+        [scalar] = rounded({"x": np.array(0.1, kind)}, dtype).values()
+        assert scalar.shape == ()
 
 
 def test_masks_and_values_stay_as_they_are():
