@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 
+CacheOption = Annotated[
+    Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+    typer.Option("--cache", help="features or waveforms, to delete those alone."),
+]
+
+
 @guarded
 def verify(
     root: RootOption = None,
@@ -82,6 +88,7 @@ def prune(
         Optional[str],  # noqa: UP045
         typer.Option("--processor", help="Name or sha of a processor: its features alone go."),
     ] = None,
+    cache: CacheOption = None,
     keep_run: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--keep-run", help="Id of a run, as under runs/: what it used stays; again for more."),
@@ -99,8 +106,11 @@ def prune(
 ) -> None:
     """Delete entries, those that were not used for longest first.
 
+    Among entries last used on the same day, those go first that are cheapest to make again for their bytes. With -q the
+    names of what goes are printed.
+
     Runs may go on meanwhile: what is deleted under them is computed again. What a run used is known to within its last
-    record: 4,096 entries, or 30 seconds of use. With -q the names of what goes are printed.
+    record: 4,096 entries, or 30 seconds of use.
 
     Examples
     --------
@@ -110,9 +120,9 @@ def prune(
     """
     from ..maintenance.prune import prune as make_room
 
-    if max_size is older_than is processor is keep_free is None and not keep_run:
+    if max_size is older_than is processor is cache is keep_free is None and not keep_run:
         raise ValueError(
-            "expected --max-size, --older-than, --processor, --keep-run or --keep-free; nothing was deleted"
+            "nothing was deleted: pass --max-size, --older-than, --processor, --cache, --keep-run or --keep-free"
         )
     limits = {
         "max_bytes": None if max_size is None else parse_size(max_size),
@@ -120,7 +130,7 @@ def prune(
         "keep_free": None if keep_free is None else parse_share(keep_free),
     }
     where = root_of(root, storage_option, exists=True, near=near)
-    settings: dict[str, Any] = {**limits, "processor": processor, "keep_run": keep_run or ()}
+    settings: dict[str, Any] = {**limits, "processor": processor, "cache": cache, "keep_run": keep_run or ()}
     report = _delete(functools.partial(make_room, where, **settings), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
@@ -128,10 +138,7 @@ def prune(
 @guarded
 def clear(
     root: RootOption = None,
-    cache: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--cache", help="features or waveforms, to delete those alone."),
-    ] = None,
+    cache: CacheOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,

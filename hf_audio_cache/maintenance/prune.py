@@ -12,14 +12,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..cache.access_log import names_of_run
-from ..cache.layout import is_ours
+from ..cache.layout import FEATURES, WAVEFORMS, is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
 from .delete import Contents, PruneReport
 from .listing import ListedEntry, find_copies, find_entries, is_processor
 from .processors import processor_names
+from .remake_cost import seconds_per_byte
 
 __all__ = ["PruneReport", "clear", "prune", "remove"]
+
+_DAY = 86_400.0  # seconds; the access log is kept by days
 
 
 def prune(
@@ -29,13 +32,15 @@ def prune(
     older_than_seconds: float | None = None,
     keep_free: float | None = None,
     processor: str | None = None,
+    cache: str | None = None,
     keep_run: str | Sequence[str] = (),
     dry_run: bool = False,
 ) -> PruneReport:
     """Delete entries until the rest is small or recent enough; those that were not used for longest go first.
 
-    What a writer left unfinished more than an hour ago goes too, whatever the limits are, and so do records of use of
-    which no entry is left. Manifests of processors stay.
+    Among entries last used on the same day, counted back from now, those go first that are cheapest to make again for
+    their bytes. What a writer left unfinished more than an hour ago goes too, whatever the limits are, and so do records
+    of use of which no entry is left. Manifests of processors stay.
 
     Parameters
     ----------
@@ -50,30 +55,34 @@ def prune(
     processor
         Name or sha (or its first digits) of a processor: nothing but its features is deleted; without a limit, all of
         them.
+    cache
+        ``"features"`` or ``"waveforms"``: nothing but the entries of that cache is deleted; without a limit, all of
+        them.
     keep_run
-        A run, or several: what they used is not deleted; without a limit and without `processor`, everything else is.
+        A run, or several: what they used is not deleted; without a limit, `processor` and `cache`, everything else is.
     dry_run
         Whether to say only what would go.
 
     Raises
     ------
     ValueError
-        If a limit is none, or nothing is known of a run.
+        If a limit is invalid, there is no such cache, or nothing is known of a run.
     StoreError
         If the root cannot be listed, or an entry not be deleted.
     """
     _check(max_bytes, older_than_seconds, keep_free)
+    _check_cache(cache)
     contents = Contents.of(root)
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
-    may_go = _candidates(contents, processor, runs)
+    may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
     limits = (max_bytes, older_than_seconds, keep_free)
     if limits != (None, None, None):
         n_bytes = sum(entry.n_bytes for entry in contents.entries)
         excess = max(0 if max_bytes is None else n_bytes - max_bytes, _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
-        going = list(_least_recent(may_go, excess, oldest))
+        going = list(_first_to_go(contents, may_go, excess, oldest))
     else:
-        going = may_go if processor is not None or runs else []
+        going = may_go if processor is not None or cache is not None or runs else []
     return contents.delete(going, dry_run=dry_run)
 
 
@@ -83,6 +92,11 @@ def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: f
             raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")
     if keep_free is not None and not 0 <= keep_free <= 1:
         raise ValueError(f"keep_free must be a share between 0 and 1, not {keep_free!r}; nothing was deleted.")
+
+
+def _check_cache(cache: str | None) -> None:
+    if cache not in (None, FEATURES, WAVEFORMS):
+        raise ValueError(f'cache must be "features", "waveforms" or None for all, not {cache!r}; nothing was deleted.')
 
 
 def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) -> list[ListedEntry]:
@@ -116,13 +130,20 @@ def _lacking(store: Store, keep_free: float | None) -> float:
     return keep_free * disk.total - disk.free
 
 
-def _least_recent(entries: Sequence[ListedEntry], excess: float, oldest: float) -> Iterator[ListedEntry]:
-    """Yield what has to go: the least recently used until `excess` bytes have gone, and all used before `oldest`."""
-    for entry in sorted(entries, key=lambda one: one.accessed):
-        if excess <= 0 and entry.accessed >= oldest:
-            return
-        excess -= entry.n_bytes
-        yield entry
+def _first_to_go(
+    contents: Contents, may_go: Sequence[ListedEntry], excess: float, oldest: float
+) -> Iterator[ListedEntry]:
+    """Yield what has to go: enough for `excess` bytes, and all that was last used before `oldest`."""
+    cost = seconds_per_byte(contents.store, may_go) if excess > 0 else lambda entry: 0.0
+
+    def rank(entry: ListedEntry) -> tuple[float, float, float]:
+        days_ago = (contents.now - entry.accessed) // _DAY
+        return -days_ago, cost(entry), entry.accessed
+
+    for entry in sorted(may_go, key=rank):
+        if excess > 0 or entry.accessed < oldest:
+            excess -= entry.n_bytes
+            yield entry
 
 
 def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:
@@ -169,8 +190,7 @@ def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None,
     StoreError
         If the root cannot be listed, or an object not be deleted.
     """
-    if cache not in (None, "features", "waveforms"):
-        raise ValueError(f'cache must be "features", "waveforms" or None for all, not {cache!r}; nothing was deleted.')
+    _check_cache(cache)
     contents = Contents.of(root)
     going = [entry for entry in contents.entries if cache in (None, entry.cache)]
     folder = "" if cache is None else f"{cache}/"

@@ -105,7 +105,7 @@ class ClipSteps:
     def store_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip behind the next clips, if it is new."""
         if clip.made.is_new:
-            self.writer.store_waveform(clip.key.waveform_key(), clip.waveform)
+            self.writer.store_waveform(clip.key.waveform_key(), clip.waveform, clip.made.seconds)
 
     def store(self, done: Computed) -> None:
         """Count a clip, and store its features behind the next clips."""
@@ -116,7 +116,7 @@ class ClipSteps:
     def write_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip in this thread, if it is new."""
         if clip.made.is_new:
-            self.writer.write_waveform(clip.key.waveform_key(), clip.waveform)
+            self.writer.write_waveform(clip.key.waveform_key(), clip.waveform, clip.made.seconds)
 
     def write_features(self, done: Computed) -> list[WriteError]:
         """Store features in this thread, if they are stored; return why they could not be."""

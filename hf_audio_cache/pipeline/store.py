@@ -32,9 +32,9 @@ class EntryWriter:
         """Store the features of a clip."""
         self._submit(lambda: self.write_features(key, outputs, compute_seconds))
 
-    def store_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> None:
+    def store_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32], compute_seconds: float) -> None:
         """Store the waveform of a clip."""
-        self._submit(lambda: self.write_waveform(key, waveform))
+        self._submit(lambda: self.write_waveform(key, waveform, compute_seconds))
 
     def write_features(
         self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float
@@ -46,9 +46,11 @@ class EntryWriter:
             exc.key = key
             return [exc]
 
-    def write_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> list[WriteError]:
+    def write_waveform(
+        self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32], compute_seconds: float
+    ) -> list[WriteError]:
         """Store the waveform of a clip in the calling thread."""
-        self._root.waveform_cache.store_many({key: {"waveform": waveform}})
+        self._root.waveform_cache.store_many({key: {"waveform": waveform}}, compute_seconds=compute_seconds)
         return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
 
     def note(self, errors: list[WriteError]) -> None:

@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import audio_datasets as data
+import numpy as np
 import pytest
+from command_line import run_json
 from full_roots import N_CLIPS, RATE, age, cached_by_all, contents, entries
 
-from hf_audio_cache import CachedFeatures, prune, verify
+from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, WaveformCacheKey, prune, verify
 from hf_audio_cache.maintenance.prune import clear, remove
 
 DAY = 86_400.0
@@ -150,6 +153,93 @@ def test_clear_takes_what_is_the_cache_s(root, clips):
     assert set(contents(root)) == {"notes.txt"}
     with pytest.raises(ValueError, match='cache must be "features", "waveforms" or None'):
         clear(root, cache="pictures")
+
+
+N_OF_EACH = 20
+
+# Of each kind: bytes of one entry, about, and the seconds that it took to compute.
+KINDS = {"slow": (25_000, 0.069), "quick": (25_000, 0.001), "waveforms": (63_000, 0.0)}
+
+
+@pytest.fixture
+def unused(tmp_path):
+    """A root that a fill of five hours wrote, whose entries were never used; the dear ones were written first."""
+    noise = np.random.default_rng(0)
+    features, waveforms = AudioCache(tmp_path / "features"), WaveformCache(tmp_path / "waveforms")
+    paths = []
+    for kind, (n_bytes, seconds) in KINDS.items():
+        for number in range(N_OF_EACH):
+            blob_sha = f"{number:064x}"
+            array = noise.random(n_bytes // 4, dtype=np.float32)
+            if kind == "waveforms":
+                key = WaveformCacheKey(blob_sha, RATE, 0, False)
+                waveforms.put_many({key: {"waveform": array}}, compute_seconds=seconds)
+                paths.append(Path(waveforms.path_for(key)))
+            else:
+                key = AudioCacheKey(blob_sha, {"slow": "a", "quick": "b"}[kind] * 64, RATE, 0, False)
+                features.put_many({key: {"input_features": array}}, compute_seconds=seconds)
+                paths.append(Path(features.path_for(key)))
+    for place, path in enumerate(paths):
+        age(path, 30 * DAY + 5 * 3600 - place * 5 * 3600 / len(paths))
+    return tmp_path
+
+
+def kind_of(name):
+    return "waveforms" if name.startswith("waveforms") else "slow" if ".aaaaaaaaaaaa." in name else "quick"
+
+
+def kinds_left(root):
+    left = Counter(map(kind_of, entries(root)))
+    return [left[kind] for kind in KINDS]
+
+
+def test_what_is_cheapest_to_make_again_for_its_bytes_goes_first(unused):
+    total = sum((unused / name).stat().st_size for name in entries(unused))
+    of_waveforms = sum((unused / name).stat().st_size for name in entries(unused, "waveforms"))
+    of_one = max((unused / name).stat().st_size for name in entries(unused, "features"))
+    half = total - of_waveforms // 2
+    assert prune(unused, max_bytes=half, dry_run=True).n_deleted == N_OF_EACH // 2
+    prune(unused, max_bytes=half)
+    assert kinds_left(unused) == [20, 20, 10]
+    prune(unused, max_bytes=total - of_waveforms)
+    assert kinds_left(unused) == [20, 20, 0]
+    prune(unused, max_bytes=total - of_waveforms - 10 * of_one)
+    assert kinds_left(unused) == [20, 10, 0]
+    prune(unused, max_bytes=10 * of_one)
+    assert kinds_left(unused) == [10, 0, 0]
+
+
+def test_what_was_not_used_for_longer_goes_before_what_is_cheap(unused):
+    slow = [name for name in entries(unused) if kind_of(name) == "slow"][:5]
+    for name in slow:
+        age(unused / name, 32 * DAY)
+    total = sum((unused / name).stat().st_size for name in entries(unused))
+    prune(unused, max_bytes=total - sum((unused / name).stat().st_size for name in slow))
+    assert kinds_left(unused) == [15, 20, 20]
+    assert not set(slow).intersection(entries(unused))
+
+
+@pytest.mark.parametrize(("cache", "left"), [("waveforms", [20, 20, 0]), ("features", [0, 0, 20])])
+def test_one_cache_can_be_chosen(unused, cache, left):
+    assert prune(unused, cache=cache, older_than_seconds=31 * DAY).n_deleted == 0
+    with pytest.raises(ValueError, match='cache must be "features", "waveforms" or None'):
+        prune(unused, cache="pictures")
+    report = run_json("prune", "--root", unused, "--cache", cache, "--max-size", "1B", "-y")
+    assert report["n_deleted"] == 60 - sum(left)
+    assert kinds_left(unused) == left
+
+
+def test_bad_entries_of_a_kind_do_not_keep_others(unused):
+    for name in entries(unused, "waveforms")[::2]:
+        (unused / name).write_bytes(b"damaged")
+    for name in entries(unused):
+        if kind_of(name) == "quick":
+            (unused / name).write_bytes(b"x" * 25_000)  # of which nobody knows what they cost
+    for name in entries(unused):
+        age(unused / name, 30 * DAY)
+    of_slow = sum((unused / name).stat().st_size for name in entries(unused) if kind_of(name) == "slow")
+    prune(unused, max_bytes=of_slow)
+    assert kinds_left(unused) == [20, 0, 0]
 
 
 TRAINING = """
