@@ -2,7 +2,8 @@
 
 A hash is valid for the same path, device, inode, size, mtime and ctime, to the nanosecond; only the machine's clock can
 set ctime back. A file that changed less than two seconds before it was read is not remembered: a second change in the
-same tick of its file system's clock would not show. (git's index has the same rule.)
+same tick of its file system's clock would not show. (git's index has the same rule.) Nor is a file on a read-only mount
+remembered or looked up: another image that is mounted there has the same device and inodes, and may have the same times.
 
 The database is one SQLite file (see `hashes_path`). Each row has a checksum over all its fields. A failure here is no
 error: the file is read instead.
@@ -102,7 +103,7 @@ def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
     rows = [
         (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
         for state, sha in found
-        if not _is_on_network(state)
+        if not (_is_on_network(state) or _is_on_read_only_mount(state.path))
     ]
     opened = _open(make=True) if rows else None
     if opened is None:
@@ -146,6 +147,13 @@ def _is_on_network(state: FileState) -> bool:
     return _network_devices[device]
 
 
+def _is_on_read_only_mount(path: str) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)  # each time: a mount may change, and its device stay
+    except (OSError, ValueError):
+        return True
+
+
 def _open(*, make: bool) -> tuple[sqlite3.Connection, threading.Lock] | None:
     try:
         path = hashes_path()
@@ -179,7 +187,8 @@ def _give_up(exc: Exception) -> None:
 
 def _state(path: str) -> FileState | None:
     try:
-        return FileState.of(path, os.stat(path))
+        state = FileState.of(path, os.stat(path))
+        return None if state is None or _is_on_read_only_mount(path) else state
     except (OSError, ValueError):
         return None
 

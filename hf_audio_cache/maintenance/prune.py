@@ -39,8 +39,8 @@ def prune(
     """Delete entries until the rest is small or recent enough; those that were not used for longest go first.
 
     Among entries last used on the same day, counted back from now, those go first that are cheapest to make again for
-    their bytes. What a writer left unfinished more than an hour ago goes too, whatever the limits are, and so do records
-    of use of which no entry is left. Manifests of processors stay.
+    their bytes. What a writer left unfinished more than an hour ago goes too, whatever the limits are. So do records of
+    use of which no entry is left. Manifests of processors stay.
 
     Parameters
     ----------

@@ -9,8 +9,10 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import audio_datasets as data
+import numpy as np
 import pytest
 from children import in_child
 
@@ -81,6 +83,50 @@ def test_what_a_forked_process_learns_others_find(clips):
     learn(clips[:5])
     in_child(learn, clips[5:])
     assert find(clips) == [sha_of(path) for path in clips]
+
+
+@pytest.fixture
+def set_read_only(monkeypatch):
+    """``set_read_only(True)``: what lies in the folder of the clips is on a read-only mount."""
+    statvfs = os.statvfs
+    now = {"flag": 0}
+
+    def answer(path):
+        found = statvfs(path)
+        return SimpleNamespace(f_flag=found.f_flag | now["flag"]) if "/clips/" in str(path) else found
+
+    monkeypatch.setattr(os, "statvfs", answer)
+    return lambda is_read_only: now.update(flag=os.ST_RDONLY if is_read_only else 0)
+
+
+def test_on_a_read_only_mount_nothing_is_believed_or_remembered(clips, database, set_read_only):
+    expected = [sha_of(path) for path in clips]
+    learn(clips[:5])
+    set_read_only(True)
+    assert find(clips) == [None] * 10
+    learn(clips)
+    set_read_only(False)
+    assert find(clips) == expected[:5] + [None] * 5
+
+
+def test_an_image_that_was_mounted_in_the_place_of_another_is_read(clips, set_read_only, tmp_path, monkeypatch):
+    """Two squashfs images have the same device, inodes, sizes and times, if they were made alike."""
+    cached_features = CachedFeatures(loudness, tmp_path / "root", identity="loudness", sampling_rate=8000)
+    set_read_only(True)
+    rows = [cached_features({"audio": str(path)})["input_features"][0] for path in clips]
+    before = {str(path): os.stat(path) for path in clips}
+    contents = [path.read_bytes() for path in clips]
+    for path, content in zip(clips, contents[::-1], strict=True):
+        path.write_bytes(content)
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: before.get(str(path)) or stat(path, **how))
+    assert [cached_features({"audio": str(path)})["input_features"][0] for path in clips] == rows[::-1]
+    assert (len(set(rows)), cached_features.stats.computed) == (10, 10)
+
+
+def loudness(waveform, sampling_rate):
+    """Return a number that no other clip has."""
+    return np.array([np.abs(waveform).sum()])
 
 
 def append(path):
