@@ -16,6 +16,7 @@ from ..cache.stats import BadClip
 from ..errors import AudioError
 from ..pipeline.unstorable import check_storable
 from ..processors.extractor import name_of
+from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .column_checks import check_new_columns
@@ -158,8 +159,11 @@ def _sha_of_content(path: str) -> str:
 def _format_with(dataset: datasets.Dataset, removed: Sequence[str], added: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `with_format` that keep a dataset's format, and show added columns in it."""
     form = dict(dataset.format)
-    if form["type"] == "custom":
-        return {"type": None}
+    if form["type"] == "custom":  # a transform of the user's stays; an attach of features was not mapped
+        attached = Attached.of(dataset)
+        if attached.before is None:
+            return {"type": None}
+        form |= {"format_kwargs": {"transform": attached.before}, "columns": attached.before_columns or form["columns"]}
     shown = [name for name in form["columns"] if name not in (*removed, *added)]
     return {**form, "columns": [*shown, *added]}
 

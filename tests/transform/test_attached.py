@@ -116,6 +116,19 @@ def test_a_map_reads_what_is_attached(workers, clips, expected, cached_features)
     assert mapped.with_format(None)["mean"][:] == [float(outputs["input_values"].mean()) for outputs in expected]
 
 
+@pytest.mark.parametrize("form", ["map", "materialize"])
+def test_a_map_to_references_keeps_a_transform(form, clips, expected, cached_features):
+    dataset = data.in_memory(clips).with_transform(upper)
+    mapped = cached_features.map(cached_features.attach(dataset) if form == "map" else dataset, remove_columns="audio")
+    if form == "materialize":
+        mapped = cached_features.materialize(mapped)
+    row = mapped[1]
+    assert row["upper"] == clips[1].stem.upper()
+    assert np.asarray(row["input_values"], np.float32).tobytes() == expected[1]["input_values"].tobytes()
+    chosen = cached_features.map(data.in_memory(clips).with_transform(upper, columns=["text"]))
+    assert set(chosen[0]) == {"text", "upper", "input_values"}
+
+
 # Requests that want no features
 
 
