@@ -129,6 +129,7 @@ class StoreError(HfAudioCacheError, OSError):
     - ``"no bucket"``: there is no such bucket or container.
     - ``"circuit open"``: the store failed too often, and is not asked for a while.
     - ``"read-only"``: the user wants nothing written.
+    - ``"later version"``: an entry that a later release wrote is in its place, and stays.
     - ``""``: anything else.
     """
 

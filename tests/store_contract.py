@@ -93,6 +93,12 @@ class StoreContract:
         assert store.get_many(names) == [b"c", None, b"a", b"c", None]
         assert store.exists_many(names) == [True, False, True, True, False]
 
+    def test_the_ends_of_many_are_their_last_bytes(self, store):
+        for name in ("x/long", "x/short", "x/empty"):
+            self.write_raw(store, name, {"x/long": b"0123456789", "x/short": b"89"}.get(name, b""))
+        names = ["x/short", "x/missing", "x/long", "x/empty"]
+        assert store.ends_many(names, 3) == [b"89", None, b"789", b""]
+
     def test_a_folder_is_no_object(self, store):
         self.write_raw(store, "ab/name", b"content")
         assert not store.exists("ab")

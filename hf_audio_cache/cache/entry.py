@@ -53,6 +53,7 @@ _DIGEST_LENGTH = 16
 _BEFORE_MEMBERS = b',"members":'
 _LONG_MEMBERS = 2000  # bytes beyond which what they say is not kept, so that crafted entries fill no memory
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
+LONGEST_END = 22 + 0xFFFF  # zip's last record with the longest comment
 _MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
@@ -195,6 +196,17 @@ def check_version(version: int, known: int) -> None:
         raise UnknownVersionError(
             f"a later release wrote it, in version {version} of the format; this release reads version {known}"
         )
+
+
+def check_version_at_end(end: bytes) -> None:
+    """Raise `UnknownVersionError` if the last `LONGEST_END` bytes of an entry say that a later release wrote it.
+
+    Nothing else is checked.
+    """
+    start = end.rfind(_END_OF_DIRECTORY)
+    version = _VERSION.match(end, start + 22 + _DIGEST_LENGTH) if start >= 0 else None
+    if version is not None:
+        check_version(int(version[1]), FORMAT_VERSION)
 
 
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:

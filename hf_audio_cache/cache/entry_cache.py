@@ -97,9 +97,16 @@ class EntryCache(Generic[KeyT]):
     def secure_many(self, keys: Sequence[KeyT]) -> list[bool | StoreError]:
         """Return, for each key, whether the root has its entry now: what only the near tier has is put there again.
 
-        An error says why the root does not take an entry that the near tier has.
+        An error says why the root does not take an entry that the near tier has. An entry of a later version is none,
+        where that can be seen without the network.
         """
-        answers, n_bytes = self._presence.secure([self._name(key) for key in keys])
+        names = [self._name(key) for key in keys]
+        answers, n_bytes = self._presence.secure(names)
+        there = [place for place, answer in enumerate(answers) if answer is True]
+        for place, reason in zip(there, self._presence.later_versions([names[place] for place in there]), strict=True):
+            if reason is not None:
+                self._leave(names[place], reason)
+                answers[place] = False
         errors = [answer for answer in answers if isinstance(answer, StoreError) and answer.kind != "read-only"]
         self._counters.add(bytes_written=n_bytes, write_errors=len(errors))
         for error in errors:
@@ -191,9 +198,12 @@ class EntryCache(Generic[KeyT]):
     ) -> list[StoreError]:
         """Do as `put_many`, for entries that were looked for before; return why some could not be stored."""
         objects: dict[str, bytes] = {}
+        left: list[StoreError] = []
         if self._has_later_versions:
-            entries = self._without_later_versions(entries)
-        failed = self._store.refuse_puts([self._name(key) for key in entries])
+            free = self._without_later_versions(entries)
+            left = [_of_later_version(self._store, key.name()) for key in entries.keys() - free.keys()]
+            entries = free
+        failed: dict[str, StoreError] = self._store.refuse_puts([self._name(key) for key in entries])
         if not failed:
             objects = {
                 self._name(key): encode_entry(
@@ -212,7 +222,7 @@ class EntryCache(Generic[KeyT]):
         self._counters.add(bytes_written=written, write_errors=len(by_fault))
         for error in by_fault:
             self._fail(error, "the run goes on without it")
-        return list(failed.values())
+        return [*failed.values(), *left]
 
     def _without_later_versions(self, entries: Mapping[KeyT, Mapping[str, Any]]) -> dict[KeyT, Mapping[str, Any]]:
         """Return the entries that may be stored: those whose place no entry of a later version has."""
@@ -308,3 +318,8 @@ class EntryCache(Generic[KeyT]):
         level = logging.INFO if self._warned else logging.WARNING
         self._warned = True
         logger.log(level, "%s (further cases are only counted)", "; ".join(map(str, reasons)))
+
+
+def _of_later_version(store: Store, name: str) -> StoreError:
+    where = store.location(name)
+    return StoreError(f"a later release wrote the entry {where}, which stays", name=name, kind="later version")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from ..errors import StoreError, UnsignedEntryError
+from ..errors import StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store
-from .entry import check_signature
+from .entry import LONGEST_END, check_signature, check_version_at_end
 from .signing import SigningKeys
 
 __all__ = ["Presence"]
@@ -74,6 +74,16 @@ class Presence:
                 n_bytes += sum(len(content) for name, content in objects.items() if name not in failed)
         return answers, n_bytes
 
+    def later_versions(self, names: Sequence[str]) -> list[UnknownVersionError | None]:
+        """Return, for each entry of these names, the error that it is of a later version, as far as this machine knows.
+
+        The ends of files on this machine are read; an object store is not asked for each.
+        """
+        store = self._store if self._store.is_local else self._store.copies
+        if store is None or not names:
+            return [None] * len(names)
+        return [_later_version(end) for batch in _batches(names) for end in store.ends_many(batch, LONGEST_END)]
+
     def _good_copies(self, names: Sequence[str], copies: Store) -> dict[str, bytes]:
         found = copies.get_many(names)
         return {
@@ -94,6 +104,14 @@ class Presence:
         except UnsignedEntryError:
             return False
         return True
+
+
+def _later_version(end: bytes | StoreError | None) -> UnknownVersionError | None:
+    try:
+        check_version_at_end(end if isinstance(end, bytes) else b"")
+    except UnknownVersionError as exc:
+        return exc
+    return None
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -226,13 +226,17 @@ class FeaturePipeline:
 
     def _check_stored(self, errors: Sequence[WriteError], keys: Sequence[AudioCacheKey]) -> None:
         """Raise the first error of storing features, unless this machine can read all of them."""
-        errors = [error for error in errors if isinstance(error, StoreError)]
-        if errors and not all(self.audio_cache.readable_many(keys)):
+        failed = [error for error in errors if isinstance(error, StoreError)]
+        failed.sort(key=lambda error: error.kind != "later version")
+        is_later = bool(failed) and failed[0].kind == "later version"
+        if failed and (is_later or not all(self.audio_cache.readable_many(keys))):
+            remedy = "Upgrade hf_audio_cache to read it" if is_later else "Make room"
             raise StoreError(
                 f"features could not be stored under {self.audio_cache.root}, and references need them there. "
-                "Make room or use another root, or read with cached_features.attach(ds). No column was made: "
-                f"{errors[0]}"
-            ) from errors[0]
+                f"{remedy} or use another root, or read with cached_features.attach(ds). No column was made: "
+                f"{failed[0]}",
+                kind=failed[0].kind,
+            ) from failed[0]
 
     def _decide_storage(self, identity: ProcessorIdentity) -> None:
         """Measure whether features of this identity are worth storing, once enough of them are stored."""

@@ -79,6 +79,11 @@ class Store(ABC):
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         """Return, for each name, the object's bytes; None if there is no such object; an error if it cannot be read."""
 
+    def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
+        """Return, for each name, the last bytes of what `get_many` returns."""
+        found = self.get_many(names)
+        return [content[-n_bytes:] if isinstance(content, bytes) else content for content in found]
+
     @abstractmethod
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         """Store each object under its name; return an error for each that could not be stored."""

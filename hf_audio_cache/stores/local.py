@@ -69,13 +69,20 @@ class LocalStore(Store):
             return [self._error("read", name, exc) for name in names if check_name(name)]
         return in_threads(lambda name: self._read(top, name), names)
 
-    def _read(self, top: _OpenFolder, name: str) -> bytes | StoreError | None:
+    def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
+        try:
+            top = self._top()
+        except OSError:
+            return [None for name in names if check_name(name)]
+        return in_threads(lambda name: self._read(top, name, n_bytes), names)
+
+    def _read(self, top: _OpenFolder, name: str, n_last: int | None = None) -> bytes | StoreError | None:
         folders, file_name = _split(name)
         try:
             with _Below(top, folders) as folder:
                 file = os.open(file_name, _OPEN_FILE, dir_fd=folder)
             try:
-                return self._read_open(name, file)
+                return self._read_open(name, file) if n_last is None else _read_end(file, n_last)
             finally:
                 os.close(file)
         except (FileNotFoundError, NotADirectoryError):
@@ -255,6 +262,12 @@ def _split(name: str) -> tuple[list[str], str]:
     """Return the folders of an object and its file name."""
     *folders, file_name = check_name(name).split("/")
     return folders, file_name
+
+
+def _read_end(file: int, n_bytes: int) -> bytes | None:
+    status = os.fstat(file)
+    is_regular = stat.S_ISREG(status.st_mode)
+    return os.pread(file, n_bytes, max(0, status.st_size - n_bytes)) if is_regular else None
 
 
 def _is_file(top: _OpenFolder, folders: Sequence[str], file_name: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import entry_tools
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from hf_audio_cache import (
 from hf_audio_cache.cache.entry import open_entry
 from hf_audio_cache.cache.open_root import OpenRoot
 from hf_audio_cache.cache.processor_manifest import Manifest
-from hf_audio_cache.errors import UnknownVersionError
+from hf_audio_cache.errors import StoreError, UnknownVersionError
 from hf_audio_cache.maintenance.transfer import copy_entries
 
 SIGNING_KEY = "a-key-of-sixteen-bytes-or-more"
@@ -104,7 +105,8 @@ def test_no_put_replaces_it(case):
     assert case.is_as_it_was()
     assert new.stats.write_errors == 0
     case.read()
-    assert case.cache.store_many({case.key: {"waveform": WAVEFORM}}) == []
+    [error] = case.cache.store_many({case.key: {"waveform": WAVEFORM}})
+    assert error.kind == "later version"
     assert case.is_as_it_was()
 
 
@@ -176,6 +178,42 @@ def test_a_run_over_them_computes_and_leaves_them(signing_key, tmp_path):
         assert (stats.bad_entries, stats.unsigned_entries, stats.write_errors) == (0, 0, 0)
         assert all(path.read_bytes() == content for path, content in futures.items())
         assert cached_features.explain(AUDIO).status == "unknown version"
+
+
+@pytest.mark.parametrize("signing_key", [None, SIGNING_KEY])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_map_to_references_takes_none_for_present(kept, signing_key, tmp_path):
+    root = CacheRoot(tmp_path / "root", signing_key=signing_key)
+
+    def make():
+        return CachedFeatures(energy, root, identity="energy", sampling_rate=8000, on_error="null")
+
+    lines = tmp_path / "rows.jsonl"
+    rows = [{"array": [0.25 * row] * 800, "sampling_rate": 8000} for row in (1, 2)]
+    lines.write_text("\n".join(json.dumps({"audio": row}) for row in rows))
+    dataset = datasets.load_dataset("json", data_files=str(lines), split="train", cache_dir=str(tmp_path / "cache"))
+    first = make()
+    references = first.map(dataset)
+    assert (len(references), first.stats.computed) == (2, 2)
+    future, *others = sorted(tmp_path.glob("root/features/*/*.npz"))
+    content = from_the_future(future.read_bytes(), "/".join(future.parts[-2:]), root)
+    future.write_bytes(content)
+    before = [path.read_bytes() for path in others]
+    cached_features = make()
+    with pytest.raises(
+        StoreError, match=r"Upgrade hf_audio_cache to read it .*a later release wrote the entry"
+    ) as error:
+        cached_features.map(dataset, **({} if kept else {"load_from_cache_file": False}))
+    assert error.value.kind == "later version"
+    stats = cached_features.stats
+    assert (stats.hits, stats.misses, stats.computed) == (1, 1, 1)
+    assert stats.unknown_versions >= 1
+    assert (stats.bad_entries, stats.unsigned_entries, stats.write_errors) == (0, 0, 0)
+    assert future.read_bytes() == content
+    assert [path.read_bytes() for path in others] == before
+    # Where nothing need be stored the run goes on.
+    assert [len(row["input_features"]) > 0 for row in make().attach(dataset)] == [True, True]
+    assert future.read_bytes() == content
 
 
 @pytest.mark.parametrize("signing_key", [None, SIGNING_KEY])
