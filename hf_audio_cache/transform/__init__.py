@@ -2,8 +2,9 @@
 
 `CachedFeatures` is the one that users make. Its three forms are `FeatureColumns.of` (arrays into Arrow), `references`
 (references into Arrow, each row of the type `CachedArray`) and `attach` (nothing into Arrow). `batch_formats` knows in
-which forms a batch comes and goes back, `map_functions` the functions that `datasets` pickles and hashes. `coverage`
-and `estimate` say what a dataset needs, `ray_fill` fills a cache on a cluster.
+which forms a batch comes and goes back, `map_functions` and `feature_reader` have the functions that `datasets` pickles
+and hashes, `attached` the transform of an attached dataset. `coverage` and `estimate` say what a dataset needs,
+`ray_fill` fills a cache on a cluster.
 """
 
 from .cached_array import CachedArray

@@ -75,7 +75,9 @@ def _mapped_references(
     """Map the audio column to references; again if what `datasets` kept has lost entries, or rows that now work."""
     audio_column = columns.settings.audio_column
     cells = dataset.select_columns([audio_column])
-    maker = ReferenceMaker(columns, types, _files_of(dataset, [audio_column]))
+    # Where nothing is taken from what `datasets` kept, and nothing kept, no file need be looked at.
+    keeps = map_kwargs.get("load_from_cache_file") is not False or not map_kwargs.get("keep_in_memory")
+    maker = ReferenceMaker(columns, types, _files_of(dataset, [audio_column]) if keeps else "")
     started = time.time()
     arguments = {"remove_columns": [audio_column], "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
     references = _map_rows(cells, maker, features, **arguments)
