@@ -3,7 +3,7 @@
 A hash is valid for the same path, device, inode, size, mtime and ctime, to the nanosecond; only the machine's clock can
 set ctime back. A file that changed less than two seconds before it was read is not remembered: a second change in the
 same tick of its file system's clock would not show. (git's index has the same rule.) Nor is a file on a read-only mount
-remembered or looked up: another image that is mounted there has the same device and inodes, and may have the same times.
+remembered or looked up: another image mounted there has the same device and inodes, and may have the same times.
 
 The database is one SQLite file (see `hashes_path`). Each row has a checksum over all its fields. A failure here is no
 error: the file is read instead.
@@ -129,12 +129,10 @@ def files_sha256(paths: Iterable[str], read: Callable[[str], str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         state = _state(path)
-        if state is None:
-            told = b"none"
-        elif state.is_settled() and not _is_on_network(state):
+        if state is not None and state.is_settled() and not _is_on_network(state):
             told = _STATE.pack(*state.numbers)
         else:
-            told = read(path).encode()
+            told = read(path).encode() if os.path.exists(path) else b"none"
         digest.update(hashlib.sha256(os.fsencode(path)).digest() + hashlib.sha256(told).digest())
     return digest.hexdigest()
 

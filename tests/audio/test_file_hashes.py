@@ -18,7 +18,7 @@ from children import in_child
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.audio import file_hashes
-from hf_audio_cache.audio.file_hashes import FileState, find_hashes, learn_hashes
+from hf_audio_cache.audio.file_hashes import FileState, files_sha256, find_hashes, learn_hashes
 from hf_audio_cache.audio.source import read_source
 from hf_audio_cache.pipeline import look_up
 from hf_audio_cache.support.process_local import ProcessLocal
@@ -122,6 +122,32 @@ def test_an_image_that_was_mounted_in_the_place_of_another_is_read(clips, set_re
     monkeypatch.setattr(os, "stat", lambda path, **how: before.get(str(path)) or stat(path, **how))
     assert [cached_features({"audio": str(path)})["input_features"][0] for path in clips] == rows[::-1]
     assert (len(set(rows)), cached_features.stats.computed) == (10, 10)
+
+
+def test_a_digest_of_files_changes_with_each_of_them(clips, set_read_only, monkeypatch):
+    read = []
+
+    def digest():
+        read.clear()
+        return files_sha256([str(path) for path in clips], lambda path: read.append(path) or sha_of(path))
+
+    first = digest()
+    assert (digest(), read) == (first, [])
+    content = clips[3].read_bytes()
+    clips[3].unlink()
+    gone = digest()
+    assert (gone != first, read) == (True, [])
+    clips[3].write_bytes(content)
+    assert digest() not in (first, gone)
+    assert read in ([], [str(clips[3])])  # it has changed just now, unless the machine is slow
+    set_read_only(True)
+    image = digest()
+    assert (digest(), len(read)) == (image, 10)
+    before = {str(path): os.stat(path) for path in clips}
+    clips[3].write_bytes(content[:-2] + b"??")
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: before.get(str(path)) or stat(path, **how))
+    assert digest() != image
 
 
 def loudness(waveform, sampling_rate):
