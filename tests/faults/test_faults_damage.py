@@ -559,8 +559,7 @@ def test_a_run_over_a_damaged_root_gives_what_the_processor_computes(maker, is_s
 def run_over(cached_features, clips, batch, number):
     """Return the columns of a run, in one of its forms by turns."""
     if number % 2:
-        rows = cached_features.attach(data.in_memory(clips), remove_columns="audio")[:]
-        return rows
+        return dict(cached_features.attach(data.in_memory(clips), remove_columns="audio")[:])
     return cached_features(batch)
 
 

@@ -125,7 +125,7 @@ class Job:
 
     def attached_references(self) -> Any:
         """Return the same, where an entry that cannot be read may be computed from its audio."""
-        return self.cached_features.attach(self.cached_features.map(self.dataset))[:]
+        return dict(self.cached_features.attach(self.cached_features.map(self.dataset))[:])
 
     def store_error(self) -> str | None:
         """Return what ``cached_features.map(ds)`` says where an entry cannot be stored."""

@@ -103,7 +103,7 @@ def through_workers(cached_features, dataset):
 
 
 def through_a_transform(cached_features, dataset):
-    return cached_features.attach(dataset)[:]
+    return dict(cached_features.attach(dataset)[:])
 
 
 def through_a_stream(cached_features, dataset):
@@ -315,7 +315,7 @@ def test_a_secret_is_in_nothing_that_leaves_the_process(s3_server, extractor, cl
         auto_resample=True,
     )
     try:
-        strict.attach(dataset)[:]
+        dict(strict.attach(dataset)[:])
     except StoreError as error:
         texts += ["".join(traceback.format_exception(error)), repr(error), pickle.dumps(error).decode("latin-1")]
     else:

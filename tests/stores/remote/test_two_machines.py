@@ -176,7 +176,7 @@ def test_a_reference_is_not_made_for_a_colleague_who_cannot_read_it(machines):
     assert len(machines.open("b").attach(rows)[:]["input_features"]) == N
     machines.lose([0])
     with pytest.raises(MissingEntryError):
-        machines.open(None).attach(rows.remove_columns("audio"))[:]
+        machines.open(None).attach(rows.remove_columns("audio"))[:]["input_features"]
 
 
 @pytest.mark.parametrize("machines", [None], indirect=True)
