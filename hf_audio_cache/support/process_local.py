@@ -79,6 +79,7 @@ class ForkStep(enum.Enum):
     """What is stopped before a fork, in this order; afterwards it goes on in the reverse order."""
 
     ROWS_AHEAD = "a row that a thread reads ahead: it opens audio and submits writes, so it comes first"
+    SHARED_ITEMS = "what threads of ours compute: numeric libraries hang if their threads are stopped in mid-call"
     AUDIO_OPENING = "an audio file that another thread opens, under a lock of soundfile's"
     WRITES = "entries that are being stored"
     CLIENTS = "clients of object stores, whose threads the child does not have"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from .process_local import ProcessLocal
+from .process_local import ForkStep, ProcessLocal, at_fork
 
 __all__ = ["ahead", "in_threads", "is_own_thread", "n_cores", "share_out", "thread_count"]
 
@@ -90,6 +90,56 @@ def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[
         yield pending.popleft().result()
 
 
+class _Gate:
+    """Lets threads work on items, but not while the process is forked.
+
+    A fork ends the threads of BLAS, and a call that waits for them never returns.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._n_inside = 0
+        self._own = threading.local()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed)
+            self._n_inside += 1
+        self._own.is_inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self._own.is_inside = False
+        with self._changed:
+            self._n_inside -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wait for the items under way, but for that of the calling thread; no other is begun."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.wait_for(lambda: self._n_inside == self._n_own())
+
+    def open(self) -> None:
+        """Let work go on."""
+        with self._changed:
+            self._is_closed = False
+            self._changed.notify_all()
+
+    def open_in_child(self) -> None:
+        """Let work go on where no other thread is any more; one of them may have held the lock."""
+        self._changed = threading.Condition()
+        self._n_inside = self._n_own()
+        self._is_closed = False
+
+    def _n_own(self) -> int:
+        return int(getattr(self._own, "is_inside", False))
+
+
+_gate = _Gate()
+at_fork(ForkStep.SHARED_ITEMS, before=_gate.close, in_parent=_gate.open, in_child=_gate.open_in_child)
+
+
 def share_out(call: Callable[[ItemT], object], items: Sequence[ItemT], n_threads: int) -> None:
     """Call for each item in so many threads, in order; each thread takes the next item when it is done with one.
 
@@ -104,7 +154,8 @@ def share_out(call: Callable[[ItemT], object], items: Sequence[ItemT], n_threads
                     item = waiting.popleft()
                 except IndexError:
                     return
-                call(item)
+                with _gate:
+                    call(item)
         except BaseException:
             waiting.clear()
             raise

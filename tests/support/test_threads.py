@@ -1,5 +1,6 @@
 """Threads that share work: order, errors, forks, and a process that ends."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from hf_audio_cache import CachedFeatures
 from hf_audio_cache.pipeline.compute import Extraction
 from hf_audio_cache.support import library_threads, threads
 from hf_audio_cache.support.library_threads import leaving_a_core
-from hf_audio_cache.support.threads import ahead, in_threads
+from hf_audio_cache.support.threads import ahead, in_threads, share_out
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,43 @@ def test_work_is_shared_between_threads():
     )
     assert len(set(names)) == 2
     assert names[0] == threading.current_thread().name
+
+
+def test_a_fork_waits_for_the_items_that_are_shared_out():
+    begun, end, ended, in_children = threading.Event(), threading.Event(), [], []
+
+    def work(number):
+        begun.set()
+        assert end.wait(30)
+        ended.append(number)
+
+    def fork():
+        in_children.extend(in_child(ended.copy))
+
+    sharing = threading.Thread(target=share_out, args=(work, range(6), 2))
+    forking = threading.Thread(target=fork)
+    sharing.start()
+    begun.wait()
+    forking.start()
+    forking.join(0.2)
+    assert forking.is_alive()
+    end.set()
+    forking.join()
+    sharing.join()
+    assert 0 < len(in_children) <= 6
+    assert sorted(ended) == list(range(6))
+
+
+def test_an_item_may_fork():
+    def fork(_):
+        process = os.fork()
+        if not process:
+            os._exit(0)
+        statuses.append(os.waitpid(process, 0)[1])
+
+    statuses = []
+    share_out(fork, range(3), 1)
+    assert statuses == [0, 0, 0]
 
 
 def test_few_items_stay_in_this_thread():
