@@ -88,6 +88,13 @@ class Attached:
                 f"the transform that the dataset had before attach returned a {type(result).__name__}, and features "
                 "can be added to a dict of columns alone. Have it return a dict, or attach first. Nothing was read."
             )
+        n_rows = {len(column) for column in [*untouched.values(), *(result.values() if untouched else ())]}
+        if len(n_rows) > 1:
+            raise ProcessorError(
+                "the transform that the dataset had before attach returned another number of rows than it got, so that "
+                "nobody knows which features are whose. Let it have all columns: with_transform(transform) without "
+                "columns=. Nothing was read."
+            )
         return {**result, **(untouched if self.keeps_others else {})}, untouched
 
     def _read(self, examples: Mapping[str, Any]) -> dict[str, list[Any]]:

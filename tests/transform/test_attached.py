@@ -85,6 +85,9 @@ def test_a_transform_that_loses_the_audio_or_gives_no_columns_is_refused(clips, 
     assert attached["text"][:] == [clip.stem for clip in clips]
     with pytest.raises(ProcessorError, match="returned a list, and features can be added to a dict"):
         cached_features.attach(dataset.with_transform(lambda batch: [1]))[0]
+    fewer = dataset.with_transform(lambda batch: {"text": batch["text"][:1]}, columns=["text"])
+    with pytest.raises(ProcessorError, match="returned another number of rows than it got"):
+        cached_features.attach(fewer)[:3]
     assert cached_features.stats.computed == 0
 
 
