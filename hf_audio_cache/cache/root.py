@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, near_folder, open_store
+from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, local_path, near_folder, open_store
 from ..support.paths import default_root
 from ..support.secrets import Secret
 from .codecs import COMPRESSIONS
@@ -44,7 +44,8 @@ class CacheRoot:
         Options of the URL's fsspec filesystem, as `datasets` takes them. Credentials are looked for where that
         filesystem does anyway.
     filesystem
-        An fsspec filesystem, in which `url` is a path.
+        An fsspec filesystem, in which `url` is a path. One of a local folder (``fsspec.filesystem("dir", …)``) stands
+        for that folder.
     near
         Directory of the local tier of a remote root: it keeps what was read from there or written to it. ``"auto"``
         puts it under ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else
@@ -121,6 +122,8 @@ class CacheRoot:
             known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
             raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
         url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)
+        if filesystem is not None and not storage_options and (path := local_path(filesystem, url)) is not None:
+            url, filesystem = path, None  # a store of our own, whose puts are atomic
         near = near if near is None or near == "auto" else absolute_root(near)
         if filesystem is None:  # one that is handed over is its owner's matter
             check_root(url, storage_options=storage_options, near=near)

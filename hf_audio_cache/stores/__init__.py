@@ -11,6 +11,7 @@ from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
 from .location import WritePolicy, absolute_root, check_root, open_store
 from .near_folders import near_folder
+from .remote.urls import local_path
 
 __all__ = [
     "LocalStore",
@@ -20,6 +21,7 @@ __all__ = [
     "absolute_root",
     "check_root",
     "is_temporary",
+    "local_path",
     "near_folder",
     "open_store",
 ]

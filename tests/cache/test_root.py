@@ -11,9 +11,11 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, prune, usage, verify
@@ -243,3 +245,44 @@ def test_a_root_that_may_work_later_is_none(tmp_path, monkeypatch):
     (tmp_path / "dangling").symlink_to(tmp_path / "not mounted yet")
     for url in ("dangling", "dangling/cache", "no/such/folder", "a:b/c", "data//x", "./s3:/x", "s3/bucket", "~/x"):
         assert CacheRoot(url).url.startswith("/")
+
+
+def folder_in(path, system):
+    return fsspec.filesystem("dir", path=str(path), fs=system)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_filesystem_of_a_local_folder_is_that_folder(tmp_path, is_nested):
+    system = folder_in(tmp_path, LocalFileSystem())
+    system = folder_in("inner", system) if is_nested else system
+    where = tmp_path / "inner" / "cache" if is_nested else tmp_path / "cache"
+    for url in ("cache", "/cache/", "x/../cache"):
+        assert CacheRoot(url, filesystem=system).url == str(where)
+    cached_features = CachedFeatures(
+        energy, CacheRoot("cache", filesystem=system), identity="energy", sampling_rate=8000
+    )
+    waveform = np.linspace(-1, 1, 8000, dtype=np.float32)
+    found = cached_features({"audio": {"array": waveform, "sampling_rate": 8000}})["input_features"]
+    assert cached_features.root == where
+    assert len(list(where.glob("features/*/*.npz"))) == 1
+    again = CachedFeatures(energy, where, identity="energy", sampling_rate=8000)
+    assert np.array_equal(again({"audio": {"array": waveform, "sampling_rate": 8000}})["input_features"], found)
+    assert again.stats.hits == 1
+    with pytest.raises(InvalidRootError, match="leads out of"):
+        CacheRoot("x/../../cache", filesystem=system)
+
+
+def use(root, n_hits):
+    cached_features = CachedFeatures(energy, root, identity="energy", sampling_rate=8000)
+    cells = [{"array": np.full(8000, number / 10, np.float32), "sampling_rate": 8000} for number in range(4)]
+    cached_features({"audio": cells})
+    stats = cached_features.stats
+    return stats.hits == n_hits and stats.read_errors == stats.write_errors == 0
+
+
+def test_a_filesystem_of_a_folder_that_is_not_local_works(monkeypatch):
+    memory = MemoryFileSystem()
+    root = CacheRoot("cache", filesystem=folder_in("/of-a-dir", memory))
+    assert use(root, 0)
+    assert use(root, 4)
+    assert len(memory.glob("/of-a-dir/cache/features/*/*.npz")) == 4

@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 
 from ...support.process_local import ProcessLocal
 from .errors import Redactor, without_password
-from .urls import check_driver, check_file_system, check_url, flat_options, protocols_of
+from .urls import check_driver, check_file_system, check_url, flat_options, is_async, protocols_of
 
 __all__ = ["FileSystems", "OpenFileSystem"]
 
@@ -36,7 +36,7 @@ class OpenFileSystem:
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop of its coroutines; None if it has none."""
-        return self.system.loop if self.system.async_impl else None
+        return self.system.loop if is_async(self.system) else None
 
     def full(self, path: str) -> str:
         """Return the path within the file system of one that is relative to the root."""
@@ -44,7 +44,7 @@ class OpenFileSystem:
 
     def at_once(self, method: str) -> int:
         """Return how many calls of a method may run at a time."""
-        if self.system.async_impl:
+        if is_async(self.system):
             return self.concurrency
         threads = max(_THREADS.get(protocol, 1) for protocol in protocols_of(self.system))
         return 1 if method in _WRITES else threads  # on the Hub a write is a commit; two at once fail
@@ -53,7 +53,7 @@ class OpenFileSystem:
         """Return a method of fsspec for a single path; a coroutine function if there is an event loop."""
         if name == "rm_file" and getattr(type(self.system), "_rm_file", None) is AsyncFileSystem._rm_file:
             call = self.system._rm  # older releases of adlfs have no other
-        elif self.system.async_impl:
+        elif is_async(self.system):
             call = getattr(self.system, f"_{name}")
         elif name in _WRITES:
             call = getattr(self, f"_{name}")
@@ -61,7 +61,7 @@ class OpenFileSystem:
             call = getattr(self.system, name)
         if name == "ls":
             call = functools.partial(call, detail=True)
-        return call if self.system.async_impl or self.at_once(name) > 1 else functools.partial(self._alone, call)
+        return call if is_async(self.system) or self.at_once(name) > 1 else functools.partial(self._alone, call)
 
     def forget(self, path: str) -> None:
         """Drop cached listings of this path and its folder: others may have written there since."""
@@ -137,13 +137,9 @@ class FileSystems:
                 # Loading the description of S3 takes some tenths of a second, which would count for the first object.
                 system.connect()
         else:
-            system = self._system.get(self._made_again)
+            system = self._system.get(lambda: _made_again(self._given))
             base = system._strip_protocol(self._root)
         return OpenFileSystem(system, base, self.concurrency)
-
-    def _made_again(self) -> Any:
-        kind, options = type(self._given), self._given.storage_options
-        return kind(*self._given.storage_args, **{**options, **_for_this_process(kind)})
 
     def _settings(self, driver: str) -> dict[str, Any]:
         """Return our time-outs and limits in the words of a driver, where the user has set nothing else."""
@@ -191,3 +187,12 @@ def _for_this_process(kind: Any) -> dict[str, Any]:
     """Return the options for a file system of this class that no other process uses, without a cache of listings."""
     ours: dict[str, Any] = {"skip_instance_cache": True}
     return {**ours, "asynchronous": False, "loop": _loop(), "use_listings_cache": False} if kind.async_impl else ours
+
+
+def _made_again(given: Any) -> Any:
+    """Return a file system like this one, for this process; one around another gets that one made again, too."""
+    if not isinstance(given, fsspec.AbstractFileSystem):
+        return given
+    kind = type(given)
+    options = {name: _made_again(value) for name, value in given.storage_options.items()}
+    return kind(*map(_made_again, given.storage_args), **{**options, **_for_this_process(kind)})

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import fsspec
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations, registry
 
 from ...errors import InvalidRootError
 from .errors import without_password
 
-__all__ = ["check_driver", "check_file_system", "check_url", "flat_options", "is_scheme", "protocols_of"]
+__all__ = [
+    "check_driver",
+    "check_file_system",
+    "check_url",
+    "flat_options",
+    "is_async",
+    "is_scheme",
+    "local_path",
+    "protocols_of",
+]
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
 _LOCAL = {"file", "local"}
@@ -32,6 +44,29 @@ def protocols_of(system: Any) -> tuple[str, ...]:
     """Return the protocols of a file system."""
     protocol = type(system).protocol  # one that keeps copies shows another's as its own attribute
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def is_async(system: Any) -> bool:
+    """Return whether a file system has coroutines; one of a folder in another has what that one has."""
+    inner = system.fs if isinstance(system, DirFileSystem) else None
+    return bool(system.async_impl) if inner is None else is_async(inner)
+
+
+def local_path(system: Any, path: str) -> str | None:
+    """Return the path on the local disk that a path in a file system of a local folder stands for; None for others.
+
+    Raises
+    ------
+    InvalidRootError
+        If the path leads out of the folder.
+    """
+    if not isinstance(system, DirFileSystem):
+        return None
+    inside = os.path.normpath(system._strip_protocol(path).strip("/"))
+    if inside.split("/")[0] == "..":
+        raise InvalidRootError(f"the root {path!r} leads out of {system.path}; nothing was opened.", root=path)
+    joined = os.path.join(system.path, inside) if system.path else inside
+    return os.path.abspath(joined) if isinstance(system.fs, LocalFileSystem) else local_path(system.fs, joined)
 
 
 def is_scheme(name: str) -> bool:

@@ -11,6 +11,7 @@ import traceback
 
 import audio_datasets as data
 import datasets
+import fsspec
 import numpy as np
 import pytest
 from assertions import rows_of
@@ -365,10 +366,17 @@ def test_a_filesystem_of_the_users_is_a_root(s3_server, extractor, clips, expect
     s3_server.make_bucket("given")
     filesystem = s3fs.S3FileSystem(**s3_server.storage_options)
     for hits in (0, N_CLIPS):
-        cached_features = CachedFeatures(extractor, CacheRoot("given/cache", filesystem=filesystem), auto_resample=True)
+        root = CacheRoot("given/cache", filesystem=filesystem, timeouts=(10.0, 30.0))
+        cached_features = CachedFeatures(extractor, root, auto_resample=True)
         assert_features(through_a_transform(cached_features, data.in_memory(clips)), expected)
         assert cached_features.stats.hits == hits
     assert any(name.startswith("cache/features/") for name in s3_server.names("given"))
+    folder = fsspec.filesystem("dir", path="given", fs=filesystem)
+    for form in (through_a_transform, through_workers):  # forked: the file system inside has to be made again too
+        root = CacheRoot("cache", filesystem=folder, timeouts=(10.0, 30.0))
+        cached_features = CachedFeatures(extractor, root, auto_resample=True)
+        assert_features(form(cached_features, data.in_memory(clips)), expected)
+        assert (cached_features.stats.hits, cached_features.stats.read_errors) == (N_CLIPS, 0)
 
 
 def test_a_password_in_a_url_is_refused():
