@@ -26,6 +26,7 @@ _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
 # Functions by which code looks into its own module, and by which it takes an attribute whose name is made as it runs.
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
 _OF_FRAMES = {"__globals__", "_getframe", "currentframe"}
+_OF_IMPORTS = {"import_module", "__import__", "resolve_name"}
 _LOOK_UPS = {"getattr", "vars", "dir"}
 _OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "__dict__", "__getattribute__"}
 _OWN = ("self", "cls")
@@ -105,8 +106,11 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
                 looks[step.argval != "__getattribute__" and steps[number - 1].argval not in _OWN] = True
     said = loads | names
     strings = [text for text in code.co_consts if isinstance(text, str)]
-    if "import_module" in said or "__import__" in said:
-        imports |= {(text, 0, ()) for text in strings if text.replace(".", "a").isidentifier()}
+    for text in strings:  # a module may be imported by its name, alone or with that of one of its members
+        *packages, last = text.replace(":", ".").split(".")
+        if all(map(str.isidentifier, (*packages, last))) and (packages or not _OF_IMPORTS.isdisjoint(said)):
+            imports.add((".".join((*packages, last)), 0, ()))
+            imports |= {(".".join(packages), 0, (last,))} if packages else set()
     looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)
     reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
     reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in loads else loads)

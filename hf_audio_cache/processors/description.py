@@ -13,7 +13,9 @@ import functools
 import gc
 import importlib
 import importlib.util
+import inspect
 import io
+import itertools
 import json
 import logging
 import math
@@ -25,7 +27,7 @@ import threading
 import types
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from enum import Enum
 from typing import Any
@@ -47,6 +49,13 @@ from .watch import (
     dict_of,
     dtype_name,
     is_tensor,
+    is_torch_module,
+    of_array,
+    of_class,
+    of_factory,
+    of_function,
+    of_mapping,
+    of_reference,
     tensor_content,
 )
 
@@ -59,15 +68,18 @@ _BY_TYPE = (
     *(logging.Logger, logging.LoggerAdapter, io.IOBase, Executor, threading.Thread, threading.Event),
     *(type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore),
 )
+_IN_MEMORY = (io.BytesIO, io.StringIO)
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
-_WITHOUT_FORM = (threading.local, types.FrameType)
 _SLOTS = (
     *(types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType),
     *(types.WrapperDescriptorType, types.ClassMethodDescriptorType),
 )
+_METHOD_KINDS = (staticmethod, classmethod, property)
 _BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType)
-_NEW = object().__reduce_ex__(4)[0]  # what pickling makes most objects with
 _LRU_CACHE = type(functools.lru_cache(len))
+_NEW = object().__reduce_ex__(4)[0]  # what pickling makes most objects with
+# What takes any attribute or global; of code that loads it by its own name, the bytecode says more.
+_LOOK_UPS = (getattr, vars, dir, globals, locals, eval, exec)
 # Members of a class that say how it was written, or that Python, abc and pydantic keep there for themselves.
 _NOT_MEANT = re.compile(
     r"__(dict|weakref|doc|module|qualname|annotations|annotate|annotate_func|annotations_cache|conditional_annotations"
@@ -78,8 +90,8 @@ _NOT_MEANT = re.compile(
 _OF_WRITING = {"__doc__", "getdoc", "__annotations__", "get_annotations", "get_type_hints", "signature", "annotation"}
 # What `functools.update_wrapper` and others leave on an object, that says where it is from.
 _OF_WRAPPERS = ("__doc__", "__module__", "__annotations__")
-_OF_MEMBERS = ("_name_", "__objclass__", "_sort_order_")
-_OF_ENUMS = re.compile(r"_[a-z]\w*_")
+# What `enum` keeps for itself in a class and its members.
+_OF_ENUMS = re.compile(r"_(?!value_$)[a-z]\w*_|__objclass__")
 _OF_MODULES = re.compile(r"__(name|file|path|spec|loader|package|doc|cached|builtins|annotations)__")
 
 # Parts of transformers that a call passes through without their changing what it returns.
@@ -96,8 +108,8 @@ _SHARED = re.compile(
 _BOOKKEEPING = frozenset({"feature_extractor_type", "processor_class", "name_or_path", "_name_or_path", "_auto_class"})
 # Libraries of which a front end's own class may be, and that count by name all the same.
 _NOT_FOLLOWED = ("torch", "numpy")
-# What runs when an object of a class is made or called; and methods by syntax that only show, keep or derive one.
-_MAKING = ("__new__", "__init__", "__post_init__", "__call__", "__getattr__", "__getitem__", "__get__")
+# What runs when an object is made; and methods by syntax that only show, keep or derive one.
+_MAKING = ("__new__", "__init__", "__post_init__")
 _NO_OPERATION = re.compile(
     r"__(repr|dir|sizeof|del|reduce|reduce_ex|getstate|setstate|getnewargs|getnewargs_ex|init_subclass|class_getitem"
     r"|set_name)__"
@@ -121,17 +133,14 @@ class Describer:
         self._followed = ""  # a library whose code is followed as transformers' is: that of the processor's class
         self._nodes: dict[int, Node] = {}
         self._pending: list[Node] = []
-        self._open: dict[int, Node] = {}  # nodes of which the names decide what counts
-        self._names: dict[Owner, set[str]] = {owner: set() for owner in Owner}  # attributes that whose code uses
+        self._names: set[str] = {"__getattr__"}  # attributes that code uses
         self._reads: set[str] = set()  # attributes that one's own code does not just set
         self._looks_up: set[Owner] = set()  # whose code may use any attribute
-        self._looks_around = False  # whether one's own may use any of a module
+        self._whole: set[int] = set()  # modules of which code may use any global; 0 for all of one's own
         self._items: dict[Any, tuple[Any, ...]] = {}  # what stands for the elements of sets
         self._marks: dict[int, set[str]] = {}  # by which names `object()`s are known
-        self._whole: set[int] = set()  # the globals of functions that may use any of them
         self._parents: tuple[type, ...] = ()
         self._is_certain = True
-        self._with_writing = False  # whether docstrings and annotations count, as for grammars and tables
 
     def describe(self, processor: Any, processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the description, of JSON values only; without a processor, that of the arguments.
@@ -147,33 +156,23 @@ class Describer:
             if owner_of(type(processor)) is Owner.LIBRARY and package not in (*_NOT_FOLLOWED, *sys.stdlib_module_names):
                 self._followed = package
             self._node(processor, f"{type(processor).__qualname__} object", "processor", self._describe_object)
-        self.watch.see_mapping(processor_kwargs)
-        call = {name: self.value(value, f"processor_kwargs.{name}") for name, value in processor_kwargs.items()}
-        self._follow()
-        return self._printed(id(processor), call)
-
-    def _follow(self) -> None:
-        """Describe what was met, until there is nothing new, and no name that might count more of it."""
+        self.watch.see(processor_kwargs, of_mapping)
+        call = self._fields(processor_kwargs, "processor_kwargs")
         known = None
-        while known != (known := self._known()):
-            self._pending += self._open.values()
+        while known != (known := self._known()):  # what the code uses decides what counts of classes and modules
+            self._pending = list(self._nodes.values())
             while self._pending:
                 node = self._pending.pop()
                 self._is_certain = node.is_certain
                 content = node.describe(node)
-                node.content = {part: said for part, said in content.items() if not _is_empty(said)}
-        for key, node in self._nodes.items():
-            node.content |= {"known as": sorted(self._marks[key])} if key in self._marks else {}
-        if not self._reads.isdisjoint(_OF_WRITING) and not self._with_writing:
-            self._with_writing = True
-            self._pending += [node for node in self._nodes.values() if type(node.value) is types.FunctionType]
-            self._pending += [node for node in self._nodes.values() if issubclass(type(node.value), type)]
-            self._follow()
+                node.content = {part: said for part, said in content.items() if said not in (None, {}, [])}
+        for key, names in self._marks.items():
+            self._nodes[key].content["known as"] = sorted(names)
+        return self._printed(id(processor), call)
 
     def _known(self) -> tuple[int, ...]:
-        """Return how much is known of what the code may use; the more, the more of open nodes counts."""
-        found: list[Collection[Any]] = [*self._names.values(), self._reads, self._looks_up, self._whole]
-        return (*map(len, found), self._looks_around)
+        """Return how much is known of what the code may use."""
+        return len(self._names), len(self._reads), len(self._looks_up), len(self._whole)
 
     def _node(self, value: Any, label: str, path: str, describe: Callable[[Node], dict[str, Any]]) -> Ref:
         node = self._nodes.get(id(value))
@@ -181,6 +180,16 @@ class Describer:
             self._nodes[id(value)] = node = Node(value, label, path, describe, self._is_certain)
             self._pending.append(node)
         return Ref(id(value))
+
+    def _printed(self, root: int, call: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the description, with nodes by names that are the same in each process."""
+        names = names_of(self._nodes)
+        code = {names[key]: printed(node.content, names) for key, node in self._nodes.items() if node.content}
+        if root not in names:
+            return {"call": printed(call, names), "code": code}
+        own = code.pop(names[root])
+        kind, backends = own.pop("class"), {"backends": self.backends} if self.backends else {}
+        return {**own, "class": next(iter(kind.values())), "call": printed(call, names), **backends, "code": code}
 
     # Values -----------------------------------------------------------------------------------------------------------
 
@@ -208,7 +217,7 @@ class Describer:
         if kind in (np.ndarray, np.memmap):
             if not value.dtype.hasobject:
                 return self.watch.content(value, array_content)
-            self.watch.see(value, lambda array: tuple(array.flat))
+            self.watch.see(value, of_array)
             items = [self.value(item, f"{path}[{number}]") for number, item in enumerate(value.flat)]
             return {"objects": items, "dtype": str(value.dtype), "shape": list(value.shape)}
         if issubclass(kind, np.generic):
@@ -236,15 +245,16 @@ class Describer:
             path=path,
         )
 
+    def _fields(self, named: Mapping[str, Any], path: str) -> dict[str, Any]:
+        return {str(name): self.value(value, f"{path}.{name}") for name, value in named.items()}
+
     def _container(self, value: Any, path: str, lenient: bool, level: int) -> Any:
         def inner(item: Any, name: Any) -> Any:
             return self.value(item, f"{path}{name}", lenient=lenient, level=level + 1)
 
         kind = type(value)
-        if kind in (list, set):
-            self.watch.see(value, tuple)
-        elif kind not in (tuple, frozenset):
-            self.watch.see_mapping(value)
+        if kind not in (tuple, frozenset):
+            self.watch.see(value, tuple if kind in (list, set) else of_mapping)
         if kind in (list, tuple):
             items = [inner(item, f"[{number}]") for number, item in enumerate(value)]
             return items if lenient or kind is list else {"tuple": items}
@@ -255,7 +265,7 @@ class Describer:
         ]
         factory = {}
         if kind is defaultdict:
-            self.watch.see(value, lambda owner: (owner.default_factory,))
+            self.watch.see(value, of_factory)
             factory = {"default_factory": inner(value.default_factory, ".default_factory")}
         return {kind.__name__: pairs, **factory}
 
@@ -264,361 +274,10 @@ class Describer:
         if all(type(value) in _PLAIN for value in values):
             return sorted((self.value(value, path) for value in values), key=json.dumps)
         items = [self._items.setdefault(id(value), (value,)) for value in values]
-        return Unordered(tuple(self._node(item, "item", f"{path}{{}}", self._item).node for item in items))
+        return Unordered(tuple(self._node(item, "item", f"{path}{{}}", self._describe_item).node for item in items))
 
-    def _item(self, node: Node) -> dict[str, Any]:
+    def _describe_item(self, node: Node) -> dict[str, Any]:
         return {"item": self.value(node.value[0], node.path)}
-
-    # Code as a value --------------------------------------------------------------------------------------------------
-
-    def _code(self, value: Any, path: str) -> Any:
-        kind = type(value)
-        if issubclass(kind, types.ModuleType):
-            return self._module(value)
-        if kind is types.FunctionType:
-            return self._function(value, path)
-        if issubclass(kind, type):
-            return self._class(value, path)
-        if kind in (types.MethodType, *_BUILTIN) and _is_shared_method(value):
-            return {"library": f"{_module_of(value.__self__)}.{value.__name__}"}
-        if kind is types.MethodType:
-            return {"method": self.value(value.__func__, path), "of": self.value(value.__self__, path)}
-        if kind in _BUILTIN:
-            owner = value.__self__
-            if owner is None or isinstance(owner, types.ModuleType):
-                return {"library": f"{value.__module__}.{value.__qualname__}"}
-            return {"method": value.__name__, "of": self.value(owner, path)}
-        if kind in _SLOTS:
-            return {"slot": f"{value.__objclass__.__qualname__}.{value.__name__}"}
-        if issubclass(kind, (staticmethod, classmethod, property)):
-            parts = [getattr(value, name, None) for name in ("__func__", "fget", "fset", "fdel")]
-            own = (
-                {}
-                if kind in (staticmethod, classmethod, property)
-                else {"class": self.value(kind, path), **self._fields(dict_of(value), path)}
-            )
-            return {kind.__name__: [self.value(part, path) for part in parts if part is not None], **own}
-        if kind is _LRU_CACHE:
-            return self._node(value, value.__qualname__, path, self._describe_cached)
-        if issubclass(kind, np.ufunc):
-            if set("".join(value.types)) <= set("O->"):  # made of a Python function, which only it can tell
-                return {"ufunc": [self.value(part, path) for part in gc.get_referents(value)]}
-            return {"library": f"numpy.{value.__name__}"}
-        if issubclass(kind, Enum):
-            return {"member": self.value(kind, path), "name": value.name or str(value.value)}
-        if issubclass(kind, functools.singledispatchmethod):
-            return {"singledispatchmethod": self.value(value.dispatcher, path)}
-        if issubclass(kind, weakref.ref):
-            self.watch.see(value, lambda ref: (ref(),))
-            return {"weakref": self.value(value(), path)}
-        if issubclass(kind, _BY_TYPE) and not issubclass(kind, (io.BytesIO, io.StringIO)):
-            return {"type": f"{kind.__module__}.{kind.__qualname__}"}
-        if not self._is_certain and issubclass(kind, _GENERATORS):  # to draw from one cannot be cached anyway
-            return {"type": f"{kind.__module__}.{kind.__qualname__}"}
-        if kind is types.CodeType:
-            return {"code": read_code(value).digest}
-        if kind is struct.Struct:
-            return {"struct": value.format}
-        if value is Ellipsis or value is NotImplemented:
-            return {"constant": repr(value)}
-        is_function = all(any(name in vars(part) for part in kind.__mro__) for name in ("__module__", "__qualname__"))
-        if is_function and self._owner(kind) is Owner.LIBRARY and is_found(value):  # one that Cython made
-            return {"library": label_of(value, Owner.LIBRARY)}
-        if issubclass(kind, _WITHOUT_FORM):
-            return self._refuse(value, path, "it does not show its state")
-        return self._node(value, f"{kind.__qualname__} object", path, self._describe_object)
-
-    def _owner(self, value: Any) -> Owner:
-        owner = owner_of(value)
-        if owner is Owner.LIBRARY and self._followed and _module_of(value).partition(".")[0] == self._followed:
-            return Owner.FOLLOWED
-        return Owner.LIBRARY if owner is Owner.FOLLOWED and _PASSED_BY.match(_module_of(value)) else owner
-
-    def _function(self, function: types.FunctionType, path: str) -> Any:
-        owner = self._owner(function)
-        if owner is Owner.LIBRARY and is_found(function) and self._is_library(_module_of(function)):
-            return {"library": label_of(function, owner)}
-        if "registry" in vars(function) and function.__globals__ is vars(functools):  # of `functools.singledispatch`
-            return self._node(function, label_of(function, Owner.OWN), path, self._describe_dispatch)
-        if owner is Owner.LIBRARY:  # made there, perhaps around a function of one's own
-            label = f"{function.__globals__.get('__name__')}.{function.__code__.co_name}"
-            return self._node(function, label, path, self._describe_held)
-        return self._node(function, label_of(function, owner), path, self._describe_function)
-
-    def _is_library(self, module: str) -> bool:
-        return _PASSED_BY.match(module) is not None or owner_of_module(module) is Owner.LIBRARY
-
-    def _describe_dispatch(self, node: Node) -> dict[str, Any]:
-        registry = vars(node.value)["registry"]  # which grows in place
-        self.watch.see_mapping(registry)
-        return {"by type": [[self.value(part, node.path) for part in pair] for pair in registry.items()]}
-
-    def _describe_held(self, node: Node) -> dict[str, Any]:
-        """Describe what a function holds beside its code."""
-        function, path, owner = node.value, node.label, self._owner(node.value)
-        self.watch.see_function(function)
-        arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
-        cells = dict(zip(function.__code__.co_freevars, map(cell_contents, function.__closure__ or ()), strict=True))
-        held = {
-            "defaults": dict(zip(reversed(arguments), reversed(function.__defaults__ or ()), strict=False)),
-            "keyword defaults": function.__kwdefaults__ or {},
-            "closure": {name: value for name, value in cells.items() if value is not MISSING},
-            "attributes": {name: value for name, value in vars(function).items() if name not in _OF_WRAPPERS},
-        }
-        found: dict[str, Any] = {part: self._fields(named, path) for part, named in held.items()}
-        return found | self._written(node) | ({"library": node.label} if owner is Owner.LIBRARY else {})
-
-    def _written(self, node: Node) -> dict[str, Any]:
-        """Describe the docstring and the annotations of a function or class of one's own, where code reads them."""
-        if not self._with_writing or self._owner(node.value) is not Owner.OWN:
-            return {}
-        written = vars(node.value) if issubclass(type(node.value), type) else {}
-        doc = written.get("__doc__") if written else node.value.__doc__
-        annotations = written.get("__annotations__", {}) if written else node.value.__annotations__
-        return {"doc": self.value(doc, node.label), "annotations": self._fields(annotations, node.label)}
-
-    def _describe_function(self, node: Node) -> dict[str, Any]:
-        function, owner = node.value, self._owner(node.value)
-        code = read_code(function.__code__)
-        is_shared = owner is Owner.FOLLOWED and _SHARED.match(_module_of(function)) is not None
-        self._names[owner] |= code.names
-        self._reads |= code.reads if owner is Owner.OWN else set()
-        if code.looks_up and not is_shared:
-            self._looks_up.add(owner)
-            self._looks_around |= code.looks_around and owner is Owner.OWN
-        package = _module_of(function).partition(".")[0]
-        content = self._describe_held(node)
-        content["code"] = code.digest if owner is Owner.OWN else source_digest(function.__code__, package)
-        content["globals"] = self._loaded(function, code, node.label, owner, is_shared)
-        imported = {
-            f"{'.' * level}{name}: {', '.join(names)}".removesuffix(": "): self._imported(
-                function, (name, level, names), owner, is_shared
-            )
-            for name, level, names in sorted(code.imports)
-        }
-        content["imports"] = {name: said for name, said in imported.items() if said is not None}
-        if owner is Owner.OWN and code.reads_namespace:
-            self._whole.add(id(function.__globals__))
-            content["module"] = self._namespace(function.__globals__, str(function.__globals__.get("__name__")))
-        return content
-
-    def _loaded(
-        self, function: types.FunctionType, code: Code, label: str, owner: Owner, is_shared: bool
-    ) -> dict[str, Any]:
-        """Describe the globals that a function's bytecode loads."""
-        found = {}
-        for name in sorted(code.loads):
-            value = self.watch.look_up(function.__globals__, name)
-            if value is MISSING:
-                value = self.watch.look_up(vars(builtins), name)
-                if value is MISSING or self._is_named(value):
-                    continue
-            module = _module_of(value)
-            self.uses_torch |= module.partition(".")[0] == "torch" and not is_shared
-            if _OF_MODULES.fullmatch(name):
-                continue
-            if _AVAILABILITY.fullmatch(name) and (owner is Owner.FOLLOWED or module.startswith("transformers.")):
-                if not is_shared:
-                    self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
-            elif owner is Owner.OWN or not self._is_named(value):
-                if owner is Owner.OWN or not (issubclass(type(value), _BY_TYPE) or _PASSED_BY.match(module)):
-                    found[name] = self.value(value, f"{label}.{name}")
-                    if type(value) is object:  # a mark, which is compared by what it is
-                        self._marks.setdefault(id(value), set()).add(f"{label}.{name}")
-            elif not _PASSED_BY.match(module) and value is not np:
-                said = getattr(value, "__qualname__", module)
-                if name != said or (
-                    not issubclass(type(value), types.ModuleType) and module not in sys.stdlib_module_names
-                ):
-                    found[name] = {"library": f"{module.partition('.')[0]}: {said}"}
-        return found
-
-    def _is_named(self, value: Any) -> bool:
-        """Return whether a value is a module, a function or a class of a library, which its name says all of."""
-        kind = type(value)
-        if issubclass(kind, types.ModuleType):
-            return self._is_library(_module_of(value))
-        if issubclass(kind, type):
-            return self._owner(value) is Owner.LIBRARY
-        if kind is types.FunctionType:
-            return self._owner(value) is Owner.LIBRARY and is_found(value) and self._is_library(_module_of(value))
-        return kind is np.ufunc or (kind in _BUILTIN and type(value.__self__) in (types.NoneType, types.ModuleType))
-
-    def _imported(
-        self,
-        function: types.FunctionType,
-        imported: tuple[str, int, tuple[str, ...]],
-        owner: Owner,
-        is_shared: bool,
-    ) -> Any:
-        """Describe what an import inside a function brings; a module that is not there yet, as a file."""
-        (name, level, names), own = imported, function.__globals__
-        package = own.get("__package__") or str(own.get("__name__")).rpartition(".")[0]
-        try:
-            full = importlib.util.resolve_name("." * level + name, package) if level else name
-        except ImportError:
-            return None
-        if owner is Owner.FOLLOWED and full.startswith("transformers.") and not _PASSED_BY.match(full):
-            importlib.import_module(full)
-        self.uses_torch |= full.partition(".")[0] == "torch" and not is_shared
-        module = self.watch.look_up(sys.modules, full)
-        if module is MISSING:
-            return file_digest(full, names) if owner is Owner.OWN else None
-        if self._is_library(full):
-            return {"module": full} if owner is Owner.OWN else None
-        if not names:
-            parts = full.split(".")  # of `import a.b`, what has the name is `a`
-            modules = [sys.modules.get(".".join(parts[:end])) for end in range(1, len(parts) + 1)]
-            return [self._module(each) for each in modules if each is not None]
-        found = {}
-        for each in names:
-            value = self.watch.look_up(dict_of(module), each)
-            value = self.watch.look_up(sys.modules, f"{full}.{each}") if value is MISSING else value
-            if value is MISSING:
-                found[each] = file_digest(f"{full}.{each}", ())
-            elif not (owner is Owner.FOLLOWED and self._is_named(value)):
-                found[each] = self.value(value, f"{full}.{each}")
-        return found
-
-    # Modules and classes ----------------------------------------------------------------------------------------------
-
-    def _module(self, module: types.ModuleType) -> Any:
-        name, kind = _module_of(module), type(module)
-        if self._is_library(name):
-            return {"module": name}
-        namespace = self._namespace(dict_of(module), name)
-        return namespace if kind is types.ModuleType else {"module": namespace, "class": self.value(kind, name)}
-
-    def _namespace(self, named: dict[str, Any], name: str) -> Ref:
-        is_own = owner_of_module(name) is Owner.OWN
-        label = "module" if is_own else name
-        return self._node(named, label, label, self._describe_namespace if is_own else self._describe_followed_module)
-
-    def _describe_followed_module(self, node: Node) -> dict[str, Any]:
-        self._open[id(node.value)] = node
-        names = set().union(*self._names.values()) & node.value.keys()
-        values = {name: self.watch.look_up(node.value, name) for name in sorted(names)}
-        return {
-            "members": {
-                name: self.value(value, f"{node.label}.{name}")
-                for name, value in values.items()
-                if not issubclass(type(value), types.ModuleType) and not self._is_named(value)
-            }
-        }
-
-    def _describe_namespace(self, node: Node) -> dict[str, Any]:
-        """Describe a module of one's own: all its code, and of its values those that may be used."""
-        self._open[id(node.value)] = node
-        named = node.value
-        self.watch.see(named, tuple)
-        is_whole = id(named) in self._whole or self._looks_around
-        names = set().union(*self._names.values(), {"__getattr__"})
-        members, unnamed = {}, {}
-        for name, value in list(named.items()):
-            is_code = issubclass(type(value), (type, types.FunctionType)) and self._owner(value) is Owner.OWN
-            is_used = name in names or (is_whole and not name.startswith("__") and (is_code or self._is_data(value)))
-            if is_used and not _OF_MODULES.fullmatch(name):
-                self._is_certain = node.is_certain and name in names
-                members[name] = self.value(self.watch.look_up(named, name), f"{node.label}.{name}")
-            elif is_code:
-                self.watch.look_up(named, name)
-                unnamed[name] = self._code_alone(value)
-        return {"members": members, "code": unnamed}
-
-    def _is_data(self, value: Any) -> bool:
-        """Return whether a value is a constant, an array or an object of one's own, and no model or open connection."""
-        return type(value) in (*_PLAIN, *_CONTAINERS, np.ndarray) or self._owner(type(value)) is Owner.OWN
-
-    def _code_alone(self, value: Any) -> Any:
-        if isinstance(value, types.FunctionType):
-            self.watch.see_function(value)
-            return read_code(value.__code__).digest
-        self.watch.see_class(value)
-        members = {name: getattr(member, "__func__", member) for name, member in vars(value).items()}
-        return {n: self._code_alone(member) for n, member in members.items() if isinstance(member, types.FunctionType)}
-
-    def _class(self, value: type, path: str) -> Any:
-        owner = self._owner(value)
-        if owner is Owner.LIBRARY:
-            self.uses_torch |= _module_of(value).partition(".")[0] == "torch"
-            return {"library": label_of(value, owner)}
-        describe = self._describe_class if owner is Owner.OWN else self._describe_followed_class
-        return self._node(value, label_of(value, owner), path, describe)
-
-    def _describe_class(self, node: Node) -> dict[str, Any]:
-        """Describe a class of one's own: all its members, and its parents."""
-        self.watch.see_class(node.value)
-        members = {name: value for name, value in vars(node.value).items() if not _NOT_MEANT.fullmatch(name)}
-        content = {
-            "parents": [self.value(parent, node.label) for parent in node.value.__bases__ if parent is not object],
-            "metaclass": self.value(type(node.value), node.label) if type(node.value) is not type else [],
-        }
-        if issubclass(node.value, Enum):
-            content["values"], members = self._enum_members(node.value), self._code_of_enum(node.value)
-        names = set().union(*self._names.values())
-        is_called_by_others = any(self._is_framework(parent) for parent in node.value.__mro__)
-        if not is_called_by_others and Owner.OWN not in self._looks_up:
-            self._open[id(node.value)] = node
-        found = {}
-        for name, member in members.items():
-            is_used = name in names or name.startswith("__") or is_called_by_others or Owner.OWN in self._looks_up
-            self._is_certain = node.is_certain and is_used
-            found[name] = self.value(member, f"{node.label}.{name}")
-        return {**content, **self._written(node), "members": found}
-
-    def _is_framework(self, parent: type) -> bool:
-        """Return whether a library may call the methods of classes that are derived from this one."""
-        package = _module_of(parent).partition(".")[0]
-        return self._owner(parent) is not Owner.OWN and package not in ("builtins", "abc", "typing", "enum")
-
-    def _describe_followed_class(self, node: Node) -> dict[str, Any]:
-        """Describe what a call may reach of a class of transformers: what is named, and what runs by syntax."""
-        self._open[id(node.value)] = node
-        self.watch.see_class(node.value)
-        for parent in node.value.__bases__:
-            self.value(parent, node.label)
-        members = dict(vars(node.value))
-        if issubclass(node.value, Enum):
-            members = self._code_of_enum(node.value)
-            return {"values": self._enum_members(node.value), "members": self._fields(members, node.label)}
-        names = set().union(*self._names.values())
-        is_shared = _SHARED.match(node.value.__module__) is not None
-        is_parent = node.value in self._parents
-
-        def counts(name: str, member: Any) -> bool:
-            if not (name.startswith("__") and name.endswith("__")):
-                return name in names or (bool(self._looks_up) and not is_shared and not name.startswith("_abc_"))
-            if not isinstance(getattr(member, "__func__", member), types.FunctionType) or _is_generated(member):
-                return False
-            if name in _MAKING:
-                return name == "__call__" or not is_parent
-            return not is_shared and not _NO_OPERATION.fullmatch(name)
-
-        return {"members": self._fields({n: m for n, m in members.items() if counts(n, m)}, node.label)}
-
-    def _fields(self, named: Mapping[str, Any], path: str) -> dict[str, Any]:
-        return {str(name): self.value(value, f"{path}.{name}") for name, value in named.items()}
-
-    def _enum_members(self, kind: type[Enum]) -> list[Any]:
-        members = vars(kind)["_member_map_"]
-        for member in members.values():
-            self.watch.see_object(member)
-        kept = {name: attributes_of(member) for name, member in members.items()}
-        return [
-            [name, {n: self.value(v, f"{kind.__qualname__}.{name}") for n, v in state.items() if n not in _OF_MEMBERS}]
-            for name, state in kept.items()
-        ]
-
-    def _code_of_enum(self, kind: type[Enum]) -> dict[str, Any]:
-        """Return what an enum's class has beside its members, without what `enum` keeps there for itself."""
-        members = {
-            n: m for n, m in vars(kind).items() if n not in vars(kind)["_member_map_"] and not _OF_ENUMS.match(n)
-        }
-        return {
-            name: member
-            for name, member in members.items()
-            if not _NOT_MEANT.fullmatch(name) and not self._is_named(getattr(member, "__func__", member))
-        }
 
     # Objects ----------------------------------------------------------------------------------------------------------
 
@@ -629,14 +288,14 @@ class Describer:
             self.watch.see_object(value)
             return {**content, "state": self._state(node, attributes_of(value))}
         try:
-            outline = self.watch.content(value, Outline)
+            reduced = self.watch.content(value, Outline).reduced
         except Exception as exc:  # noqa: BLE001 - whatever the pickling hooks raise
             return {**content, "unseen": self._refuse(value, node.path, f"its state cannot be seen ({exc})")}
-        if isinstance(outline.reduced, str):
+        if isinstance(reduced, str):
             self.watch.see_object(value)
             own = attributes_of(value) if self._owner(kind) is Owner.OWN else {}
-            return {**content, "named": outline.reduced, "state": self._state(node, own)}
-        function, arguments, state, items, pairs = outline.reduced
+            return {**content, "named": reduced, "state": self._state(node, own)}
+        function, arguments, state, items, pairs = reduced
         if issubclass(kind, (set, frozenset)):
             content["items"], arguments = self._unordered(value, node.path), (kind,)
         elif issubclass(kind, np.ndarray):
@@ -651,33 +310,201 @@ class Describer:
             self.value(item, f"{node.path}[{n}]") for n, item in enumerate(items)
         ]
         content["pairs"] = [[self.value(part, node.path) for part in pair] for pair in pairs]
-        if (
-            isinstance(state, tuple)
-            and len(state) == 2
-            and all(isinstance(part, (dict, types.NoneType)) for part in state)
-        ):
-            state = {**(state[0] or {}), **(state[1] or {})}
+        if type(state) is tuple and len(state) == 2 and {*map(type, state)} <= {dict, types.NoneType}:
+            state = {**(state[0] or {}), **(state[1] or {})}  # attributes, and those in slots
         if isinstance(state, dict) and all(type(name) is str for name in state):
             return {**content, "state": self._state(node, state)}
         return {**content, "kept": self.value(state, node.path)}
 
     def _state(self, node: Node, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Describe attributes; those of transformers' classes as they are after being saved and loaded."""
-        kind = type(node.value)
+        kind, reads = type(node.value), self._reads
         is_followed = self._owner(kind) is Owner.FOLLOWED
         is_saved = any(self._owner(parent) is Owner.FOLLOWED for parent in kind.__mro__)
-        if is_saved and not is_followed:
-            self._open[id(node.value)] = node
-        own = self._reads
         kept = {n for p in kind.__mro__ for n, m in vars(p).items() if isinstance(m, functools.cached_property)}
         found = {}
         for name, value in attributes.items():
-            is_own = not is_saved or (not is_followed and (name in own or Owner.OWN in self._looks_up))
-            is_bookkeeping = is_saved and name in _BOOKKEEPING and name not in own
-            if is_bookkeeping or name in _OF_WRAPPERS or (is_followed and name in kept):
-                continue
-            found[str(name)] = self.value(value, f"{node.path}.{name}", lenient=not is_own)
+            is_own = not is_saved or (not is_followed and (name in reads or Owner.OWN in self._looks_up))
+            if is_torch_module(kind) and "_hooks" in name:  # by numbers that all modules of a process share
+                self.watch.see(value, of_mapping)
+                value = list(value.values())
+            is_bookkeeping = is_saved and name in _BOOKKEEPING and name not in reads
+            if not (is_bookkeeping or name in _OF_WRAPPERS or (is_followed and name in kept)):
+                found[str(name)] = self.value(value, f"{node.path}.{name}", lenient=not is_own)
         return found
+
+    # Code as a value --------------------------------------------------------------------------------------------------
+
+    def _code(self, value: Any, path: str) -> Any:
+        kind = type(value)
+        if issubclass(kind, types.ModuleType):
+            return self._module(value)
+        if kind is types.FunctionType:
+            return self._function(value, path)
+        if issubclass(kind, type):
+            return self._class(value, path)
+        if kind in _BUILTIN and value in _LOOK_UPS:
+            self._looks_up.add(Owner.OWN)
+            self._whole.add(0)
+        if kind in (types.MethodType, *_BUILTIN) and _is_shared_method(value):
+            return {"library": f"{_module_of(value.__self__)}.{value.__name__}"}
+        if kind is types.MethodType:
+            return {"method": self.value(value.__func__, path), "of": self.value(value.__self__, path)}
+        if kind in _BUILTIN:
+            owner = value.__self__
+            if owner is None or isinstance(owner, types.ModuleType):
+                return {"library": f"{value.__module__}.{value.__qualname__}"}
+            return {"method": value.__name__, "of": self.value(owner, path)}
+        if kind in _SLOTS:
+            return {"slot": f"{value.__objclass__.__qualname__}.{value.__name__}"}
+        if issubclass(kind, _METHOD_KINDS):
+            parts = [getattr(value, name, None) for name in ("__func__", "fget", "fset", "fdel")]
+            own = self._fields({"class": kind, **dict_of(value)} if kind not in _METHOD_KINDS else {}, path)
+            return {kind.__name__: [self.value(part, path) for part in parts if part is not None], **own}
+        if kind is _LRU_CACHE:
+            return self._node(value, value.__qualname__, path, self._describe_cached)
+        if issubclass(kind, np.ufunc):
+            if set("".join(value.types)) <= set("O->"):  # made of a Python function, which only it can tell
+                return {"ufunc": [self.value(part, path) for part in gc.get_referents(value)]}
+            return {"library": f"numpy.{value.__name__}"}
+        if issubclass(kind, Enum):
+            return {"member": self.value(kind, path), "name": value.name or str(value.value)}
+        if issubclass(kind, weakref.ref):
+            self.watch.see(value, of_reference)
+            return {"weakref": self.value(value(), path)}
+        is_by_type = issubclass(kind, _BY_TYPE) and not issubclass(kind, _IN_MEMORY)
+        if is_by_type or (not self._is_certain and issubclass(kind, _GENERATORS)):  # to draw cannot be cached anyway
+            return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+        if kind is types.CodeType:
+            return {"code": read_code(value).digest}
+        if kind is struct.Struct:
+            return {"struct": value.format}
+        is_function = all(any(name in vars(part) for part in kind.__mro__) for name in ("__module__", "__qualname__"))
+        if is_function and self._owner(kind) is Owner.LIBRARY and is_found(value):  # one that Cython made
+            return {"library": label_of(value, Owner.LIBRARY)}
+        return self._node(value, f"{kind.__qualname__} object", path, self._describe_object)
+
+    def _owner(self, value: Any) -> Owner:
+        owner, module = owner_of(value), _module_of(value)
+        if owner is Owner.LIBRARY and self._followed and module.partition(".")[0] == self._followed:
+            return Owner.FOLLOWED
+        return Owner.LIBRARY if owner is Owner.FOLLOWED and _PASSED_BY.match(module) else owner
+
+    def _is_named(self, value: Any) -> bool:
+        """Return whether a value is a module, a function or a class of a library, which its name says all of."""
+        kind = type(value)
+        if issubclass(kind, types.ModuleType):
+            return _is_library(_module_of(value))
+        if issubclass(kind, type):
+            return self._owner(value) is Owner.LIBRARY
+        if kind is types.FunctionType:
+            return self._owner(value) is Owner.LIBRARY and is_found(value) and _is_library(_module_of(value))
+        return kind is np.ufunc or (kind in _BUILTIN and type(value.__self__) in (types.NoneType, types.ModuleType))
+
+    # Functions --------------------------------------------------------------------------------------------------------
+
+    def _function(self, function: types.FunctionType, path: str) -> Any:
+        owner = self._owner(function)
+        if self._is_named(function):
+            return {"library": label_of(function, owner)}
+        if "registry" in vars(function) and function.__globals__ is vars(functools):  # of `functools.singledispatch`
+            return {"by type": self.value(vars(function)["registry"], path)}
+        if owner is Owner.LIBRARY:  # made there, perhaps around a function of one's own
+            label = f"{function.__globals__.get('__name__')}.{function.__code__.co_name}"
+            return self._node(function, label, path, self._describe_held)
+        return self._node(function, label_of(function, owner), path, self._describe_function)
+
+    def _describe_held(self, node: Node) -> dict[str, Any]:
+        """Describe what a function holds beside its code."""
+        function, code = node.value, node.value.__code__
+        self.watch.see(function, of_function)
+        arguments = code.co_varnames[: code.co_argcount]
+        cells = dict(zip(code.co_freevars, map(cell_contents, function.__closure__ or ()), strict=True))
+        held = {
+            "defaults": dict(zip(reversed(arguments), reversed(function.__defaults__ or ()), strict=False)),
+            "keyword defaults": function.__kwdefaults__ or {},
+            "closure": {name: value for name, value in cells.items() if value is not MISSING},
+            "attributes": {name: value for name, value in vars(function).items() if name not in _OF_WRAPPERS},
+        }
+        found: dict[str, Any] = {part: self._fields(named, node.label) for part, named in held.items()}
+        if self._owner(function) is Owner.LIBRARY:
+            return {**found, "library": node.label}
+        return {**found, **self._written(node)}
+
+    def _written(self, node: Node) -> dict[str, Any]:
+        """Describe the docstring and the annotations of a function or class of one's own, where code reads them."""
+        if self._reads.isdisjoint(_OF_WRITING) or self._owner(node.value) is not Owner.OWN:
+            return {}
+        return {
+            "doc": node.value.__doc__,
+            "annotations": self._fields(inspect.get_annotations(node.value), node.label),
+        }
+
+    def _describe_function(self, node: Node) -> dict[str, Any]:
+        function, owner, content = node.value, self._owner(node.value), self._describe_held(node)
+        code, module = read_code(function.__code__), _module_of(function)
+        is_shared = owner is Owner.FOLLOWED and _SHARED.match(module) is not None
+        self._names |= code.names
+        if code.looks_up and not is_shared:
+            self._looks_up.add(owner)
+        if owner is Owner.OWN:
+            self._reads |= code.reads
+            self._whole |= {0} if code.looks_around else set()
+            content["code"] = code.digest
+            if code.reads_namespace:
+                self._whole.add(id(function.__globals__))
+                content["module"] = self._namespace(function.__globals__, str(function.__globals__.get("__name__")))
+        else:
+            content["code"] = source_digest(function.__code__, module.partition(".")[0])
+        self.uses_torch |= not is_shared and any(name.partition(".")[0] == "torch" for name, *_ in code.imports)
+        content["globals"] = found = {}
+        for name, value in self._named_by(function, code, owner):
+            module = _module_of(value)
+            self.uses_torch |= not is_shared and module.partition(".")[0] == "torch"
+            if _AVAILABILITY.fullmatch(name) and (owner is Owner.FOLLOWED or module.startswith("transformers.")):
+                if not is_shared:
+                    self.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
+            elif owner is Owner.OWN or not self._is_named(value):
+                found[name] = self.value(value, f"{node.label}.{name}")
+                if type(value) is object:  # a mark, which is compared by what it is
+                    self._marks.setdefault(id(value), set()).add(f"{node.label}.{name}")
+            elif not _PASSED_BY.match(module):
+                said = getattr(value, "__qualname__", module)
+                is_told = isinstance(value, types.ModuleType) or module in sys.stdlib_module_names
+                if not is_told or name.rpartition(".")[2] != said:  # else the source says it
+                    found[name] = {"library": f"{module.partition('.')[0]}: {said}"}
+        return content
+
+    def _named_by(self, function: types.FunctionType, code: Code, owner: Owner) -> Iterator[tuple[str, Any]]:
+        """Yield the globals that a function loads, and what it imports: modules that are not there yet as files."""
+        named = function.__globals__
+        for name in sorted(code.loads):
+            value = self.watch.look_up(named, name)
+            if value is MISSING:
+                value = self.watch.look_up(vars(builtins), name)
+                value = MISSING if self._is_named(value) else value
+            if value is not MISSING and not _OF_MODULES.fullmatch(name):
+                yield name, value
+        package = named.get("__package__") or str(named.get("__name__")).rpartition(".")[0]
+        for name, level, names in sorted(code.imports):
+            try:
+                full = importlib.util.resolve_name("." * level + name, package) if level else name
+            except ImportError:
+                continue
+            if owner is Owner.FOLLOWED and full.startswith("transformers.") and not _PASSED_BY.match(full):
+                importlib.import_module(full)
+            module = self.watch.look_up(sys.modules, full)
+            if module is MISSING:
+                if owner is Owner.OWN and (digests := file_digest(full, names)):
+                    yield full, digests
+            elif not names and not _is_library(full):
+                parts = full.split(".")  # of `import a.b`, what has the name is `a`
+                parents = itertools.accumulate(parts, "{}.{}".format)
+                yield from ((each, sys.modules[each]) for each in parents if each in sys.modules)
+            for each in names if module is not MISSING and not _is_library(full) else ():
+                value = self.watch.look_up(dict_of(module), each)
+                value = self.watch.look_up(sys.modules, f"{full}.{each}") if value is MISSING else value
+                yield f"{full}.{each}", file_digest(f"{full}.{each}", ()) if value is MISSING else value
 
     def _describe_cached(self, node: Node) -> dict[str, Any]:
         """Describe a function with `functools.lru_cache`, and the values that it keeps of objects."""
@@ -688,7 +515,6 @@ class Describer:
             return content
         entries = _entries(cached)
         if all(_is_of_objects(key) for key, _ in entries):
-            self._open[id(cached)] = node
             entries = [entry for entry in entries if all(id(part) in self._nodes for part in entry[0])]
             kept = [self._items.setdefault((id(cached), id(entry[0])), entry) for entry in entries]
             return {**content, "values": self._unordered(kept, node.path)}
@@ -696,21 +522,105 @@ class Describer:
             cached.cache_clear()
         return content
 
-    # The whole --------------------------------------------------------------------------------------------------------
+    # Modules and classes ----------------------------------------------------------------------------------------------
 
-    def _printed(self, root: int, call: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the description, with nodes by names that are the same in each process."""
-        names = names_of(self._nodes)
-        code = {names[key]: printed(node.content, names) for key, node in self._nodes.items() if node.content}
-        if root not in names:
-            return {"call": printed(call, names), "code": code}
-        own = code.pop(names[root])
-        kind, backends = own.pop("class"), {"backends": self.backends} if self.backends else {}
-        return {**own, "class": next(iter(kind.values())), "call": printed(call, names), **backends, "code": code}
+    def _module(self, module: types.ModuleType) -> Any:
+        name, kind = _module_of(module), type(module)
+        if _is_library(name):
+            return {"module": name}
+        namespace = self._namespace(dict_of(module), name)
+        return namespace if kind is types.ModuleType else {"module": namespace, "class": self.value(kind, name)}
 
+    def _namespace(self, named: dict[str, Any], name: str) -> Ref:
+        label = "module" if owner_of_module(name) is Owner.OWN else name
+        return self._node(named, label, label, self._describe_module)
 
-def _is_empty(said: Any) -> bool:
-    return said is None or said == {} or said == []
+    def _describe_module(self, node: Node) -> dict[str, Any]:
+        """Describe a module of one's own: all its code, and what may be used; of transformers', what is named."""
+        named, is_own = node.value, node.label == "module"
+        if is_own:
+            self.watch.see(named, tuple)
+        is_whole = is_own and not self._whole.isdisjoint({0, id(named)})
+        members, code = {}, {}
+        for name, value in list(named.items()):
+            is_code = is_own and issubclass(type(value), (type, types.FunctionType)) and self._owner(value) is Owner.OWN
+            is_other = isinstance(value, types.ModuleType) or self._is_named(value)
+            is_named = name in self._names and (is_own or not is_other)
+            may_be = is_whole and not name.startswith("__") and (is_code or self._is_data(value))
+            if (is_named or may_be) and not _OF_MODULES.fullmatch(name):
+                self._is_certain = node.is_certain and is_named
+                members[name] = self.value(self.watch.look_up(named, name), f"{node.label}.{name}")
+            elif is_code:
+                code[name] = self._code_alone(self.watch.look_up(named, name))
+        return {"members": members, "code": code}
+
+    def _is_data(self, value: Any) -> bool:
+        """Return whether a value is a constant, an array, or a module or object of one's own; no open connection."""
+        if isinstance(value, types.ModuleType):
+            return not _is_library(_module_of(value))
+        return type(value) in (*_PLAIN, *_CONTAINERS, np.ndarray) or self._owner(type(value)) is Owner.OWN
+
+    def _code_alone(self, value: Any) -> Any:
+        if isinstance(value, types.FunctionType):
+            self.watch.see(value, of_function)
+            return read_code(value.__code__).digest
+        self.watch.see(value, of_class)
+        members = {name: getattr(member, "__func__", member) for name, member in vars(value).items()}
+        return {n: self._code_alone(member) for n, member in members.items() if isinstance(member, types.FunctionType)}
+
+    def _class(self, value: type, path: str) -> Any:
+        owner = self._owner(value)
+        if owner is Owner.LIBRARY:
+            self.uses_torch |= _module_of(value).partition(".")[0] == "torch"
+            return {"library": label_of(value, owner)}
+        return self._node(value, label_of(value, owner), path, self._describe_class)
+
+    def _describe_class(self, node: Node) -> dict[str, Any]:
+        """Describe a class: of one's own all its members, of transformers' those that a call may reach."""
+        kind, owner = node.value, self._owner(node.value)
+        self.watch.see(kind, of_class)
+        content: dict[str, Any] = {"parents": [self.value(each, node.label) for each in kind.__bases__]}
+        members = dict(vars(kind))
+        if issubclass(kind, Enum):
+            content["values"] = self._enum_members(kind)
+            members = {n: m for n, m in members.items() if n not in kind._member_map_ and not _OF_ENUMS.fullmatch(n)}
+            members = {n: m for n, m in members.items() if not self._is_named(getattr(m, "__func__", m))}
+        if owner is Owner.FOLLOWED:
+            members = {name: member for name, member in members.items() if self._is_reached(kind, name, member)}
+            return {**content, "members": self._fields(members, node.label)}
+        content["metaclass"] = None if type(kind) is type else self.value(type(kind), node.label)
+        content |= self._written(node)
+        is_called_by_others = any(self._is_framework(parent) for parent in kind.__mro__)
+        found = {}
+        for name, member in members.items():
+            if not _NOT_MEANT.fullmatch(name):
+                is_used = name in self._names or name.startswith("__") or Owner.OWN in self._looks_up
+                self._is_certain = node.is_certain and (is_used or is_called_by_others)
+                found[name] = self.value(member, f"{node.label}.{name}")
+        return {**content, "members": found}
+
+    def _is_framework(self, parent: type) -> bool:
+        """Return whether a library may call the methods of classes that are derived from this one."""
+        package = _module_of(parent).partition(".")[0]
+        return self._owner(parent) is not Owner.OWN and package not in ("builtins", "abc", "typing", "enum")
+
+    def _is_reached(self, kind: type, name: str, member: Any) -> bool:
+        """Return whether a call may reach a member of a class of transformers: it is named, or runs by syntax."""
+        if not (name.startswith("__") and name.endswith("__")):
+            is_shared = _SHARED.match(kind.__module__) is not None
+            return name in self._names or (bool(self._looks_up) and not is_shared and not name.startswith("_abc_"))
+        code = getattr(getattr(member, "__func__", member), "__code__", None)
+        if code is None or code.co_filename == "<string>" or _NO_OPERATION.fullmatch(name):
+            return False  # what `dataclasses` writes follows from the fields, and is another text on each Python
+        return name not in _MAKING or kind not in self._parents
+
+    def _enum_members(self, kind: type[Enum]) -> list[Any]:
+        found = []
+        for name, member in kind._member_map_.items():
+            self.watch.see_object(member)
+            state = {n: value for n, value in attributes_of(member).items() if not _OF_ENUMS.fullmatch(n)}
+            found.append([name, self._fields(state, f"{kind.__qualname__}.{name}")])
+        return found
 
 
 def _module_of(value: Any) -> str:
@@ -723,6 +633,10 @@ def _module_of(value: Any) -> str:
     return module if isinstance(module, str) else ""  # classes that Cython makes have a descriptor there
 
 
+def _is_library(module: str) -> bool:
+    return _PASSED_BY.match(module) is not None or owner_of_module(module) is Owner.LIBRARY
+
+
 def _is_shared_method(method: Any) -> bool:
     """Return whether a method is of an object that a library shares, as `random.gauss` and `numpy.random.randn` are."""
     name = _module_of(method.__self__)
@@ -730,14 +644,10 @@ def _is_shared_method(method: Any) -> bool:
     return is_library and vars(sys.modules[name]).get(method.__name__) is method
 
 
-def _is_generated(member: Any) -> bool:
-    """Return whether `dataclasses` wrote a method: it follows from the fields, and is another text on each Python."""
-    code = getattr(getattr(member, "__func__", member), "__code__", None)
-    return code is not None and code.co_filename == "<string>"
-
-
 def _is_default(kind: type) -> bool:
     """Return whether an object of this class has nothing but attributes, and pickling keeps all of them."""
+    if is_torch_module(kind):  # some, as those with weight normalization, refuse to be pickled
+        return True
     hooks = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
     parents = [parent for parent in kind.__mro__ if parent is not object]
     is_plain = kind not in copyreg.dispatch_table and not any(map(is_made_in_c, parents))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,21 +44,15 @@ def names_of(nodes: Mapping[int, Node]) -> dict[int, str]:
 
     Nodes are told apart by what they say, then by what their neighbours say, and so on until nothing new is told apart.
     """
-    said, neighbours = {}, {}
+    said: dict[int, str] = {}
+    neighbours: dict[int, list[Ref | Unordered]] = {key: [] for key in nodes}
     for key, node in nodes.items():
-        parts: list[Any] = []
+        parts = neighbours[key]
         text = json.dumps([node.label, node.content], sort_keys=True, default=functools.partial(_note, parts))
-        said[key], neighbours[key] = xxhash.xxh3_128_hexdigest(text.encode()), parts
+        said[key] = _digest(text)
     digests, count = said, 0
     while count != (count := len(set(digests.values()))):
-        before = digests
-
-        def of(part: Any, before: Mapping[int, str] = before) -> str:
-            return before[part.node] if isinstance(part, Ref) else str(sorted(before[node] for node in part.nodes))
-
-        digests = {
-            key: xxhash.xxh3_128_hexdigest((said[key] + "".join(map(of, neighbours[key]))).encode()) for key in nodes
-        }
+        digests = {key: _digest(said[key] + "".join(_digests(neighbours[key], digests))) for key in nodes}
     of_label: dict[str, set[str]] = {}
     for key, node in nodes.items():
         of_label.setdefault(node.label, set()).add(digests[key])
@@ -71,6 +65,15 @@ def names_of(nodes: Mapping[int, Node]) -> dict[int, str]:
 def _note(parts: list[Any], part: Any) -> dict[str, str]:
     parts.append(part)
     return {"\0": type(part).__name__}
+
+
+def _digest(text: str) -> str:
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def _digests(parts: Iterable[Ref | Unordered], digests: Mapping[int, str]) -> Iterator[str]:
+    for part in parts:
+        yield digests[part.node] if isinstance(part, Ref) else str(sorted(digests[node] for node in part.nodes))
 
 
 def printed(content: Any, names: Mapping[int, str]) -> Any:

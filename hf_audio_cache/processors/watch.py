@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import copyreg
-import functools
 import itertools
 import operator
 import sys
 import types
-from collections.abc import Callable, Mapping
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 __all__ = ["MISSING", "Outline", "Watch", "array_content", "attributes_of", "bytes_content", "cell_contents"]
-__all__ += ["dict_of", "dtype_name", "is_tensor", "tensor_content"]
+__all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "of_array", "of_class", "of_factory"]
+__all__ += ["of_function", "of_mapping", "of_reference", "tensor_content"]
 
 MISSING = object()
+_END = object()
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes)
+_OWN_DICT = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _MEANT_BITS = 10  # bytes of x86's long double; the other six are whatever was there
+
+Parts = Callable[[Any], Iterable[Any]]
 
 
 class Watch:
@@ -27,69 +34,43 @@ class Watch:
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[Mapping[str, Any], dict[str, Any]]] = {}
-        self._functions: dict[int, tuple[types.FunctionType, types.CodeType, Any, Any, int]] = {}
-        self._mappings: dict[int, tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = {}
-        self._parts: dict[int, tuple[Callable[[Any], tuple[Any, ...]], Any, tuple[Any, ...]]] = {}
+        self._parts: dict[tuple[int, str], tuple[Parts, Any, tuple[Any, ...]]] = {}
         self._contents: dict[int, tuple[Callable[[Any], Any], Any, Any]] = {}
 
     def look_up(self, named: Mapping[str, Any], name: str) -> Any:
         """Return what a name stands for, or `MISSING`, and note it."""
         return self._names.setdefault(id(named), (named, {}))[1].setdefault(name, named.get(name, MISSING))
 
-    def see_function(self, function: types.FunctionType) -> None:
-        """Note what a function is made of."""
-        defaults, named = function.__defaults__, function.__kwdefaults__
-        self._functions[id(function)] = (function, function.__code__, defaults, named, len(vars(function)))
-        for cell in function.__closure__ or ():
-            self.see(cell, _of_cell)
-        for mapping in (vars(function), named):
-            if mapping:
-                self.see_mapping(mapping)
-
-    def see_class(self, kind: type) -> None:
-        """Note what a class is made of."""
-        self.see(kind, _of_class)
-        self.see_mapping(vars(kind), key=id(kind))
+    def see(self, owner: Any, parts: Parts) -> None:
+        """Note which objects a mutable one is made of."""
+        self._parts[id(owner), parts.__name__] = (parts, owner, (*parts(owner), _END))
 
     def see_object(self, owner: Any) -> None:
         """Note the class and the attributes of an object."""
-        self.see(owner, functools.partial(_of_object, tuple(_slots_of(type(owner)).values())))
-        self.see_mapping(dict_of(owner))
+        own_dict, slots = _slots_of(type(owner))
+        values = tuple(slots.values())
 
-    def see_mapping(self, owner: Mapping[Any, Any], key: int | None = None) -> None:
-        """Note the names and the values of a mapping."""
-        self._mappings[id(owner) if key is None else key] = (owner, tuple(owner), tuple(owner.values()))
+        def of_object(owner: Any) -> Iterable[Any]:
+            kept = () if own_dict is None else of_mapping(own_dict.__get__(owner))
+            return itertools.chain((type(owner),), (_of_slot(slot, owner) for slot in values), kept)
 
-    def see(self, owner: Any, parts: Callable[[Any], tuple[Any, ...]]) -> None:
-        """Note which objects another mutable one is made of."""
-        self._parts[id(owner)] = (parts, owner, parts(owner))
+        self.see(owner, of_object)
 
     def content(self, owner: Any, content: Callable[[Any], Any]) -> Any:
         """Return what an object contains that is no object, and note it."""
-        found = content(owner)
-        self._contents[id(owner)] = (content, owner, found)
-        return found
+        if id(owner) not in self._contents:
+            self._contents[id(owner)] = (content, owner, content(owner))
+        return self._contents[id(owner)][2]
 
     def is_current(self) -> bool:
         """Return whether each name stands for what it did, and no container or array has changed."""
-        same, missing = operator.is_, itertools.repeat(MISSING)
+        same, missing, end = operator.is_, itertools.repeat(MISSING), (_END,)
         try:
             for named, values in self._names.values():
                 if not all(map(same, map(named.get, values, missing), values.values())):
                     return False
-            for function, code, defaults, named_defaults, size in self._functions.values():
-                if function.__code__ is not code or function.__defaults__ is not defaults:
-                    return False
-                if function.__kwdefaults__ is not named_defaults or len(function.__dict__) != size:
-                    return False
-            for mapping, keys, values_before in self._mappings.values():
-                if len(mapping) != len(keys) or not all(map(same, mapping, keys)):
-                    return False
-                if not all(map(same, mapping.values(), values_before)):
-                    return False
-            for parts_of, owner, before in self._parts.values():
-                now = parts_of(owner)
-                if len(now) != len(before) or not all(map(same, now, before)):
+            for parts, owner, before in self._parts.values():
+                if not all(map(same, itertools.chain(parts(owner), end), before)):
                     return False
             return all(content(owner) == before for content, owner, before in self._contents.values())
         except Exception:  # noqa: BLE001 - of a dict that another thread changes, or whatever pickling hooks raise
@@ -99,37 +80,64 @@ class Watch:
 # What mutable objects are made of -------------------------------------------------------------------------------------
 
 
+def of_mapping(owner: Mapping[Any, Any]) -> Iterable[Any]:
+    """Return the names and the values of a mapping."""
+    return itertools.chain(owner, owner.values())
+
+
+def of_function(owner: types.FunctionType) -> Iterable[Any]:
+    """Return what a function is made of."""
+    parts = (owner.__code__, owner.__defaults__)
+    if not (owner.__kwdefaults__ or owner.__dict__ or owner.__closure__):
+        return parts
+    cells = map(cell_contents, owner.__closure__ or ())
+    return itertools.chain(parts, of_mapping(owner.__kwdefaults__ or {}), of_mapping(owner.__dict__), cells)
+
+
+def of_class(owner: type) -> Iterable[Any]:
+    """Return what a class is made of."""
+    return itertools.chain((owner.__bases__,), of_mapping(vars(owner)))
+
+
+def of_array(owner: npt.NDArray[np.object_]) -> tuple[Any, ...]:
+    """Return the objects in an array."""
+    return tuple(owner.flat)
+
+
+def of_factory(owner: defaultdict[Any, Any]) -> tuple[Any]:
+    """Return what makes the missing values of a dict."""
+    return (owner.default_factory,)
+
+
+def of_reference(owner: weakref.ref[Any]) -> tuple[Any]:
+    """Return what a weak reference refers to."""
+    return (owner(),)
+
+
 def dict_of(owner: Any) -> dict[str, Any]:
     """Return the dict of an object or a module, without running any code of its class."""
-    try:
-        found = object.__getattribute__(owner, "__dict__")
-    except AttributeError:
-        return {}
+    own_dict, _ = _slots_of(type(owner))
+    found = None if own_dict is None else own_dict.__get__(owner)
     return found if type(found) is dict else {}
 
 
 def attributes_of(owner: Any) -> dict[str, Any]:
     """Return the attributes of an object, those in slots too, without running any code of its class."""
-    found = dict(dict_of(owner))
-    slots = _slots_of(type(owner))
-    return found | {
-        name: value
-        for name, value in zip(slots, _of_object((*slots.values(),), owner)[1:], strict=True)
-        if value is not MISSING
-    }
+    _, slots = _slots_of(type(owner))
+    found = {name: _of_slot(slot, owner) for name, slot in slots.items()}
+    return {**dict_of(owner), **{name: value for name, value in found.items() if value is not MISSING}}
 
 
-def _slots_of(kind: type) -> dict[str, Any]:
-    parents = reversed(kind.__mro__)
-    return {n: m for parent in parents for n, m in vars(parent).items() if type(m) is types.MemberDescriptorType}
-
-
-def _of_class(owner: type) -> tuple[Any, ...]:
-    return (owner.__bases__,)
-
-
-def _of_object(slots: tuple[Any, ...], owner: Any) -> tuple[Any, ...]:
-    return (type(owner), *(_of_slot(slot, owner) for slot in slots))
+def _slots_of(kind: type) -> tuple[Any, dict[str, Any]]:
+    """Return the descriptors of the dict and of the slots of a class's objects."""
+    own_dict: Any = None
+    slots: dict[str, Any] = {}
+    for parent in reversed(kind.__mro__):
+        members = vars(parent)
+        own_dict = members["__dict__"] if isinstance(members.get("__dict__"), _OWN_DICT) else own_dict
+        if "__slots__" in members:
+            slots |= {name: slot for name, slot in members.items() if type(slot) is types.MemberDescriptorType}
+    return own_dict, slots
 
 
 def _of_slot(slot: Any, owner: Any) -> Any:
@@ -137,10 +145,6 @@ def _of_slot(slot: Any, owner: Any) -> Any:
         return slot.__get__(owner)
     except AttributeError:  # it is not set
         return MISSING
-
-
-def _of_cell(cell: types.CellType) -> tuple[Any]:
-    return (cell_contents(cell),)
 
 
 def cell_contents(cell: types.CellType) -> Any:
@@ -154,23 +158,24 @@ def cell_contents(cell: types.CellType) -> Any:
 # What others contain --------------------------------------------------------------------------------------------------
 
 
-def reduced(owner: Any) -> tuple[Any, ...] | str:
-    """Return what pickling keeps of an object, with its items as lists."""
-    kind: Any = type(owner)
-    hook = copyreg.dispatch_table.get(kind)
-    found: Any = kind.__reduce_ex__(owner, 4) if hook is None else hook(owner)
-    if isinstance(found, str):
-        return found
-    function, arguments, state, items, pairs = [*found, None, None, None][:5]
-    return function, arguments, state, [*(items or ())], [*(pairs or ())]
-
-
 class Outline:
-    """What pickling keeps of an object: plain data spelt out, other objects by which they are."""
+    """What pickling keeps of an object: plain data spelt out, other objects by which they are.
+
+    Attributes
+    ----------
+    reduced
+        What the pickling hooks return, items as lists; or a name.
+    """
 
     def __init__(self, owner: Any) -> None:
-        self.reduced = reduced(owner)  # kept, so that no other object gets their ids
-        self._text = _outline(self.reduced, 0)
+        kind: Any = type(owner)
+        hook = copyreg.dispatch_table.get(kind)
+        found: Any = kind.__reduce_ex__(owner, 4) if hook is None else hook(owner)
+        if not isinstance(found, str):
+            function, arguments, state, items, pairs = [*found, None, None, None][:5]
+            found = function, arguments, state, [*(items or ())], [*(pairs or ())]
+        self.reduced = found  # kept, so that no other object gets their ids
+        self._text = _outline(found, 0)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Outline) and self._text == other._text
@@ -208,18 +213,21 @@ def array_content(array: Any) -> dict[str, Any]:
     memory: Any = flat.view(np.uint8)
     if array.dtype.kind in "fc" and np.finfo(array.dtype).nmant == 63:
         memory = np.ascontiguousarray(memory.reshape(-1, 16)[:, :_MEANT_BITS])
-    content = {
-        "array": dtype_name(array.dtype),
-        "shape": list(array.shape),
-        "xxh3_128": xxhash.xxh3_128_hexdigest(memory),
-    }
-    return {**content, "order": "F"} if is_fortran else content
+    order = {"order": "F"} if is_fortran else {}
+    digest = xxhash.xxh3_128_hexdigest(memory)
+    return {"array": dtype_name(array.dtype), "shape": list(array.shape), "xxh3_128": digest, **order}
 
 
 def is_tensor(value: Any) -> bool:
     """Return whether a value is a tensor of torch's."""
     torch = sys.modules.get("torch")
     return torch is not None and issubclass(type(value), torch.Tensor)
+
+
+def is_torch_module(kind: type) -> bool:
+    """Return whether a class is of torch's modules."""
+    torch = sys.modules.get("torch")
+    return issubclass(kind, getattr(getattr(torch, "nn", None), "Module", ()))
 
 
 def tensor_content(tensor: Any) -> dict[str, Any]:
@@ -229,11 +237,6 @@ def tensor_content(tensor: Any) -> dict[str, Any]:
     """
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     strides = {} if plain.is_contiguous() else {"strides": list(plain.stride())}
-    memory = plain.contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
-    digest = xxhash.xxh3_128_hexdigest(memory)
-    return {
-        "tensor": str(tensor.dtype).removeprefix("torch."),
-        "shape": list(tensor.shape),
-        **strides,
-        "xxh3_128": digest,
-    }
+    digest = xxhash.xxh3_128_hexdigest(plain.contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy())
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return {"tensor": kind, "shape": list(tensor.shape), **strides, "xxh3_128": digest}
