@@ -46,6 +46,19 @@ _CLAP = {
     "top_db": None,
 }
 
+_WHISPER = {
+    "chunk_length": 30,
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "hop_length": 160,
+    "n_fft": 400,
+    "n_samples": 480000,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "processor_class": "WhisperProcessor",
+    "return_attention_mask": False,
+    "sampling_rate": 16000,
+}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     # MIT/ast-finetuned-audioset-10-10-0.4593: lengths, rate, mean and std as in public copies; the rest are defaults.
     "ast": {
@@ -78,18 +91,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     # Qwen/Qwen2-Audio-7B-Instruct: the file as quoted in full in public.
     "qwen2_audio": {
-        "chunk_length": 30,
-        "feature_extractor_type": "WhisperFeatureExtractor",
+        **_WHISPER,
         "feature_size": 128,
-        "hop_length": 160,
-        "n_fft": 400,
-        "n_samples": 480000,
         "nb_max_frames": 3000,
-        "padding_side": "right",
-        "padding_value": 0.0,
         "processor_class": "Qwen2AudioProcessor",
         "return_attention_mask": True,
-        "sampling_rate": 16000,
     },
     # facebook/seamless-m4t-v2-large: the values are certain; the list of some 100 `language_code`s is left out.
     "seamless_m4t": {
@@ -161,50 +167,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # openai/whisper-base as a public copy has it, verbatim: `nb_max_frame` and `num_mel_bins` are keys that
     # the class does not know, and keeps.
     "whisper_base_wild": {
-        "chunk_length": 30,
-        "feature_extractor_type": "WhisperFeatureExtractor",
+        **_WHISPER,
         "feature_size": 80,
-        "hop_length": 160,
-        "n_fft": 400,
-        "n_samples": 480000,
         "nb_max_frame": 3000,
         "num_mel_bins": 80,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "processor_class": "WhisperProcessor",
         "return_attention_mask": True,
-        "sampling_rate": 16000,
     },
     # openai/whisper-large-v3: 128 mel bins.
-    "whisper_large_v3": {
-        "chunk_length": 30,
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "feature_size": 128,
-        "hop_length": 160,
-        "n_fft": 400,
-        "n_samples": 480000,
-        "nb_max_frames": 3000,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "processor_class": "WhisperProcessor",
-        "return_attention_mask": False,
-        "sampling_rate": 16000,
-    },
+    "whisper_large_v3": {**_WHISPER, "feature_size": 128, "nb_max_frames": 3000},
     # openai/whisper-tiny: 80 mel bins, as five public copies have it.
-    "whisper_tiny": {
-        "chunk_length": 30,
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "feature_size": 80,
-        "hop_length": 160,
-        "n_fft": 400,
-        "n_samples": 480000,
-        "nb_max_frames": 3000,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "processor_class": "WhisperProcessor",
-        "return_attention_mask": False,
-        "sampling_rate": 16000,
-    },
+    "whisper_tiny": {**_WHISPER, "feature_size": 80, "nb_max_frames": 3000},
 }
 
 

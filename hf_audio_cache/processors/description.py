@@ -131,6 +131,7 @@ class Describer:
         self.uses_torch = False
         self.backends: dict[str, bool] = {}  # answers of the availability checks that choose between libraries
         self._followed = ""  # a library whose code is followed as transformers' is: that of the processor's class
+        self._owners: dict[int, tuple[Any, Owner]] = {}
         self._nodes: dict[int, Node] = {}
         self._pending: list[Node] = []
         self._names: set[str] = {"__getattr__"}  # attributes that code uses
@@ -385,10 +386,14 @@ class Describer:
         return self._node(value, f"{kind.__qualname__} object", path, self._describe_object)
 
     def _owner(self, value: Any) -> Owner:
-        owner, module = owner_of(value), _module_of(value)
-        if owner is Owner.LIBRARY and self._followed and module.partition(".")[0] == self._followed:
-            return Owner.FOLLOWED
-        return Owner.LIBRARY if owner is Owner.FOLLOWED and _PASSED_BY.match(module) else owner
+        if id(value) not in self._owners:
+            owner, module = owner_of(value), _module_of(value)
+            if owner is Owner.LIBRARY and self._followed and module.partition(".")[0] == self._followed:
+                owner = Owner.FOLLOWED
+            elif owner is Owner.FOLLOWED and _PASSED_BY.match(module):
+                owner = Owner.LIBRARY
+            self._owners[id(value)] = value, owner
+        return self._owners[id(value)][1]
 
     def _is_named(self, value: Any) -> bool:
         """Return whether a value is a module, a function or a class of a library, which its name says all of."""

@@ -180,10 +180,13 @@ class Fingerprinter:
         is_named = isinstance(extractor, NamedFunction)
         try:
             described = describer.describe(None if is_named else extractor, self._processor_kwargs)
-        except RecursionError as exc:
+        except UnfingerprintableProcessorError:
+            raise
+        except Exception as exc:  # whatever objects raise that do not bear to be looked at
             raise UnfingerprintableProcessorError(
-                f"{name_of(extractor)} holds objects that hold others too deep to be told apart ({exc}). Without an "
-                'identity nothing can be cached, and nothing was. Pass identity="my-front-end-v1" to CachedFeatures.',
+                f"expected to tell when the processor changes, and {name_of(extractor)} cannot be described "
+                f"({type(exc).__name__}: {exc}). Without an identity nothing can be cached, and nothing was. Pass "
+                'identity="my-front-end-v1" to CachedFeatures, another name whenever it computes something else.',
                 path="processor",
             ) from exc
         described |= self._settings

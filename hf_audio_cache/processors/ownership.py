@@ -102,7 +102,6 @@ def owner_of(value: Any) -> Owner:
     return Owner.OWN if Owner.OWN in owners or name == "builtins" else next(iter(owners), owner_of_module(name))
 
 
-@functools.lru_cache(maxsize=4096)
 def is_made_in_c(kind: type) -> bool:
     """Return whether a class is an extension's: its own methods are no functions of Python's."""
     members = (member for name, member in vars(kind).items() if name not in ("__dict__", "__weakref__"))

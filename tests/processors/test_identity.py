@@ -323,6 +323,11 @@ class OtherPart(Part):
     """Another class with the same state."""
 
 
+class Unhashable(type):
+    def __eq__(cls, other):
+        return cls is other
+
+
 class Unwilling:
     def __reduce__(self):
         raise ValueError("never")
@@ -557,6 +562,10 @@ REFUSED = {
     "in a closure": (lambda: closure(x for x in ()), "scale.factor changes, and it is a builtins.generator"),
     "what each thread has of its own": (threading.local, "processor.extra changes, and it is a _thread._local"),
     "a connection": (lambda: sqlite3.connect(":memory:"), "processor.extra changes, and it is a sqlite3.Connection"),
+    "an object of a class without a hash": (
+        lambda: Unhashable("A", (), {})(),
+        "expected to tell when the processor changes, and Wav2Vec2FeatureExtractor cannot be described (TypeError",
+    ),
     "an object that refuses to be pickled": (Unwilling, "Unwilling: its state cannot be seen (never)"),
 }
 

@@ -283,6 +283,30 @@ def test_a_change_of_a_torch_module_counts_at_once(change):
     assert fingerprinter.identity().sha != sha
 
 
+@pytest.mark.torch
+def test_weights_that_a_module_computes_from_others_count():
+    import torch
+
+    layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2))  # refuses to be pickled
+    front_end = FrontEnd(layer)
+    fingerprinter = Fingerprinter(front_end, {})
+    sha = fingerprinter.identity().sha
+    layer.parametrizations.weight.original0.data.add_(1)
+    assert fingerprinter.identity().sha != sha
+
+
+@pytest.mark.torch
+def test_hooks_count_and_not_how_many_were_registered_before():
+    import torch
+
+    def with_hook(hook):
+        module = torch.nn.Identity()
+        module.register_forward_hook(hook)  # under a number that all modules of a process share
+        return processor_sha256(FrontEnd(module))
+
+    assert with_hook(function) == with_hook(function) != with_hook(closure)
+
+
 # What of a module, class or function is changed, and to what.
 PLACES = {
     "a global": (sys.modules[__name__], "GAIN", 2),
