@@ -266,7 +266,7 @@ def test_what_is_imported_later_counts_as_files_with_what_they_import_and_is_not
         monkeypatch.syspath_prepend(place)
         identity = Fingerprinter(fresh("own_front_end").FrontEnd(), {}).identity()
         shas.add(identity.sha)
-        [imported] = identity.description["code"]["FrontEnd.__call__"]["imports"].values()
-        assert set(imported) == {"lazy_part", "lazy_pkg", "lazy_pkg.deep", "lazy_pkg.deeper"}
+        [imported] = identity.description["code"]["FrontEnd.__call__"]["globals"].values()
+        assert {name for name, _ in imported["dict"]} == {"lazy_part", "lazy_pkg", "lazy_pkg.deep", "lazy_pkg.deeper"}
     assert not {"lazy_part", "lazy_pkg"} & sys.modules.keys()
     assert len(shas) == 2
