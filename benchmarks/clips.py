@@ -35,7 +35,8 @@ def prompts(count: int) -> list[bytes]:
 def joined(count: int, seconds: float, *, rate: int = _SOURCE_RATE, form: str = "WAV") -> list[bytes]:
     """Return clips of `seconds` that are cut out of read sentences, joined to an endless ring, at even distances.
 
-    They are 16-bit and mono. Those at another rate than the sentences' 16 kHz are resampled before they are encoded.
+    They are mono, and 16-bit but for MP3. Those at another rate than the sentences' 16 kHz are resampled before they
+    are encoded.
     """
     ring = _sentences()
     length = round(seconds * _SOURCE_RATE)
@@ -46,7 +47,7 @@ def joined(count: int, seconds: float, *, rate: int = _SOURCE_RATE, form: str = 
         if rate != _SOURCE_RATE:
             samples = soxr.resample(samples, _SOURCE_RATE, rate)
         file = io.BytesIO()
-        soundfile.write(file, samples, rate, format=form, subtype="PCM_16")
+        soundfile.write(file, samples, rate, format=form, subtype=None if form == "MP3" else "PCM_16")
         encoded.append(file.getvalue())
     return encoded
 

@@ -183,6 +183,7 @@ class Worker:
 
 
 def _serve(pipe: Any) -> None:
+    multiprocessing.process._parent_process = None  # it stands for a user's own process, and is no worker of one
     while True:
         try:
             function, arguments = pipe.recv()

@@ -58,7 +58,7 @@ class AudioCache(EntryCache[AudioCacheKey]):
             caller's own.
         """
 
-        def pick(entry: Entry) -> Any:
+        def pick(entry: Entry, places: Mapping[str, Any]) -> Any:
             wanted = name or entry.main
             return entry.read(wanted) if wanted in entry.names else None
 
@@ -69,7 +69,11 @@ class AudioCache(EntryCache[AudioCacheKey]):
         return self.get_all_many([key])[0]
 
     def get_all_many(self, keys: Sequence[AudioCacheKey]) -> list[dict[str, Any] | None]:
-        """Return `get_all` for each key; one batch of reads."""
+        """Return `get_all` for each key; one batch of reads.
+
+        Arrays of one output, dtype and shape are rows of one array: one that you keep keeps the memory of all of them.
+        Copy it if you keep few.
+        """
         return self._read_many(keys, self._outputs)
 
     def peek(self, key: AudioCacheKey) -> dict[str, Any] | None:
@@ -85,8 +89,8 @@ class AudioCache(EntryCache[AudioCacheKey]):
         return None
 
     @staticmethod
-    def _outputs(entry: Entry) -> dict[str, Any]:
-        return entry.read_all()
+    def _outputs(entry: Entry, places: Mapping[str, Any]) -> dict[str, Any]:
+        return entry.read_all(places)
 
     def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
         """Store the outputs of a processor: an array (as ``input_features``), or several by name.
@@ -119,7 +123,7 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
         return self._read_many(keys, self._outputs)
 
     @staticmethod
-    def _outputs(entry: Entry) -> Any:
+    def _outputs(entry: Entry, places: Mapping[str, Any]) -> Any:
         waveform = entry.read("waveform") if entry.names == ("waveform",) else None
         if not _is_waveform(waveform):
             raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")

@@ -26,16 +26,17 @@ without a comment, such as ``numpy.savez`` writes, is read with the checks that 
 
 from __future__ import annotations
 
-import functools
 import json
-import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+import numpy.typing as npt
 import xxhash
 
 from ..errors import CorruptEntryError, UnknownVersionError, UnsignedEntryError, UnstorableOutputError
-from .codecs import OUTPUT_NAME, Member, check_sizes, decode, encode, load_json, member_from_json
+from .codecs import OUTPUT_NAME, Form, Member, decode, encode
+from .entry_manifest import FORMAT_VERSION, Manifest, check_stated_version, read_manifest
 from .foreign_npz import load_foreign_npz
 from .keys import AudioCacheKey, WaveformCacheKey
 from .npz import NpzWriter
@@ -43,17 +44,13 @@ from .signing import SIGNATURE_LENGTH, SigningKeys
 
 __all__ = ["Entry", "encode_entry", "open_entry"]
 
-FORMAT_VERSION = 1
-_VERSION = re.compile(rb'\{"version":([0-9]{1,4})[,}]')  # in every version the manifest begins like this
 MAX_MANIFEST_BYTES = 60_000  # a zip comment holds 65,535
-_LONGEST_SECONDS = 1e9
 _MAX_SAID = 300  # characters of what a stranger's bytes may bring into a message
 
 _DIGEST_LENGTH = 16
-_BEFORE_MEMBERS = b',"members":'
-_LONG_MEMBERS = 2000  # bytes beyond which what they say is not kept, so that crafted entries fill no memory
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
 LONGEST_END = 22 + 0xFFFF  # zip's last record with the longest comment
+_NOWHERE: Mapping[str, Any] = MappingProxyType({})
 _MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
@@ -155,25 +152,38 @@ class Entry:
         self.main = next((name for name in _MODEL_INPUTS if name in outputs), self.names[0])
         self.compute_seconds = compute_seconds
 
-    def read(self, name: str) -> Any:
-        """Return the output `name`, an array of your own or a JSON value; CorruptEntryError if it is damaged."""
-        return self._outputs[name]
+    @property
+    def forms(self) -> Mapping[str, Form]:
+        """Dtype and shape of each array by name."""
+        return {name: (array.dtype.str, array.shape) for name, array in self._outputs.items()}
 
-    def read_all(self) -> dict[str, Any]:
-        """Return every output by name."""
-        return {name: self.read(name) for name in self.names}
+    def read(self, name: str, place: npt.NDArray[Any] | None = None) -> Any:
+        """Return the output `name`, an array of your own or a JSON value; CorruptEntryError if it is damaged.
+
+        With `place`, an array of its form, it is decoded into that.
+        """
+        if place is None:
+            return self._outputs[name]
+        place[...] = self._outputs[name]
+        return place
+
+    def read_all(self, places: Mapping[str, npt.NDArray[Any]] = _NOWHERE) -> dict[str, Any]:
+        """Return every output by name; `places` are for some of the arrays."""
+        return {name: self.read(name, places.get(name)) for name in self.names}
 
 
 class _ManifestEntry(Entry):
-    def __init__(self, block: memoryview, members: Iterable[Member], manifest: Mapping[str, Any]) -> None:
-        super().__init__(
-            {member.name: member for member in members}, float(manifest["compute_seconds"]), dict(manifest["key"])
-        )
+    def __init__(self, block: memoryview, manifest: Manifest) -> None:
+        super().__init__({member.name: member for member in manifest.members}, manifest.compute_seconds, manifest.key)
         self._block = block
 
-    def read(self, name: str) -> Any:
+    @property
+    def forms(self) -> Mapping[str, Form]:
+        return {name: member.form for name, member in self._outputs.items() if member.is_array}
+
+    def read(self, name: str, place: npt.NDArray[Any] | None = None) -> Any:
         with _AS_CORRUPT:
-            return decode(self._block, self._outputs[name])
+            return decode(self._block, self._outputs[name], place)
 
 
 def _signed_text(name: str, signed: bytes | memoryview) -> bytes:
@@ -190,23 +200,14 @@ def check_signature(data: bytes, name: str, signing_keys: SigningKeys) -> None:
         raise UnsignedEntryError("it has no signature that one of the signing keys made for it")
 
 
-def check_version(version: int, known: int) -> None:
-    """Raise UnknownVersionError for a later version than this release knows."""
-    if version > known:
-        raise UnknownVersionError(
-            f"a later release wrote it, in version {version} of the format; this release reads version {known}"
-        )
-
-
 def check_version_at_end(end: bytes) -> None:
     """Raise `UnknownVersionError` if the last `LONGEST_END` bytes of an entry say that a later release wrote it.
 
     Nothing else is checked.
     """
     start = end.rfind(_END_OF_DIRECTORY)
-    version = _VERSION.match(end, start + 22 + _DIGEST_LENGTH) if start >= 0 else None
-    if version is not None:
-        check_version(int(version[1]), FORMAT_VERSION)
+    if start >= 0:
+        check_stated_version(end, start + 22 + _DIGEST_LENGTH)
 
 
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
@@ -265,32 +266,4 @@ def _open_checked(block: memoryview, comment: memoryview, key: AudioCacheKey | W
         text = text[:-SIGNATURE_LENGTH]
     if _digest((block[: len(block) - len(comment)],), text) != comment[:_DIGEST_LENGTH]:
         raise CorruptEntryError("its checksum is wrong")
-    if (version := _VERSION.match(text)) is not None:
-        check_version(int(version[1]), FORMAT_VERSION)  # before the rest, which a later version may say otherwise
-    head, members = _split_manifest(text)
-    manifest = load_json(head)
-    if manifest["version"] != FORMAT_VERSION:
-        raise CorruptEntryError(f"its format is version {manifest['version']!r}, and there is none")
-    if key is not None and manifest["key"] != vars(key):
-        raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
-    if not 0 <= manifest["compute_seconds"] < _LONGEST_SECONDS:
-        raise CorruptEntryError(f"its outputs took {manifest['compute_seconds']!r} s to compute")
-    described = (_known_members if len(members) <= _LONG_MEMBERS else _read_members)(members)
-    check_sizes(described, len(block))
-    return _ManifestEntry(block, described, manifest)
-
-
-def _split_manifest(text: bytes) -> tuple[bytes, bytes]:
-    """Return a manifest without its members, which come last, and these: they are equal in many entries."""
-    head, _, members = text.partition(_BEFORE_MEMBERS)
-    return head + b"}", members[:-1]
-
-
-def _read_members(text: bytes) -> tuple[Member, ...]:
-    members = tuple(member_from_json(line) for line in load_json(text))
-    if not len({member.name for member in members}) == len(members) == len({member.offset for member in members}):
-        raise CorruptEntryError("its manifest has two outputs of one name or at one place")
-    return members
-
-
-_known_members = functools.lru_cache(maxsize=1024)(_read_members)
+    return _ManifestEntry(block, read_manifest(text, key, len(block)))

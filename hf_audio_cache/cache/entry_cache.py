@@ -27,6 +27,7 @@ from ..support.threads import in_threads
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
 from .layout import finished_name, is_entry
+from .places import places_of
 from .presence import Presence
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
@@ -36,6 +37,7 @@ __all__ = ["EntryCache"]
 logger = logging.getLogger(__name__)
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
+Pick = Callable[[Entry, Mapping[str, Any]], Any]
 
 
 class EntryCache(Generic[KeyT]):
@@ -117,14 +119,19 @@ class EntryCache(Generic[KeyT]):
         if self._signing_keys is not None:
             check_signature(found, name, self._signing_keys)
 
-    def _read_many(self, keys: Sequence[KeyT], pick: Callable[[Entry], Any]) -> list[Any]:
-        """Return ``pick(entry)`` for each key, or None where there is no good entry; one batch of reads."""
+    def _read_many(self, keys: Sequence[KeyT], pick: Pick) -> list[Any]:
+        """Return what `pick` gives for each key, or None where there is no good entry; one batch of reads."""
         started = time.perf_counter()
         names = [self._name(key) for key in keys]
         found = self._store.get_many(names)
-        opened = in_threads(lambda each: self._open_found(*each, pick), list(zip(names, keys, found, strict=True)))
-        once_took = sum(compute_seconds for _, compute_seconds in opened)
-        values = [value for value, _ in opened]
+        opened = [self._open(name, key, content) for name, key, content in zip(names, keys, found, strict=True)]
+        places = places_of(opened)
+        picked = in_threads(
+            lambda row: self._pick_found(names[row], keys[row], found[row], opened[row], pick, places[row]),
+            range(len(names)),
+        )
+        once_took = sum(compute_seconds for _, compute_seconds in picked)
+        values = [value for value, _ in picked]
         hits = [name for name, value in zip(names, values, strict=True) if value is not None]
         self.note_use(hits)
         self._counters.add(
@@ -140,25 +147,43 @@ class EntryCache(Generic[KeyT]):
         if self._on_use is not None and names:
             self._on_use(names)
 
-    def _open_found(
-        self, name: str, key: KeyT, found: bytes | StoreError | None, pick: Callable[[Entry], Any]
+    def _open(self, name: str, key: KeyT, found: bytes | StoreError | None) -> Entry | Exception | None:
+        """Return an entry whose bytes were found, checked but not decoded; why there is none."""
+        if not isinstance(found, bytes):
+            return found
+        try:
+            self._check_signature(name, found)
+            return open_entry(found, key)
+        except Exception as exc:  # noqa: BLE001 - whatever crafted bytes make numpy, json or Blosc raise
+            return exc
+
+    def _pick_found(
+        self,
+        name: str,
+        key: KeyT,
+        found: bytes | StoreError | None,
+        opened: Entry | Exception | None,
+        pick: Pick,
+        places: Mapping[str, Any],
     ) -> tuple[Any, float]:
+        """Return what `pick` gives of an entry and what it took to compute; None where it is not a good one."""
+        if isinstance(opened, Entry):
+            try:
+                return pick(opened, places), opened.compute_seconds
+            except Exception as exc:  # noqa: BLE001 - as in _open
+                opened = exc
         if isinstance(found, StoreError):
             self._fail(found, "it is computed again")
-        return self._open(name, key, found, pick) if isinstance(found, bytes) else (None, 0.0)
+        elif isinstance(opened, SigningKeyError):
+            raise opened  # it says nothing of the entry
+        elif isinstance(opened, UnknownVersionError):
+            self._leave(name, opened)
+        elif isinstance(found, bytes) and opened is not None:
+            return self._pick_again(name, key, found, opened, pick)
+        return None, 0.0
 
-    def _open(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
-        """Return ``pick`` of an entry and what it took to compute; None where it is not a good one."""
-        reason: Exception
-        try:
-            return self._pick(name, key, found, pick)
-        except SigningKeyError:
-            raise  # it says nothing of the entry
-        except UnknownVersionError as exc:
-            self._leave(name, exc)
-            return None, 0.0
-        except Exception as exc:  # noqa: BLE001 - whatever a crafted frame or shape makes numpy or Blosc raise
-            reason = exc
+    def _pick_again(self, name: str, key: KeyT, found: bytes, reason: Exception, pick: Pick) -> tuple[Any, float]:
+        """Return `pick` of what a second read of a bad entry gives."""
         [again] = self._store.get_again([name])
         if isinstance(again, bytes) and again != found:  # a copy was bad, or what came over the network
             self._counters.add(bad_entries=1)
@@ -175,10 +200,10 @@ class EntryCache(Generic[KeyT]):
             self._discard(name, reason)
         return None, 0.0
 
-    def _pick(self, name: str, key: KeyT, found: bytes, pick: Callable[[Entry], Any]) -> tuple[Any, float]:
+    def _pick(self, name: str, key: KeyT, found: bytes, pick: Pick) -> tuple[Any, float]:
         self._check_signature(name, found)
         entry = open_entry(found, key)
-        return pick(entry), entry.compute_seconds
+        return pick(entry, {}), entry.compute_seconds
 
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
         """Store the outputs of each key; return whether all of them were kept.
@@ -269,7 +294,7 @@ class EntryCache(Generic[KeyT]):
         try:
             self._check_signature(name, found)
             entry = open_entry(found, None)
-            self._outputs(entry)
+            self._outputs(entry, {})
             if entry.key is not None and self._key_type(**entry.key).name() != name:
                 return CorruptEntryError(f"it is the entry of another key, {entry.key!r}")
         except SigningKeyError:
@@ -281,8 +306,11 @@ class EntryCache(Generic[KeyT]):
         return None
 
     @staticmethod
-    def _outputs(entry: Entry) -> Any:
-        """Return what `get` returns of an entry; raise CorruptEntryError if this cache cannot hold it."""
+    def _outputs(entry: Entry, places: Mapping[str, Any]) -> Any:
+        """Return what `get` returns of an entry; raise CorruptEntryError if this cache cannot hold it.
+
+        `places` are where its arrays go, as far as it has any.
+        """
         raise NotImplementedError
 
     def _name(self, key: KeyT) -> str:

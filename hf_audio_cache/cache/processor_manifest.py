@@ -18,7 +18,7 @@ from ..errors import UnknownVersionError, UnsignedEntryError
 from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..stores import Store
-from .entry import check_version
+from .entry_manifest import check_version
 from .layout import manifest_name
 from .signing import SigningKeys
 

@@ -28,9 +28,17 @@ def is_forked() -> bool:
 
 
 def is_worker() -> bool:
-    """Return whether another process started this one, forked or spawned, to share its work: as for ``num_proc=``."""
+    """Return whether this process is one of several that share the cores.
+
+    Another one forked or spawned it, as for ``num_proc=``; or Ray or torchrun did, which allow each one thread.
+    """
     modules = (sys.modules.get(name) for name in ("multiprocessing.process", "multiprocess.process"))
-    return is_forked() or any(module is not None and module.parent_process() is not None for module in modules)
+    is_kept_to_one = os.environ.get("OMP_NUM_THREADS") == "1"
+    return (
+        is_kept_to_one
+        or is_forked()
+        or any(module is not None and module.parent_process() is not None for module in modules)
+    )
 
 
 class ProcessLocal(Generic[T]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,7 +22,8 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _MOST = 4
-_FEWEST_ITEMS = 4  # for each thread; fewer take less than to start it
+_FEWEST_ITEMS = 4  # of which it is worth to share
+_WORTH_SHARING = 4e-3  # seconds of work that is left: threads that take the GIL from each other lose what they save
 _NAME = "hf-audio-cache-reader"
 
 _pool: ProcessLocal[ThreadPoolExecutor] = ProcessLocal()
@@ -56,12 +58,24 @@ def _submit(call: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
 
 
 def in_threads(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-    """Return ``call(item)`` for each item, in order; threads share the work if there are enough items.
+    """Return ``call(item)`` for each item, in order; threads share the work if the first items show that it pays.
 
     The calling thread does a share itself. Exceptions of `call` are raised.
     """
-    n_shares = min(thread_count(), len(items) // _FEWEST_ITEMS)
-    if n_shares < 2 or is_own_thread():
+    results: list[ResultT] = []
+    started = time.perf_counter()
+    can_share = not is_own_thread()
+    for item in items:
+        results.append(call(item))
+        seconds, n_left = time.perf_counter() - started, len(items) - len(results)
+        if can_share and n_left >= _FEWEST_ITEMS and seconds / len(results) * n_left > _WORTH_SHARING:
+            return results + _shared(call, items[len(results) :])
+    return results
+
+
+def _shared(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    n_shares = thread_count()
+    if n_shares < 2:
         return [call(item) for item in items]
 
     def do(share: Sequence[ItemT]) -> list[ResultT]:

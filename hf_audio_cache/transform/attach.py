@@ -39,7 +39,7 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
         # Otherwise datasets decodes the column before a transform sees it, which needs torchcodec.
         plain = with_encoded_audio(plain, settings.audio_column)
     if is_stream:
-        reader = FeatureReader(columns, references, computes, tuple(dropped))
+        reader = FeatureReader(columns, references, computes, tuple(dropped), copies=True)
         mapped = plain.map(reader, batched=True, batch_size=_BATCH_ROWS, remove_columns=dropped or None)
         if skips:
             mapped = mapped.filter(HasFeatures(columns))

@@ -135,9 +135,11 @@ def read_references(
         If an entry is gone.
     """
     entries: dict[str, dict[AudioCacheKey, Any]] = {}
+    keys_of: dict[str, list[AudioCacheKey | None]] = {}
     for name, feature in types.items():
-        keys = {feature.key(value) for value in columns[name] if value is not None}
-        entries.setdefault(feature.root, {}).update(dict.fromkeys(keys))
+        keys_of[name] = [None if value is None else feature.key(value) for value in columns[name]]
+        # In the order of the rows, in which they then lie in memory.
+        entries.setdefault(feature.root, {}).update(dict.fromkeys(key for key in keys_of[name] if key is not None))
     for root, wanted in entries.items():
         cache = own_cache if root == str(own_cache.root) else _reader(root).cache
         wanted.update(zip(wanted, cache.get_all_many(list(wanted)), strict=True))
@@ -145,11 +147,10 @@ def read_references(
     for name, feature in types.items():
         arrays[name] = []
         given: set[AudioCacheKey] = set()
-        for value in columns[name]:
-            if value is None:
+        for key in keys_of[name]:
+            if key is None:
                 arrays[name].append(None)
                 continue
-            key = feature.key(value)
             array = pick_output(entries[feature.root][key], key, feature.name, feature.root)
             arrays[name].append(copied(array) if key in given else array)
             given.add(key)

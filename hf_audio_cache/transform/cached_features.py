@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
+import numpy.typing as npt
 
 from ..audio.source import read_source
 from ..cache.caches import AudioCache, WaveformCache
@@ -24,6 +25,7 @@ from ..processors.soundness import Nonfinite
 from .attach import attach
 from .audio_rows import of_each_split
 from .batch_formats import read_batch
+from .collate import collate
 from .coverage import Coverage, coverage
 from .estimate import Estimate, estimate
 from .feature_columns import FeatureColumns
@@ -295,6 +297,9 @@ class CachedFeatures:
         references and their audio, a file that has changed and an entry that is gone are computed again. If the root is
         remote, a thread reads the rows of a stream ahead, up to two batches of 64.
 
+        The rows of a batch share one array (see `collate`): a row that you keep keeps the memory of its batch; copy
+        it to keep few. Rows of a stream are copies.
+
         Parameters
         ----------
         dataset
@@ -303,6 +308,20 @@ class CachedFeatures:
             Columns to leave out of what is read, such as the audio, which a DataLoader would send between processes.
         """
         return of_each_split(dataset, lambda part: attach(self.columns, part, remove_columns))
+
+    @staticmethod
+    def collate(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Return the arrays of a batch as one array of shape ``(n_rows, …)``, for the ``collate_fn`` of a DataLoader.
+
+        Arrays that were read in one batch are rows of one array already, which is returned without a copy.
+        ``torch.from_numpy(cached_features.collate([row["input_features"] for row in rows]))`` makes it a tensor.
+
+        Parameters
+        ----------
+        arrays
+            Arrays of one dtype and shape.
+        """
+        return collate(arrays)
 
     def _hashed_state(self) -> list[Any]:
         """Return what `datasets` hashes in the place of this object: all that decides what a call returns."""

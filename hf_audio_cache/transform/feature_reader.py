@@ -14,6 +14,7 @@ from ..audio.source import AudioSource, local_path, read_source
 from ..errors import AudioError, MissingEntryError
 from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, pick_output, read_references
+from .collate import copies_of_rows
 from .column_checks import check_not_replaced
 from .feature_columns import FeatureColumns
 
@@ -39,6 +40,8 @@ class FeatureReader:
         Columns that the caller leaves out.
     files
         What tells the states of the dataset's files, for `datasets` to find only results of the same ones.
+    copies
+        Whether arrays own their memory: who shuffles a stream keeps few rows of each of many batches.
     """
 
     columns: FeatureColumns
@@ -46,12 +49,14 @@ class FeatureReader:
     computes: bool
     dropped: tuple[str, ...] = ()
     files: str = ""
+    copies: bool = False
 
     def __call__(self, examples: Any) -> Any:
         """Return the columns of features for a batch; for an Arrow table the table with them."""
         arrays = self.read(examples)
         if not isinstance(examples, pa.Table):
-            return {**arrays, **self.compute(examples)}
+            columns = {**arrays, **self.compute(examples)}
+            return copies_of_rows(columns) if self.copies else columns
         if self.computes:
             examples = self.compute(examples)
         if not arrays:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..processors.output_specs import OutputSpec
+from .collate import collate
 
 __all__ = ["is_for_ray", "rows_of", "tensor", "with_tensors"]
 
@@ -64,7 +65,7 @@ def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.
         return list(values)
     arrays = [empty if value is None else value for value in values]
     if len({array.shape for array in arrays}) == 1:
-        return np.stack(arrays)
+        return collate(arrays)
     column = np.empty(len(arrays), dtype=object)  # Ray Data would try to stack a list of arrays, and warn
     column[:] = arrays
     return column

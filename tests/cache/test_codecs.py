@@ -25,7 +25,7 @@ class Deflated(Codec):
         payload = np.frombuffer(zlib.compress(value.tobytes()), np.uint8)
         return Encoded(payload, value.dtype, value.shape)
 
-    def decode(self, member, header, payload):
+    def decode(self, member, header, payload, place=None):
         content = zlib.decompressobj().decompress(payload, member.n_bytes)
         return np.frombuffer(content, member.dtype).reshape(member.shape).copy()
 

@@ -21,6 +21,7 @@ from hf_audio_cache.support.threads import ahead, in_threads, share_out
 def _two_processors(monkeypatch):
     """Let threads be used whatever the machine has."""
     monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    monkeypatch.setattr(threads, "_WORTH_SHARING", 0.0)
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 3, 8, 9, 100])
@@ -32,10 +33,10 @@ def test_results_come_in_order(n_items):
 def test_work_is_shared_between_threads():
     meeting = threading.Barrier(2, timeout=30)  # nobody passes it alone
     names = in_threads(
-        lambda number: (number in (0, 7) and meeting.wait(), threading.current_thread().name)[1], range(8)
+        lambda number: (number in (1, 8) and meeting.wait(), threading.current_thread().name)[1], range(9)
     )
     assert len(set(names)) == 2
-    assert names[0] == threading.current_thread().name
+    assert names[0] == names[1] == threading.current_thread().name
 
 
 def test_a_fork_waits_for_the_items_that_are_shared_out():
@@ -75,8 +76,11 @@ def test_an_item_may_fork():
     assert statuses == [0, 0, 0]
 
 
-def test_few_items_stay_in_this_thread():
-    assert set(in_threads(lambda _: threading.current_thread().name, range(7))) == {threading.current_thread().name}
+@pytest.mark.parametrize(("n_items", "worth"), [(4, 0.0), (100, 60.0)])
+def test_few_or_quick_items_stay_in_this_thread(n_items, worth, monkeypatch):
+    monkeypatch.setattr(threads, "_WORTH_SHARING", worth)
+    names = in_threads(lambda _: threading.current_thread().name, range(n_items))
+    assert set(names) == {threading.current_thread().name}
 
 
 def test_the_next_ones_are_under_way_meanwhile():
@@ -116,7 +120,7 @@ def test_at_the_end_of_a_process_work_is_done_all_the_same():
     program = """
         import atexit
         from hf_audio_cache.support import library_threads, threads
-        threads.thread_count = lambda: 2
+        threads.thread_count, threads._WORTH_SHARING = lambda: 2, 0.0
         atexit.register(lambda: print(threads.in_threads(str, range(8)), list(threads.ahead(str, range(3)))))
         threads.in_threads(str, range(8))
     """

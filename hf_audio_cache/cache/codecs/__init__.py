@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import CorruptEntryError, UnstorableOutputError
 from .blosc import MAX_TAIL_BYTES, BloscCodec, Pcm16Codec
-from .codec import DTYPE, MAX_DECODED_BYTES, OUTPUT_NAME, Codec, Encoded, Member
+from .codec import DTYPE, MAX_DECODED_BYTES, OUTPUT_NAME, Codec, Encoded, Form, Member
 from .json_values import JsonCodec, load_json
 from .npy import NpyCodec, parse_header
 
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_TAIL_BYTES",
     "OUTPUT_NAME",
     "Encoded",
+    "Form",
     "Member",
     "check_sizes",
     "decode",
@@ -60,10 +62,10 @@ def encode(name: str, value: Any, compression: str | None) -> tuple[Codec, Encod
     return _NPY, _NPY.encode(name, array)
 
 
-def decode(block: memoryview, member: Member) -> Any:
-    """Return the output that `member` describes, decoded from the file's bytes into an array of its own."""
+def decode(block: memoryview, member: Member, place: npt.NDArray[Any] | None = None) -> Any:
+    """Return the output that `member` describes, decoded from the file's bytes into `place` or an array of its own."""
     start = member.offset + 10 + int.from_bytes(block[member.offset + 8 : member.offset + 10], "little")
-    return _BY_NAME[member.codec].decode(member, bytes(block[member.offset : start]), block[start:])
+    return _BY_NAME[member.codec].decode(member, bytes(block[member.offset : start]), block[start:], place)
 
 
 def member_from_json(line: Mapping[str, Any]) -> Member:

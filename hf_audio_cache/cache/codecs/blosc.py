@@ -34,17 +34,17 @@ class BloscCodec(Codec):
         kept = value[..., : value.shape[-1] - tail[0]] if tail else value
         return Encoded(_frame(np.asarray(kept, order="C")), value.dtype, value.shape, tail)
 
-    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
+    def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
         dtype, shape = np.dtype(member.dtype), member.shape
+        array = np.empty(shape, dtype) if place is None else place
         if member.tail is None:
-            return _unframe(payload, dtype, shape)
+            return _unframe(payload, array)
         length, value = member.tail[0], bytes.fromhex(member.tail[1])
         kept = shape[-1] - length
         if kept < 1 or len(value) != dtype.itemsize:
             raise CorruptEntryError(f"a tail of {length} does not fit an array of shape {shape}")
-        array = np.empty(shape, dtype)
         array[..., kept:] = np.frombuffer(value, dtype)[0]
-        array[..., :kept] = _unframe(payload, dtype, (*shape[:-1], kept))
+        array[..., :kept] = _unframe(payload, np.empty((*shape[:-1], kept), dtype))
         return array
 
 
@@ -59,8 +59,8 @@ class Pcm16Codec(Codec):
         pcm = _as_pcm16(value)
         return None if pcm is None else Encoded(_frame(pcm), value.dtype, value.shape)
 
-    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
-        return _from_pcm16(_unframe(payload, np.dtype(np.int16), member.shape))
+    def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
+        return _from_pcm16(_unframe(payload, np.empty(member.shape, np.int16)), place)
 
 
 def _is_for_frames(array: npt.NDArray[Any]) -> bool:
@@ -71,8 +71,9 @@ def _frame(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(blosc.compress(array, b"lz4", 5, blosc.SHUFFLE), np.uint8)
 
 
-def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Decode the Blosc frame at the start of `payload` into a new array."""
+def _unframe(payload: memoryview, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Decode the Blosc frame at the start of `payload` into an array, and return it."""
+    dtype, shape = array.dtype, array.shape
     n_bytes = int.from_bytes(payload[4:8], "little")  # Blosc's header: bytes 4 to 7 decoded, 12 to 15 encoded length
     n_frame_bytes = int.from_bytes(payload[12:16], "little")
     if n_bytes != math.prod(shape) * dtype.itemsize or not 16 <= n_frame_bytes <= len(payload):
@@ -81,7 +82,6 @@ def _unframe(payload: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) 
         raise CorruptEntryError(f"a frame of codec {payload[2] >> 5} and items of {payload[3]} bytes is none of ours")
     if n_bytes > _MAX_RATIO * n_frame_bytes:
         raise CorruptEntryError(f"a frame of {n_frame_bytes} bytes claims to hold {n_bytes}")
-    array = np.empty(shape, dtype)
     blosc.decompress(payload[:n_frame_bytes], array)
     return array
 
@@ -103,8 +103,8 @@ def _is_within_full_scale(waveform: npt.NDArray[Any]) -> bool:
     return bool(waveform.min() >= -1.0 and waveform.max() < 1.0)
 
 
-def _from_pcm16(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    return pcm.astype(np.float32) * np.float32(1 / 32768)  # a power of two: exact
+def _from_pcm16(pcm: npt.NDArray[np.int16], place: npt.NDArray[Any] | None = None) -> npt.NDArray[np.float32]:
+    return np.multiply(pcm, np.float32(1 / 32768), out=place, dtype=np.float32)  # a power of two: exact
 
 
 def _constant_tail(array: npt.NDArray[Any]) -> tuple[int, str] | None:

@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPE", "MAX_DECODED_BYTES", "OUTPUT_NAME", "Codec", "Encoded", "Member"]
+__all__ = ["DTYPE", "MAX_DECODED_BYTES", "OUTPUT_NAME", "Codec", "Encoded", "Form", "Member"]
+
+Form = tuple[str, tuple[int, ...]]  # dtype and shape of an array
 
 MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie
 OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
@@ -48,6 +50,16 @@ class Member:
         """Return the line as JSON values."""
         line = {"name": self.name, "codec": self.codec, "dtype": self.dtype, "shape": self.shape, "offset": self.offset}
         return line if self.tail is None else {**line, "tail": self.tail}
+
+    @property
+    def form(self) -> Form:
+        """Dtype and shape of the decoded array."""
+        return self.dtype, self.shape
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the output is an array, and no JSON value."""
+        return self.codec != "json"
 
     @functools.cached_property
     def n_bytes(self) -> int:
@@ -102,8 +114,8 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
-        """Return the output, decoded into an array of its own.
+    def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
+        """Return the output, decoded into `place` or into an array of its own.
 
         Parameters
         ----------
@@ -113,6 +125,8 @@ class Codec(ABC):
             The header of its ``.npy``.
         payload
             The file's bytes from behind that header on.
+        place
+            A C-contiguous array of its dtype and shape. An output that is no array has none.
 
         Raises
         ------

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import CorruptEntryError, UnstorableOutputError
 from .codec import Codec, Encoded, Member
@@ -46,7 +47,7 @@ class JsonCodec(Codec):
         payload = np.frombuffer(text, np.uint8)
         return Encoded(payload, payload.dtype, payload.shape)
 
-    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
+    def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
         check_header(member, header)
         return load_json(bytes(payload[: member.n_bytes]))
 

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import CorruptEntryError
 from .codec import DTYPE, Codec, Encoded, Member
@@ -27,9 +28,13 @@ class NpyCodec(Codec):
     def encode(self, name: str, value: Any) -> Encoded:
         return Encoded(value, value.dtype, value.shape)
 
-    def decode(self, member: Member, header: bytes, payload: memoryview) -> Any:
+    def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
         check_header(member, header)
-        return np.frombuffer(payload[: member.n_bytes], member.dtype).reshape(member.shape).copy()
+        stored = np.frombuffer(payload[: member.n_bytes], member.dtype).reshape(member.shape)
+        if place is None:
+            return stored.copy()
+        place[...] = stored
+        return place
 
 
 def check_header(member: Member, header: bytes) -> None:

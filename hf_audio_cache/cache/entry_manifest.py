@@ -1,0 +1,105 @@
+"""Reading the manifest of an entry; nothing of it is believed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CorruptEntryError, UnknownVersionError
+from .codecs import Member, check_sizes, load_json, member_from_json
+from .keys import AudioCacheKey, WaveformCacheKey
+
+__all__ = ["FORMAT_VERSION", "Manifest", "check_stated_version", "check_version", "read_manifest"]
+
+FORMAT_VERSION = 1
+_VERSION = re.compile(rb'\{"version":([0-9]{1,4})[,}]')  # in every version the manifest begins like this
+_BEFORE_MEMBERS = b',"members":'
+_LONG_MEMBERS = 2000  # bytes beyond which what they say is not kept, so that crafted entries fill no memory
+_LONGEST_SECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says: the members, the key's fields, and what the outputs took to compute."""
+
+    members: tuple[Member, ...]
+    key: Mapping[str, Any]
+    compute_seconds: float
+
+
+def check_version(version: int, known: int) -> None:
+    """Raise UnknownVersionError for a later version than this release knows."""
+    if version > known:
+        raise UnknownVersionError(
+            f"a later release wrote it, in version {version} of the format; this release reads version {known}"
+        )
+
+
+def check_stated_version(text: bytes, start: int = 0) -> None:
+    """Raise UnknownVersionError if a manifest that starts there in a text says that a later release wrote it."""
+    version = _VERSION.match(text, start)
+    if version is not None:
+        check_version(int(version[1]), FORMAT_VERSION)
+
+
+def read_manifest(text: bytes, key: AudioCacheKey | WaveformCacheKey | None, n_stored: int) -> Manifest:
+    """Return what a manifest says, if it is that of an entry of `key` (or of any, without one) in so many bytes.
+
+    Raises
+    ------
+    CorruptEntryError
+        If it is not. (Other exceptions but the next mean the same.)
+    UnknownVersionError
+        If it is of a later version.
+    """
+    head, _, members_text = text.partition(_BEFORE_MEMBERS)
+    start = b"" if key is None else _start_of(key)
+    if start and head.startswith(start) and b"," not in head[len(start) :]:  # as it is written, which needs no parser
+        fields, seconds = dict(vars(key)), float(head[len(start) :])
+    else:
+        fields, seconds = _parse_head(text, head, key)
+    if not 0 <= seconds < _LONGEST_SECONDS:
+        raise CorruptEntryError(f"its outputs took {seconds!r} s to compute")
+    members_text = members_text[:-1]
+    members = (_known_members if len(members_text) <= _LONG_MEMBERS else _read_members)(members_text)
+    check_sizes(members, n_stored)
+    return Manifest(members, fields, float(seconds))
+
+
+def _parse_head(text: bytes, head: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> tuple[dict[str, Any], float]:
+    """Return the key's fields and the seconds that a manifest says before its members."""
+    check_stated_version(text)  # before the rest, which a later version may say otherwise
+    manifest = load_json(head + b"}")
+    if manifest["version"] != FORMAT_VERSION:
+        raise CorruptEntryError(f"its format is version {manifest['version']!r}, and there is none")
+    if key is not None and manifest["key"] != vars(key):
+        raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
+    return dict(manifest["key"]), manifest["compute_seconds"]
+
+
+def _start_of(key: AudioCacheKey | WaveformCacheKey) -> bytes:
+    """Return how the manifest of an entry of a key starts, up to the seconds."""
+    blob_sha, *others = vars(key).items()
+    before, after = _around_blob_sha(tuple(others))
+    return b"".join((before, blob_sha[1].encode(), after))
+
+
+@functools.lru_cache(maxsize=64)
+def _around_blob_sha(fields: tuple[tuple[str, Any], ...]) -> tuple[bytes, bytes]:
+    head = {"version": FORMAT_VERSION, "key": {"blob_sha": "?", **dict(fields)}, "compute_seconds": 0}
+    before, _, after = json.dumps(head, separators=(",", ":")).encode().partition(b"?")
+    return before, after.removesuffix(b"0}")
+
+
+def _read_members(text: bytes) -> tuple[Member, ...]:
+    members = tuple(member_from_json(line) for line in load_json(text))
+    if not len({member.name for member in members}) == len(members) == len({member.offset for member in members}):
+        raise CorruptEntryError("its manifest has two outputs of one name or at one place")
+    return members
+
+
+_known_members = functools.lru_cache(maxsize=1024)(_read_members)

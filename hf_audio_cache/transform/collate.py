@@ -1,0 +1,48 @@
+"""The arrays of a batch as one array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["collate", "copies_of_rows"]
+
+
+def collate(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return arrays of one dtype and shape as one array; without a copy if they are the rows of one, in this order."""
+    base = getattr(arrays[0], "base", None) if len(arrays) else None
+    start = None if base is None else _first_row(arrays, base)
+    return np.stack(arrays) if base is None or start is None else base[start : start + len(arrays)]
+
+
+def _first_row(arrays: Sequence[npt.NDArray[Any]], base: Any) -> int | None:
+    """Return which row of `base` the first array is, if the others are the next ones; else None."""
+    form = (arrays[0].dtype, arrays[0].shape)
+    if not isinstance(base, np.ndarray) or not arrays[0].nbytes:
+        return None
+    if not base.flags.c_contiguous or (base.dtype, base.shape[1:]) != form:
+        return None
+    place, size = _address(arrays[0]), arrays[0].nbytes
+    for number, array in enumerate(arrays):
+        is_of_form = array.base is base and (array.dtype, array.shape) == form and array.flags.c_contiguous
+        if not is_of_form or _address(array) != place + number * size:
+            return None
+    start, rest = divmod(place - _address(base), size)
+    return None if rest else start
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _is_part(value: Any) -> bool:
+    base = getattr(value, "base", None)
+    return isinstance(base, np.ndarray) and base.nbytes > value.nbytes
+
+
+def copies_of_rows(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns whose arrays own their memory, so that a row that is kept does not keep its batch."""
+    return {name: [value.copy() if _is_part(value) else value for value in column] for name, column in columns.items()}
