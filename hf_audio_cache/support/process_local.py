@@ -33,12 +33,9 @@ def is_worker() -> bool:
     Another one forked or spawned it, as for ``num_proc=``; or Ray or torchrun did, which allow each one thread.
     """
     modules = (sys.modules.get(name) for name in ("multiprocessing.process", "multiprocess.process"))
-    is_kept_to_one = os.environ.get("OMP_NUM_THREADS") == "1"
-    return (
-        is_kept_to_one
-        or is_forked()
-        or any(module is not None and module.parent_process() is not None for module in modules)
-    )
+    if os.environ.get("OMP_NUM_THREADS") == "1" or is_forked():
+        return True
+    return any(module is not None and module.parent_process() is not None for module in modules)
 
 
 class ProcessLocal(Generic[T]):
