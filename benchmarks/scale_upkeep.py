@@ -89,11 +89,11 @@ def hits_of_near_tier(folder: Path, share: float, count: int, pause: float) -> l
 
 def memory_of_near_tier(folder: Path, count: int = 5 * COUNTS[1]) -> float:
     """Return the bytes by which a process remembers that its run has used an entry in the near tier."""
-    from hf_audio_cache.stores.eviction import LocalTier
+    from hf_audio_cache.stores.eviction import NearTier
     from hf_audio_cache.stores.local import LocalStore
 
-    def use() -> LocalTier:
-        tier = LocalTier(LocalStore(folder), 1)
+    def use() -> NearTier:
+        tier = NearTier(LocalStore(folder), 1)
         for number in range(count):
             tier.use(_name(number))
         return tier

@@ -1,8 +1,7 @@
-"""Which entries a run used, written down without a write per use.
+"""The access log: which entries a run used, recorded in batches.
 
-A store's objects have no access times that can be relied on, and a lazy run has no end. So each process remembers the
-names of the entries that it read or wrote, and puts them, a few thousand at a time, into an object of its own that
-nobody changes again:
+Access times of stores are not reliable, and a lazy run has no end. So each process collects the names of the entries
+that it read or wrote, and writes a few thousand at a time into a new object, which is never changed:
 
 ========================================================  =============================================================
 object                                                    content
@@ -11,10 +10,9 @@ object                                                    content
 ``runs/<run>/<processor_sha[:12]>.json``                  what the run was: when it began, its processor, rate and cap
 ========================================================  =============================================================
 
-Days are UTC's. A run is one `CachedFeatures` object, with all its worker processes; a process that only follows
-references is a run of its own (``runs/<run>/references.json``). What is known is right to within the last such object:
-4,096 names or 30 seconds of use, whichever came first. What was not written down when a process was killed is lost; so
-is what cannot be written, since no run depends on it.
+Days are in UTC. A run is one `CachedFeatures` object with all its worker processes. A process that only reads
+references is a run of its own (``runs/<run>/references.json``). The log lags by at most 4,096 names or 30 s. Names that
+a killed process had not written are lost, and so are those that cannot be written: no run depends on them.
 """
 
 from __future__ import annotations
@@ -47,9 +45,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_NAMES = 4096  # of a record
 _MAX_SECONDS = 30.0  # from the first name of a record to its writing
-_MAX_REMEMBERED = 1 << 18  # names that a process knows it has recorded today; beyond it, it records some twice
-_MAX_BYTES = 4 << 20  # of a record, unpacked; more is none of ours
-_MAX_FAILURES = 3  # in a row, after which a process writes none any more
+_MAX_REMEMBERED = 1 << 18  # names a process remembers as recorded today; beyond that, some are recorded twice
+_MAX_BYTES = 4 << 20  # maximum size of an unpacked record
+_MAX_FAILURES = 3  # in a row; after that a process stops recording
 _BATCH = 64
 _DAY = 86_400.0
 
@@ -79,9 +77,9 @@ class Run:
 
 
 class UseRecorder:
-    """Writes down which entries a run uses.
+    """Records which entries a run uses.
 
-    Nothing here raises or is warned of, and nothing but `finish` waits for the store.
+    It never raises or warns, and only `finish` waits for the store.
 
     Parameters
     ----------
@@ -93,7 +91,7 @@ class UseRecorder:
     Attributes
     ----------
     about
-        What is to be known of the run: JSON values. ``processor_sha`` names its record.
+        Description of the run, as JSON values. ``processor_sha`` is part of the record's name.
     """
 
     def __init__(self, store: Store, run: Run | None = None) -> None:
@@ -112,7 +110,7 @@ class UseRecorder:
         self._of_process().add([f"{WAVEFORMS}/{name}" for name in names])
 
     def finish(self) -> None:
-        """Write what is not written yet, and wait until it is."""
+        """Write the remaining names, and wait until they are written."""
         self._of_process().flush()
         self._writer.wait()
 
@@ -126,7 +124,7 @@ class UseRecorder:
 
 
 class _OwnUses:
-    """What one process used."""
+    """The entries that one process used."""
 
     def __init__(self, store: Store, run: Run, about: dict[str, Any], writer: Writer) -> None:
         self._token = secrets.token_hex(6)
@@ -169,14 +167,14 @@ class _OwnUses:
                 self._writer.release()  # it is long until the next record, and there may be many roots
 
     def close(self) -> None:
-        """Write the rest, where nobody uses this any more."""
-        if not self._store.is_local:  # threads write to what is far: this may be one of its driver's own
+        """Write the remaining names, when the recorder is no longer used."""
+        if not self._store.is_local:  # written by a thread of ours: this may be a thread of the driver
             self.flush()
         elif (record := self._take()) is not None:
             self._write(*record)
 
     def _take(self) -> tuple[str, list[str], dict[str, bytes]] | None:
-        """Return the name and the names of the next record, and the run's own record where it is not written yet."""
+        """Return the next record's name and content, and the run's description if it is not written yet."""
         with self._lock:
             names, self._pending = self._pending, []
             if not names or self._n_failures >= _MAX_FAILURES:
@@ -194,9 +192,9 @@ class _OwnUses:
         return (json.dumps(description, indent=1, sort_keys=True) + "\n").encode()
 
     def _write(self, name: str, names: Sequence[str], run: dict[str, bytes]) -> list[StoreError]:
-        """Write a record; nothing is returned that could count as a lost entry."""
+        """Write a record. Failures are not returned: they would count as lost entries."""
         try:
-            # A root that was cleared or deleted meanwhile must not appear again for the sake of its records.
+            # Do not create a root again that was deleted meanwhile.
             if not any(self._store.exists_many([names[0], names[-1]])):
                 return []
             failed = self._store.put_many({name: gzip.compress("\n".join(names).encode(), mtime=0), **run})
@@ -217,7 +215,7 @@ def _close(own: weakref.ref[_OwnUses]) -> None:
             alive.close()
 
 
-# What was written ----------------------------------------------------------------------------------------------------
+# Reading the log ----------------------------------------------------------------------------------------------------
 
 
 def check_use(name: str, content: bytes) -> CorruptEntryError | None:
@@ -275,7 +273,7 @@ def _used_at(record: StoredObject) -> float:
 
 
 def last_uses(store: Store) -> dict[str, float]:
-    """Return when each entry was last used as far as records say, in seconds since 1970, by name under the root."""
+    """Return the time of last use of each recorded entry, in seconds since 1970, by name under the root."""
     uses: dict[str, float] = {}
     for record, names in records_of(store):
         when = _used_at(record)
@@ -286,5 +284,5 @@ def last_uses(store: Store) -> dict[str, float]:
 
 
 def names_of_run(store: Store, run: str) -> set[str]:
-    """Return the names of the entries that a run used; none where nothing is known of it."""
+    """Return the names of the entries that a run used; empty for an unknown run."""
     return {name for _, names in records_of(store, run) for name in names}

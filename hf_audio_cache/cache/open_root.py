@@ -59,8 +59,8 @@ class OpenRoot:
 
     @classmethod
     def for_maintenance(cls, root: str | os.PathLike[str] | CacheRoot) -> OpenRoot:
-        """Open the root itself, and not what this machine's local tier has of it; nothing is counted."""
-        return cls(as_cache_root(root).without_local_tier(), counters=Counters(""))
+        """Open the root itself, and not what this machine's near tier has of it; nothing is counted."""
+        return cls(as_cache_root(root).without_near_tier(), counters=Counters(""))
 
     def uncounted(self, *, records_use: bool = False) -> tuple[AudioCache, WaveformCache]:
         """Return both caches for reads that are nobody's hits or misses."""

@@ -47,18 +47,18 @@ class CacheRoot:
         An fsspec filesystem, in which `url` is a path. One of a local folder (``fsspec.filesystem("dir", …)``) stands
         for that folder.
     near
-        Directory of the local tier of a remote root: it keeps what was read from there or written to it. ``"auto"``
+        Directory of the near tier of a far root: it keeps what was read from there or written to it. ``"auto"``
         puts it under ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else
         ``~/.cache/huggingface/audio_cache_near``, if the root is an object store or a network mount. None for none.
     near_max_bytes
-        What the local tier may take; by default a tenth of its disk. The least recently used entries make room, except
+        What the near tier may take; by default a tenth of its disk. The least recently used entries make room, except
         those that this run has used.
     write
         Where new entries go: ``"both"``, ``"near"`` or ``"none"``.
     read_only
-        Whether nothing is ever written, in the root or in the local tier.
+        Whether nothing is ever written, in the root or in the near tier.
     timeouts
-        Seconds to wait for a connection to a remote root, and for an answer.
+        Seconds to wait for a connection to a far root, and for an answer.
     strict
         Whether a store that fails is an error. Otherwise what could not be read is computed, and what could not be
         written is lost; both are counted, and warned of once.
@@ -157,7 +157,7 @@ class CacheRoot:
         return f"CacheRoot({', '.join(told)})"
 
     def open_store(self) -> Store:
-        """Return the store of everything under the root, with the local tier; nothing is contacted or created.
+        """Return the store of everything under the root, with the near tier; nothing is contacted or created.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class CacheRoot:
     def _known_access(self) -> _Access:
         return (self._access.value if self._access is not None else None) or _Access({})
 
-    def without_local_tier(self) -> CacheRoot:
+    def without_near_tier(self) -> CacheRoot:
         """Return this root as all machines see it: for maintenance, and for what must be in the root itself."""
         other = copy.copy(self)
         other._set(near=None)

@@ -1,7 +1,7 @@
 """The command line, ``hf-audio-cache``.
 
-Exit codes: 0 where all is well, 1 where something was found (damage, bad clips, a miss, a difference), 2 where nothing
-could be done. Results go to the standard output, all else to the standard error.
+Exit codes: 0 if all is well, 1 if something was found (damage, bad clips, a miss, a difference), 2 if nothing could be
+done. Results go to the standard output, everything else to the standard error.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def demo(
     # typer reads annotations at run time, where Python 3.10's unions of strings cannot be read by its oldest release
     audio: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A folder of audio files of your own.", exists=True, file_okay=False),
+        typer.Option(help="Folder with your own audio files.", exists=True, file_okay=False),
     ] = None,
-    clips: Annotated[int, typer.Option(help="How many clips to take at most.", min=20)] = 600,
+    clips: Annotated[int, typer.Option(help="Maximum number of clips.", min=20)] = 600,
 ) -> None:
-    """Do the main job on real speech, cold and warm, and show what it took.
+    """Cache the features of real speech, cold and then warm, and show the times.
 
-    Nothing is left behind. Example:
+    Everything is deleted afterwards. Example:
 
         hf-audio-cache demo --audio ~/my-recordings
     """

@@ -1,4 +1,4 @@
-"""``verify``, ``prune``, ``clear`` and ``rm``: what is damaged, and what may go."""
+"""``verify``, ``prune``, ``clear`` and ``rm``: find damage, and delete entries."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ __all__ = ["add_to"]
 
 CacheOption = Annotated[
     Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-    typer.Option("--cache", help="features or waveforms, to delete those alone."),
+    typer.Option("--cache", help="Delete only features, or only waveforms."),
 ]
 
 
 @guarded
 def verify(
     root: RootOption = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Delete what is bad; it is computed again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete bad entries; they are computed again.")] = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
-    """Read every entry whole, and say what is wrong with which.
+    """Check every entry and report damaged ones.
 
-    The exit code is 1 if anything is, repaired or not. With -q the names of what is wrong are printed.
+    The exit code is 1 if any are damaged, repaired or not. With -q only their names are printed.
 
     Examples
     --------
@@ -78,24 +78,24 @@ def prune(
     root: RootOption = None,
     max_size: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Option("--max-size", help="What all entries may take afterwards, such as 100GB."),
+        typer.Option("--max-size", help="Maximum size of all entries afterwards, such as 100GB."),
     ] = None,
     older_than: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--older-than", help="Entries that were not used for so long go, such as 30d."),
+        typer.Option("--older-than", help="Delete entries not used for this long, such as 30d."),
     ] = None,
     processor: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--processor", help="Name or sha of a processor: its features alone go."),
+        typer.Option("--processor", help="Delete only features of this processor, given by name or sha."),
     ] = None,
     cache: CacheOption = None,
     keep_run: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--keep-run", help="Id of a run, as under runs/: what it used stays; again for more."),
+        typer.Option("--keep-run", help="Keep what this run used; an id from the folder runs/. Repeat for more."),
     ] = None,
     keep_free: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--keep-free", help="Share of the disk that is to be free afterwards, such as 10%."),
+        typer.Option("--keep-free", help="Share of the disk to be free afterwards, such as 10%."),
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -106,11 +106,11 @@ def prune(
 ) -> None:
     """Delete entries, those that were not used for longest first.
 
-    Among entries last used on the same day, those go first that are cheapest to make again for their bytes. With -q the
-    names of what goes are printed.
+    Among entries last used on the same day, those go first that are cheapest to make again for their bytes. With -q
+    only the names of deleted entries are printed.
 
-    Runs may go on meanwhile: what is deleted under them is computed again. What a run used is known to within its last
-    record: 4,096 entries, or 30 seconds of use.
+    Runs can continue meanwhile: what is deleted under them is computed again. The record of what a run used lags by at
+    most 4,096 entries or 30 seconds.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def clear(
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
-    """Delete everything of the cache; files that are not the cache's stay.
+    """Delete the whole cache. Other files under the root stay.
 
     Example:
 
@@ -184,7 +184,7 @@ def rm(
 
 
 def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> PruneReport:
-    """Plan, ask and delete; with ``dry_run=True`` `delete` only plans."""
+    """Plan, ask, and delete. `delete` only plans if it is called with ``dry_run=True``."""
 
     def act(*, dry_run: bool) -> PruneReport:
         with waiting("Listing" if dry_run else "Deleting"):

@@ -1,4 +1,4 @@
-"""``warm`` and ``estimate``: filling a cache, and what that will take."""
+"""``warm`` and ``estimate``: fill a cache, and estimate the cost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .warm_report import WarmReport
 __all__ = ["add_to"]
 
 DatasetArgument = Annotated[
-    str, typer.Argument(help="Hub name, Parquet file, folder of audio, or folder that save_to_disk wrote.")
+    str, typer.Argument(help="Hub name, Parquet file, folder of audio files, or folder written by save_to_disk.")
 ]
 
 
@@ -44,14 +44,18 @@ def warm(
     audio_column: AudioColumnOption = "audio",
     num_proc: Annotated[
         Optional[int],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Option("--num-proc", help="Processes to use; with --engine ray, the most workers.", min=1),
+        typer.Option(
+            "--num-proc", help="Number of processes; with --engine ray, the maximum number of workers.", min=1
+        ),
     ] = None,
     engine: Annotated[
         Engine, typer.Option("--engine", help="Processes of this machine, or workers of a Ray cluster.")
     ] = Engine.processes,
     address: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--address", help="Of the Ray cluster; by default $RAY_ADDRESS, else a new one on this machine."),
+        typer.Option(
+            "--address", help="Address of the Ray cluster; default: $RAY_ADDRESS, else a new one on this machine."
+        ),
     ] = None,
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
@@ -64,13 +68,13 @@ def warm(
 ) -> None:
     """Fill a cache with the features of a dataset.
 
-    What is there already is left as it is, so that it may be interrupted and begun again. Rate, cap and resampling are
-    part of the key: give the same ones as where the features are used. With -q the names of bad clips are printed.
+    Entries that exist stay, so you can interrupt it and start again. Rate, cap and resampling are part of the key: pass
+    the same ones as in training. With -q only the names of bad clips are printed.
 
     The exit code is 1 if there are bad clips, or if the root did not take some of the features; 2 if nothing was
     stored. Nothing is computed for a root that takes no entries.
 
-    On a Ray cluster, a path (of the dataset, of the root) must be the same for all machines.
+    On a Ray cluster, paths of the dataset and of the root must be the same on all machines.
 
     Examples
     --------
@@ -118,7 +122,7 @@ def estimate(
     split: SplitOption = None,
     subset: SubsetOption = None,
     audio_column: AudioColumnOption = "audio",
-    sample: Annotated[int, typer.Option("--sample", help="How many rows to try.", min=1)] = 64,
+    sample: Annotated[int, typer.Option("--sample", help="Number of rows to try.", min=1)] = 64,
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
     auto_resample: AutoResampleOption = False,
@@ -128,7 +132,7 @@ def estimate(
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what caching a dataset will take, and whether it pays.
+    """Estimate the cost of caching a dataset, and whether it saves time.
 
     A sample goes through all steps; nothing is stored. With -q only the verdict is printed.
 

@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, and what becomes of an error."""
+"""What the commands share: options, error handling, confirmation."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ ReportT = TypeVar("ReportT")
 
 RootOption = Annotated[
     Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-    typer.Option("--root", help="Directory or URL of the cache; by default that of Python's CachedFeatures."),
+    typer.Option("--root", help="Directory or URL of the cache; the default is that of CachedFeatures."),
 ]
 StorageOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
-        "--storage-option", metavar="KEY=VALUE", help="For the root's filesystem, as fsspec takes it; again for more."
+        "--storage-option", metavar="KEY=VALUE", help="Option of the root's fsspec filesystem. Repeat for more."
     ),
 ]
 SigningKeyFileOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--signing-key-file", help="File with the signing keys of a signed root."),
+    typer.Option("--signing-key-file", help="File with the keys of a signed root."),
 ]
 NearOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--near", metavar="DIR", help="Directory of the near tiers, if Python's CacheRoot has near=DIR."),
+    typer.Option("--near", metavar="DIR", help="Directory of near tiers, if CacheRoot(near=DIR) is used in Python."),
 ]
 ProcessorOption = Annotated[
-    str, typer.Option("--processor", metavar="ID_OR_DIR", help="What from_pretrained loads: a Hub name or a directory.")
+    str, typer.Option("--processor", metavar="ID_OR_DIR", help="Hub name or directory, as for from_pretrained.")
 ]
 SplitOption = Annotated[Optional[str], typer.Option("--split", help="One split; by default all of them.")]  # noqa: UP045
 SubsetOption = Annotated[
@@ -73,7 +73,7 @@ SubsetOption = Annotated[
 AudioColumnOption = Annotated[str, typer.Option("--audio-column", help="Column that holds the audio.")]
 RateOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--sampling-rate", help="In Hz; only needed where the processor does not say."),
+    typer.Option("--sampling-rate", help="In Hz. Needed only if the processor has none."),
 ]
 CapOption = Annotated[
     Optional[float],  # noqa: UP045
@@ -83,9 +83,9 @@ AutoResampleOption = Annotated[
     bool, typer.Option("--auto-resample", help="Resample clips at other rates; part of the key.")
 ]
 WaveformsOption = Annotated[
-    str, typer.Option("--waveforms", help="Whether waveforms are stored: auto (where that pays), always or never.")
+    str, typer.Option("--waveforms", help="Store waveforms: auto (if that saves time), always or never.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say only what would be deleted.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 
 
@@ -110,7 +110,7 @@ def root_of(
     signing_key_file
         File with the signing keys of a signed root.
     exists
-        Whether a folder that is named has to be there: an empty cache would be reported of a name that was mistyped.
+        Whether a local root must exist. Otherwise a mistyped name would be reported as an empty cache.
     read_only
         Whether nothing is to be written.
     near
@@ -119,9 +119,7 @@ def root_of(
     from ..cache.root import CacheRoot
 
     if exists and root and "://" not in root and "::" not in root and not os.path.isdir(os.path.expanduser(root)):
-        raise ValueError(
-            f"expected --root to be the folder of a cache, and {root} is none; nothing was read or deleted"
-        )
+        raise ValueError(f"no cache found at {root}; nothing was read or deleted. Check --root.")
     options: dict[str, Any] = {}
     for option in storage_options or ():
         name, separator, value = option.partition("=")
@@ -141,7 +139,7 @@ def root_of(
 
 
 def guarded(command: F) -> F:
-    """Make an error of the user's, or of a store, one line and the exit code 2; and Ctrl-C the exit code 130."""
+    """Report errors of the user or of a store in one line with exit code 2, and Ctrl-C with exit code 130."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +149,7 @@ def guarded(command: F) -> F:
             with _interruptible():
                 return command(*args, **kwargs)
         except BrokenPipeError:
-            raise  # whoever read the output has seen enough; click knows what to do
+            raise  # the reader of the output has closed it; click handles that
         except KeyboardInterrupt:
             typer.echo("Interrupted; what was finished until now stays.", err=True)
             raise typer.Exit(130) from None
@@ -164,10 +162,10 @@ def guarded(command: F) -> F:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a command also where it comes at a time at which Python swallows exceptions.
+    """Let Ctrl-C end a command even while Python ignores exceptions.
 
-    Such times are the callbacks through which libsndfile reads (to it, the clip then ends there) and ``__del__``: the
-    interrupt is put off until they are over.
+    It ignores them in the callbacks through which libsndfile reads, where the clip would seem to end, and in
+    ``__del__``. The interrupt is delayed until these return.
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -196,7 +194,7 @@ def plan_confirm_run(
     yes: bool,
     dry_run: bool = False,
 ) -> ReportT:
-    """Say what would be deleted, ask, and delete: the way of each command that deletes something.
+    """Report what would be deleted, ask, and delete. All commands that delete use this.
 
     Parameters
     ----------
@@ -224,14 +222,14 @@ def plan_confirm_run(
     if dry_run:
         return planned
     if not sys.stdin.isatty():
-        raise ValueError("nothing was deleted: there is no terminal to confirm on. Pass -y to delete without asking")
+        raise ValueError("nothing deleted: there is no terminal to confirm on. Pass -y.")
     typer.confirm(question(planned), abort=True, err=True)
     return run(planned)
 
 
 @contextlib.contextmanager
 def waiting(message: str) -> Iterator[None]:
-    """Show on a terminal that something is going on."""
+    """Show a message and a spinner, on a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)

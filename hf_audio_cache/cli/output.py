@@ -1,4 +1,4 @@
-"""How the commands show results: as tables, as JSON, as CSV, or as names alone."""
+"""How the commands print results: as tables, JSON, CSV, or names only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Format(str, enum.Enum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Form of the output.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print names alone, one a line.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names, one per line.")]
 
 
 def show_report(
@@ -36,7 +36,7 @@ def show_report(
     quiet: bool = False,
     names: Iterable[str] = (),
 ) -> None:
-    """Print a report; `rows` are what CSV has of it, by default its own figures, and `names` what ``-q`` leaves."""
+    """Print a report: `rows` for CSV (by default its figures), `names` for ``-q``."""
     if quiet:
         show_names(names)
     elif form is Format.json:
@@ -48,7 +48,7 @@ def show_report(
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], table: Table, form: Format) -> None:
-    """Print a listing, of which `table` is the form for people."""
+    """Print a listing; `table` is its readable form."""
     if form is Format.json:
         _show_json(list(rows))
     elif form is Format.csv:
@@ -58,7 +58,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], table: Table, form: Format) -> 
 
 
 def show_names(names: Iterable[str]) -> None:
-    """Print names, one a line."""
+    """Print names, one per line."""
     for name in names:
         typer.echo(_printable(name))
 
@@ -78,10 +78,10 @@ def _show_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of a report: of what is a list or a dict, how many there are."""
+    """Return the figures of a report, with the length of each list and dict."""
     return {name: len(value) if isinstance(value, (list, tuple, dict)) else value for name, value in values.items()}
 
 
 def _printable(text: str) -> str:
-    """Return text without control characters: what a stranger's file says must not steer a terminal."""
+    """Escape control characters: text from a file must not control the terminal."""
     return "".join(char if char == "\n" or char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -1,4 +1,4 @@
-"""``usage``, ``ls``, ``explain``, ``show`` and ``processors``: what is there, and why something is not."""
+"""``usage``, ``ls``, ``explain``, ``show`` and ``processors``: what is in a cache, and why a clip misses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def usage(
 ) -> None:
     """Show entries and bytes by processor, rate, cap and age.
 
-    With -q the shas of processors are printed.
+    With -q only the shas of processors are printed.
 
     Examples
     --------
@@ -66,20 +66,20 @@ def ls(
         typer.Option(
             "--filter",
             help="Such as size>1MB, accessed>30d, modified<2h, processor=NAME_OR_SHA, clip=SHA, cache=waveforms, "
-            "rate=16000, cap=30; again for more, of which all must hold.",
+            "rate=16000, cap=30. Repeat for more; all must hold.",
         ),
     ] = None,
     sort: Annotated[
         str, typer.Option("--sort", help="name, size, modified, accessed, processor, rate or cap; :desc for downwards.")
     ] = "name",
-    limit: Annotated[Optional[int], typer.Option("--limit", help="Lines at most.", min=1)] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option("--limit", help="Maximum number of lines.", min=1)] = None,  # noqa: UP045
     storage_option: StorageOptions = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
     """List entries.
 
-    When an entry was used last is known to within the last record of a run: 4,096 entries, or 30 seconds of use.
+    Times of last use lag by at most 4,096 entries or 30 seconds.
 
     Examples
     --------
@@ -159,16 +159,16 @@ def show(
     root: RootOption = None,
     plot: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--plot", help="PNG file to draw it into; needs matplotlib."),
+        typer.Option("--plot", help="PNG file for a picture; needs matplotlib."),
     ] = None,
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
-    """Show what an entry is, and draw it.
+    """Show what an entry holds, and draw it.
 
-    The exit code is 1 if one is bad. With -q names are printed alone.
+    The exit code is 1 if one is bad. With -q only names are printed.
 
     Example:
 
@@ -196,7 +196,7 @@ def show(
         raise typer.Exit(1)
 
 
-processors = typer.Typer(help="The processors that a root has manifests of.", invoke_without_command=True)
+processors = typer.Typer(help="List and compare the processors of a root.", invoke_without_command=True)
 
 
 @processors.callback()

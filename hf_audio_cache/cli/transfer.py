@@ -29,7 +29,7 @@ __all__ = ["add_to"]
 
 @guarded
 def export(
-    to: Annotated[str, typer.Option("--to", metavar="FILE.tar|ROOT", help="An archive to write, or another root.")],
+    to: Annotated[str, typer.Option("--to", metavar="FILE.tar|ROOT", help="Archive to write, or another root.")],
     dataset: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Argument(help="Dataset whose clips to take, as for warm; by default all clips."),
@@ -37,10 +37,10 @@ def export(
     processor: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--processor", help="Whose features to take: a name or sha of the root's, a Hub name or directory."
+            "--processor", help="Export only features of this processor: its name or sha, a Hub name or a directory."
         ),
     ] = None,
-    with_waveforms: Annotated[bool, typer.Option("--with-waveforms", help="Take cached waveforms too.")] = False,
+    with_waveforms: Annotated[bool, typer.Option("--with-waveforms", help="Include cached waveforms.")] = False,
     root: RootOption = None,
     split: SplitOption = None,
     subset: SubsetOption = None,
@@ -52,8 +52,8 @@ def export(
 ) -> None:
     """Write entries into one tar, or into another root.
 
-    Each is checked before it is written; the exit code is 1 if one is bad, and left out. With -q the names of those are
-    printed.
+    Each entry is checked before it is written. Bad ones are left out, and the exit code is 1. With -q only their names
+    are printed.
 
     Examples
     --------
@@ -111,11 +111,11 @@ def import_(
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
-    """Put the entries of a tar under a root.
+    """Import the entries of a tar into a root.
 
-    Each is checked before it is stored, and what is there already stays. The exit code is 1 if something was refused;
-    with -q the names of that are printed. An entry is as trustworthy as whoever made the archive, unless the root is
-    signed.
+    Each entry is checked before it is stored. Entries that are there already stay. The exit code is 1 if something was
+    refused; with -q only the names of that are printed. Unless the root is signed, trust an archive as much as whoever
+    made it.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Deleting under a root: what `prune`, `remove`, `clear` and a repair have in common.
+"""Deleting under a root, for `prune`, `remove`, `clear` and repairs.
 
-Nothing here locks anything. Programs may read and write the root meanwhile: an entry that is deleted under them is a
-miss, and computed again (behind a reference whose row has no audio: an error that says what to do).
+There are no locks: programs may read and write the root meanwhile. For them a deleted entry is a miss, and is computed
+again. Reading a reference to it is an error that says what to do, if the row has no audio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["UNFINISHED_AFTER", "Contents", "PruneReport", "batches", "delete"]
 
 T = TypeVar("T")
 
-UNFINISHED_AFTER = 3600.0  # seconds after which whoever began a file is taken for dead
+UNFINISHED_AFTER = 3600.0  # seconds after which a file counts as left by a killed writer
 _BATCH = 1000
 _RECENT = 86_400.0  # seconds
 
@@ -40,13 +40,13 @@ class PruneReport(Report):
     root
         Where.
     n_deleted, n_bytes_deleted
-        Entries, and files that a writer left more than an hour ago, with their size.
+        Entries, and unfinished files older than an hour, with their size.
     n_kept, n_bytes_kept
         Entries that stay, with their size.
     is_dry_run
         Whether nothing was really deleted.
     n_recent
-        Of the deleted: entries that were read or written in the last 24 hours, as far as records say.
+        Deleted entries that were read or written in the last 24 hours, as far as is recorded.
     n_near
         Copies in this machine's near tier that were deleted with them.
     names
@@ -80,7 +80,7 @@ class PruneReport(Report):
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies under a root, as it was listed once: a plan for deleting, and its execution.
+    """A listing of a root: for planning a deletion, and for doing it.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Contents:
     now
         When it was listed, in seconds since 1970.
     objects
-        All that is the cache's, unfinished files too.
+        All files of the cache, unfinished ones too.
     entries
         The finished entries among it.
     """
@@ -117,7 +117,7 @@ class Contents:
         return cls(store, near, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
 
     def unfinished(self) -> list[StoredObject]:
-        """Return the files that a writer left more than an hour ago."""
+        """Return the unfinished files that are older than an hour."""
         return [one for one in self.objects if is_temporary(one.name) and self.now - one.modified > UNFINISHED_AFTER]
 
     def delete(
@@ -141,7 +141,7 @@ class Contents:
         copies
             Names of further files in the near tier.
         dry_run
-            Whether to say only what would go.
+            Whether to report only what would be deleted.
 
         Raises
         ------
@@ -177,9 +177,9 @@ class Contents:
 
 
 def _delete_records(store: Store, listed: Sequence[StoredObject], kept: Collection[str]) -> None:
-    """Delete the records of use of which no entry is left, and the records of their runs.
+    """Delete records of use without any remaining entry, and the descriptions of their runs.
 
-    Only those that were there before the entries were listed: a run may be writing others.
+    Records written since the listing stay: their run may still be writing.
     """
     before = {one.name: found for one in listed if (found := parse_record_name(one.name)) is not None}
     dead: set[str] = set()

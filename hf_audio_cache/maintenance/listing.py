@@ -1,4 +1,4 @@
-"""The entries of a root, one by one: what their names say, how large they are, and when they were last used."""
+"""List the entries of a root: the parts of their names, size, and time of last use."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ListedEntry:
 
 
 def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
-    """Return what a listed object says of itself as an entry; None where it is none, or an unfinished one."""
+    """Return a listed object as an entry; None if it is none, or unfinished."""
     name = parse_entry_name(found.name)
     if name is None:
         return None
@@ -82,7 +82,7 @@ def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) ->
     return ListedEntry(**vars(name), name=found.name, n_bytes=found.n_bytes, modified=found.modified, accessed=accessed)
 
 
-# What can be sorted by, and with the numbers among it, compared.
+# Fields to sort by.
 SORT_FIELDS: dict[str, Callable[[ListedEntry], Any]] = {
     "name": lambda entry: entry.name,
     "size": lambda entry: entry.n_bytes,
@@ -112,7 +112,7 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
     Raises
     ------
     ValueError
-        If it is none.
+        If it is no filter.
     """
     found = _FILTER.fullmatch(text)
     field, sign, value = found.groups() if found else ("", "", "")
@@ -172,7 +172,7 @@ def list_entries(
     Raises
     ------
     ValueError
-        If a filter or the order is none.
+        If a filter or the order is invalid.
     StoreError
         If the root cannot be listed.
     """
@@ -201,7 +201,7 @@ def find_entries(store: Store, what: Sequence[str], *, near: Store | None = None
     Raises
     ------
     ValueError
-        If one stands for nothing, in the near tier neither.
+        If one matches nothing, in the near tier either.
     """
     found: dict[str, ListedEntry] = {}
     uses = last_uses(store)

@@ -1,4 +1,4 @@
-"""The processors that a root has entries or manifests of."""
+"""List and compare the processors of a root, by their manifests."""
 
 from __future__ import annotations
 

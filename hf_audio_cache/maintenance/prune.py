@@ -1,7 +1,6 @@
-"""`prune`, `remove` and `clear`: which entries go.
+"""`prune`, `remove` and `clear`: delete entries.
 
-The access log says what a run used, to within its last record; for an entry without a record, the time when it was
-written counts.
+The access log tells when an entry was last used. An entry without a record counts as used when it was written.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ def prune(
     root
         A path, a URL or a `CacheRoot`.
     max_bytes
-        What all entries together may take afterwards.
+        Maximum size of all entries afterwards.
     older_than_seconds
-        How long ago an entry may have been used last.
+        Entries last used longer ago than this are deleted.
     keep_free
-        Share of the root's disk, between 0 and 1, that is to be free afterwards; for local roots.
+        Share of the root's disk, between 0 and 1, to be free afterwards; for local roots.
     processor
         Name or sha (or its first digits) of a processor: nothing but its features is deleted; without a limit, all of
         them.
@@ -61,7 +60,7 @@ def prune(
     keep_run
         A run, or several: what they used is not deleted; without a limit, `processor` and `cache`, everything else is.
     dry_run
-        Whether to say only what would go.
+        Whether to report only what would be deleted.
 
     Raises
     ------
@@ -100,14 +99,14 @@ def _check_cache(cache: str | None) -> None:
 
 
 def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) -> list[ListedEntry]:
-    """Return the entries that may go, as far as processors and runs are concerned."""
+    """Return the entries that `processor` and `keep_run` allow to delete."""
     kept: set[str] = set()
     for run in runs:
         used = names_of_run(contents.store, run)
         if not used:
             raise ValueError(
-                f"expected the id of a run that has records of use, and there are none of {run!r} under "
-                f"{contents.store.location()}; nothing was deleted. The folders under runs/ have the names of runs."
+                f"there are none of {run!r} under {contents.store.location()}, so nobody knows what that run used; "
+                "nothing was deleted. Pass the name of a folder under runs/."
             )
         kept |= used
     names = processor_names(contents.store) if processor is not None else {}
@@ -118,7 +117,7 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
 
 
 def _lacking(store: Store, keep_free: float | None) -> float:
-    """Return how many bytes have to go for a share of the disk to be free."""
+    """Return how many bytes to delete until this share of the disk is free."""
     if keep_free is None:
         return 0
     where = store.location()
@@ -156,12 +155,12 @@ def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry
     what
         Names of entries under the root, or at least 8 digits of clips' sha256, for all that is there of them.
     dry_run
-        Whether to say only what would go.
+        Whether to report only what would be deleted.
 
     Raises
     ------
     ValueError
-        If one of them stands for nothing; nothing is deleted then.
+        If one of them matches nothing; nothing is deleted then.
     StoreError
         If the root cannot be listed, or an entry not be deleted.
     """
@@ -172,7 +171,7 @@ def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry
 
 
 def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None, dry_run: bool = False) -> PruneReport:
-    """Delete everything under a root that is the cache's, unfinished files too; nothing else is touched.
+    """Delete all files of the cache under a root, unfinished ones too. Other files stay.
 
     Parameters
     ----------
@@ -181,7 +180,7 @@ def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None,
     cache
         ``"features"`` or ``"waveforms"``, to delete the entries of that one alone.
     dry_run
-        Whether to say only what would go.
+        Whether to report only what would be deleted.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Moving entries from one root to another, also by way of a tar.
 
-An archive has the names that a root has: ``features/…``, ``waveforms/…`` and ``processors/…``, as a plain tar. What
-comes out of one is a stranger's until it was checked: nothing is stored but entries and manifests, of the sizes they
-can have, each read whole and decoded before it is put, as `verify` would; in a signed root also for its signature.
+An archive is a plain tar with the names of a root: ``features/…``, ``waveforms/…`` and ``processors/…``. It is not
+trusted: only entries and manifests of plausible sizes are stored, each after the check that `verify` makes. For a
+signed root their signatures are checked too.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class TransferReport(Report):
     n_manifests
         Manifests of processors that were written.
     n_refused
-        What was not moved, since it is damaged, or nothing of a cache's.
+        How many objects were not moved, since they are damaged or do not belong to a cache.
     refused
-        Why not, by name; of the first thousand.
+        The reasons by name, for the first thousand.
     """
 
     source: str
@@ -268,7 +268,7 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
 
 
 def _end_of(file: IO[bytes]) -> int:
-    """Return where a file ends; of what is no plain file, such as a pipe, no more than where it has to."""
+    """Return the size of a file; a limit for a pipe, which has none."""
     status = os.fstat(file.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else _MAX_PIPED_BYTES
 

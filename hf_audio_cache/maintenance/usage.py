@@ -1,4 +1,4 @@
-"""What lies under a root: entries and bytes, by processor, rate, cap and age."""
+"""Usage of a root: entries and bytes by processor, rate, cap and age."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class UsageLine:
 
 @dataclass(frozen=True, repr=False)
 class Usage(Report):
-    """What lies under a root.
+    """Usage of a root.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Usage(Report):
     n_other, n_other_bytes
         Other files: manifests, records of use, unfinished files, and what is not the cache's.
     n_sample, sample_bytes, sample_decoded_bytes
-        Entries that were read to see how far they are compressed; their size, and that of the arrays in them.
+        Entries that were read for the compression ratio: their number, their size, and the size of their arrays.
     """
 
     root: str
@@ -133,14 +133,14 @@ class Usage(Report):
 
 
 def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) -> Usage:
-    """Return what lies under a root; it is listed once, and memory does not grow with it.
+    """Return the usage of a root. It is listed once, in constant memory.
 
     Parameters
     ----------
     root
         A path, a URL or a `CacheRoot`.
     sample
-        How many entries, chosen at random, are read to see how far they are compressed.
+        How many random entries to read for the compression ratio.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
     """
     store = OpenRoot.for_maintenance(root).store
     now = time.time()
-    kinds: dict[str, _Kind] = {}  # by the parts of names that are not of a clip: parsing each name takes much longer
+    kinds: dict[str, _Kind] = {}  # by the part of the name after the clip: parsing each name is much slower
     ages = [[0, 0] for _ in _AGES]
     n_other = n_other_bytes = 0
     chosen = _Reservoir(sample)
@@ -212,13 +212,13 @@ def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine,
 
 
 class _Reservoir:
-    """A sample of names, each of those that were offered as likely as any other."""
+    """Reservoir sampling: a uniform sample of the names offered."""
 
     def __init__(self, size: int) -> None:
         self.names: list[str] = []
         self._size = size
         self._n_offered = 0
-        self._random = random.Random(0)  # of its own, and the same for the same listing
+        self._random = random.Random(0)  # the same sample for the same listing
 
     def offer(self, name: str) -> None:
         self._n_offered += 1

@@ -1,7 +1,7 @@
-"""Looking after a root: what is wrong with it.
+"""Check the entries of a root, and delete damaged ones.
 
-Nothing here locks anything. Programs may read and write the root meanwhile: an entry that is deleted under them is a
-miss, and computed again.
+There are no locks: programs may read and write the root meanwhile. For them a deleted entry is a miss, and is computed
+again.
 """
 
 from __future__ import annotations
@@ -38,24 +38,23 @@ class VerifyReport(Report):
     root
         Where.
     n_entries, n_bytes
-        Entries that were read whole, and their size; bad ones are among them.
+        Entries that were read, bad ones included, and their size.
     bad
         What is wrong with each bad entry or manifest, by name.
     unsigned
         Names of entries of a signed root that no key signed.
     unknown_versions
-        Names of entries and manifests that a later release wrote, in a version that this one does not know. They are
-        no fault of the root, and never deleted.
+        Names of entries and manifests of a later version of the format. They are not damaged, and never deleted.
     unreadable
         Why each object that could not be read was not, by name.
     unfinished
-        Names of files that a writer left more than an hour ago.
+        Names of unfinished files older than an hour.
     n_in_progress
         Younger unfinished files, which may have a writer.
     n_strangers
-        Files that are not the cache's. They are never touched.
+        Files that do not belong to the cache. They are never touched.
     n_deleted
-        Of the bad, unsigned and unfinished: those that were deleted.
+        How many bad, unsigned and unfinished files were deleted.
     """
 
     root: str
@@ -101,14 +100,14 @@ class VerifyReport(Report):
 
 
 def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) -> VerifyReport:
-    """Read every entry under a root whole, and say what is wrong with which.
+    """Check every entry under a root and report damaged ones.
 
     Parameters
     ----------
     root
         A path, a URL or a `CacheRoot`.
     repair
-        Whether to delete what is bad, unsigned or was left unfinished; it is computed again when it is asked for.
+        Whether to delete entries that are bad or unsigned, and unfinished files. They are computed again when needed.
 
     Raises
     ------

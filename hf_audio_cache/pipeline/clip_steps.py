@@ -86,7 +86,7 @@ class ClipSteps:
         made, key = self.waveform_of(source), self.keys[source.blob_sha]
         if isinstance(made.waveform, AudioError):
             return made.waveform
-        if self.is_stored and self.root.store.is_local:  # a remote root is not asked for each clip
+        if self.is_stored and self.root.store.is_local:  # a far root is not asked for each clip
             stored = self.root.audio_cache.peek(key)
             if stored is not None:
                 return stored

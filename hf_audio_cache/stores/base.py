@@ -137,7 +137,7 @@ class Store(ABC):
         return None
 
     def bare(self) -> Store:
-        """Return the underlying store, without local tier, retries or circuit breaker. For best-effort writes."""
+        """Return the underlying store, without near tier, retries or circuit breaker. For best-effort writes."""
         return self
 
     def names(self, prefix: str = "") -> Iterator[str]:

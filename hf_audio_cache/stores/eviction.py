@@ -1,4 +1,4 @@
-"""Keeping the local tier of a remote store within a size."""
+"""Keeping the near tier of a remote store within a size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from ..errors import StoreError
 from .local import LocalStore
 
-__all__ = ["LocalTier"]
+__all__ = ["NearTier"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ _FULL_SECONDS = 1.0  # at least between two listings that find no room
 _LONGEST_LISTING = 60.0
 
 
-class LocalTier:
-    """The directory of a local tier as a whole: the stores of its folders share it.
+class NearTier:
+    """The directory of a near tier as a whole: the stores of its folders share it.
 
     Only a listing tells how much lies in it, and listings are rare. Between two of them a process may write its
     allowance: a quarter of its share of the free space. Its share is what it wrote itself of all that was added between
@@ -120,4 +120,4 @@ class LocalTier:
         """Warn of the first failure of the directory; no run has to end for one."""
         level = logging.DEBUG if "failure" in self._told else logging.WARNING
         self._told.add("failure")
-        logger.log(level, "the local tier failed, and the run goes on with the remote store: %s", error)
+        logger.log(level, "the near tier failed, and the run goes on with the remote store: %s", error)

@@ -23,7 +23,7 @@ __all__ = ["WritePolicy", "absolute_root", "check_root", "open_store"]
 
 WritePolicy: TypeAlias = Literal["both", "near", "none"]
 
-_NEAR_SHARE = 10  # the local tier may take a tenth of its disk by default
+_NEAR_SHARE = 10  # the near tier may take a tenth of its disk by default
 
 
 def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = False) -> str:
@@ -114,7 +114,7 @@ def open_store(
     read_only: bool = False,
     timeouts: tuple[float, float] = (2.0, 5.0),
 ) -> Store:
-    """Return the store at a root, with its local tier; nothing is contacted or created.
+    """Return the store at a root, with its near tier; nothing is contacted or created.
 
     The parameters are those of `CacheRoot`.
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..errors import StoreError
 from .base import Store, StoredObject
-from .eviction import LocalTier
+from .eviction import NearTier
 from .local import LocalStore
 from .read_only import ReadOnlyStore
 from .wrapper import WrappingStore
@@ -17,24 +17,24 @@ __all__ = ["TieredStore"]
 
 
 class TieredStore(WrappingStore):
-    """A remote store, with a local tier: a directory of what was read from the store or written to it.
+    """A remote store, with a near tier: a directory of what was read from the store or written to it.
 
-    Reads look in the local tier first, ask the remote store for all that is missing at once, and keep what it had. The
-    remote store is what counts: a failure of the local tier is warned of once, and otherwise changes nothing. A listing
+    Reads look in the near tier first, ask the remote store for all that is missing at once, and keep what it had. The
+    remote store is what counts: a failure of the near tier is warned of once, and otherwise changes nothing. A listing
     has what either holds.
 
     Parameters
     ----------
     near
-        Directory of the local tier. Of its files only entries are ever deleted to make room; nothing is looked at now.
+        Directory of the near tier. Of its files only entries are ever deleted to make room; nothing is looked at now.
     remote
         The store behind it.
     write
-        Where puts and deletions go. ``"both"``: a put fails if the remote store fails, though the local tier may have
+        Where puts and deletions go. ``"both"``: a put fails if the remote store fails, though the near tier may have
         it. ``"near"``: the remote store is only read. ``"none"``: a put is refused by a `StoreError` of the kind
-        "read-only" for each name; what is read is still kept in the local tier, and a deletion removes it only there.
+        "read-only" for each name; what is read is still kept in the near tier, and a deletion removes it only there.
     near_max_bytes
-        How many bytes the entries in the local tier may take, about: processes that share it find each other's files
+        How many bytes the entries in the near tier may take, about: processes that share it find each other's files
         a little late. The least recently used make room, but none that this run has read or written; when only those
         are left, nothing more is kept.
     """
@@ -56,7 +56,7 @@ class TieredStore(WrappingStore):
         super().__init__(remote)
         self._near = near
         self._write = write
-        self._tier = LocalTier(near, near_max_bytes)
+        self._tier = NearTier(near, near_max_bytes)
         self._inside = ""
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
@@ -78,7 +78,7 @@ class TieredStore(WrappingStore):
         return answers
 
     def _keep(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
-        """Put objects into the local tier; return those that are not there."""
+        """Put objects into the near tier; return those that are not there."""
         admitted = {
             name: content
             for name, content in objects.items()
@@ -90,7 +90,7 @@ class TieredStore(WrappingStore):
                 self._tier.report(failed[name])
             else:
                 self._tier.use(self._inside + name)
-        full = "the local tier is full of what this run uses, and near_max_bytes allows no more"
+        full = "the near tier is full of what this run uses, and near_max_bytes allows no more"
         for name in objects.keys() - admitted.keys():
             message = f"could not write {self._near.location(name)}: {full}"
             failed[name] = StoreError(message, name=name, errno=errno.ENOSPC)
@@ -101,7 +101,7 @@ class TieredStore(WrappingStore):
             return self.refuse_puts(objects)
         if self._write == "near":
             return self._keep(objects)
-        # The remote store first: what a killed process had put into the local tier alone would never get there.
+        # The remote store first: what a killed process had put into the near tier alone would never get there.
         failed = self._wrapped.put_many(objects)
         lost = self._keep(objects)
         for error in self._near.delete(lost).values():  # an older object of that name would stand for the new one
@@ -109,7 +109,7 @@ class TieredStore(WrappingStore):
         return failed
 
     def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
-        if self._write != "none":  # the local tier takes what the remote store does not
+        if self._write != "none":  # the near tier takes what the remote store does not
             return {}
         said = "was not written: this root is only read"
         return {name: StoreError(f"{self.location(name)} {said}", name=name, kind="read-only") for name in names}

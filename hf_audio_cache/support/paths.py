@@ -1,4 +1,4 @@
-"""Default paths: the root, the local tiers, and the database of file hashes."""
+"""Default paths: the root, the near tiers, and the database of file hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def default_root() -> str:
 
 
 def near_root() -> str:
-    """Return the default directory of the local tiers.
+    """Return the default directory of the near tiers.
 
     It is ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else ``~/.cache/huggingface/audio_cache_near``;
     if that is on a network mount, a directory of this user's in the system's directory of temporary files.

@@ -65,7 +65,7 @@ class Estimate(Report):
     seconds_reading_audio, seconds_decoding, seconds_extracting, seconds_storing
         Time that a first run spends on all rows.
     seconds_reading_waveforms, seconds_reading_features
-        Time to read all entries from a local disk, without the round trips of a remote root. Waveforms that are not
+        Time to read all entries from a local disk, without the round trips of a far root. Waveforms that are not
         stored are decoded again.
     """
 

@@ -1,4 +1,4 @@
-"""Prefetching the rows of a stream in a thread: a remote root answers while the consumer works.
+"""Prefetching the rows of a stream in a thread: a far root answers while the consumer works.
 
 `datasets` has no public interface for this. Its private parts are used in this module alone, as they are in releases
 4.0 to 5.2. If another release has others, streams are not prefetched.

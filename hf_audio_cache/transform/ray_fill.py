@@ -47,7 +47,7 @@ def fill_by_ray(
     dataset
         With the audio column, as `ray.data.read_parquet` and `ray.data.from_huggingface` make it.
     cached_features
-        What to fill. Bad clips are reported, whatever its ``on_error`` is; local tiers are neither read nor written. A
+        What to fill. Bad clips are reported, whatever its ``on_error`` is; near tiers are neither read nor written. A
         root that is a path must be the same folder for all workers. The root's ``storage_options`` are sent to the
         workers over Ray's own connections. Signing keys are not: set their variable where the workers run.
     max_workers
@@ -123,11 +123,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _for_workers(pipeline: FeaturePipeline) -> FeaturePipeline:
-    """Return the pipeline without local tier: that may have entries which the root itself has not.
+    """Return the pipeline without near tier: that may have entries which the root itself has not.
 
     Each worker counts for itself, and reports with each batch what it did.
     """
-    root = pipeline.root.root.without_local_tier()
+    root = pipeline.root.root.without_near_tier()
     return FeaturePipeline(**{**pipeline.__getstate__(), "root": root, "counters": Counters("")})
 
 

@@ -196,7 +196,7 @@ def test_settings_of_a_root_hold_for_all_that_opens_it(tmp_path):
 
 
 def test_maintenance_looks_at_the_root_itself(tmp_path, monkeypatch):
-    """What this machine's local tier has, and the root has not, is in no listing."""
+    """What this machine's near tier has, and the root has not, is in no listing."""
     root = CacheRoot(tmp_path / "root", near=tmp_path / "near", write="both")
     open_root = OpenRoot(root)
     open_root.audio_cache.put(KEY, FEATURES)

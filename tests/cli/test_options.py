@@ -52,7 +52,7 @@ def test_any_other_answer_runs_nothing(answer, ask, done):
 
 
 def test_without_a_terminal_nothing_runs(ask, done):
-    with pytest.raises(ValueError, match="nothing was deleted: there is no terminal to confirm on"):
+    with pytest.raises(ValueError, match="nothing deleted: there is no terminal to confirm on"):
         ask(None)
     assert done == ["plan"]
 

@@ -1,4 +1,4 @@
-"""A local tier in front of a remote store: who is asked, what is kept, and what makes room for it."""
+"""A near tier in front of a remote store: who is asked, what is kept, and what makes room for it."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_near_object_that_cannot_be_read_is_read_far(store, near, far, far_has
     for _ in range(3):
         assert store.get_many(["ab/name"]) == [expected]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "the local tier failed, and the run goes on with the remote store: could not read" in caplog.messages[0]
+    assert "the near tier failed, and the run goes on with the remote store: could not read" in caplog.messages[0]
 
 
 def test_a_listing_has_what_either_holds_once(store, near, far):
@@ -290,7 +290,7 @@ def test_a_bad_near_copy_is_dropped_while_the_far_store_fails(store, near, far):
     assert store.get_many(["x/a"]) == [b"A"]
 
 
-# A local tier that fails ----------------------------------------------------------------------------------------------
+# A near tier that fails ----------------------------------------------------------------------------------------------
 
 
 def use_on_a_full_disk(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ class FileSystems:
         self.connect_timeout, self.read_timeout, self.concurrency = connect_timeout, read_timeout, concurrency
         self._given = filesystem
         self._system: ProcessLocal[Any] = ProcessLocal()  # the one given, or its copy in a forked child
-        self._system.set(filesystem)
+        if getattr(filesystem, "_pid", None) in (None, os.getpid()):  # a child may open a root that its parent made
+            self._system.set(filesystem)
         self._options = flat_options(root, storage_options)
         self._root = root if filesystem is not None else root.rstrip("/")
         user, separator, _ = root.partition("://")[2].partition("/")[0].rpartition("@")

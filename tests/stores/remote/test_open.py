@@ -1,4 +1,4 @@
-"""Which client a remote root gets."""
+"""Which client a far root gets."""
 
 from __future__ import annotations
 

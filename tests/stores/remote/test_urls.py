@@ -1,4 +1,4 @@
-"""Which URLs, options and file systems can be a remote root."""
+"""Which URLs, options and file systems can be a far root."""
 
 from __future__ import annotations
 
