@@ -18,6 +18,8 @@
     ├── AudioError(ValueError)                       a clip gives no features (see `on_error`)
     │   ├── AudioSourceError                         its encoded bytes cannot be read
     │   ├── AudioDecodeError                         its bytes cannot be decoded
+    │   │   └── TruncatedAudioError                  some of what its header promises is not there
+    │   ├── AudioTooLongError                        it is longer than the cap, and longer="error"
     │   ├── SamplingRateError                        it has another rate, and auto_resample is off
     │   ├── AudioExtractionError                     the processor failed on its waveform
     │   └── RandomOutputError                        the processor gives random features for it
@@ -38,6 +40,7 @@ __all__ = [
     "AudioError",
     "AudioExtractionError",
     "AudioSourceError",
+    "AudioTooLongError",
     "CannotSkipError",
     "ClusterError",
     "CorruptEntryError",
@@ -51,6 +54,7 @@ __all__ = [
     "SamplingRateError",
     "SigningKeyError",
     "StoreError",
+    "TruncatedAudioError",
     "UnfingerprintableProcessorError",
     "UnknownVersionError",
     "UnsignedEntryError",
@@ -205,6 +209,32 @@ class AudioDecodeError(AudioError):
         super().__init__(message, clip=clip)
         self.n_bytes = n_bytes
         self.cause = cause
+
+
+class TruncatedAudioError(AudioDecodeError):
+    """Only ``seconds`` of a clip are there, of the ``promised`` seconds that its header states (None if unknown)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        clip: str = "",
+        n_bytes: int = 0,
+        cause: str = "",
+        seconds: float = 0.0,
+        promised: float | None = None,
+    ) -> None:
+        super().__init__(message, clip=clip, n_bytes=n_bytes, cause=cause)
+        self.seconds = seconds
+        self.promised = promised
+
+
+class AudioTooLongError(AudioError):
+    """A clip is longer than ``max_seconds``, and ``longer="error"`` wants no part of it."""
+
+    def __init__(self, message: str, *, clip: str = "", max_seconds: float = 0.0) -> None:
+        super().__init__(message, clip=clip)
+        self.max_seconds = max_seconds
 
 
 class SamplingRateError(AudioError):

@@ -21,8 +21,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-
-from hf_audio_cache.audio.decode import decode_audio
+from audio_files import decode_audio
 
 TESTS = Path(__file__).resolve().parent
 

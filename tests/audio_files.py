@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import soxr
 
-from hf_audio_cache.audio.decode import decode_audio
+from hf_audio_cache.audio import decode
+from hf_audio_cache.audio.length import Longer, Truncated
 from hf_audio_cache.errors import AudioDecodeError
 
 Float32 = npt.NDArray[np.float32]
@@ -21,6 +22,25 @@ def encode(samples: npt.NDArray[Any], rate: int, container: str, subtype: str | 
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=container, subtype=subtype, **options)
     return file.getvalue()
+
+
+def decode_audio(
+    encoded: bytes | memoryview,
+    *,
+    truncated: Truncated = "error",
+    longer: Longer = "cut",
+    **settings: Any,
+) -> Float32:
+    """The waveform as a pipeline has it, which refuses what is too long or not whole."""
+    waveform = decode.decode_audio(encoded, **settings)
+    waveform.length.check(
+        settings.get("clip", ""),
+        truncated=truncated,
+        longer=longer,
+        max_length_ms=settings.get("max_length_ms", 0),
+    )
+    assert waveform.length.n_samples == waveform.samples.shape[-1]
+    return waveform.samples
 
 
 def reference(encoded: bytes, sampling_rate: int) -> Float32:

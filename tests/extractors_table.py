@@ -22,9 +22,9 @@ from typing import Any
 
 import extractors
 import numpy as np
+from audio_files import decode_audio
 
 from hf_audio_cache import CachedFeatures
-from hf_audio_cache.audio.decode import decode_audio
 from hf_audio_cache.processors.extractor import extract
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "extractors.md"

@@ -34,6 +34,8 @@ EXAMPLES = [
     errors.AudioError("message", clip="a.wav"),
     errors.AudioSourceError("message", clip="a.wav"),
     errors.AudioDecodeError("message", clip="a.wav", n_bytes=44, cause="no samples"),
+    errors.TruncatedAudioError("message", clip="a.wav", n_bytes=44, cause="it is short", seconds=1.5, promised=3.0),
+    errors.AudioTooLongError("message", clip="a.wav", max_seconds=30.0),
     errors.SamplingRateError("message", clip="a.wav", expected=16000, actual=8000),
     errors.AudioExtractionError("message", clip="a.wav"),
     errors.ProcessorError("message"),
@@ -87,7 +89,7 @@ def test_every_class_is_tried_here():
 def test_each_is_caught_as_the_base_and_as_its_builtin(error):
     assert isinstance(error, errors.HfAudioCacheError)
     parent, builtin = tree_in_docstring()[type(error).__name__]
-    if parent in ("AudioError", "CorruptEntryError"):
+    if parent in ("AudioError", "AudioDecodeError", "CorruptEntryError"):
         builtin = "ValueError"
     assert isinstance(error, getattr(builtins, builtin or "Exception"))
     assert (builtin is None) == (parent is None)

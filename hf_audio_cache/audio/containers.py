@@ -7,14 +7,27 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 
-__all__ = ["is_plain_pcm16", "mp3_start", "truncation", "walk_mp3", "with_known_end", "xing_end"]
+__all__ = [
+    "Missing",
+    "is_plain_pcm16",
+    "missing_audio",
+    "mp3_start",
+    "unpadded_chunk",
+    "walk_mp3",
+    "with_known_end",
+    "xing_end",
+]
 
 # First bytes of a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF file: layout of the headers of its chunks.
 _CHUNK_LAYOUTS = {
     b"RIFF": "<4sI", b"RIFX": ">4sI", b"RF64": "<4sI", b"BW64": "<4sI", b"FORM": ">4sI", b"caff": ">4sQ"
 }  # fmt: skip
 _MOST_CHUNKS = 1000
+# Bytes between the header of the chunk with the samples and these: offset and block size in AIFF, edit count in CAF.
+_BEFORE_SAMPLES = {b"FORM": 8, b"caff": 4}
+_WAV_CHUNKS = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue ", b"smpl", b"JUNK", b"PEAK", b"id3 ", b"iXML"}
 # Sizes from here on mean that the end was not known (sox: 0x7F000000, 0x7FFFF000, FFmpeg: 0xFFFFFFFF).
 _UNKNOWN_SIZE = {"I": 0x7F000000, "Q": 1 << 63}
 # Bit rates of layer III in kbit/s, for MPEG-1 and for MPEG-2 and 2.5 (ISO/IEC 11172-3, 2.4.2.3, and 13818-3, 2.4.2.3).
@@ -36,35 +49,88 @@ def is_plain_pcm16(encoded: bytes | memoryview, sampling_rate: int) -> bool:
     return (kind, n_channels, rate, n_bits) == (1, 1, sampling_rate, 16)
 
 
-def truncation(encoded: memoryview) -> str:
-    """Return what shows that a file is truncated; empty if nothing does."""
+@dataclass(frozen=True)
+class Missing:
+    """What shows that a file ends before its audio does.
+
+    Attributes
+    ----------
+    sign
+        In words.
+    n_bytes, n_promised
+        How many bytes of audio are there, and how many the container promises; 0 if that is unknown.
+    more_seconds
+        How many seconds more the container promises, if it says that.
+    """
+
+    sign: str
+    n_bytes: int = 0
+    n_promised: int = 0
+    more_seconds: float | None = None
+
+    def promised(self, n_frames: int, rate: int) -> float | None:
+        """Return the promised seconds of a file of which so many frames are there; None if they are unknown."""
+        if self.more_seconds is not None:
+            return n_frames / rate + self.more_seconds
+        if not n_frames or not self.n_bytes:
+            return None
+        step = self.n_bytes // n_frames  # bytes of a frame of PCM
+        if self.n_bytes - step * n_frames < step:
+            return self.n_promised // step / rate
+        return n_frames * self.n_promised / self.n_bytes / rate
+
+
+def missing_audio(encoded: memoryview) -> Missing | None:
+    """Return what shows that a file is truncated; None if nothing does."""
     try:
-        end = _stated_end(encoded)
+        end, start, more_seconds = _stated_end(encoded)
     except (struct.error, IndexError, OverflowError):
-        return "it ends inside a header"
-    return f"its container goes on to byte {end} at least" if end > len(encoded) else ""
+        return Missing("it ends inside a header")
+    if end <= len(encoded):
+        return None
+    said = f"its container goes on to byte {end} at least"
+    if bytes(encoded[:4]) == b"RIFF" and struct.unpack_from("<I", encoded, 4)[0] + 8 == len(encoded):
+        said += ", though by its first size it is whole"
+    if start is None or start >= len(encoded):
+        return Missing(said, more_seconds=more_seconds)
+    return Missing(said, len(encoded) - start, end - start, more_seconds)
 
 
-def _stated_end(encoded: memoryview) -> int:
-    """Return the number of bytes that a container states; 0 if it states none."""
+def _stated_end(encoded: memoryview) -> tuple[int, int | None, float | None]:
+    """Return where a container ends and its audio begins, in bytes, and how many seconds a page that is cut has.
+
+    The end is 0 if the container states none. The other two are None if they are unknown.
+    """
     magic, form = bytes(encoded[:4]), bytes(encoded[8:12])
     if magic in _CHUNK_LAYOUTS and (magic == b"caff" or form in (b"WAVE", b"AIFF", b"AIFC")):
-        return sum(_audio_chunk(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12))
+        start, size = _audio_chunk(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12)
+        return start + size, start + _BEFORE_SAMPLES.get(magic, 0), None
     if magic == b".snd":
         start, size = struct.unpack_from(">II", encoded, 4)
-        return int(start + size) if size < _UNKNOWN_SIZE["I"] else 0
-    if magic == b"riff":  # Sony Wave64: the size of the file
-        (size,) = struct.unpack_from("<Q", encoded, 16)
-        return int(size) if size < _UNKNOWN_SIZE["Q"] else 0
+        return int(start + size) if size < _UNKNOWN_SIZE["I"] else 0, int(start), None
+    if magic == b"riff":
+        return _wave64_end(encoded)
     if magic == b"OggS":
         return _ogg_end(encoded)
     if magic == b"\x1aE\xdf\xa3":
-        return _matroska_end(encoded)
+        return _matroska_end(encoded), 0, None
     if bytes(encoded[4:8]) == b"ftyp":
-        return _mp4_end(encoded)
+        return _mp4_end(encoded), 0, None
     start = mp3_start(encoded)
-    stated = xing_end(encoded, start)
-    return walk_mp3(encoded, start)[1] if stated is None else stated
+    # The last frame may be cut: it is shorter than what counts as missing. Its header says how many there are.
+    return max(start, xing_end(encoded, start) or 0), None, 0.0
+
+
+def _wave64_end(encoded: memoryview) -> tuple[int, int | None, float | None]:
+    """Return the end of a Sony Wave64 file, and where its samples begin."""
+    (size,) = struct.unpack_from("<Q", encoded, 16)
+    end, position = int(size) if size < _UNKNOWN_SIZE["Q"] else 0, 40
+    for _ in range(_MOST_CHUNKS):
+        (chunk, size) = struct.unpack_from("<4s12xQ", encoded, position)
+        if chunk == b"data":
+            return end, position + 24, None
+        position += max(24, size + -size % 8)
+    return end, None, None
 
 
 def _audio_chunk(encoded: memoryview, layout: str, position: int) -> tuple[int, int]:
@@ -83,11 +149,49 @@ def _audio_chunk(encoded: memoryview, layout: str, position: int) -> tuple[int, 
     return 0, 0
 
 
+def unpadded_chunk(encoded: memoryview) -> str:
+    """Return which chunk of odd size in a WAV has no pad byte, so that those behind it are not found; else empty."""
+    if bytes(encoded[:4]) != b"RIFF" or bytes(encoded[8:12]) != b"WAVE":
+        return ""
+    position = 12
+    for _ in range(_MOST_CHUNKS):
+        if position + 8 > len(encoded):
+            break
+        chunk, size = struct.unpack_from("<4sI", encoded, position)
+        if chunk == b"data":
+            break
+        position += 8 + size
+        if size % 2:
+            if _chunk_at(encoded, position) and not _chunk_at(encoded, position + 1):
+                return f"{chunk.decode('latin-1').strip()} chunk of {size} bytes"
+            position += 1
+    return ""
+
+
+def _chunk_at(encoded: memoryview, position: int) -> bool:
+    return bytes(encoded[position : position + 4]) in _WAV_CHUNKS
+
+
 def with_known_end(encoded: memoryview) -> bytes | memoryview:
-    """Return a streamed WAV with 0xFFFFFFFF for its unknown size, which libsndfile knows, if it has 0 there."""
+    """Return a WAV or CAF as libsndfile can open it.
+
+    A streamed WAV with 0 for its unknown size gets 0xFFFFFFFF, and a CAF whose samples go beyond its end their size.
+    """
+    if bytes(encoded[:4]) == b"caff":
+        try:
+            position, size = _audio_chunk(encoded, _CHUNK_LAYOUTS[b"caff"], 8)
+        except struct.error:
+            return encoded
+        if not position or position + size <= len(encoded):
+            return encoded
+        there = struct.pack(">Q", len(encoded) - position)
+        return b"".join((encoded[: position - 8], there, encoded[position:]))
     if bytes(encoded[:4]) != b"RIFF" or bytes(encoded[8:12]) != b"WAVE":
         return encoded
-    position, size = _audio_chunk(encoded, "<4sI", 12)
+    try:
+        position, size = _audio_chunk(encoded, "<4sI", 12)
+    except struct.error:
+        return encoded
     (riff_size,) = struct.unpack_from("<I", encoded, 4)
     # If the outer size reaches beyond the samples, it was known that there are none.
     if size or position == len(encoded) or position - 8 < riff_size < _UNKNOWN_SIZE["I"]:
@@ -95,17 +199,28 @@ def with_known_end(encoded: memoryview) -> bytes | memoryview:
     return b"".join((encoded[:4], b"\xff" * 4, encoded[8 : position - 4], b"\xff" * 4, encoded[position:]))
 
 
-def _ogg_end(encoded: memoryview) -> int:
-    """Walk the pages of an Ogg file (RFC 3533, section 6)."""
-    position = 0
+def _ogg_end(encoded: memoryview) -> tuple[int, int | None, float | None]:
+    """Walk the pages of an Ogg file (RFC 3533, section 6); return its end, and the length of what a cut page ends."""
+    position = last_granule = granule = 0
     is_last = False
     while bytes(encoded[position : position + 4]) == b"OggS":
         is_last = bool(encoded[position + 5] & 4)
         n_segments = encoded[position + 26]
+        last_granule, (stated,) = granule, struct.unpack_from("<q", encoded, position + 6)
+        granule = max(granule, stated)  # -1 on a page where no packet ends
         position += 27 + n_segments + sum(encoded[position + 27 : position + 27 + n_segments])
     if position < len(encoded) and not is_last:
-        return len(encoded) + 27  # another page must follow, of at least 27 bytes, and what follows is not one
-    return position
+        return len(encoded) + 27, None, None  # another page must follow, of at least 27 bytes, and what follows is none
+    rate = _granules_per_second(encoded)
+    return position, None, (granule - last_granule) / rate if rate and granule > last_granule else None
+
+
+def _granules_per_second(encoded: memoryview) -> int:
+    """Return the unit in which the pages of an Ogg file state time; 0 if it is unknown."""
+    packet = bytes(encoded[27 + encoded[26] :][:16])
+    if packet.startswith(b"OpusHead"):
+        return 48_000  # RFC 7845, section 4
+    return int(struct.unpack_from("<I", packet, 12)[0]) if packet.startswith(b"\x01vorbis") else 0
 
 
 def _matroska_end(encoded: memoryview) -> int:

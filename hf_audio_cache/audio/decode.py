@@ -1,24 +1,27 @@
 """Encoded bytes to the waveform a processor is given.
 
 Decoders return what is left of a truncated file without a word. So the length that a container states is compared
-with the bytes there are, before anything is decoded, and the frames it states with those that came out. What states
-no length cannot be checked: a streamed WAV, AIFF, AU, CAF or WebM, and, when cut where a frame or page ends, a
-streamed FLAC, an Ogg file, or an MP3 without a Xing header. (The end-of-stream flag of Ogg is no sign: encoders forget
-it, and RFC 7845 has decoders expect that.) The rarer formats that libsndfile knows are not checked.
+with the bytes there are, and the frames it states with those that came out; `ClipLength` says what is missing. What
+states no length cannot be checked: a streamed WAV, AIFF, AU, CAF or WebM, an MP3 without a Xing header, and, when cut
+where a page ends, an Ogg file. (The end-of-stream flag of Ogg is no sign: encoders forget it, and RFC 7845 has decoders
+expect that.) The rarer formats that libsndfile knows are not checked.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from .containers import truncation
+from ..errors import AudioDecodeError
+from .channels import Channels
+from .containers import Missing, missing_audio, unpadded_chunk
 from .ffmpeg import decode_with_ffmpeg
+from .length import Shortfall
 from .libsndfile import decode_with_libsndfile
-from .request import Decoder, NotForThisDecoderError, Request
-from .waveform import finish_waveform
+from .request import Decoded, Decoder, NotForThisDecoderError, Request
+from .waveform import Waveform, finish_waveform
 
 __all__ = ["decode_audio"]
+
+# What is missing less counts as whole: the last frame of an MP3, or a header that counts itself.
+_NEGLIGIBLE_SECONDS = 0.1
 
 # By the name that messages use, in the order in which they are tried. A new decoder is a module of its own and a line
 # here.
@@ -34,8 +37,9 @@ def decode_audio(
     sampling_rate: int,
     max_length_ms: int = 0,
     auto_resample: bool = False,
+    channels: Channels = "mean",
     clip: str = "",
-) -> npt.NDArray[np.float32]:
+) -> Waveform:
     """Decode a clip.
 
     Parameters
@@ -45,38 +49,73 @@ def decode_audio(
     sampling_rate
         Rate of the waveform in Hz.
     max_length_ms
-        Cap on its length in milliseconds; 0 for none. At least one sample is kept. No more is decoded than the cap,
-        and 100 ms for the resampler's filter, so damage behind that is found only if the container shows it.
+        Cap on its length in milliseconds; 0 for none. At least one sample is kept. Little more is decoded than the
+        cap, so damage behind it is found only if the container shows it.
     auto_resample
         Whether a clip at another rate is resampled (soxr, quality HQ).
+    channels
+        ``"mean"`` of the channels, the number of one, or ``"all"``.
     clip
         What messages call the clip.
 
     Returns
     -------
-    ndarray of float32, shape (n_samples,)
-        The mean of the channels, C-contiguous; full scale is -1 to 1.
+    Waveform
+        Full scale is -1 to 1. Its length says what the file lacks of what its header promises, from 100 ms on.
 
     Raises
     ------
     SamplingRateError
         If the clip has another rate and `auto_resample` is False.
     AudioDecodeError
-        If the bytes are no audio, are truncated, have no samples, or samples that are NaN or infinite; or if they need
-        torchcodec, and it or FFmpeg is missing.
+        If the bytes are no audio, have no samples, no such channel, or samples that are NaN or infinite; or if they
+        need torchcodec, and it or FFmpeg is missing.
     """
     view = memoryview(encoded)
-    request = Request(sampling_rate, max_length_ms, auto_resample, clip, view.nbytes)
+    request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, view.nbytes)
     if not view.nbytes:
         raise request.refusal("no bytes at all")
     view = view.cast("B")
-    if truncated := truncation(view):
-        raise request.refusal(f"a truncated file: {truncated}", "Fetch the file again.")
-    mono, source_rate = _decode(view, request)
-    return finish_waveform(mono, source_rate, request)
+    if chunk := unpadded_chunk(view):
+        raise request.refusal(
+            f"a WAV whose {chunk} lacks its pad byte, so that the chunks behind it are not found",
+            "A chunk of odd size needs a zero byte behind it: add it, or correct the program that made the file.",
+        )
+    missing = missing_audio(view)
+    # Of a truncated file all is decoded, to say how much there is.
+    asked = request.without_cap() if missing else request
+    try:
+        decoded = _decode(view, asked)
+        return finish_waveform(decoded, request, _shortfall(decoded, missing, asked))
+    except AudioDecodeError as exc:
+        if missing is None:
+            raise
+        raise request.refusal(f"a truncated file: {missing.sign}; {exc.cause}", "Fetch the file again.") from exc
 
 
-def _decode(encoded: memoryview, request: Request) -> tuple[npt.NDArray[np.float32], int]:
+def _shortfall(decoded: Decoded, missing: Missing | None, request: Request) -> Shortfall | None:
+    """Return what a file lacks of what it promises; None for less than 100 ms."""
+    n_frames, rate = len(decoded.samples), decoded.source_rate
+    needed = request.n_source_frames(rate)
+    if needed is not None and n_frames >= needed:
+        return None
+    seconds = n_frames / rate
+    promised: float | None = None
+    sign = decoded.damage
+    if decoded.n_stated is not None and n_frames < decoded.n_stated:
+        promised = decoded.n_stated / rate
+        sign = sign or f"{n_frames} of {decoded.n_stated} frames"
+    elif missing is not None:
+        promised = decoded.header_seconds or missing.promised(n_frames, rate)
+        sign = missing.sign
+    elif decoded.n_stated is not None or not decoded.damage:
+        return None
+    if promised is not None and round(promised - seconds, 6) < _NEGLIGIBLE_SECONDS:
+        return None
+    return Shortfall(round(seconds, 6), None if promised is None else round(promised, 6), request.n_bytes, sign[:200])
+
+
+def _decode(encoded: memoryview, request: Request) -> Decoded:
     """Return what the first decoder gives that knows the format."""
     passed_on: dict[str, NotForThisDecoderError] = {}
     for name, decode in _DECODERS.items():

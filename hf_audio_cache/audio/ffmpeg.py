@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from .request import NotForThisDecoderError, Request, mix_to_mono, reason_of
+from .channels import Mixer
+from .request import Decoded, NotForThisDecoderError, Request, reason_of
 
 __all__ = ["decode_with_ffmpeg"]
 
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 
 
-def decode_with_ffmpeg(encoded: memoryview, request: Request) -> tuple[npt.NDArray[np.float32], int]:
+def decode_with_ffmpeg(encoded: memoryview, request: Request) -> Decoded:
     """Decode a clip, as a `Decoder` does; torchcodec is imported here alone, as it brings torch."""
     beginning = bytes(encoded[:64])
     if not beginning.translate(None, _TEXT):
@@ -36,4 +34,11 @@ def decode_with_ffmpeg(encoded: memoryview, request: Request) -> tuple[npt.NDArr
         if needed is not None and channels_first.shape[1] < needed:  # its time stamps have gaps, or it is as short
             # Of a new decoder: the first samples of one that has been read depend on what it read.
             channels_first = AudioDecoder(bytes(encoded)).get_all_samples().data.numpy()
-    return mix_to_mono(channels_first.T), source_rate
+        mix = Mixer(request.channels)
+        samples = mix(channels_first.T)
+    return Decoded(
+        samples,
+        source_rate,
+        header_seconds=decoder.metadata.duration_seconds_from_header,
+        cancels=mix.cancels,
+    )

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import soundfile
 
 from ..support.process_local import ForkStep, at_fork
+from .channels import Mixer
 from .containers import mp3_start, walk_mp3, with_known_end, xing_end
-from .request import NotForThisDecoderError, Request, mix_to_mono, reason_of
+from .request import Decoded, NotForThisDecoderError, Request, reason_of
 
 __all__ = ["decode_with_libsndfile"]
 
@@ -41,9 +42,17 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
     unknown length.
     """
 
+    damage = 0  # libsndfile's number of the error that ended the reading
+
     def seekable(self) -> bool:
         """Return False, whatever the file is."""
         return False
+
+    @property
+    def _errorcode(self) -> int:
+        """Where soundfile looks for an error after a read: if frames came before it, they are not lost."""
+        self.damage = self.damage or int(super()._errorcode)
+        return 0
 
 
 # soundfile opens files one at a time, under a lock of its own. A process that is forked while another thread opens one
@@ -52,7 +61,7 @@ _OPENING = threading.Lock()
 at_fork(ForkStep.AUDIO_OPENING, before=_OPENING.acquire, in_parent=_OPENING.release, in_child=_OPENING.release)
 
 
-def decode_with_libsndfile(encoded: memoryview, request: Request) -> tuple[npt.NDArray[np.float32], int]:
+def decode_with_libsndfile(encoded: memoryview, request: Request) -> Decoded:
     """Decode a clip, as a `Decoder` does."""
     try:
         with _OPENING:
@@ -68,15 +77,15 @@ def decode_with_libsndfile(encoded: memoryview, request: Request) -> tuple[npt.N
             sound.seek(0)  # as soundfile.read does: without any seek the last bits of libsndfile's MP3 are others
         stated = _stated_frames(sound, encoded)
         needed = request.n_source_frames(sound.samplerate)
-        mono = _read(sound, stated if needed is None else min(needed, stated))
-        if needed is not None and len(mono) == needed:
-            return mono, sound.samplerate
-        if is_mpeg:
-            _check_mp3_end(encoded, len(mono))
-        elif len(mono) < stated < _UNKNOWN_FRAMES:
-            cause = f"a truncated or damaged file: {len(mono)} of the {stated} frames that it states"
-            raise request.refusal(cause, "Fetch the file again.")
-        return mono, sound.samplerate
+        mix = Mixer(request.channels)
+        samples = _read(sound, stated if needed is None else min(needed, stated), mix)
+        damage = reason_of(soundfile.LibsndfileError(sound.damage)) if sound.damage else ""
+        if damage and not len(samples):
+            raise request.refusal(f"bytes that libsndfile cannot decode: {damage}")
+        is_stated = stated < _UNKNOWN_FRAMES
+        if is_mpeg and (needed is None or len(samples) < needed):
+            is_stated = _check_mp3_end(encoded, len(samples))
+        return Decoded(samples, sound.samplerate, stated if is_stated else None, damage=damage, cancels=mix.cancels)
 
 
 def _stated_frames(sound: _SequentialFile, encoded: memoryview) -> int:
@@ -86,23 +95,28 @@ def _stated_frames(sound: _SequentialFile, encoded: memoryview) -> int:
     return int(sound.frames)
 
 
-def _read(sound: _SequentialFile, n_wanted: int) -> npt.NDArray[np.float32]:
+def _read(sound: _SequentialFile, n_wanted: int, mix: Mixer) -> npt.NDArray[np.float32]:
     """Return up to `n_wanted` frames, in blocks: nothing is allocated because a header says so."""
     block_frames = max(1, _BLOCK_VALUES // sound.channels)
-    blocks = [np.zeros(0, np.float32)]
+    blocks = [mix(np.zeros((0, sound.channels), np.float32))]
     n_frames = 0
-    while n_frames < n_wanted:
+    while n_frames < n_wanted and not sound.damage:
         block = sound.read(min(block_frames, n_wanted - n_frames), dtype="float32", always_2d=True)
         if not len(block):
             break
-        blocks.append(mix_to_mono(block))
+        blocks.append(mix(block))
         n_frames += len(block)
     return np.concatenate(blocks)
 
 
-def _check_mp3_end(encoded: memoryview, n_read: int) -> None:
-    """Refuse an MP3 of which libsndfile stopped early: without a Xing header it guesses the length from one frame."""
+def _check_mp3_end(encoded: memoryview, n_read: int) -> bool:
+    """Return whether an MP3 states its length in a Xing header.
+
+    Refuse one of which libsndfile stopped early: without such a header it guesses the length from one frame.
+    """
     start = mp3_start(encoded)
-    n_frames, _ = walk_mp3(encoded, start)
-    if xing_end(encoded, start) is None and n_read < n_frames - 1152:
+    if xing_end(encoded, start) is not None:
+        return True
+    if n_read < walk_mp3(encoded, start)[0] - 1152:
         raise NotForThisDecoderError("an MP3 of varying bit rate without a Xing header, whose end it misses")
+    return False

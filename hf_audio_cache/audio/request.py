@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from ..errors import AudioDecodeError, SamplingRateError
+from .channels import Channels, MissingChannelError
+from .length import clip_name
 
-__all__ = ["Decoder", "NotForThisDecoderError", "Request", "mix_to_mono", "reason_of"]
+__all__ = ["Decoded", "Decoder", "NotForThisDecoderError", "Request", "reason_of"]
 
 # At other rates one byte of a damaged header would make a resampler fill gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
@@ -30,6 +31,8 @@ class Request:
         Cap on its length in milliseconds; 0 for none.
     auto_resample
         Whether a clip at another rate is resampled.
+    channels
+        Which channels it has.
     clip
         What messages call the clip; may be empty.
     n_bytes
@@ -39,12 +42,15 @@ class Request:
     sampling_rate: int
     max_length_ms: int
     auto_resample: bool
+    channels: Channels
     clip: str
     n_bytes: int
 
     def refusal(self, cause: str, remedy: str = "Replace the clip or leave it out.") -> AudioDecodeError:
         """Return the error that says that `cause` was found in place of audio."""
-        message = f"Expected audio in {self._name()} ({self.n_bytes} bytes), found {cause}. It gives no waveform. "
+        message = (
+            f"Expected audio in {clip_name(self.clip)} ({self.n_bytes} bytes), found {cause}. It gives no waveform. "
+        )
         return AudioDecodeError(message + remedy, clip=self.clip, n_bytes=self.n_bytes, cause=cause)
 
     @contextmanager
@@ -54,6 +60,11 @@ class Request:
             yield
         except (AudioDecodeError, SamplingRateError, NotForThisDecoderError, MemoryError):
             raise
+        except MissingChannelError as exc:
+            raise self.refusal(
+                f"{exc.n_channels} channel{'s' * (exc.n_channels != 1)}, and none of number {self.channels}",
+                'Channels are counted from 0. Pass channels="mean", or leave the clip out.',
+            ) from exc
         except Exception as exc:
             raise self.refusal(f"bytes that {library} cannot decode: {reason_of(exc)}") from exc
 
@@ -63,8 +74,8 @@ class Request:
             return
         if not self.auto_resample:
             raise SamplingRateError(
-                f"Expected {self.sampling_rate} Hz, found {source_rate} Hz in {self._name()}. It gives no waveform. "
-                "Pass auto_resample=True to have it resampled.",
+                f"Expected {self.sampling_rate} Hz, found {source_rate} Hz in {clip_name(self.clip)}. It gives no "
+                "waveform. Pass auto_resample=True to have it resampled.",
                 clip=self.clip,
                 expected=self.sampling_rate,
                 actual=source_rate,
@@ -77,21 +88,53 @@ class Request:
         return max(1, self.max_length_ms * self.sampling_rate // 1000) if self.max_length_ms else None
 
     def n_source_frames(self, source_rate: int) -> int | None:
-        """Return how many frames of the clip are needed, with 100 ms for the resampler's filter; None for all."""
+        """Return how many frames of the clip are needed; None for all.
+
+        They are one more than the cap leaves, which tells a longer clip, or 100 ms more for the resampler's filter.
+        """
         n_samples = self.n_samples()
         if n_samples is None or source_rate == self.sampling_rate:
-            return n_samples
-        return -(-n_samples * source_rate // self.sampling_rate) + source_rate // 10
+            return None if n_samples is None else n_samples + 1
+        return -(-n_samples * source_rate // self.sampling_rate) + max(1, source_rate // 10)
 
-    def _name(self) -> str:
-        return repr(self.clip) if self.clip else "a clip without a name"
+    def without_cap(self) -> Request:
+        """Return the request for the whole clip."""
+        return replace(self, max_length_ms=0)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a decoder made of a clip.
+
+    Attributes
+    ----------
+    samples
+        The wanted channels: shape (n_frames,), or (n_frames, n_channels) for all of them.
+    source_rate
+        Their rate in Hz.
+    n_stated
+        How many frames the file states; None if it does not.
+    header_seconds
+        About how long the file's header says it is; None if it does not, or `n_stated` says it.
+    damage
+        What the library said where it stopped before the end; else empty.
+    cancels
+        Whether the channels cancel each other out.
+    """
+
+    samples: npt.NDArray[Any]
+    source_rate: int
+    n_stated: int | None = None
+    header_seconds: float | None = None
+    damage: str = ""
+    cancels: bool = False
 
 
 class Decoder(Protocol):
     """Decodes the formats that one library knows."""
 
-    def __call__(self, encoded: memoryview, request: Request) -> tuple[npt.NDArray[np.float32], int]:
-        """Return the clip's samples, mono, and their rate in Hz.
+    def __call__(self, encoded: memoryview, request: Request) -> Decoded:
+        """Return the clip's samples.
 
         At least `Request.n_source_frames` frames are returned, if there are as many. A decoder calls
         `Request.check_rate` before it decodes, and `Request.refusing` around its library.
@@ -120,9 +163,3 @@ def reason_of(exc: Exception) -> str:
     """Return the first line of what `exc` says; of libsndfile's errors the part without an address in memory."""
     said = getattr(exc, "error_string", str(exc))
     return str(said).strip().partition("\n")[0].rstrip(".") or type(exc).__name__
-
-
-def mix_to_mono(channels_last: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the mean of the channels of an array of shape (n_frames, n_channels)."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the mean of what is not finite is refused later
-        return channels_last[:, 0] if channels_last.shape[1] == 1 else channels_last.mean(axis=1)

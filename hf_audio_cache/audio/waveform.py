@@ -1,23 +1,45 @@
-"""Samples, decoded by us or by somebody else, to the waveform a processor is given: mono, resampled, cut, checked.
+"""Samples, decoded by us or by somebody else, to the waveform a processor is given: resampled, cut, checked.
 
 soxr resamples, and is used nowhere else.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
-from .request import Request, mix_to_mono
+from .channels import Channels, Mixer
+from .length import ClipLength, Shortfall
+from .request import Decoded, Request
 
-__all__ = ["finish_waveform", "to_waveform"]
+__all__ = ["Waveform", "finish_waveform", "to_waveform"]
 
 # What full scale is, by kind and bytes of a dtype.
 _FULL_SCALE = {"f2": 1, "f4": 1, "f8": 1, "i2": 1 << 15, "i4": 1 << 31}
 _MOST_CHANNELS = 32
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """The waveform of a clip, and how much of the clip it is.
+
+    Attributes
+    ----------
+    samples
+        float32 of shape (n_samples,), or (n_channels, n_samples) where all channels are wanted; C-contiguous.
+    length
+        How long it is.
+    cancels
+        Whether it is silence because the channels of the clip cancel each other out.
+    """
+
+    samples: npt.NDArray[np.float32]
+    length: ClipLength
+    cancels: bool = False
 
 
 def to_waveform(
@@ -27,8 +49,9 @@ def to_waveform(
     sampling_rate: int,
     max_length_ms: int = 0,
     auto_resample: bool = False,
+    channels: Channels = "mean",
     clip: str = "",
-) -> npt.NDArray[np.float32]:
+) -> Waveform:
     """Make a waveform of an array that is decoded already, by the rules of `decode_audio`.
 
     Parameters
@@ -38,13 +61,13 @@ def to_waveform(
         are taken as they are; int16 and int32 are full-scale PCM, and divided by 32768 and 2147483648.
     source_rate
         Rate of `samples` in Hz.
-    sampling_rate, max_length_ms, auto_resample, clip
+    sampling_rate, max_length_ms, auto_resample, channels, clip
         As for `decode_audio`.
 
     Returns
     -------
-    ndarray of float32, shape (n_samples,)
-        A new C-contiguous array.
+    Waveform
+        Its array is a new one.
 
     Raises
     ------
@@ -53,7 +76,7 @@ def to_waveform(
     AudioDecodeError
         If dtype or shape are none of these, or a sample is NaN or infinite.
     """
-    request = Request(sampling_rate, max_length_ms, auto_resample, clip, samples.nbytes)
+    request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, samples.nbytes)
     full_scale = _FULL_SCALE.get(samples.dtype.str[1:])
     if full_scale is None:
         raise request.refusal(
@@ -61,27 +84,33 @@ def to_waveform(
         )
     request.check_rate(source_rate)
     channels_last = _channels_last(samples, request)
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
-        scaled = channels_last.astype(np.float32) / np.float32(full_scale)
-        return finish_waveform(mix_to_mono(scaled), source_rate, request)
+    mix = Mixer(channels)
+    with np.errstate(over="ignore"), request.refusing("NumPy"):  # what is too large for float32 is refused later
+        mixed = mix(channels_last.astype(np.float32) / np.float32(full_scale))
+    return finish_waveform(Decoded(mixed, source_rate, cancels=mix.cancels), request)
 
 
-def finish_waveform(mono: npt.NDArray[np.float32], source_rate: int, request: Request) -> npt.NDArray[np.float32]:
-    """Cut, check and resample; `Request.check_rate` has allowed `source_rate`."""
-    mono = mono[: request.n_source_frames(source_rate)]
-    if not mono.size:
+def finish_waveform(decoded: Decoded, request: Request, short: Shortfall | None = None) -> Waveform:
+    """Cut, check and resample; `Request.check_rate` has allowed the rate."""
+    source_rate, n_samples = decoded.source_rate, request.n_samples()
+    samples = decoded.samples[: request.n_source_frames(source_rate)]
+    if not samples.size:
         raise request.refusal("no samples")
-    finite = np.isfinite(mono)
+    is_resampled = source_rate != request.sampling_rate
+    checked = samples if is_resampled else samples[:n_samples]
+    finite = np.isfinite(checked)
     if not finite.all():
-        at = int(finite.argmin())
-        raise request.refusal(f"a sample that is {mono[at]} (frame {at})")
-    if source_rate != request.sampling_rate:
+        at = np.unravel_index(int(finite.argmin()), finite.shape)
+        raise request.refusal(f"a sample that is {checked[at]} (frame {at[0]})")
+    if is_resampled:
         with request.refusing("soxr"):
-            mono = soxr.resample(mono, source_rate, request.sampling_rate, quality="HQ")
-    waveform = np.array(mono[: request.n_samples()], dtype=np.float32)
+            samples = soxr.resample(samples, source_rate, request.sampling_rate, quality="HQ")
+    # All channels come as (n_channels, n_samples).
+    waveform = np.array(samples[:n_samples].T, dtype=np.float32, order="C")
     if not (waveform.size and np.isfinite(waveform).all()):
         raise request.refusal(f"too short or too loud a clip to be resampled to {request.sampling_rate} Hz")
-    return waveform
+    is_cut = n_samples is not None and len(samples) > n_samples
+    return Waveform(waveform, ClipLength(waveform.shape[-1], is_cut, short), decoded.cancels)
 
 
 def _channels_last(samples: npt.NDArray[Any], request: Request) -> npt.NDArray[Any]:

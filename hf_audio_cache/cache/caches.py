@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.length import ClipLength
+from ..audio.waveform import Waveform
 from ..errors import CorruptEntryError, UnstorableOutputError
 from .entry import Entry
 from .entry_cache import EntryCache
@@ -76,17 +78,25 @@ class AudioCache(EntryCache[AudioCacheKey]):
         """
         return self._read_many(keys, self._outputs)
 
-    def peek(self, key: AudioCacheKey) -> dict[str, Any] | None:
-        """Return `get_all` again, for a key that was a miss before: nothing is counted, logged or deleted."""
+    def read_many(self, keys: Sequence[AudioCacheKey]) -> list[tuple[dict[str, Any], ClipLength | None] | None]:
+        """Return `get_all` for each key, with the length of the clip if the entry says it; one batch of reads."""
+        return self._read_many(keys, self._outputs_and_length)
+
+    def peek(self, key: AudioCacheKey) -> tuple[dict[str, Any], ClipLength | None] | None:
+        """Return `read_many` again, for a key that was a miss before: nothing is counted, logged or deleted."""
         name = self._name(key)
         found = self._store.get_many([name])[0] if self._store.exists(name) else None
         if not isinstance(found, bytes):
             return None
         with contextlib.suppress(Exception):  # as in _open; it was, or will be, told when it is asked for
-            outputs: dict[str, Any] = self._pick(name, key, found, self._outputs)[0]
+            read: tuple[dict[str, Any], ClipLength | None] = self._pick(name, key, found, self._outputs_and_length)[0]
             self.note_use([name])
-            return outputs
+            return read
         return None
+
+    @staticmethod
+    def _outputs_and_length(entry: Entry, places: Mapping[str, Any]) -> tuple[dict[str, Any], ClipLength | None]:
+        return entry.read_all(places), entry.length
 
     @staticmethod
     def _outputs(entry: Entry, places: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,37 +125,57 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
     _folder = WAVEFORMS
 
     def get(self, key: WaveformCacheKey) -> npt.NDArray[np.float32] | None:
-        """Return the waveform, float32 mono of shape ``(n_samples,)``, or None where there is no good entry."""
+        """Return the waveform, or None where there is no good entry.
+
+        float32 of shape ``(n_samples,)``; of all channels ``(n_channels, n_samples)``.
+        """
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[WaveformCacheKey]) -> list[npt.NDArray[np.float32] | None]:
         """Return `get` for each key; one batch of reads."""
         return self._read_many(keys, self._outputs)
 
+    def read_many(self, keys: Sequence[WaveformCacheKey]) -> list[Waveform | None]:
+        """Return `get` for each key, with the length of the clip; one batch of reads."""
+        return self._read_many(keys, self._waveform)
+
+    @classmethod
+    def _waveform(cls, entry: Entry, places: Mapping[str, Any]) -> Waveform:
+        samples = cls._outputs(entry, places)
+        return Waveform(samples, entry.length or _length_of(samples, entry.key or {}))
+
     @staticmethod
     def _outputs(entry: Entry, places: Mapping[str, Any]) -> Any:
         waveform = entry.read("waveform") if entry.names == ("waveform",) else None
-        if not _is_waveform(waveform):
+        if not _is_waveform(waveform, None if entry.key is None else entry.key.get("channels")):
             raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")
         return waveform
 
     def put(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> Path | str:
-        """Store a waveform, float32 mono of shape ``(n_samples,)``; return where it is, as `AudioCache.put` does.
+        """Store a waveform as `get` returns it; return where it is, as `AudioCache.put` does.
 
         Raises
         ------
         UnstorableOutputError
             If it is anything else.
         """
-        if not _is_waveform(waveform):
+        if not _is_waveform(waveform, key.channels):
             found = f"{getattr(waveform, 'dtype', type(waveform))} {getattr(waveform, 'shape', '')}".strip()
+            shape = "(n_channels, n_samples)" if key.channels == "all" else "(n_samples,)"
             raise UnstorableOutputError(
-                f"a waveform must be a float32 array of shape (n_samples,), not {found}; nothing was stored.",
+                f"a waveform must be a float32 array of shape {shape}, not {found}; nothing was stored.",
                 name="waveform",
             )
         self.put_many({key: {"waveform": waveform}})
         return self.path_for(key)
 
 
-def _is_waveform(array: object) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype == np.float32 and array.ndim == 1
+def _is_waveform(array: object, channels: object) -> bool:
+    """Return whether this is a waveform of these channels."""
+    return isinstance(array, np.ndarray) and array.dtype == np.float32 and array.ndim == (2 if channels == "all" else 1)
+
+
+def _length_of(samples: npt.NDArray[np.float32], key: Mapping[str, Any]) -> ClipLength:
+    """Return the length of a waveform whose entry does not say it: as long as the cap, it was cut."""
+    n_samples, cap = samples.shape[-1], key.get("max_length_ms", 0)
+    return ClipLength(n_samples, bool(cap) and n_samples >= max(1, cap * key["sample_rate"] // 1000))

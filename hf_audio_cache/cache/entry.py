@@ -12,10 +12,11 @@ member                      content
 ``NAME.json.npy``           uint8: JSON of an output that is no array
 ==========================  =================================================================================
 
-The archive comment is 16 hex digits of xxh3-64 and one compact JSON manifest: the format's version, the full key, and
-for each member its output's name, codec, dtype, shape and ``offset`` (where the ``.npy`` starts in the file). The
-checksum covers everything before the comment, and the JSON; the file ends where the comment ends. In a signed root 64
-hex digits follow the JSON: the HMAC-SHA256 of the entry's name in its cache, a zero byte, and every byte before them.
+The archive comment is 16 hex digits of xxh3-64 and one compact JSON manifest: the format's version, the full key, the
+length of the clip, and for each member its output's name, codec, dtype, shape and ``offset`` (where the ``.npy``
+starts in the file). The checksum covers everything before the comment, and the JSON; the file ends where the comment
+ends. In a signed root 64 hex digits follow the JSON: the HMAC-SHA256 of the entry's name in its cache, a zero byte, and
+every byte before them.
 
 In a frame, a constant tail along the last axis (the padding that an extractor appends) may be left out; it then stands
 in the manifest as ``tail``: its length, and its value as the hex of its bytes.
@@ -34,6 +35,7 @@ from typing import Any
 import numpy.typing as npt
 import xxhash
 
+from ..audio.length import ClipLength
 from ..errors import CorruptEntryError, UnknownVersionError, UnsignedEntryError, UnstorableOutputError
 from .codecs import OUTPUT_NAME, Form, Member, decode, encode
 from .entry_manifest import FORMAT_VERSION, Manifest, check_stated_version, read_manifest
@@ -64,6 +66,7 @@ def encode_entry(
     *,
     compression: str | None = None,
     compute_seconds: float = 0.0,
+    length: ClipLength | None = None,
     signing_keys: SigningKeys | None = None,
 ) -> bytes:
     """Return the bytes of the entry that holds `outputs` under `key`.
@@ -78,6 +81,8 @@ def encode_entry(
         ``"blosc"``, or None for members as `numpy.savez` writes them.
     compute_seconds
         What it took to compute the outputs; kept for statistics.
+    length
+        Length of the waveform that they were computed from, if it is known.
     signing_keys
         Those of a signed root.
 
@@ -92,8 +97,9 @@ def encode_entry(
     members = [_add_member(npz, name, value, compression) for name, value in outputs.items()]
     manifest = {
         "version": FORMAT_VERSION,
-        "key": vars(key),
+        "key": key.fields(),
         "compute_seconds": round(compute_seconds, 5),
+        **({} if length is None else {"length": length.to_json()}),
         "members": [member.to_json() for member in members],
     }
     text = _COMPACT.encode(manifest).encode("ascii")
@@ -140,14 +146,21 @@ class Entry:
     compute_seconds
         What it took to compute them; 0.0 where that is not known.
     key
-        The fields of the key that it was stored under; None where it does not say.
+        The fields of the key that it was stored under; if it does not say, those that it was opened with, or None.
+    length
+        Length of the waveform that they were computed from; None where it does not say.
     """
 
     def __init__(
-        self, outputs: Mapping[str, Any], compute_seconds: float = 0.0, key: Mapping[str, Any] | None = None
+        self,
+        outputs: Mapping[str, Any],
+        compute_seconds: float = 0.0,
+        key: Mapping[str, Any] | None = None,
+        length: ClipLength | None = None,
     ) -> None:
         self._outputs = outputs
         self.key = key
+        self.length = length
         self.names = tuple(outputs)
         self.main = next((name for name in _MODEL_INPUTS if name in outputs), self.names[0])
         self.compute_seconds = compute_seconds
@@ -174,7 +187,8 @@ class Entry:
 
 class _ManifestEntry(Entry):
     def __init__(self, block: memoryview, manifest: Manifest) -> None:
-        super().__init__({member.name: member for member in manifest.members}, manifest.compute_seconds, manifest.key)
+        members = {member.name: member for member in manifest.members}
+        super().__init__(members, manifest.compute_seconds, manifest.key, manifest.length)
         self._block = block
 
     @property
@@ -230,7 +244,9 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Ent
     if int.from_bytes(block[end + 20 : end + 22], "little") != len(comment):
         raise CorruptEntryError(f"it does not end where its comment ends ({len(data)} bytes)")
     with _AS_CORRUPT:
-        return _open_checked(block, comment, key) if len(comment) else Entry(load_foreign_npz(data))
+        if len(comment):
+            return _open_checked(block, comment, key)
+        return Entry(load_foreign_npz(data), key=None if key is None else key.fields())
 
 
 class _AsCorrupt:

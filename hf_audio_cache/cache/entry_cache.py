@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ..audio.length import ClipLength
 from ..errors import (
     CorruptEntryError,
     HfAudioCacheError,
@@ -142,6 +143,19 @@ class EntryCache(Generic[KeyT]):
         )
         return values
 
+    def open_many(self, keys: Sequence[KeyT]) -> list[Entry | None]:
+        """Return each entry, checked and not decoded; None where there is no good one. Counts no hits or misses."""
+        names = [self._name(key) for key in keys]
+        found = self._store.get_many(names)
+        self._counters.add(bytes_read=sum(len(content) for content in found if isinstance(content, bytes)))
+
+        def open_one(each: tuple[str, KeyT, bytes | StoreError | None]) -> Entry | None:
+            opened = self._open(*each)
+            entry: Entry | None = self._pick_found(*each, opened, lambda entry, _: entry, {})[0]
+            return entry
+
+        return in_threads(open_one, list(zip(names, keys, found, strict=True)))
+
     def note_use(self, names: Sequence[str]) -> None:
         """Record that the entries of these names were used."""
         if self._on_use is not None and names:
@@ -219,7 +233,11 @@ class EntryCache(Generic[KeyT]):
         return not self.store_many(free, compute_seconds=compute_seconds) and len(free) == len(entries)
 
     def store_many(
-        self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0
+        self,
+        entries: Mapping[KeyT, Mapping[str, Any]],
+        *,
+        compute_seconds: float = 0.0,
+        length: ClipLength | None = None,
     ) -> list[StoreError]:
         """Do as `put_many`, for entries that were looked for before; return why some could not be stored."""
         objects: dict[str, bytes] = {}
@@ -236,6 +254,7 @@ class EntryCache(Generic[KeyT]):
                     outputs,
                     compression=self.compression,
                     compute_seconds=compute_seconds / len(entries),
+                    length=length,
                     signing_keys=self._signing_keys,
                 )
                 for key, outputs in entries.items()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..audio.length import ClipLength
 from ..errors import CorruptEntryError, UnknownVersionError
 from .codecs import Member, check_sizes, load_json, member_from_json
 from .keys import AudioCacheKey, WaveformCacheKey
@@ -18,17 +19,19 @@ __all__ = ["FORMAT_VERSION", "Manifest", "check_stated_version", "check_version"
 FORMAT_VERSION = 1
 _VERSION = re.compile(rb'\{"version":([0-9]{1,4})[,}]')  # in every version the manifest begins like this
 _BEFORE_MEMBERS = b',"members":'
+_BEFORE_LENGTH = b',"length":'
 _LONG_MEMBERS = 2000  # bytes beyond which what they say is not kept, so that crafted entries fill no memory
 _LONGEST_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says: the members, the key's fields, and what the outputs took to compute."""
+    """What a manifest says: the members, the key's fields, what the outputs took to compute, and the clip's length."""
 
     members: tuple[Member, ...]
     key: Mapping[str, Any]
     compute_seconds: float
+    length: ClipLength | None = None
 
 
 def check_version(version: int, known: int) -> None:
@@ -58,32 +61,37 @@ def read_manifest(text: bytes, key: AudioCacheKey | WaveformCacheKey | None, n_s
     """
     head, _, members_text = text.partition(_BEFORE_MEMBERS)
     start = b"" if key is None else _start_of(key)
-    if start and head.startswith(start) and b"," not in head[len(start) :]:  # as it is written, which needs no parser
-        fields, seconds = dict(vars(key)), float(head[len(start) :])
+    seconds_text, _, length_text = head[len(start) :].partition(_BEFORE_LENGTH)
+    if key is not None and head.startswith(start) and b"," not in seconds_text:  # as it is written: nothing to parse
+        fields, seconds = key.fields(), float(seconds_text)
+        length = ClipLength.from_json(load_json(length_text)) if length_text else None
     else:
-        fields, seconds = _parse_head(text, head, key)
+        fields, seconds, length = _parse_head(text, head, key)
     if not 0 <= seconds < _LONGEST_SECONDS:
         raise CorruptEntryError(f"its outputs took {seconds!r} s to compute")
     members_text = members_text[:-1]
     members = (_known_members if len(members_text) <= _LONG_MEMBERS else _read_members)(members_text)
     check_sizes(members, n_stored)
-    return Manifest(members, fields, float(seconds))
+    return Manifest(members, fields, float(seconds), length)
 
 
-def _parse_head(text: bytes, head: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> tuple[dict[str, Any], float]:
-    """Return the key's fields and the seconds that a manifest says before its members."""
+def _parse_head(
+    text: bytes, head: bytes, key: AudioCacheKey | WaveformCacheKey | None
+) -> tuple[dict[str, Any], float, ClipLength | None]:
+    """Return the key's fields, the seconds and the length that a manifest says before its members."""
     check_stated_version(text)  # before the rest, which a later version may say otherwise
     manifest = load_json(head + b"}")
     if manifest["version"] != FORMAT_VERSION:
         raise CorruptEntryError(f"its format is version {manifest['version']!r}, and there is none")
-    if key is not None and manifest["key"] != vars(key):
+    if key is not None and manifest["key"] != key.fields():
         raise CorruptEntryError(f"it is the entry of another key, {manifest['key']!r}")
-    return dict(manifest["key"]), manifest["compute_seconds"]
+    length = ClipLength.from_json(manifest["length"]) if "length" in manifest else None
+    return dict(manifest["key"]), manifest["compute_seconds"], length
 
 
 def _start_of(key: AudioCacheKey | WaveformCacheKey) -> bytes:
     """Return how the manifest of an entry of a key starts, up to the seconds."""
-    blob_sha, *others = vars(key).items()
+    blob_sha, *others = key.fields().items()
     before, after = _around_blob_sha(tuple(others))
     return b"".join((before, blob_sha[1].encode(), after))
 

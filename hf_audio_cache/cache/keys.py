@@ -11,15 +11,18 @@ import math
 import operator
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..audio.channels import Channels
 from ..errors import InvalidKeyError
 from .layout import entry_name
 
-__all__ = ["AudioCacheKey", "WaveformCacheKey", "max_length_ms"]
+__all__ = ["AudioCacheKey", "WaveformCacheKey", "check_channels", "max_length_ms"]
 
 _LONGEST_MS = 10**12  # a cap that is no cap; a file name must hold its digits
+_MOST_CHANNELS = 10_000  # a file name must hold its digits
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,6 +55,20 @@ def _check_bool(field: str, flag: object) -> None:
         )
 
 
+def check_channels(channels: object) -> Channels:
+    """Return channels as a key has them; InvalidKeyError if they are none."""
+    if isinstance(channels, str) and channels in ("mean", "all"):
+        return channels  # type: ignore[return-value]  # which mypy cannot see
+    is_number = isinstance(channels, (int, np.integer)) and not isinstance(channels, bool)
+    if is_number and 0 <= int(channels) < _MOST_CHANNELS:  # type: ignore[call-overload]  # an integer, as was seen
+        return int(channels)  # type: ignore[call-overload, no-any-return]
+    raise InvalidKeyError(
+        f'channels must be "mean", "all" or the number of a channel, from 0 on, not {channels!r}; no key was made.',
+        field="channels",
+        actual=channels,
+    )
+
+
 class _EntryKey:
     """What the two kinds of key share: where an entry lies under the root of its cache."""
 
@@ -59,6 +76,11 @@ class _EntryKey:
     sample_rate: int
     max_length_ms: int
     auto_resample: bool
+    channels: Channels
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields as a manifest states them: a later one only where it differs from its default."""
+        return {name: value for name, value in vars(self).items() if (name, value) != ("channels", "mean")}
 
     def name(self) -> str:
         """Return the entry's name under the root of its cache: shard and file name."""
@@ -88,6 +110,8 @@ class WaveformCacheKey(_EntryKey):
     auto_resample
         Whether a source at another rate was to be resampled. An entry at its native rate is never served to a
         caller that asked for resampling, nor the other way round.
+    channels
+        ``"mean"`` of the channels, the number of one of them from 0 on, or ``"all"``, each on its own.
 
     Raises
     ------
@@ -99,16 +123,24 @@ class WaveformCacheKey(_EntryKey):
     sample_rate: int
     max_length_ms: int
     auto_resample: bool = False
+    channels: Channels = "mean"
 
     def __post_init__(self) -> None:
         _check_sha("blob_sha", self.blob_sha)
         object.__setattr__(self, "sample_rate", _check_int("sample_rate", self.sample_rate, 1, "Hz"))
         object.__setattr__(self, "max_length_ms", _check_int("max_length_ms", self.max_length_ms, 0, "milliseconds"))
         _check_bool("auto_resample", self.auto_resample)
+        object.__setattr__(self, "channels", check_channels(self.channels))
 
     def name(self) -> str:
         """Return the entry's name under the root of its cache: shard and file name."""
-        return entry_name(self.blob_sha, self.sample_rate, self.max_length_ms, auto_resample=self.auto_resample)
+        return entry_name(
+            self.blob_sha,
+            self.sample_rate,
+            self.max_length_ms,
+            auto_resample=self.auto_resample,
+            channels=self.channels,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +154,7 @@ class AudioCacheKey(_EntryKey):
     processor_sha
         Identity of the processor (`hf_audio_cache.processor_sha256`), of the same form. The file name has its first
         12 digits, the entry all of them: a foreign processor with the same 12 is a miss.
-    sample_rate, max_length_ms, auto_resample
+    sample_rate, max_length_ms, auto_resample, channels
         As for `WaveformCacheKey`.
 
     Raises
@@ -136,16 +168,18 @@ class AudioCacheKey(_EntryKey):
     sample_rate: int
     max_length_ms: int
     auto_resample: bool = False
+    channels: Channels = "mean"
 
     def __post_init__(self) -> None:
         _check_sha("processor_sha", self.processor_sha)
         waveform = self.waveform_key()
         object.__setattr__(self, "sample_rate", waveform.sample_rate)
         object.__setattr__(self, "max_length_ms", waveform.max_length_ms)
+        object.__setattr__(self, "channels", waveform.channels)
 
     def waveform_key(self) -> WaveformCacheKey:
         """Return the key of the waveform that these features are computed from."""
-        return WaveformCacheKey(self.blob_sha, self.sample_rate, self.max_length_ms, self.auto_resample)
+        return WaveformCacheKey(self.blob_sha, self.sample_rate, self.max_length_ms, self.auto_resample, self.channels)
 
     def name(self) -> str:
         """Return the entry's name under the root of its cache: shard and file name."""
@@ -154,6 +188,7 @@ class AudioCacheKey(_EntryKey):
             self.sample_rate,
             self.max_length_ms,
             auto_resample=self.auto_resample,
+            channels=self.channels,
             processor_sha=self.processor_sha,
         )
 

@@ -3,22 +3,26 @@
 ==================================================================  ==================================================
 name                                                                content
 ==================================================================  ==================================================
-``features/<ab>/<blob>.<processor[:12]>.<rate>.<cap>[.rs].npz``     the features of a clip
-``waveforms/<ab>/<blob>.<rate>.<cap>[.rs].wav.npz``                 its waveform
+``features/<ab>/<blob>.<processor[:12]>.<rate>.<cap>[…].npz``       the features of a clip
+``waveforms/<ab>/<blob>.<rate>.<cap>[…].wav.npz``                   its waveform
 ``processors/<processor>.json``                                     the manifest of a processor
 ``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``                 which entries a process used on a day
 ``runs/<run>/<processor[:12]>.json``, ``runs/<run>/references.json``  what a run was
 ``CACHEDIR.TAG``                                                    tells backup programs to leave the folder out
 ==================================================================  ==================================================
 
-``<ab>`` are the first two digits of ``<blob>``. A file that a writer has not finished is called
-``.<name>.<pid>-<8 digits>.tmp``, in the same folder.
+``<ab>`` are the first two digits of ``<blob>``. ``[…]`` is ``.rs`` where resampling was allowed, and then ``.ch0``,
+``.ch1``, … for one channel or ``.chall`` for all of them, where it is not their mean. A file that a writer has not
+finished is called ``.<name>.<pid>-<8 digits>.tmp``, in the same folder.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import cast
+
+from ..audio.channels import Channels
 
 __all__ = [
     "ACCESS",
@@ -53,6 +57,7 @@ TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 _ENTRY = re.compile(
     rf"((?P<features>{FEATURES})|{WAVEFORMS})/(?P<shard>[0-9a-f]{{2}})/(?P<blob_sha>(?P=shard)[0-9a-f]{{62}})"
     r"(?(features)\.(?P<processor>[0-9a-f]{12}))\.(?P<rate>[1-9][0-9]*)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?"
+    r"(?:\.ch(?P<channels>all|0|[1-9][0-9]{0,3}))?"
     r"(?(features)|\.wav)\.npz"
 )
 _LIKE_ENTRY = re.compile(rf"({FEATURES}|{WAVEFORMS})/[0-9a-f]{{2}}/[0-9a-z.]{{70,140}}")
@@ -81,6 +86,8 @@ class EntryName:
         Cap in milliseconds; 0 for none.
     auto_resample
         Whether a clip at another rate was to be resampled.
+    channels
+        ``"mean"``, the number of one channel, or ``"all"``.
     """
 
     cache: str
@@ -89,6 +96,7 @@ class EntryName:
     sampling_rate: int
     max_length_ms: int
     auto_resample: bool
+    channels: Channels = "mean"
 
 
 @dataclass(frozen=True)
@@ -100,13 +108,20 @@ class RecordName:
 
 
 def entry_name(
-    blob_sha: str, sampling_rate: int, max_length_ms: int, *, auto_resample: bool, processor_sha: str | None = None
+    blob_sha: str,
+    sampling_rate: int,
+    max_length_ms: int,
+    *,
+    auto_resample: bool,
+    channels: Channels = "mean",
+    processor_sha: str | None = None,
 ) -> str:
     """Return the name of an entry inside its cache's folder; without a processor that of a waveform."""
     processor = "" if processor_sha is None else f".{processor_sha[:12]}"
     resampled = ".rs" if auto_resample else ""
+    mixed = "" if channels == "mean" else f".ch{channels}"
     waveform = ".wav" if processor_sha is None else ""
-    return f"{blob_sha[:2]}/{blob_sha}{processor}.{sampling_rate}.{max_length_ms}{resampled}{waveform}.npz"
+    return f"{blob_sha[:2]}/{blob_sha}{processor}.{sampling_rate}.{max_length_ms}{resampled}{mixed}{waveform}.npz"
 
 
 def parse_entry_name(name: str) -> EntryName | None:
@@ -114,6 +129,7 @@ def parse_entry_name(name: str) -> EntryName | None:
     match = _ENTRY.fullmatch(name)
     if match is None:
         return None
+    channels = match["channels"] or "mean"
     return EntryName(
         match["features"] or WAVEFORMS,
         match["blob_sha"],
@@ -121,6 +137,7 @@ def parse_entry_name(name: str) -> EntryName | None:
         int(match["rate"]),
         int(match["cap"]),
         match["resampled"] is not None,
+        cast(Channels, int(channels) if channels.isdecimal() else channels),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..audio.channels import Channels, in_words
 from ..cache.entry import check_signature, open_entry
 from ..cache.keys import AudioCacheKey
+from ..cache.layout import FEATURES, EntryName, parse_entry_name
 from ..cache.processor_manifest import Manifest, read_manifest
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, StoreError, UnknownVersionError, UnsignedEntryError
@@ -18,11 +19,6 @@ from ..stores import Store
 from ..support.report import Report, Table
 
 __all__ = ["Explanation", "explain_difference", "explain_key"]
-
-_NAME = re.compile(
-    r"[0-9a-f]{2}/(?P<blob_sha>[0-9a-f]{64})\.(?P<processor>[0-9a-f]{12})"
-    r"\.(?P<rate>[0-9]+)\.(?P<cap>[0-9]+)(?P<resampled>\.rs)?\.npz"
-)
 
 _OTHERS = 3  # processors that are named beside the nearest one
 
@@ -36,7 +32,7 @@ class Explanation(Report):
     clip
         What the clip is called.
     status
-        ``"hit"``, ``"never seen"``, ``"other processor"``, ``"other settings"`` (rate, cap or resampling),
+        ``"hit"``, ``"never seen"``, ``"other processor"``, ``"other settings"`` (rate, cap, resampling or channels),
         ``"bad entry"``, ``"unsigned entry"``, ``"unknown version"`` or ``"unreadable"``.
     key
         The key that was looked for.
@@ -86,9 +82,8 @@ def explain_key(
                 check_signature(found, key.name(), signing_keys)
             open_entry(found, key)
             return Explanation(clip, "hit", key)
-        others = [
-            match for name in features.names(f"{key.shard()}/{key.blob_sha}.") if (match := _NAME.fullmatch(name))
-        ]
+        names = features.names(f"{key.shard()}/{key.blob_sha}.")
+        others = [other for name in names if (other := parse_entry_name(f"{FEATURES}/{name}")) is not None]
     except UnsignedEntryError as exc:
         return Explanation(clip, "unsigned entry", key, (f"The entry is there, but {exc}. It is replaced.",))
     except UnknownVersionError as exc:
@@ -97,12 +92,12 @@ def explain_key(
         return Explanation(clip, "bad entry", key, (f"The entry is there, but {exc}. It is replaced when it is read.",))
     except StoreError as exc:
         return Explanation(clip, "unreadable", key, (f"{exc}.",))
-    settings = _settings(key.sample_rate, key.max_length_ms, key.auto_resample)
+    settings = _settings(key.sample_rate, key.max_length_ms, key.auto_resample, key.channels)
     same_settings = [other for other in others if _settings_of(other) == settings]
-    same_processor = [other for other in others if key.processor_sha.startswith(other["processor"])]
+    same_processor = [other for other in others if key.processor_sha.startswith(other.processor)]
     if same_settings:
         wanted = Manifest.of(identity, {})
-        processors = [other["processor"] for other in same_settings]
+        processors = [other.processor for other in same_settings]
         return Explanation(clip, "other processor", key, tuple(_compare(store, processors, wanted, signing_keys)))
     if others:
         nearest = same_processor or others
@@ -113,13 +108,13 @@ def explain_key(
     return Explanation(clip, "never seen", key, (reason,))
 
 
-def _settings(sample_rate: int, max_length_ms: int, auto_resample: bool) -> str:
+def _settings(sample_rate: int, max_length_ms: int, auto_resample: bool, channels: Channels) -> str:
     cap = f"a cap of {max_length_ms / 1000:g} s" if max_length_ms else "no cap"
-    return f"{sample_rate} Hz, {cap}, auto_resample={auto_resample}"
+    return f"{sample_rate} Hz{in_words(channels)}, {cap}, auto_resample={auto_resample}"
 
 
-def _settings_of(name: re.Match[str]) -> str:
-    return _settings(int(name["rate"]), int(name["cap"]), name["resampled"] is not None)
+def _settings_of(name: EntryName) -> str:
+    return _settings(name.sampling_rate, name.max_length_ms, name.auto_resample, name.channels)
 
 
 def _compare(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.channels import in_words
 from ..cache.entry import open_entry
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
@@ -68,7 +69,7 @@ class InspectedEntry(Report):
             ("cache", listed.cache),
             ("clip (sha256)", listed.blob_sha),
             ("processor", f"{listed.processor} {self.processor_name}".strip() or "none"),
-            ("rate", f"{listed.sampling_rate:,} Hz"),
+            ("rate", f"{listed.sampling_rate:,} Hz{in_words(listed.channels)}"),
             ("cap", f"{listed.max_length_ms / 1000:g} s" if listed.max_length_ms else "none"),
             ("resampled where needed", "yes" if listed.auto_resample else "no"),
             ("size", format_size(listed.n_bytes)),

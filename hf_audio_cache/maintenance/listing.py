@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..audio.channels import Channels
 from ..cache.access_log import last_uses
 from ..cache.layout import FEATURES, WAVEFORMS, parse_entry_name
 from ..cache.open_root import OpenRoot
@@ -47,7 +48,7 @@ class ListedEntry:
         The first twelve digits of the processor's sha; "" for a waveform.
     sampling_rate
         Rate of the waveform in Hz.
-    max_length_ms, auto_resample
+    max_length_ms, auto_resample, channels
         As in `AudioCacheKey`.
     n_bytes
         Its size.
@@ -64,6 +65,7 @@ class ListedEntry:
     sampling_rate: int
     max_length_ms: int
     auto_resample: bool
+    channels: Channels
     n_bytes: int
     modified: float
     accessed: float

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..audio.channels import Channels, in_words
 from ..cache.entry import open_entry
 from ..cache.layout import FEATURES, WAVEFORMS, is_entry
 from ..cache.open_root import OpenRoot
@@ -55,6 +56,8 @@ class UsageLine:
         As in `AudioCacheKey`.
     n_entries, n_bytes
         How many they are, and their size.
+    channels
+        As in `AudioCacheKey`.
     """
 
     cache: str
@@ -65,6 +68,7 @@ class UsageLine:
     auto_resample: bool
     n_entries: int
     n_bytes: int
+    channels: Channels = "mean"
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,7 +116,7 @@ class Usage(Report):
             (
                 line.name or line.cache,
                 line.processor,
-                f"{line.sampling_rate:,} Hz",
+                f"{line.sampling_rate:,} Hz{in_words(line.channels)}",
                 f"{line.max_length_ms / 1000:g} s" if line.max_length_ms else "none",
                 "yes" if line.auto_resample else "no",
                 f"{line.n_entries:,}",
@@ -204,6 +208,7 @@ def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine,
             entry.auto_resample,
             kind.n_entries,
             kind.n_bytes,
+            entry.channels,
         )
         for kind in kinds
         if (entry := parse_entry(kind.example)) is not None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..audio.source import AudioSource
+from ..audio.waveform import Waveform
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
 from ..errors import AudioError
 from ..processors.extractor import audio_part, name_of
 from ..support.write_behind import WriteError
+from .clip_features import ClipFeatures
 from .compute import Extraction
 from .storage_policy import FeatureStoragePolicy, Sample
 from .store import EntryWriter
@@ -19,7 +21,7 @@ from .waveforms import ClipWaveform
 
 __all__ = ["Clip", "ClipSteps", "Computed", "Result"]
 
-Result = dict[str, Any] | AudioError
+Result = ClipFeatures | AudioError
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Clip:
     made: ClipWaveform
 
     @property
-    def waveform(self) -> Any:
+    def waveform(self) -> Waveform:
         """The waveform, which is no error."""
-        return self.made.waveform
+        return cast(Waveform, self.made.waveform)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Computed:
     clip: Clip
     outputs: dict[str, Any]
     seconds: float
+
+    @property
+    def features(self) -> ClipFeatures:
+        """The features, with the length of the clip."""
+        return ClipFeatures(self.outputs, self.clip.waveform.length)
 
     @property
     def total_seconds(self) -> float:
@@ -88,8 +95,8 @@ class ClipSteps:
             return made.waveform
         if self.is_stored and self.root.store.is_local:  # a far root is not asked for each clip
             stored = self.root.audio_cache.peek(key)
-            if stored is not None:
-                return stored
+            if stored is not None and stored[1] is not None:
+                return ClipFeatures(*stored)
         return Clip(source, key, made)
 
     def count(self, done: Computed) -> None:
@@ -100,7 +107,7 @@ class ClipSteps:
 
     def extract(self, clip: Clip, **how: Any) -> dict[str, Any]:
         """Return the outputs for a clip; `how` are arguments of `Extraction.extract`."""
-        return self.extraction.extract(clip.waveform, clip.source.clip, clip.key.processor_sha, **how)
+        return self.extraction.extract(clip.waveform.samples, clip.source.clip, clip.key.processor_sha, **how)
 
     def store_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip behind the next clips, if it is new."""
@@ -111,7 +118,7 @@ class ClipSteps:
         """Count a clip, and store its features behind the next clips."""
         self.count(done)
         if self.is_stored:
-            self.writer.store_features(done.clip.key, done.outputs, done.total_seconds)
+            self.writer.store_features(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
 
     def write_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip in this thread, if it is new."""
@@ -120,4 +127,6 @@ class ClipSteps:
 
     def write_features(self, done: Computed) -> list[WriteError]:
         """Store features in this thread, if they are stored; return why they could not be."""
-        return self.writer.write_features(done.clip.key, done.outputs, done.total_seconds) if self.is_stored else []
+        if not self.is_stored:
+            return []
+        return self.writer.write_features(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)

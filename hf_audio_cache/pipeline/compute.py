@@ -65,9 +65,10 @@ class Extraction:
             If the processor fails, or an output is not finite, has no frames, or is too large for `dtype`.
         """
         extractor = audio_part(self.processor)
+        n_samples = waveform.shape[-1]
         number, longest = self._computed.get(processor_sha, (0, -1))
         if twice is None:  # some extractors take random parts of long clips only; others are random now and then
-            twice = len(waveform) > longest or (number + 1).bit_count() == 1
+            twice = n_samples > longest or (number + 1).bit_count() == 1
         try:
             outputs = (extract_repeatable if is_alone else extract_beside_others)(
                 extractor,
@@ -81,16 +82,16 @@ class Extraction:
             raise
         except Exception as exc:
             raise AudioExtractionError(
-                f"{name_of(extractor)} failed on {clip} ({len(waveform)} samples at {self._sampling_rate} Hz) "
+                f"{name_of(extractor)} failed on {clip} ({n_samples} samples at {self._sampling_rate} Hz) "
                 f"with {type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see "
                 'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
                 clip=clip,
             ) from exc
-        self._computed[processor_sha] = (number + 1, max(longest, len(waveform)))
+        self._computed[processor_sha] = (number + 1, max(longest, n_samples))
         unsound = unsound_output(outputs, self._settings.nonfinite)
         if unsound is not None:
             raise AudioExtractionError(
-                f"the output {unsound.name!r} of {name_of(extractor)} for {clip} ({len(waveform)} samples at "
+                f"the output {unsound.name!r} of {name_of(extractor)} for {clip} ({n_samples} samples at "
                 f"{self._sampling_rate} Hz) {unsound.description}; nothing was stored for it. The clip may be silent "
                 f'or too short: filter it out, or pass on_error="null".{unsound.remedy}',
                 clip=clip,
@@ -110,4 +111,5 @@ class Extraction:
     def probe(self) -> dict[str, OutputSpec]:
         """Return the form of each output, found by extracting made-up clips."""
         kwargs, dtype = self._settings.processor_kwargs, self._settings.dtype
-        return probe_outputs(audio_part(self.processor), self._sampling_rate, kwargs, dtype)
+        channels = self._settings.waveform.channels
+        return probe_outputs(audio_part(self.processor), self._sampling_rate, kwargs, dtype, channels=channels)

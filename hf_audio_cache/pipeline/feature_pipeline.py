@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..audio.length import ClipLength
 from ..audio.source import AudioSource
 from ..cache.access_log import Run
 from ..cache.keys import AudioCacheKey
@@ -15,9 +16,9 @@ from ..errors import AudioError, ProcessorError, StoreError
 from ..processors.difference import differences
 from ..processors.extractor import audio_part, name_of
 from ..processors.identity import Fingerprinter, ProcessorIdentity
-from ..processors.output_forms import copied
 from ..processors.output_specs import OutputSpec
 from ..support.write_behind import WriteError
+from .clip_features import ClipFeatures, StoredClip
 from .compute import Extraction
 from .look_up import Clips, look_up
 from .missing_clips import MissingClips
@@ -69,6 +70,7 @@ class FeaturePipeline:
             dtype=settings.dtype,
             nonfinite=settings.nonfinite,
             sampling_rate=waveform.sampling_rate,
+            channels=waveform.channels,
         )
         self.waveforms = WaveformReader(self.waveform_cache, waveform, settings.waveforms, self.counters)
         self.extraction = Extraction(processor, settings)
@@ -106,8 +108,8 @@ class FeaturePipeline:
 
     def features(
         self, cells: Sequence[Any], known: Sequence[str | None] | None = None
-    ) -> list[dict[str, Any] | AudioError]:
-        """Return for each audio cell the outputs by name, or the error of its clip.
+    ) -> list[ClipFeatures | AudioError]:
+        """Return for each audio cell its features, or the error of its clip.
 
         The batch is looked up at once. Each clip that is missing is computed once, apart from all others.
 
@@ -121,18 +123,41 @@ class FeaturePipeline:
         identity = self.identity()
         is_stored = known is not None or self.policy.is_stored(identity.sha)
 
-        def find(keys: list[AudioCacheKey]) -> list[dict[str, Any] | None]:
+        def find(keys: list[AudioCacheKey]) -> list[ClipFeatures | None]:
             if is_stored:
-                return self.audio_cache.get_all_many(keys)
+                return self._read(keys)
             self.counters.add(misses=len(keys))
             return [None] * len(keys)
 
         clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), find, known)
-        results: dict[str, dict[str, Any] | AudioError] = dict(clips.found)
+        results: dict[str, ClipFeatures | AudioError] = dict(clips.found)
+        results.update(self._refused({blob_sha: found.length for blob_sha, found in clips.found.items()}, clips))
         results.update(self._compute(clips.missing(), clips.keys, identity, is_stored=is_stored))
         self.unstorable.of(self.writer.wait(), name_of(audio_part(self.processor)))
         self._decide_storage(identity)
         return self._rows(clips, results)
+
+    def _read(self, keys: list[AudioCacheKey]) -> list[ClipFeatures | None]:
+        """Return the features that the cache has. If lengths are needed, an entry without one is a miss."""
+        read = self.audio_cache.read_many(keys)
+        found = [None if each is None else ClipFeatures(*each) for each in read]
+        if self.settings.needs_length:
+            useless = sum(each is not None and each.length is None for each in found)
+            self.counters.add(hits=-useless, misses=useless)
+            found = [None if each is None or each.length is None else each for each in found]
+        return found
+
+    def _refused(self, lengths: Mapping[str, ClipLength | None], clips: Clips[Any]) -> dict[str, AudioError]:
+        """Return the error of each clip that is too long or not whole, though its features are there."""
+        refused: dict[str, AudioError] = {}
+        for source in clips.sources:
+            length = lengths.get(source.blob_sha) if isinstance(source, AudioSource) else None
+            if length is not None and isinstance(source, AudioSource) and source.blob_sha not in refused:
+                try:
+                    self.settings.waveform.check(length, source.clip)
+                except AudioError as exc:
+                    refused[source.blob_sha] = exc
+        return refused
 
     def ensure(
         self,
@@ -140,8 +165,8 @@ class FeaturePipeline:
         processor_sha: str,
         *,
         claim: Callable[[Sequence[str]], Collection[str]] | None = None,
-    ) -> list[AudioCacheKey | AudioError]:
-        """Return for each audio cell the key of an entry that is in the cache now, or the error of its clip.
+    ) -> list[StoredClip | AudioError]:
+        """Return for each audio cell its entry, which is in the cache now, or the error of its clip.
 
         Parameters
         ----------
@@ -169,7 +194,9 @@ class FeaturePipeline:
             )
 
         self.manifests.ensure(identity)  # also where all entries come from the near tier
-        clips = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), self._find_present)
+        clips: Clips[ClipLength | bool] = look_up(
+            cells, lambda blob_sha: self.key(blob_sha, identity), self._find_present
+        )
         missing = clips.missing()
         if claim is not None and missing:
             claimed = claim([source.blob_sha for source in missing])
@@ -177,20 +204,23 @@ class FeaturePipeline:
             # Another worker may have stored a clip since it was looked up.
             present = self.audio_cache.exists_many([clips.keys[source.blob_sha] for source in missing])
             missing = [source for source, is_there in zip(missing, present, strict=True) if not is_there]
-        failed = {
-            blob_sha: result
-            for blob_sha, result in self._compute(missing, clips.keys, identity, is_stored=True)
-            if isinstance(result, AudioError)
-        }
+        lengths = {blob_sha: found for blob_sha, found in clips.found.items() if isinstance(found, ClipLength)}
+        failed = self._refused(lengths, clips)
+        for blob_sha, result in self._compute(missing, clips.keys, identity, is_stored=True):
+            if isinstance(result, AudioError):
+                failed[blob_sha] = result
+            elif result.length is not None:
+                lengths[blob_sha] = result.length
         errors = self.writer.wait()
         failed.update(errors_of_clips(errors, missing, clips.keys))
         self._check_stored(errors, [clips.keys[each.blob_sha] for each in missing if each.blob_sha not in failed])
-        results: list[AudioCacheKey | AudioError] = []
+        results: list[StoredClip | AudioError] = []
         for source in clips.sources:
-            result = (
-                source if isinstance(source, AudioError) else failed.get(source.blob_sha, clips.keys[source.blob_sha])
-            )
-            results.append(self._noted(result, source.clip) if isinstance(result, AudioError) else result)
+            error = source if isinstance(source, AudioError) else failed.get(source.blob_sha)
+            if error is not None:
+                results.append(self._noted(error, source.clip))
+            elif isinstance(source, AudioSource):
+                results.append(StoredClip(clips.keys[source.blob_sha], lengths.get(source.blob_sha)))
         return results
 
     def _change_since(self, processor_sha: str, identity: ProcessorIdentity) -> str:
@@ -199,17 +229,29 @@ class FeaturePipeline:
         found = [] if there is None else differences(there.identity.description, identity.description)
         return f" ({'; '.join(map(str, found[:3]))})" if found else ""
 
-    def _find_present(self, keys: list[AudioCacheKey]) -> list[bool | None]:
-        """Say which entries need not be computed, and count them.
+    def _find_present(self, keys: list[AudioCacheKey]) -> list[ClipLength | bool | None]:
+        """Say which entries need not be computed, by the lengths of their clips if these are looked at; count them.
 
         An entry that the near tier has and the root does not take counts as a miss: nobody else can read it.
         """
         present = self.audio_cache.secure_many(keys)
-        n_hits = sum(answer is True for answer in present)
-        self.counters.add(hits=n_hits, misses=len(present) - n_hits)
-        found = [True if answer else None for answer in present]
-        self.audio_cache.note_use([key.name() for key, is_there in zip(keys, found, strict=True) if is_there])
+        found: list[ClipLength | bool | None] = [True if answer else None for answer in present]
+        # A remote root is not made to send all of its entries only because one may be of a truncated file.
+        if self.settings.needs_length or (self.settings.waveform.truncated == "error" and self.store.is_local):
+            self._read_lengths(keys, found)
+        n_hits = sum(answer is True and there is not None for answer, there in zip(present, found, strict=True))
+        self.counters.add(hits=n_hits, misses=len(keys) - n_hits)
+        self.audio_cache.note_use([key.name() for key, there in zip(keys, found, strict=True) if there is not None])
         return found
+
+    def _read_lengths(self, keys: Sequence[AudioCacheKey], found: list[ClipLength | bool | None]) -> None:
+        """Put the lengths of clips in the place of the entries that were found."""
+        rows = [row for row, is_there in enumerate(found) if is_there]
+        for row, entry in zip(rows, self.audio_cache.open_many([keys[row] for row in rows]), strict=True):
+            if entry is None or (entry.length is None and self.settings.needs_length):
+                found[row] = None
+            elif entry.length is not None:
+                found[row] = entry.length
 
     def _compute(
         self,
@@ -218,7 +260,7 @@ class FeaturePipeline:
         identity: ProcessorIdentity,
         *,
         is_stored: bool,
-    ) -> Iterator[tuple[str, dict[str, Any] | AudioError]]:
+    ) -> Iterator[tuple[str, ClipFeatures | AudioError]]:
         """Yield the features of each clip by ``blob_sha``."""
         if sources:
             self.manifests.ensure(identity)
@@ -255,7 +297,7 @@ class FeaturePipeline:
             for sample in samples:
                 waveform = stored.get(sample.key)
                 if waveform is None:
-                    waveform = decode(sample.source, self.settings.waveform)
+                    waveform = decode(sample.source, self.settings.waveform).samples
                 self.extraction.extract(waveform, sample.source.clip, identity.sha)
 
         self.policy.decide(
@@ -267,18 +309,17 @@ class FeaturePipeline:
         )
 
     def _rows(
-        self, clips: Clips[dict[str, Any]], results: Mapping[str, dict[str, Any] | AudioError]
-    ) -> list[dict[str, Any] | AudioError]:
+        self, clips: Clips[ClipFeatures], results: Mapping[str, ClipFeatures | AudioError]
+    ) -> list[ClipFeatures | AudioError]:
         """Return the result of each row. Rows of one clip get copies, to be changed independently."""
         given: set[str] = set()
-        rows: list[dict[str, Any] | AudioError] = []
+        rows: list[ClipFeatures | AudioError] = []
         for source in clips.sources:
             result = source if isinstance(source, AudioError) else results[source.blob_sha]
             if isinstance(result, AudioError):
                 result = self._noted(result, source.clip)
             elif isinstance(source, AudioSource):
-                is_first = source.blob_sha not in given
-                result = dict(result) if is_first else {name: copied(value) for name, value in result.items()}
+                result = result.copied() if source.blob_sha in given else result
                 given.add(source.blob_sha)
             rows.append(result)
         return rows

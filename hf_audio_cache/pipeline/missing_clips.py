@@ -117,7 +117,7 @@ def _alone(steps: ClipSteps, clip: Clip, *, leaves_a_core: bool) -> Result:
         return exc
     done = Computed(clip, outputs, time.perf_counter() - started)
     steps.store(done)
-    return outputs
+    return done.features
 
 
 # At once ----------------------------------------------------------------------------------------------------------
@@ -146,9 +146,12 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
         alone=lambda number, twice: steps.extract(clips[number], twice=twice),
     )
     for clip, (result, seconds) in zip(clips, tried, strict=True):
-        if not isinstance(result, AudioError):
-            steps.store(Computed(clip, result, seconds))
-        yield clip.source.blob_sha, result
+        if isinstance(result, AudioError):
+            yield clip.source.blob_sha, result
+            continue
+        done = Computed(clip, result, seconds)
+        steps.store(done)
+        yield clip.source.blob_sha, done.features
 
 
 def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -> Iterator[tuple[str, Result]]:
@@ -162,7 +165,7 @@ def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
         sha = source.blob_sha
         if sha in work.done:
             steps.count(work.done[sha])
-            yield sha, work.done[sha].outputs
+            yield sha, work.done[sha].features
         elif sha in work.found:
             yield sha, work.found[sha]
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
-from ..cache.keys import AudioCacheKey, WaveformCacheKey
+from ..audio.channels import Channels
+from ..audio.length import ClipLength, Longer, Truncated
+from ..cache.keys import AudioCacheKey, WaveformCacheKey, check_channels
 from ..processors.precision import FloatType, check_dtype
 from ..processors.soundness import Nonfinite, check_nonfinite
 from .storage_policy import Policy, check_policy
@@ -16,7 +18,7 @@ __all__ = ["FeatureSettings", "WaveformSettings"]
 
 @dataclass(frozen=True)
 class WaveformSettings:
-    """How a clip becomes a waveform; part of the keys of both caches.
+    """How a clip becomes a waveform.
 
     Attributes
     ----------
@@ -26,23 +28,63 @@ class WaveformSettings:
         Cap on its length in milliseconds; 0 for no cap.
     auto_resample
         Whether clips at another rate are resampled; otherwise they are errors.
+    channels
+        Which channels it has. Up to here the settings are part of the keys of both caches.
+    longer
+        Whether clips longer than the cap are cut, or errors.
+    truncated
+        Whether files that lack some of their audio are errors, or accepted.
+
+    Raises
+    ------
+    ValueError
+        Naming the setting that is invalid.
     """
 
     sampling_rate: int
     max_length_ms: int = 0
     auto_resample: bool = False
+    channels: Channels = "mean"
+    longer: Longer = "cut"
+    truncated: Truncated = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", check_channels(self.channels))
+        for name, values in (("longer", get_args(Longer)), ("truncated", get_args(Truncated))):
+            if getattr(self, name) not in values:
+                known = " or ".join(f'"{value}"' for value in values)
+                raise ValueError(f"{name} must be {known}, not {getattr(self, name)!r}; nothing was opened.")
+        if self.longer == "error" and not self.max_length_ms:
+            raise ValueError('longer="error" needs max_length_seconds, which says how long a clip may be.')
 
     def waveform_key(self, blob_sha: str) -> WaveformCacheKey:
         """Return the key of a clip's waveform."""
-        return WaveformCacheKey(blob_sha, self.sampling_rate, self.max_length_ms, self.auto_resample)
+        return WaveformCacheKey(blob_sha, **self._in_keys())
 
     def features_key(self, blob_sha: str, processor_sha: str) -> AudioCacheKey:
         """Return the key of a clip's features."""
-        return AudioCacheKey(blob_sha, processor_sha, self.sampling_rate, self.max_length_ms, self.auto_resample)
+        return AudioCacheKey(blob_sha, processor_sha, **self._in_keys())
+
+    def _in_keys(self) -> dict[str, Any]:
+        return {
+            "sample_rate": self.sampling_rate,
+            "max_length_ms": self.max_length_ms,
+            "auto_resample": self.auto_resample,
+            "channels": self.channels,
+        }
 
     def arguments(self) -> dict[str, Any]:
         """Return the settings by name, as the decoder takes them."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            "sampling_rate": self.sampling_rate,
+            "max_length_ms": self.max_length_ms,
+            "auto_resample": self.auto_resample,
+            "channels": self.channels,
+        }
+
+    def check(self, length: ClipLength, clip: str) -> None:
+        """Raise the error of a clip that is too long or not whole, if such clips are not wanted."""
+        length.check(clip, truncated=self.truncated, longer=self.longer, max_length_ms=self.max_length_ms)
 
 
 @dataclass(frozen=True)
@@ -53,7 +95,7 @@ class FeatureSettings:
     ----------
     waveform
         How clips become waveforms.
-    audio_column, output_names, on_error, reason_column
+    audio_column, output_names, on_error, reason_column, length_column
         As in `CachedFeatures`: where the audio is found, and the form of what is returned.
     processor_kwargs, dtype, nonfinite
         As in `CachedFeatures`; part of the processor's identity.
@@ -71,6 +113,7 @@ class FeatureSettings:
     output_names: Mapping[str, str] = field(default_factory=dict)
     on_error: str = "raise"
     reason_column: str | None = None
+    length_column: str | None = None
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     dtype: FloatType | None = None
     nonfinite: Nonfinite = "error"
@@ -88,10 +131,9 @@ class FeatureSettings:
                 f'reason_column needs on_error="null", and on_error is {self.on_error!r}: then every row that is '
                 "returned has features. For the reasons see cached_features.bad_clips. Nothing was opened."
             )
-        if self.reason_column in ("", self.audio_column):
-            raise ValueError(
-                f"reason_column must be a name of its own, not {self.reason_column!r}; nothing was opened."
-            )
+        for name in ("reason_column", "length_column"):
+            if getattr(self, name) in ("", self.audio_column):
+                raise ValueError(f"{name} must be a name of its own, not {getattr(self, name)!r}; nothing was opened.")
         check_dtype(self.dtype)
         check_nonfinite(self.nonfinite)
         check_policy(features=self.features, waveforms=self.waveforms)
@@ -103,5 +145,11 @@ class FeatureSettings:
             "output_names": self.output_names,
             "on_error": self.on_error,
             "reason_column": self.reason_column,
-            **self.waveform.arguments(),
+            "length_column": self.length_column,
+            **vars(self.waveform),
         }
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether an entry without the length of its clip is of no use."""
+        return self.length_column is not None or self.waveform.longer == "error"

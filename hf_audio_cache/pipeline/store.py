@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ..audio.length import ClipLength
+from ..audio.waveform import Waveform
 from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..cache.layout import TAG, TAG_NAME, manifest_name
 from ..cache.open_root import OpenRoot
@@ -28,29 +27,31 @@ class EntryWriter:
         self._root = root
         self.write_behind = Writer()
 
-    def store_features(self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float) -> None:
-        """Store the features of a clip."""
-        self._submit(lambda: self.write_features(key, outputs, compute_seconds))
+    def store_features(
+        self, key: AudioCacheKey, outputs: Mapping[str, Any], length: ClipLength, compute_seconds: float
+    ) -> None:
+        """Store the features of a clip of this length."""
+        self._submit(lambda: self.write_features(key, outputs, length, compute_seconds))
 
-    def store_waveform(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32], compute_seconds: float) -> None:
+    def store_waveform(self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float) -> None:
         """Store the waveform of a clip."""
         self._submit(lambda: self.write_waveform(key, waveform, compute_seconds))
 
     def write_features(
-        self, key: AudioCacheKey, outputs: Mapping[str, Any], compute_seconds: float
+        self, key: AudioCacheKey, outputs: Mapping[str, Any], length: ClipLength, compute_seconds: float
     ) -> list[WriteError]:
         """Store the features of a clip in the calling thread; return why they could not be stored."""
+        cache = self._root.audio_cache
         try:
-            return [*self._root.audio_cache.store_many({key: outputs}, compute_seconds=compute_seconds)]
+            return [*cache.store_many({key: outputs}, compute_seconds=compute_seconds, length=length)]
         except UnstorableOutputError as exc:
             exc.key = key
             return [exc]
 
-    def write_waveform(
-        self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32], compute_seconds: float
-    ) -> list[WriteError]:
+    def write_waveform(self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float) -> list[WriteError]:
         """Store the waveform of a clip in the calling thread."""
-        self._root.waveform_cache.store_many({key: {"waveform": waveform}}, compute_seconds=compute_seconds)
+        entries = {key: {"waveform": waveform.samples}}
+        self._root.waveform_cache.store_many(entries, compute_seconds=compute_seconds, length=waveform.length)
         return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
 
     def note(self, errors: list[WriteError]) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ..audio.containers import is_plain_pcm16
 from ..audio.decode import decode_audio
 from ..audio.source import AudioSource
-from ..audio.waveform import to_waveform
+from ..audio.waveform import Waveform, to_waveform
 from ..cache.caches import WaveformCache
 from ..cache.keys import AudioCacheKey
 from ..cache.stats import Counters
@@ -22,6 +23,8 @@ from .storage_policy import Policy
 
 __all__ = ["ClipWaveform", "WaveformReader", "decode"]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ClipWaveform:
@@ -30,29 +33,32 @@ class ClipWaveform:
     Attributes
     ----------
     waveform
-        float32 mono of shape ``(n_samples,)``, or the error.
+        It, or the error.
     seconds
         Time it took to decode; 0 if it was read.
     is_new
         Whether it is still to be stored.
     """
 
-    waveform: npt.NDArray[np.float32] | AudioError
+    waveform: Waveform | AudioError
     seconds: float = 0.0
     is_new: bool = False
 
 
-def decode(source: AudioSource, settings: WaveformSettings) -> npt.NDArray[np.float32]:
-    """Return the waveform of a clip whose content was read: float32 mono of shape ``(n_samples,)``.
+def decode(source: AudioSource, settings: WaveformSettings) -> Waveform:
+    """Return the waveform of a clip whose content was read.
 
     Raises
     ------
     AudioError
-        If it cannot be decoded.
+        If it cannot be decoded, or is too long or not whole and such clips are not wanted.
     """
     if isinstance(source.content, np.ndarray):
-        return to_waveform(source.content, source.source_rate or 0, **settings.arguments(), clip=source.clip)
-    return decode_audio(source.content or b"", **settings.arguments(), clip=source.clip)
+        waveform = to_waveform(source.content, source.source_rate or 0, **settings.arguments(), clip=source.clip)
+    else:
+        waveform = decode_audio(source.content or b"", **settings.arguments(), clip=source.clip)
+    settings.check(waveform.length, source.clip)
+    return waveform
 
 
 class WaveformReader:
@@ -75,6 +81,7 @@ class WaveformReader:
         self._settings = settings
         self._policy = policy
         self._counters = counters
+        self._warnings_left = [True]
 
     def is_stored(self, source: AudioSource) -> bool:
         """Return whether the waveform of a clip is stored; its content must have been read."""
@@ -93,19 +100,33 @@ class WaveformReader:
     ) -> Callable[[AudioSource], ClipWaveform]:
         """Read the waveforms that the cache has of these clips, and return what gives that of each, read or decoded."""
         stored = [source for source in sources if self.is_stored(source)]
-        read = self._cache.get_many([keys[source.blob_sha].waveform_key() for source in stored])
+        read = self._cache.read_many([keys[source.blob_sha].waveform_key() for source in stored])
         cached = {source.blob_sha: waveform for source, waveform in zip(stored, read, strict=True)}
 
         def make(source: AudioSource) -> ClipWaveform:
             waveform = cached.pop(source.blob_sha, None)
-            if waveform is not None:
-                return ClipWaveform(waveform)
-            self._counters.add(decodes=1)
             started = time.perf_counter()
             try:
+                if waveform is not None:
+                    self._settings.check(waveform.length, source.clip)
+                    return ClipWaveform(waveform)
+                self._counters.add(decodes=1)
                 decoded = decode(source, self._settings)
             except AudioError as exc:
                 return ClipWaveform(exc)
+            self._warn_if_cancelled(decoded, source.clip)
             return ClipWaveform(decoded, time.perf_counter() - started, is_new=self.is_stored(source))
 
         return make
+
+    def _warn_if_cancelled(self, waveform: Waveform, clip: str) -> None:
+        """Warn of the first clip whose channels cancel each other out; several threads may find one."""
+        if not waveform.cancels:
+            return
+        with contextlib.suppress(IndexError):
+            self._warnings_left.pop()
+            logger.warning(
+                "The channels of %r cancel each other out: their mean is silence, and its features are those of "
+                "silence. Pass channels=0 to take the first channel of each clip. (Further such clips are not told.)",
+                clip,
+            )

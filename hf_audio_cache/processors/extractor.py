@@ -17,7 +17,7 @@ from ..errors import ProcessorError
 from ..support.process_local import ProcessLocal, is_forked
 from .output_forms import without_batch_axis
 
-__all__ = ["NamedFunction", "audio_part", "extract", "name_of", "processor_sampling_rate"]
+__all__ = ["NamedFunction", "audio_part", "check_takes_channels", "extract", "name_of", "processor_sampling_rate"]
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
@@ -138,6 +138,27 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
             "computed. Pass sampling_rate= in Hz."
         )
     return int(rate)
+
+
+def check_takes_channels(processor: Any, channels: str | int) -> None:
+    """Raise `ProcessorError` if an extractor of transformers does not take its audio in this form.
+
+    One for stereo has a ``feature_size`` of 2. Of the others some take two channels for two clips.
+    """
+    extractor = audio_part(processor)
+    size = getattr(extractor, "feature_size", None)
+    if not type(extractor).__module__.startswith("transformers.") or size is None:
+        return
+    if channels == "all" and size != 2:
+        raise ProcessorError(
+            f'{name_of(extractor)} takes clips of one channel, and channels="all" gives all of them, as an array of '
+            'shape (n_channels, n_samples). Pass channels="mean", or the number of one. Nothing was computed.'
+        )
+    if channels != "all" and size == 2:
+        raise ProcessorError(
+            f"{name_of(extractor)} takes clips of two channels, as its feature_size says. Pass "
+            'channels="all". Nothing was computed.'
+        )
 
 
 def extract(

@@ -120,8 +120,8 @@ class Fingerprinter:
         The arguments that it is called with.
     dtype, nonfinite
         What its outputs are rounded to, and whether they may be infinite or NaN.
-    sampling_rate
-        The rate in Hz at which it is called.
+    sampling_rate, channels
+        The rate in Hz at which it is called, and of which channels.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Fingerprinter:
         dtype: str | None = None,
         nonfinite: str = "error",
         sampling_rate: int | None = None,
+        channels: str | int = "mean",
     ) -> None:
         self._processor = processor
         self._processor_kwargs = processor_kwargs
@@ -139,6 +140,7 @@ class Fingerprinter:
         if nonfinite != "error":
             self._settings["nonfinite"] = nonfinite
         self._sampling_rate = sampling_rate
+        self._channels = channels
         self._last: tuple[Any, Watch, dict[str, Any], ProcessorIdentity] | None = None
 
     def identity(self) -> ProcessorIdentity:
@@ -169,9 +171,10 @@ class Fingerprinter:
 
     def _call(self, extractor: Any, seconds: float) -> None:
         rate = self._sampling_rate or getattr(extractor, "sampling_rate", None) or 16_000
+        sound = made_up_sound(seconds, int(rate), self._channels)
         with random_state_kept():
             try:
-                extract(extractor, made_up_sound(seconds, int(rate)), int(rate), self._processor_kwargs)
+                extract(extractor, sound, int(rate), self._processor_kwargs)
             except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
                 logger.info("%s failed on a made-up clip: %s", type(extractor).__name__, exc)
 

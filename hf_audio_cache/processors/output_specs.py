@@ -116,7 +116,12 @@ class OutputSpec:
 
 
 def probe_outputs(
-    extractor: Any, sampling_rate: int, processor_kwargs: Mapping[str, Any], dtype: FloatType | None = None
+    extractor: Any,
+    sampling_rate: int,
+    processor_kwargs: Mapping[str, Any],
+    dtype: FloatType | None = None,
+    *,
+    channels: str | int = "mean",
 ) -> dict[str, OutputSpec]:
     """Return the form of each output, by calling the extractor on two made-up clips of different length.
 
@@ -126,7 +131,7 @@ def probe_outputs(
     specs: dict[str, OutputSpec] = {}
     with random_state_kept():
         for seconds in _PROBE_SECONDS:
-            waveform = made_up_sound(seconds, sampling_rate)
+            waveform = made_up_sound(seconds, sampling_rate, channels)
             try:
                 outputs = rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
             except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
@@ -138,8 +143,9 @@ def probe_outputs(
     return specs
 
 
-def made_up_sound(duration: float, sampling_rate: int) -> npt.NDArray[np.float32]:
-    """Return a hum of so many seconds."""
+def made_up_sound(duration: float, sampling_rate: int, channels: str | int = "mean") -> npt.NDArray[np.float32]:
+    """Return a hum of so many seconds; in two channels where all are wanted."""
     seconds = np.arange(int(duration * sampling_rate)) / sampling_rate
     hum: npt.NDArray[np.float64] = 0.1 * np.sin(2 * np.pi * 220 * seconds) * (1 + np.sin(2 * np.pi * 3 * seconds))
-    return hum.astype(np.float32)
+    mono = hum.astype(np.float32)
+    return np.stack([mono, mono / 2]) if channels == "all" else mono

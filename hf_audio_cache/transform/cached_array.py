@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import register_feature
 
+from ..audio.channels import Channels
 from ..cache.caches import AudioCache
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
@@ -24,7 +25,15 @@ from ..cache.stats import Counters
 from ..errors import MissingEntryError
 from ..processors.output_forms import copied
 
-__all__ = ["CachedArray", "pick_output", "read_references", "reference_columns", "register_reader", "undecoded"]
+__all__ = [
+    "CachedArray",
+    "pick_output",
+    "read_lengths",
+    "read_references",
+    "reference_columns",
+    "register_reader",
+    "undecoded",
+]
 
 _SHA_BYTES = 32
 
@@ -42,7 +51,7 @@ class CachedArray:
         The ``features`` directory of a cache, or its URL. Never holds a secret.
     processor_sha
         Identity of the processor, 64 hexadecimal digits.
-    sampling_rate, max_length_ms, auto_resample
+    sampling_rate, max_length_ms, auto_resample, channels
         As in the entry's `AudioCacheKey`, where the first is ``sample_rate``.
     name
         Which output of the processor.
@@ -60,6 +69,7 @@ class CachedArray:
     name: str = "input_features"
     decode: bool = True
     audio_column: str | None = None
+    channels: Channels = "mean"
     # `datasets` needs these of every feature type.
     id: str | None = field(default=None, repr=False)
     dtype: ClassVar[str] = "CachedArray"
@@ -94,7 +104,9 @@ class CachedArray:
         """Return the key of the entry that `value` refers to."""
         # NumPy's fixed-width strings, through which some formats pass, lose zeros at their end.
         blob_sha = bytes(value).ljust(_SHA_BYTES, b"\0").hex()
-        return AudioCacheKey(blob_sha, self.processor_sha, self.sampling_rate, self.max_length_ms, self.auto_resample)
+        return AudioCacheKey(
+            blob_sha, self.processor_sha, self.sampling_rate, self.max_length_ms, self.auto_resample, self.channels
+        )
 
 
 with warnings.catch_warnings():
@@ -155,6 +167,19 @@ def read_references(
             arrays[name].append(copied(array) if key in given else array)
             given.add(key)
     return arrays
+
+
+def read_lengths(
+    columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AudioCache
+) -> list[int | None]:
+    """Return of how many samples the features of each row were made, as the entries of one column say it."""
+    name, feature = next(iter(types.items()))
+    cache = own_cache if feature.root == str(own_cache.root) else _reader(feature.root).cache
+    keys = [None if value is None else feature.key(value) for value in columns[name]]
+    wanted = list(dict.fromkeys(key for key in keys if key is not None))
+    entries = dict(zip(wanted, cache.open_many(wanted), strict=True))
+    lengths = {key: entry.length.n_samples for key, entry in entries.items() if entry is not None and entry.length}
+    return [None if key is None else lengths.get(key) for key in keys]
 
 
 def pick_output(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root: str) -> Any:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import datasets
 import numpy.typing as npt
 
+from ..audio.channels import Channels
+from ..audio.length import Longer, Truncated
 from ..audio.source import read_source
 from ..cache.caches import AudioCache, WaveformCache
 from ..cache.keys import max_length_ms
@@ -19,7 +21,7 @@ from ..maintenance.explain import Explanation, explain_key
 from ..pipeline.feature_pipeline import FeaturePipeline
 from ..pipeline.settings import FeatureSettings, WaveformSettings
 from ..pipeline.storage_policy import Policy
-from ..processors.extractor import NamedFunction, name_of, processor_sampling_rate
+from ..processors.extractor import NamedFunction, check_takes_channels, name_of, processor_sampling_rate
 from ..processors.precision import FloatType
 from ..processors.soundness import Nonfinite
 from .attach import attach
@@ -60,9 +62,18 @@ class CachedFeatures:
     sampling_rate
         Rate in Hz of the waveforms that the processor takes. Needed only if the processor does not say it.
     max_length_seconds
-        Cap on the length of a clip; the rest is cut off. None for no cap.
+        Cap on the length of a clip. None for no cap.
+    longer
+        What becomes of a longer clip: ``"cut"`` takes its beginning, ``"error"`` makes it an `AudioTooLongError`, which
+        `on_error` may leave out.
     auto_resample
         Whether clips at another rate are resampled; otherwise they are errors.
+    channels
+        What becomes of a clip with several channels: their ``"mean"``, the channel of a number from 0 on, or ``"all"``,
+        an array of shape (n_channels, n_samples), for processors that take it. It is part of the key.
+    truncated
+        A file that lacks 100 ms or more of what its header promises is an ``"error"`` of its clip. ``"accept"`` takes
+        what is there.
     processor_kwargs
         Further arguments of the processor's call. They are part of the key.
     output_names
@@ -86,6 +97,9 @@ class CachedFeatures:
         may be None, pass ``features=`` to its ``map``, as under `features`.)
     reason_column
         With ``on_error="null"``: name of a further column that says why a row has no features, and "" if it has.
+    length_column
+        Name of a further column that says how long each clip is: samples, at the processor's rate, of the waveform that
+        its features were made from. Nothing is decoded to find it.
     identity
         Makes a function of your own a processor: ``CachedFeatures(function, identity="my-mel-v1",
         sampling_rate=16_000)``. ``function(waveform, sampling_rate, **processor_kwargs)`` returns an array or arrays by
@@ -97,7 +111,7 @@ class CachedFeatures:
     ProcessorError, UnfingerprintableProcessorError
         If the processor cannot be called for audio, or its state has no canonical description.
     InvalidKeyError
-        If the rate or the cap is invalid.
+        If the rate, the cap or the channels are invalid.
     ValueError
         If another setting is invalid.
 
@@ -117,7 +131,10 @@ class CachedFeatures:
         audio_column: str = "audio",
         sampling_rate: int | None = None,
         max_length_seconds: float | None = None,
+        longer: Longer = "cut",
         auto_resample: bool = False,
+        channels: Channels = "mean",
+        truncated: Truncated = "error",
         processor_kwargs: Mapping[str, Any] | None = None,
         output_names: Mapping[str, str] | None = None,
         dtype: FloatType | None = None,
@@ -126,17 +143,20 @@ class CachedFeatures:
         waveforms: Policy = "auto",
         on_error: str = "raise",
         reason_column: str | None = None,
+        length_column: str | None = None,
         identity: str | None = None,
     ) -> None:
         if identity is not None:
             processor = NamedFunction(processor, identity)
         rate = processor_sampling_rate(processor, sampling_rate)
+        check_takes_channels(processor, channels)
         settings = FeatureSettings(
-            WaveformSettings(rate, max_length_ms(max_length_seconds), auto_resample),
+            WaveformSettings(rate, max_length_ms(max_length_seconds), auto_resample, channels, longer, truncated),
             audio_column=audio_column,
             output_names=output_names or {},
             on_error=on_error,
             reason_column=reason_column,
+            length_column=length_column,
             processor_kwargs=processor_kwargs or {},
             dtype=dtype,
             nonfinite=nonfinite,
@@ -198,9 +218,10 @@ class CachedFeatures:
     def __repr__(self) -> str:
         waveform = self.settings.waveform
         cap = f", max_length_seconds={waveform.max_length_ms / 1000}" if waveform.max_length_ms else ""
+        channels = "" if waveform.channels == "mean" else f", channels={waveform.channels!r}"
         return (
             f"CachedFeatures({name_of(self.processor)} {self.processor_sha[:12]}, root={str(self.root)!r}, "
-            f"sampling_rate={waveform.sampling_rate}{cap}, auto_resample={waveform.auto_resample})"
+            f"sampling_rate={waveform.sampling_rate}{cap}, auto_resample={waveform.auto_resample}{channels})"
         )
 
     def explain(self, example: Any) -> Explanation:

@@ -11,7 +11,7 @@ from .cached_array import CachedArray, reference_columns
 
 __all__ = ["check_new_columns", "check_not_replaced", "check_references"]
 
-_SETTINGS = ("processor_sha", "sampling_rate", "max_length_ms", "auto_resample", "name")
+_SETTINGS = ("processor_sha", "sampling_rate", "max_length_ms", "auto_resample", "channels", "name")
 
 
 def check_new_columns(

@@ -217,17 +217,17 @@ class _Measurement:
             waveform = decode(source, pipeline.settings.waveform)
             steps.done("seconds_decoding")
             if not self._is_warm:  # the first call of an extractor takes longer, and is checked by a second one
-                pipeline.extraction.extract(waveform, source.clip, self._identity.sha)
+                pipeline.extraction.extract(waveform.samples, source.clip, self._identity.sha)
                 self._is_warm = True
                 steps.skip()
-            outputs = pipeline.extraction.extract(waveform, source.clip, self._identity.sha)
+            outputs = pipeline.extraction.extract(waveform.samples, source.clip, self._identity.sha)
             steps.done("seconds_extracting")
         except AudioError:
             return None
         is_kept = pipeline.waveforms.is_stored(source)
         steps.skip()
         path = self._features.put(key, outputs)
-        waveform_path = self._waveforms.put(key.waveform_key(), waveform) if is_kept else None
+        waveform_path = self._waveforms.put(key.waveform_key(), waveform.samples) if is_kept else None
         steps.done("seconds_storing")
         self._features.get_all(key)
         steps.done("seconds_reading_features")

@@ -12,6 +12,7 @@ import numpy as np
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import AudioError, ProcessorError
+from ..pipeline.clip_features import ClipFeatures
 from ..pipeline.feature_pipeline import FeaturePipeline
 from ..pipeline.settings import FeatureSettings
 from ..processors.extractor import name_of
@@ -81,27 +82,30 @@ class FeatureColumns:
         if references:
             check_references(references, self.references())
 
-    def give_back(self, batch: AudioBatch, results: Sequence[dict[str, Any] | AudioError]) -> Any:
+    def give_back(self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError]) -> Any:
         """Return the results of a batch in the form in which the batch came."""
         rows = [self._row(result) for result in results]
         names = list(dict.fromkeys(name for row in rows for name in row))
         if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
-            names = self.names() + names  # the columns are there even if every clip is bad
+            names = self._columns() + names  # the columns are there even if every clip is bad
         return batch.give_back(rows, names, self._type_in_table, self._spec)
 
-    def _row(self, result: dict[str, Any] | AudioError) -> dict[str, Any]:
+    def _row(self, result: ClipFeatures | AudioError) -> dict[str, Any]:
         reason = str(result) if isinstance(result, AudioError) else ""
         reasons = {} if self.settings.reason_column is None else {self.settings.reason_column: reason}
         if isinstance(result, AudioError):
             if self.settings.on_error == "raise":
                 raise result
             return reasons
-        self._check_names(result)
+        self._check_names(result.outputs)
         outputs = {
             self.name_of(output): value[()] if isinstance(value, np.ndarray) and not value.ndim else value
-            for output, value in result.items()
+            for output, value in result.outputs.items()
         }
-        return outputs | reasons
+        lengths = {}
+        if self.settings.length_column is not None and result.length is not None:
+            lengths[self.settings.length_column] = result.length.n_samples
+        return outputs | lengths | reasons
 
     # Columns ----------------------------------------------------------------------------------------------------------
 
@@ -113,15 +117,19 @@ class FeatureColumns:
         """Return the names of the columns of outputs."""
         return [self.name_of(output) for output in self._specs()]
 
+    def _columns(self) -> list[str]:
+        """Return the names of the columns of outputs, and that of lengths."""
+        return self.names() + ([] if self.settings.length_column is None else [self.settings.length_column])
+
     def _check_names(self, outputs: Mapping[str, Any]) -> None:
         """Raise if two columns would have one name, or an output to rename does not exist."""
         found = ", ".join(map(repr, outputs))
         named = [self.name_of(output) for output in outputs]
-        named += [] if self.settings.reason_column is None else [self.settings.reason_column]
+        named += [name for name in (self.settings.length_column, self.settings.reason_column) if name is not None]
         if len(set(named)) != len(named):
             raise ProcessorError(
-                f"two columns would have one name: {named}. Correct output_names or reason_column. The processor gives "
-                f"{found}; nothing was returned."
+                f"two columns would have one name: {named}. Correct output_names, length_column or reason_column. The "
+                f"processor gives {found}; nothing was returned."
             )
         unknown = self.settings.output_names.keys() - outputs.keys()
         if unknown:
@@ -147,6 +155,8 @@ class FeatureColumns:
         """Return the form of a column's output; None for the column of reasons."""
         if column == self.settings.reason_column:
             return None
+        if column == self.settings.length_column:
+            return OutputSpec("int64")
         return {self.name_of(output): spec for output, spec in self._specs().items()}[column]
 
     def type_of(self, column: str) -> Any:
@@ -166,7 +176,7 @@ class FeatureColumns:
             spec = self._spec_of_reference(reference)
             result[column] = spec.feature(nullable=self.settings.on_error == "null")
         if not references:
-            names = self.names() + ([] if self.settings.reason_column is None else [self.settings.reason_column])
+            names = self._columns() + ([] if self.settings.reason_column is None else [self.settings.reason_column])
             result.update({name: self.type_of(name) for name in names})
         return result
 
@@ -189,6 +199,7 @@ class FeatureColumns:
                 sampling_rate=waveform.sampling_rate,
                 max_length_ms=waveform.max_length_ms,
                 auto_resample=waveform.auto_resample,
+                channels=waveform.channels,
                 name=output,
                 audio_column=self.settings.audio_column,
             )

@@ -13,7 +13,7 @@ from ..audio.file_hashes import find_hashes
 from ..audio.source import AudioSource, local_path, read_source
 from ..errors import AudioError, MissingEntryError
 from .batch_formats import read_batch, with_columns
-from .cached_array import CachedArray, pick_output, read_references
+from .cached_array import CachedArray, pick_output, read_lengths, read_references
 from .collate import copies_of_rows
 from .column_checks import check_not_replaced
 from .feature_columns import FeatureColumns
@@ -62,6 +62,7 @@ class FeatureReader:
         if not arrays:
             return examples
         features = self.columns.types_with(datasets.Features.from_arrow_schema(examples.schema))
+        features.setdefault(str(self.columns.settings.length_column), datasets.Value("int64"))
         return with_columns(examples, arrays, features.__getitem__)
 
     def compute(self, examples: Any) -> Any:
@@ -84,9 +85,16 @@ class FeatureReader:
         is_table = isinstance(examples, pa.Table)
         shas = {name: examples[name].to_pylist() if is_table else examples[name] for name in present}
         arrays: dict[str, list[Any]] = {}
+        length_column = str(self.columns.settings.length_column)
         for audio_column, group in self._by_audio_column(present).items():
             cells = read_batch(examples, audio_column).cells if audio_column in _names(examples) else None
-            arrays.update(self._read_group({name: shas[name] for name in group}, group, cells))
+            found = self._read_group({name: shas[name] for name in group}, group, cells)
+            if audio_column != self.columns.settings.audio_column or length_column in {
+                *_names(examples),
+                *self.dropped,
+            }:
+                found.pop(length_column, None)
+            arrays.update(found)
         return arrays
 
     def _by_audio_column(self, references: Mapping[str, CachedArray]) -> dict[str, dict[str, CachedArray]]:
@@ -102,7 +110,10 @@ class FeatureReader:
         references: dict[str, CachedArray],
         cells: Sequence[Any] | None,
     ) -> dict[str, list[Any]]:
-        """Return the arrays of references that were made from one audio column, of which the cells may be there."""
+        """Return the arrays of references that were made from one audio column, of which the cells may be there.
+
+        With them comes the column of lengths, if it is wanted.
+        """
         cache = self.columns.pipeline.audio_cache
         own = {
             name: reference for name, reference in references.items() if cells is not None and self._is_own(reference)
@@ -118,7 +129,10 @@ class FeatureReader:
             if not elsewhere.keys() <= own.keys():
                 raise
             arrays |= self._of_audio(elsewhere, shas, cells or ())
-        return {name: arrays[name] for name in references}
+        length_column = self.columns.settings.length_column
+        if length_column is not None and length_column not in arrays:
+            arrays[length_column] = read_lengths(shas, references, cache)
+        return arrays
 
     def _is_own(self, reference: CachedArray) -> bool:
         """Return whether this processor makes what a reference refers to."""
@@ -133,12 +147,16 @@ class FeatureReader:
         known = shas[next(iter(references))]
         results = self.columns.pipeline.features(cells, [None if sha is None else sha.hex() for sha in known])
         arrays: dict[str, list[Any]] = {name: [] for name in references}
+        lengths: list[int | None] = []
         for result in results:
             if isinstance(result, AudioError) and self.columns.settings.on_error == "raise":
                 raise result
+            length = None if isinstance(result, AudioError) else result.length
+            lengths.append(None if length is None else length.n_samples)
             for name, reference in references.items():
-                arrays[name].append(None if isinstance(result, AudioError) else _pick(result, reference))
-        return arrays
+                arrays[name].append(None if isinstance(result, AudioError) else _pick(result.outputs, reference))
+        length_column = self.columns.settings.length_column
+        return arrays if length_column is None else {**arrays, length_column: lengths}
 
 
 def _pick(outputs: Mapping[str, Any], reference: CachedArray) -> Any:

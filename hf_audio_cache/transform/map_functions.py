@@ -25,24 +25,30 @@ class ReferenceMaker:
     files: str = ""  # tells the states of the dataset's files, for the same reason
 
     def __call__(self, examples: Any) -> dict[str, list[Any]]:
-        """Return the columns of references for a batch, and that of reasons if it was asked for."""
-        batch = read_batch(examples, self.columns.settings.audio_column)
+        """Return the columns of references for a batch, and those of lengths and reasons if they were asked for."""
+        settings = self.columns.settings
+        batch = read_batch(examples, settings.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
-        keys = self.columns.pipeline.ensure(batch.cells, processor_sha)
+        clips = self.columns.pipeline.ensure(batch.cells, processor_sha)
         shas: list[bytes | None] = []
-        reasons = []
-        for key in keys:
-            if not isinstance(key, AudioError):
-                shas.append(bytes.fromhex(key.blob_sha))
-                reasons.append("")
-            elif self.columns.settings.on_error == "raise":
-                raise key
-            else:
+        lengths: list[int | None] = []
+        reasons: list[str] = []
+        for clip in clips:
+            if isinstance(clip, AudioError) and settings.on_error == "raise":
+                raise clip
+            if isinstance(clip, AudioError):
                 shas.append(None)
-                reasons.append(str(key))
+                lengths.append(None)
+                reasons.append(str(clip))
+            else:
+                shas.append(bytes.fromhex(clip.key.blob_sha))
+                lengths.append(None if clip.length is None else clip.length.n_samples)
+                reasons.append("")
         columns: dict[str, list[Any]] = dict.fromkeys(self.types, shas)
-        if self.columns.settings.reason_column is not None:
-            columns[self.columns.settings.reason_column] = reasons
+        if settings.length_column is not None:
+            columns[settings.length_column] = lengths
+        if settings.reason_column is not None:
+            columns[settings.reason_column] = reasons
         return columns
 
 

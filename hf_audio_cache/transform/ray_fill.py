@@ -186,12 +186,12 @@ class _Worker:
         claim = BatchClaim(self._claims, self._name)
         before = pipeline.counters.total()
         try:
-            keys = pipeline.ensure(cells, self._processor_sha, claim=claim.take)
+            clips = pipeline.ensure(cells, self._processor_sha, claim=claim.take)
         finally:
             claim.release()
         bad_clips = pipeline.counters.bad_clips()[self._n_bad_clips :]
         self._n_bad_clips += len(bad_clips)
-        seen = {key.blob_sha for key in keys if not isinstance(key, AudioError)}
+        seen = {clip.key.blob_sha for clip in clips if not isinstance(clip, AudioError)}
         done = {
             "rows": len(cells),
             "stats": asdict(pipeline.counters.total() - before),

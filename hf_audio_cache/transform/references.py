@@ -51,6 +51,8 @@ def make_references(
     check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features(types)
+    if settings.length_column is not None:
+        features[settings.length_column] = datasets.Value("int64")
     if settings.reason_column is not None:
         features[settings.reason_column] = datasets.Value("string")
     references = _mapped_references(columns, dataset, types, features, map_kwargs)
@@ -135,9 +137,10 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
         return dataset
     named = {reference.audio_column or columns.settings.audio_column for reference in references.values()}
     audio_columns = sorted(named & set(dataset.column_names))
+    no_lengths = () if columns.settings.length_column is None else (columns.settings.length_column,)
     arrays = _map_rows(
         undecoded(dataset, references),
-        FeatureReader(columns, references, computes=False, files=_files_of(dataset, audio_columns)),
+        FeatureReader(columns, references, False, no_lengths, _files_of(dataset, audio_columns)),
         columns.types_with(dataset.features),
         **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
     )

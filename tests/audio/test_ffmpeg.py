@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soxr
-from audio_files import assert_same_bits, make_mp3, refused
+from audio_files import assert_same_bits, decode_audio, make_mp3, refused
 
-from hf_audio_cache.audio.decode import decode_audio
 from hf_audio_cache.errors import SamplingRateError
 
 M4A = b"\x00\x00\x00\x18ftypM4A \x00\x00\x02\x00M4A isom" + struct.pack(">I", 108) + b"mdat" + bytes(range(100))

@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soxr
-from audio_files import assert_same_bits, encode
+from audio_files import assert_same_bits, decode_audio, encode
 
-from hf_audio_cache.audio.decode import decode_audio
-from hf_audio_cache.audio.waveform import to_waveform
+from hf_audio_cache.audio import waveform as waveforms
 from hf_audio_cache.errors import AudioDecodeError, SamplingRateError
+
+
+def to_waveform(samples: npt.NDArray[Any], source_rate: int, **settings: Any) -> npt.NDArray[np.float32]:
+    return waveforms.to_waveform(samples, source_rate, **settings).samples
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "<i4", ">i4", "<f2", "<f4", ">f4", "<f8"])

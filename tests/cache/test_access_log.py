@@ -83,6 +83,7 @@ def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
         "sampling_rate": 8000,
         "max_length_ms": 0,
         "auto_resample": False,
+        "channels": "mean",
     }
     assert verify(tmp_path).is_clean
     assert verify(tmp_path).n_strangers == 0

@@ -35,6 +35,10 @@ def make_key(kind, **changes):
         ("features", (16000, 0, True), f"{BLOB}.7d865e959b24.16000.0.rs.npz"),
         ("features", (48000, 10000), f"{BLOB}.7d865e959b24.48000.10000.npz"),
         ("features", (8000, 1, True), f"{BLOB}.7d865e959b24.8000.1.rs.npz"),
+        ("features", (16000, 0, False, "mean"), f"{BLOB}.7d865e959b24.16000.0.npz"),
+        ("features", (16000, 0, True, 0), f"{BLOB}.7d865e959b24.16000.0.rs.ch0.npz"),
+        ("features", (16000, 0, False, "all"), f"{BLOB}.7d865e959b24.16000.0.chall.npz"),
+        ("waveforms", (16000, 0, False, 1), f"{BLOB}.16000.0.ch1.wav.npz"),
         ("waveforms", (16000, 0), f"{BLOB}.16000.0.wav.npz"),
         ("waveforms", (16000, 0, True), f"{BLOB}.16000.0.rs.wav.npz"),
         ("waveforms", (48000, 10000), f"{BLOB}.48000.10000.wav.npz"),
@@ -54,8 +58,8 @@ def test_resampling_is_not_asked_for_by_default(kind):
 
 
 def test_the_waveform_of_features_has_the_same_settings():
-    key = AudioCacheKey(BLOB, PROCESSOR, 16000, 1500, True)
-    assert key.waveform_key() == WaveformCacheKey(BLOB, 16000, 1500, True)
+    key = AudioCacheKey(BLOB, PROCESSOR, 16000, 1500, True, 1)
+    assert key.waveform_key() == WaveformCacheKey(BLOB, 16000, 1500, True, 1)
 
 
 def test_a_name_has_twelve_digits_of_the_processor_and_the_key_all():

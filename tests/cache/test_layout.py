@@ -19,6 +19,9 @@ GOLDEN = {
     f"features/ab/{BLOB}.7d865e957d86.8000.500.rs.npz": EntryName("features", BLOB, "7d865e957d86", 8000, 500, True),
     f"waveforms/ab/{BLOB}.16000.0.wav.npz": EntryName("waveforms", BLOB, "", 16000, 0, False),
     f"waveforms/ab/{BLOB}.48000.30000.rs.wav.npz": EntryName("waveforms", BLOB, "", 48000, 30000, True),
+    f"features/ab/{BLOB}.7d865e957d86.16000.0.ch0.npz": EntryName("features", BLOB, "7d865e957d86", 16000, 0, False, 0),
+    f"waveforms/ab/{BLOB}.16000.0.rs.ch12.wav.npz": EntryName("waveforms", BLOB, "", 16000, 0, True, 12),
+    f"waveforms/ab/{BLOB}.16000.0.chall.wav.npz": EntryName("waveforms", BLOB, "", 16000, 0, False, "all"),
     f"processors/{PROCESSOR}.json": PROCESSOR,
     f"access/2026-01-01/{RUN}-0123456789ab-17.gz": RecordName(RUN, "2026-01-01"),
     f"runs/{RUN}/7d865e957d86.json": RecordName(RUN, None),
@@ -88,6 +91,10 @@ ENTRY = f"features/ab/{BLOB}.7d865e957d86.16000.0.npz"
         ENTRY.removeprefix("features/"),
         ENTRY + ".bak",
         ENTRY + "\n",
+        ENTRY.replace(".npz", ".ch.npz"),
+        ENTRY.replace(".npz", ".ch01.npz"),
+        ENTRY.replace(".npz", ".chmean.npz"),
+        ENTRY.replace(".npz", ".ch1.rs.npz"),
         f"features/ab/.{ENTRY[12:]}.tmp",
         f"features/ab/.{ENTRY[12:]}.x-0a1b2c3d.tmp",
         f"processors/{PROCESSOR}.txt",
@@ -106,6 +113,6 @@ def test_strangers_are_none_of_ours(name):
 
 
 def test_a_name_with_more_in_it_is_like_an_entry_and_a_strangers():
-    later = ENTRY.replace(".npz", ".ch2.npz")
+    later = ENTRY.replace(".npz", ".x2.npz")
     assert layout.is_like_entry(later)
     assert not layout.is_ours(later)

@@ -2,6 +2,7 @@
 
 import audio_datasets as data
 import pytest
+import soundfile
 
 from hf_audio_cache import CacheRoot
 from hf_audio_cache.errors import AudioError
@@ -51,18 +52,21 @@ def test_a_batch_goes_down_once_and_comes_back_once(pipeline, steps, clips):
     rows = pipeline.features([*cells(clips), cells(clips)[0]])
     each = ["store_waveform", "extract", "store_features"]
     assert steps == ["look_up 4", "ensure", "reader_of", *each * 3, "wait"]
+    rows = [row.outputs for row in rows]
     assert rows[0]["input_values"] is not rows[3]["input_values"]
     data.assert_same_bits(rows[0]["input_values"], rows[3]["input_values"])
     steps.clear()
     again = pipeline.features(cells(clips))
     assert steps == ["look_up 3", "wait"]
     for row, other in zip(again, rows, strict=False):
-        data.assert_same_bits(row["input_values"], other["input_values"])
+        data.assert_same_bits(row.outputs["input_values"], other["input_values"])
 
 
 def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
     sha = pipeline.identity().sha
-    keys = pipeline.ensure(cells(clips), sha)
+    stored = pipeline.ensure(cells(clips), sha)
+    keys = [clip.key for clip in stored]
+    assert [clip.length.n_samples for clip in stored] == [2 * soundfile.info(clip).frames for clip in clips]
     each = ["store_waveform", "extract", "store_features"]
     assert steps == ["ensure", "look_up 3", "ensure", "reader_of", *each * 3, "wait"]
     assert keys == [pipeline.settings.waveform.features_key(data.sha256(clip), sha) for clip in clips]

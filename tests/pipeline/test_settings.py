@@ -17,6 +17,10 @@ BLOB, PROCESSOR = "ab" * 32, "cd" * 32
         (WaveformSettings(16_000), "cdcdcdcdcdcd.16000.0.npz", "16000.0.wav.npz"),
         (WaveformSettings(8_000, 1_500), "cdcdcdcdcdcd.8000.1500.npz", "8000.1500.wav.npz"),
         (WaveformSettings(16_000, 0, True), "cdcdcdcdcdcd.16000.0.rs.npz", "16000.0.rs.wav.npz"),
+        (WaveformSettings(16_000, 0, True, 3), "cdcdcdcdcdcd.16000.0.rs.ch3.npz", "16000.0.rs.ch3.wav.npz"),
+        (WaveformSettings(16_000, 0, channels="all"), "cdcdcdcdcdcd.16000.0.chall.npz", "16000.0.chall.wav.npz"),
+        (WaveformSettings(16_000, 9, longer="error"), "cdcdcdcdcdcd.16000.9.npz", "16000.9.wav.npz"),
+        (WaveformSettings(16_000, truncated="accept"), "cdcdcdcdcdcd.16000.0.npz", "16000.0.wav.npz"),
     ],
 )
 def test_both_keys_come_from_the_settings(settings, features, waveform):
@@ -42,6 +46,8 @@ def test_settings_cannot_be_changed_by_their_caller():
         ({"on_error": "ignore"}, 'on_error must be "raise", "null" or "skip"'),
         ({"reason_column": "reason"}, 'reason_column needs on_error="null"'),
         ({"reason_column": "audio", "on_error": "null"}, "reason_column must be a name of its own"),
+        ({"length_column": "audio"}, "length_column must be a name of its own"),
+        ({"length_column": ""}, "length_column must be a name of its own"),
         ({"dtype": "float8"}, "dtype must be"),
         ({"nonfinite": "drop"}, "nonfinite must be"),
         ({"features": "sometimes"}, 'features must be "auto", "always" or "never"'),
@@ -53,20 +59,35 @@ def test_an_invalid_setting_is_named(wrong, message):
         FeatureSettings(WaveformSettings(16_000), **wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"longer": "skip"}, 'longer must be "cut" or "error", not \'skip\''),
+        ({"longer": "error"}, 'longer="error" needs max_length_seconds'),
+        ({"truncated": True}, 'truncated must be "error" or "accept", not True'),
+    ],
+)
+def test_an_invalid_setting_of_waveforms_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        WaveformSettings(16_000, **wrong)
+
+
 def test_a_pickle_has_every_setting(make_processor, tmp_path):
     given = {
         "audio_column": "sound",
         "output_names": {"input_values": "speech"},
         "on_error": "null",
         "reason_column": "reason",
+        "length_column": "input_length",
         "processor_kwargs": {"padding": False},
         "dtype": "float16",
         "nonfinite": "keep",
         "features": "always",
         "waveforms": "never",
     }
-    made = CachedFeatures(make_processor("wav2vec2"), tmp_path, max_length_seconds=1.5, auto_resample=True, **given)
-    assert made.settings == FeatureSettings(WaveformSettings(16_000, 1_500, True), **given)
+    waveform = {"auto_resample": True, "channels": 1, "longer": "error", "truncated": "accept"}
+    made = CachedFeatures(make_processor("wav2vec2"), tmp_path, max_length_seconds=1.5, **waveform, **given)
+    assert made.settings == FeatureSettings(WaveformSettings(16_000, 1_500, **waveform), **given)
     left = FeatureSettings(WaveformSettings(16_000))
     assert not [name for name in vars(left) if getattr(left, name) == getattr(made.settings, name)]  # none is forgotten
     assert pickle.loads(pickle.dumps(made)).settings == made.settings
@@ -84,5 +105,8 @@ def test_settings_that_change_no_result_do_not_enter_the_hash():
         dataclasses.replace(common, waveform=WaveformSettings(8_000)),
         dataclasses.replace(common, waveform=WaveformSettings(16_000, 1)),
         dataclasses.replace(common, waveform=WaveformSettings(16_000, 0, True)),
+        dataclasses.replace(common, waveform=WaveformSettings(16_000, channels=0)),
+        dataclasses.replace(common, waveform=WaveformSettings(16_000, truncated="accept")),
+        dataclasses.replace(common, length_column="input_length"),
     ):
         assert changed.form_of_results() != common.form_of_results()

@@ -6,10 +6,10 @@ import audio_datasets as data
 import extractors
 import numpy as np
 import pytest
+from audio_files import decode_audio
 from datasets.fingerprint import Hasher
 
 from hf_audio_cache import CachedFeatures, processor_sha256
-from hf_audio_cache.audio.decode import decode_audio
 from hf_audio_cache.errors import (
     AudioExtractionError,
     ProcessorError,

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 from assertions import rows_of
+from audio_files import decode_audio
 
 from hf_audio_cache import AudioCacheKey, CachedFeatures, processor_sha256
-from hf_audio_cache.audio.decode import decode_audio
 from hf_audio_cache.errors import (
     AudioColumnError,
     AudioSourceError,

@@ -1,0 +1,73 @@
+"""Which channels of a clip its waveform has."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Channels", "MissingChannelError", "Mixer", "in_words"]
+
+Channels: TypeAlias = Literal["mean", "all"] | int
+
+# Energy of the mean, as a share of that of the channels, below which they cancel each other out. Vorbis leaves 1.4 %.
+_NOTHING_LEFT = 0.02
+
+
+def in_words(channels: Channels) -> str:
+    """Return what a table says behind the rate of a waveform; empty for the mean."""
+    return "" if channels == "mean" else ", all channels" if channels == "all" else f", channel {channels}"
+
+
+class MissingChannelError(Exception):
+    """A clip has `n_channels` channels, and not the one that is wanted."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__(n_channels)
+        self.n_channels = n_channels
+
+
+class Mixer:
+    """Takes the wanted channels of blocks of samples, and notices whether they cancel each other out.
+
+    Parameters
+    ----------
+    channels
+        ``"mean"``, the number of a channel, or ``"all"``.
+    """
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._energy = 0.0
+        self._energy_of_mean = 0.0
+
+    def __call__(self, channels_last: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the wanted channels of samples of shape (n_frames, n_channels).
+
+        Shape (n_frames,), or as before for ``"all"``.
+
+        Raises
+        ------
+        MissingChannelError
+            If there is no such channel.
+        """
+        n_channels = channels_last.shape[1]
+        if self._channels == "all":
+            return channels_last
+        if self._channels != "mean":
+            if self._channels >= n_channels:
+                raise MissingChannelError(n_channels)
+            return channels_last[:, self._channels]
+        if n_channels == 1:
+            return channels_last[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):  # the mean of what is not finite is refused later
+            mean: npt.NDArray[Any] = channels_last.mean(axis=1)
+            self._energy += float(np.vdot(channels_last, channels_last)) / n_channels
+            self._energy_of_mean += float(np.vdot(mean, mean))
+        return mean
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the mean of channels that are not silent is silence, as that of channels in opposite phase."""
+        return self._energy_of_mean < _NOTHING_LEFT * self._energy

@@ -1,0 +1,41 @@
+"""What the pipeline returns for a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..audio.length import ClipLength
+from ..cache.keys import AudioCacheKey
+from ..processors.output_forms import copied
+
+__all__ = ["ClipFeatures", "StoredClip"]
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """The features of a clip.
+
+    Attributes
+    ----------
+    outputs
+        The outputs of the processor by name.
+    length
+        Length of the waveform that they were made from; None if their entry does not say it.
+    """
+
+    outputs: Mapping[str, Any]
+    length: ClipLength | None
+
+    def copied(self) -> ClipFeatures:
+        """Return the same features in arrays of their own."""
+        return ClipFeatures({name: copied(value) for name, value in self.outputs.items()}, self.length)
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """The key of a clip's entry, which is in the cache; and the clip's length, if that was looked at."""
+
+    key: AudioCacheKey
+    length: ClipLength | None

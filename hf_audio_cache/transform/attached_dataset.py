@@ -1,0 +1,40 @@
+"""The dataset that `CachedFeatures.attach` returns: it says why it cannot be asked for a column of features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+
+from ..errors import AudioColumnError
+from .attached import Attached
+
+__all__ = ["AttachedDataset"]
+
+
+class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has no types
+    """A dataset whose rows have columns that it does not have itself. What is made of it is an ordinary dataset."""
+
+    @classmethod
+    def of(cls, dataset: datasets.Dataset) -> datasets.Dataset:
+        """Return a dataset of an attached transform, as one that explains itself."""
+        dataset.__class__ = cls
+        return dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return rows or a column, as any dataset does."""
+        if isinstance(key, str) and key not in self.column_names and key in self._late_names():
+            raise AudioColumnError(
+                f"the column {key!r} is made when a row is read, and the dataset has no such column. Take it of rows, "
+                f"as in attached[0][{key!r}] or attached[:8][{key!r}]; or use cached_features.map(ds), which makes a "
+                "column. Nothing was computed.",
+                column=key,
+                columns=tuple(self.column_names),
+            )
+        return super().__getitem__(key)
+
+    def _late_names(self) -> set[str]:
+        """Return the names of the columns that rows get when they are read."""
+        transform = self.format["format_kwargs"].get("transform")
+        readers = transform.readers if isinstance(transform, Attached) else ()
+        return {name for reader in readers if reader.computes for name in reader.columns.all_names()}
