@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,16 @@ import pyarrow as pa
 from ..errors import AudioColumnError, AudioSourceError
 from .file_hashes import FileState
 
-__all__ = ["AudioSource", "check_column", "is_audio_cell", "local_path", "read_source"]
+__all__ = [
+    "AudioSource",
+    "check_column",
+    "flat_columns",
+    "has_audio",
+    "is_audio_cell",
+    "local_path",
+    "located",
+    "read_source",
+]
 
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
 # Hashed before a decoded array. No file starts like this, so that no file has the hash of an array.
@@ -52,9 +61,28 @@ class AudioSource:
     file: FileState | None = None
 
 
+def flat_columns(audio_column: str, columns: Collection[str]) -> dict[str, str]:
+    """Return by field the columns that hold the audio together; empty if it is in one column, or there is none.
+
+    They are those of a flattened dataset (``audio.bytes``, …), or ``array`` and ``sampling_rate``.
+    """
+    if audio_column in columns:
+        return {}
+    names = {field: f"{audio_column}.{field}" for field in ("bytes", "path", "array", "sampling_rate")}
+    flattened = {field: name for field, name in names.items() if name in columns}
+    if flattened.keys() - {"sampling_rate"}:
+        return flattened
+    return {name: name for name in ("array", "sampling_rate")} if {"array", "sampling_rate"} <= {*columns} else {}
+
+
+def has_audio(audio_column: str, columns: Collection[str]) -> bool:
+    """Return whether there is such an audio column, or flat columns in its place."""
+    return audio_column in columns or bool(flat_columns(audio_column, columns))
+
+
 def check_column(audio_column: str, columns: Sequence[str]) -> None:
-    """Raise `AudioColumnError` if `audio_column` is not one of `columns`."""
-    if audio_column not in columns:
+    """Raise `AudioColumnError` if neither `audio_column` nor flat columns in its place are among `columns`."""
+    if not has_audio(audio_column, columns):
         found = ", ".join(map(repr, columns)) or "(none)"
         raise AudioColumnError(
             f"There is no audio column {audio_column!r}, only the columns {found}. Pass the right name: "
@@ -82,7 +110,22 @@ def local_path(cell: Any) -> str | None:
     if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
         cell = cell.get("path")
     path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
-    return path if isinstance(path, str) and "://" not in path and "::" not in path else None
+    return path if isinstance(path, str) and not _is_url(path) else None
+
+
+def _is_url(path: str) -> bool:
+    """Return whether a path is for fsspec: a URL, or a chain of file systems such as ``zip://a.wav::s3://…``."""
+    return "://" in path or ("::" in path and path.partition("::")[0] in fsspec.available_protocols())
+
+
+def located(cell: Any, data_dir: str | None) -> Any:
+    """Return an audio cell with its relative path, if it has one, made one under `data_dir`."""
+    path = None if data_dir is None else local_path(cell)
+    if data_dir is None or path is None or os.path.isabs(path):
+        return cell
+    path = os.path.join(data_dir, path)
+    cell = getattr(cell, "_hf_encoded", None) or cell
+    return {**cell, "path": path} if isinstance(cell, Mapping) else path
 
 
 def read_source(cell: Any) -> AudioSource:
@@ -137,8 +180,10 @@ def _not_audio(cell: Any) -> AudioSourceError:
 def _describe(cell: Any) -> str:
     if isinstance(cell, Mapping):
         return "a dict of " + ", ".join(f"{name}: {type(value).__name__}" for name, value in cell.items())
-    if isinstance(cell, np.ndarray):
-        return f"a bare array of shape {cell.shape} (its rate is unknown)"
+    if isinstance(cell, np.ndarray) or hasattr(cell, "detach"):
+        return f"a bare array of shape {tuple(cell.shape)} (its rate is unknown)"
+    if isinstance(cell, (list, tuple)):
+        return f"a {type(cell).__name__} of {len(cell)} values"
     return "None" if cell is None else f"a {type(cell).__name__}"
 
 
@@ -172,7 +217,7 @@ def _from_file(path: str) -> AudioSource:
 def _read_file(path: str) -> tuple[bytes, FileState | None]:
     state = None
     try:
-        if "://" in path or "::" in path:
+        if _is_url(path):
             with fsspec.open(path, "rb") as file:
                 content = file.read()
         else:
@@ -187,11 +232,14 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
             if state is not None and not (is_whole and state.is_settled()):
                 state = None  # it changed while it was read, or might change now without a trace
     except Exception as exc:  # fsspec drivers raise exceptions of their own, not only OSError
-        hint = (
-            ""
-            if os.path.dirname(path)
-            else " It is a bare file name: the dataset was stored without the bytes that belong to it."
-        )
+        hint = ""
+        if not _is_url(path) and not os.path.isabs(path):
+            hint = (
+                f" It is a relative path, which was looked for in {os.getcwd()}. Pass data_dir=, the folder that it "
+                "starts from, such as that of the manifest."
+            )
+        if not os.path.dirname(path):
+            hint += " A bare file name may also mean that the dataset was stored without the bytes that belong to it."
         raise AudioSourceError(
             f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It gives no features.{hint} "
             "Check that the file is where the dataset says, and that you may read it.",
@@ -213,6 +261,8 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         with np.errstate(over="ignore"):
             single = samples.astype(np.float32)
         samples = single if np.array_equal(single, samples) else samples
+    if getattr(sampling_rate, "shape", None) == () and hasattr(sampling_rate, "item"):
+        sampling_rate = sampling_rate.item()  # as the formats of NumPy and torch give it
     is_rate = isinstance(sampling_rate, (int, np.integer)) and not isinstance(sampling_rate, bool)
     if not is_rate or sampling_rate <= 0:
         raise AudioSourceError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..audio.length import ClipLength
-from ..audio.source import AudioSource
+from ..audio.source import AudioSource, located
 from ..cache.access_log import Run
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
@@ -120,6 +120,7 @@ class FeaturePipeline:
         known
             The ``blob_sha`` of each as a reference to stored features says, or None; files may have changed since.
         """
+        cells = [located(cell, self.settings.data_dir) for cell in cells]
         identity = self.identity()
         is_stored = known is not None or self.policy.is_stored(identity.sha)
 
@@ -193,6 +194,7 @@ class FeaturePipeline:
                 "or after it, and in no other process. Nothing more was computed."
             )
 
+        cells = [located(cell, self.settings.data_dir) for cell in cells]
         self.manifests.ensure(identity)  # also where all entries come from the near tier
         clips: Clips[ClipLength | bool] = look_up(
             cells, lambda blob_sha: self.key(blob_sha, identity), self._find_present

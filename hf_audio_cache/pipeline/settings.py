@@ -95,7 +95,7 @@ class FeatureSettings:
     ----------
     waveform
         How clips become waveforms.
-    audio_column, output_names, on_error, reason_column, length_column
+    audio_column, data_dir, output_names, on_error, reason_column, length_column
         As in `CachedFeatures`: where the audio is found, and the form of what is returned.
     processor_kwargs, dtype, nonfinite
         As in `CachedFeatures`; part of the processor's identity.
@@ -110,6 +110,7 @@ class FeatureSettings:
 
     waveform: WaveformSettings
     audio_column: str = "audio"
+    data_dir: str | None = None
     output_names: Mapping[str, str] = field(default_factory=dict)
     on_error: str = "raise"
     reason_column: str | None = None
@@ -142,6 +143,7 @@ class FeatureSettings:
         """Return the settings that decide what a call returns, apart from those in the processor's identity."""
         return {
             "audio_column": self.audio_column,
+            "data_dir": self.data_dir,
             "output_names": self.output_names,
             "on_error": self.on_error,
             "reason_column": self.reason_column,

@@ -22,6 +22,8 @@ __all__ = ["NamedFunction", "audio_part", "check_takes_channels", "extract", "na
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
 
+_MOST_SAID = 200  # characters of what was passed in the place of a processor
+
 # How transformers asks for an optional library. ("Speech" is torchaudio, which these extractors can do without.)
 _GUARD = re.compile(r"is_(?!speech_)(\w+)_available")
 
@@ -81,11 +83,59 @@ def audio_part(processor: Any) -> Any:
             f"a function ({extractor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
             'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).'
         )
-    if callable(extractor) and not isinstance(extractor, type):
+    if callable(extractor) and not isinstance(extractor, type) and not _kind_of_mistake(type(extractor)):
         return extractor
-    raise ProcessorError(
+    raise _not_a_processor(processor)
+
+
+# What people pass in the place of a processor, by a class of transformers' that it derives from.
+_MISTAKES = {
+    "PreTrainedTokenizerBase": "a tokenizer, which takes text",
+    "PreTrainedModel": "a model, which takes the features",
+    "PretrainedConfig": "a configuration",
+    "PreTrainedConfig": "a configuration",
+    "ImageProcessingMixin": "an image processor",
+    "Pipeline": "a pipeline, which holds a processor and a model",
+    "ProcessorMixin": "a processor without an audio part",
+}
+
+
+def _kind_of_mistake(kind: type) -> str:
+    """Return what an object of transformers is, if it is no front end for audio; else empty."""
+    if kind.__module__.partition(".")[0] not in ("transformers", "transformers_modules"):
+        return ""
+    call = next((vars(each)["__call__"] for each in kind.__mro__ if "__call__" in vars(each)), None)
+    names = [each.__name__ for each in kind.__mro__]
+    found = next((_MISTAKES[name] for name in names if name in _MISTAKES), "")
+    is_own_call = found == _MISTAKES["ProcessorMixin"] and call is not None and _takes_audio(call)
+    return "" if is_own_call else found
+
+
+def _takes_audio(call: Any) -> bool:
+    """Return whether a call has an argument for audio."""
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return True
+    return any(name.startswith(("audio", "raw_", "speech", "sound")) for name in parameters)
+
+
+def _not_a_processor(found: Any) -> ProcessorError:
+    """Return the error that says what was passed in the place of a processor."""
+    kind = type(found)
+    load = "AutoFeatureExtractor.from_pretrained"
+    if isinstance(found, type):
+        what, remedy = f"the class {found.__name__}, and not an object of it", f"{found.__name__}.from_pretrained(name)"
+    elif isinstance(found, str):
+        what, remedy = f"the name {found!r}", f"{load}({found!r})"
+    elif mistake := _kind_of_mistake(kind):
+        what, remedy = f"a {kind.__name__}: {mistake}", f"{load}(name), with the name of the model"
+    else:
+        what, remedy = repr(found), f"what {load} or AutoProcessor.from_pretrained returns"
+        what = what if len(what) <= _MOST_SAID else f"{what[:_MOST_SAID]}…"
+    return ProcessorError(
         f"expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
-        f"{processor!r}; nothing was computed. Pass what AutoFeatureExtractor or AutoProcessor.from_pretrained returns."
+        f"{what}; nothing was computed. Pass {remedy}."
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import datasets
 
-from ..audio.source import check_column
+from ..audio.source import check_column, has_audio
 from ..errors import CannotSkipError
 from .attached import Attached
+from .attached_dataset import AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .column_checks import check_new_columns, check_references
@@ -55,7 +56,7 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
     computes = computes and not any(columns.references().keys() & each.columns.references().keys() for each in there)
     unread = {name: each for name, each in references.items() if name not in attached.references()}
     reader = FeatureReader(columns, unread, computes, tuple(dropped))
-    return plain.with_transform(attached.and_then(reader))
+    return AttachedDataset.of(plain.with_transform(attached.and_then(reader)))
 
 
 def _computes_beside(
@@ -70,8 +71,9 @@ def _computes_beside(
     """
     audio_column = columns.settings.audio_column
     of_other_audio = any(reference.audio_column not in (None, audio_column) for reference in references.values())
-    if audio_column not in features and not of_other_audio:
+    is_there = has_audio(audio_column, features)
+    if not is_there and not of_other_audio:
         return False
     own = columns.references()
     check_new_columns(own, features, dropped)
-    return audio_column in features and not references.keys() & own.keys()
+    return is_there and not references.keys() & own.keys()

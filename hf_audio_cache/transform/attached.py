@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from ..audio.source import has_audio
 from ..errors import AudioColumnError, ProcessorError
 from .feature_reader import FeatureReader
 from .late_columns import LateColumns
@@ -106,9 +107,9 @@ class Attached:
         features: dict[str, Any] = self._read(examples) if reads else {}
         for reader in self.readers:
             audio_column = reader.columns.settings.audio_column
-            if not reader.computes or audio_column not in examples:
+            if not reader.computes or not has_audio(audio_column, examples):
                 continue
-            if audio_column not in source:
+            if not has_audio(audio_column, source):
                 raise AudioColumnError(
                     f"the transform that the dataset had before attach does not return the audio column "
                     f"{audio_column!r}, of which features are made, but {', '.join(map(repr, source)) or 'nothing'}. "

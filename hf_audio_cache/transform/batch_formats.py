@@ -10,14 +10,22 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+from datasets.arrow_dataset import Column
 from datasets.formatting.formatting import LazyBatch, LazyDict
+from datasets.iterable_dataset import IterableColumn
 
-from ..audio.source import check_column, is_audio_cell
+from ..audio.source import check_column, flat_columns, is_audio_cell
 from ..errors import AudioSourceError, CannotSkipError
 from ..processors.output_specs import OutputSpec
+from .audio_rows import with_encoded_audio
 from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
 
 __all__ = ["AudioBatch", "features_of", "read_batch", "with_columns"]
+
+_WHOLE = (
+    *(datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict),
+    IterableColumn,
+)
 
 
 @dataclass(frozen=True)
@@ -149,20 +157,24 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
     AudioSourceError
         If `examples` has none of these forms.
     """
+    _refuse_datasets(examples)
+    if isinstance(examples, (pa.Table, Mapping)) and not _is_cell(examples):
+        names = examples.column_names if isinstance(examples, pa.Table) else list(examples)
+        check_column(audio_column, names)
+        if flat := flat_columns(audio_column, names):
+            return _of_flat_columns(examples, flat)
     if isinstance(examples, pa.Table):
-        check_column(audio_column, examples.column_names)
         return AudioBatch(_cells(examples[audio_column]), table=examples, for_ray=is_for_ray())
     lazy = examples if isinstance(examples, LazyBatch) else None
     whole = None
-    if isinstance(examples, LazyDict):
-        check_column(audio_column, list(examples))
-        if audio_column in examples.keys_to_format:  # not yet formatted, and not replaced by the caller
-            cells = _cells(examples.pa_table[audio_column])
-            return AudioBatch(cells, is_single=lazy is None, lazy=lazy)
-    if isinstance(examples, Mapping) and (audio_column in examples or not is_audio_cell(examples)):
-        check_column(audio_column, list(examples))
+    if isinstance(examples, LazyDict) and audio_column in examples.keys_to_format:
+        # Not yet formatted, and not replaced by the caller.
+        return AudioBatch(_cells(examples.pa_table[audio_column]), is_single=lazy is None, lazy=lazy)
+    if isinstance(examples, Mapping) and audio_column in examples:
         whole = examples if is_for_ray() else None
         examples = examples[audio_column]
+    if isinstance(examples, Column):
+        return AudioBatch(_column_cells(examples))
     if isinstance(examples, (pa.Array, pa.ChunkedArray)):
         # One row looks like a batch of one here. A table without other columns serves both.
         return AudioBatch(_cells(examples), table=pa.table({}))
@@ -178,6 +190,61 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
             clip=type(examples).__name__,
         )
     return AudioBatch([examples], is_single=True, **for_ray)
+
+
+def _refuse_datasets(examples: Any) -> None:
+    """Raise TypeError for a dataset or a stream, or a dict of these."""
+    if isinstance(examples, _WHOLE):
+        name = type(examples).__name__
+        is_stream = isinstance(examples, (datasets.IterableDataset, datasets.IterableDatasetDict, IterableColumn))
+        forms = "cached_features.attach(ds)" if is_stream else "cached_features.map(ds), cached_features.attach(ds)"
+        raise TypeError(
+            f"a whole {name} was given to cached_features, which is called with an example or a batch. Use {forms} or "
+            "ds.map(cached_features). Nothing was computed."
+        )
+
+
+def _is_cell(examples: Any) -> bool:
+    """Return whether a mapping is an audio cell, and not an example or a batch of which the fields are columns."""
+    is_example = isinstance(examples, LazyDict)
+    return not is_example and is_audio_cell(examples) and not _is_column(examples.get("sampling_rate"))
+
+
+def _of_flat_columns(examples: Any, flat: Mapping[str, str]) -> AudioBatch:
+    """Return the cells whose fields are in columns of their own."""
+    lazy = examples if isinstance(examples, LazyBatch) else None
+    columns = {field: _values(examples, name) for field, name in flat.items()}
+    is_single = not isinstance(examples, (pa.Table, LazyDict)) and not all(map(_is_column, columns.values()))
+    rows = [tuple(columns.values())] if is_single else zip(*columns.values(), strict=True)
+    cells = [dict(zip(columns, row, strict=True)) for row in rows]
+    table = examples if isinstance(examples, pa.Table) else None
+    is_single = is_single or (isinstance(examples, LazyDict) and lazy is None)
+    whole = examples if table is None and is_for_ray() else None
+    return AudioBatch(cells, is_single, table, lazy, is_for_ray(), whole)
+
+
+def _values(examples: Any, name: str) -> Any:
+    if isinstance(examples, pa.Table):
+        return _cells(examples[name])
+    if isinstance(examples, LazyDict):
+        if name in examples.keys_to_format:
+            return _cells(examples.pa_table[name])
+        return examples[name] if isinstance(examples, LazyBatch) else [examples[name]]
+    values = examples[name]
+    return _column_cells(values) if isinstance(values, Column) else values
+
+
+def _is_column(values: Any) -> bool:
+    """Return whether these are values of a batch; an array of samples may be one, too, but its rate is none."""
+    return isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim > 0)
+
+
+def _column_cells(column: Column) -> list[Any]:
+    """Return the cells of a dataset's column; audio is not decoded."""
+    source, name = column.source, column.column_name
+    if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
+        return list(column)
+    return _cells(with_encoded_audio(source.select_columns([name]), name).with_format("arrow")[:][name])
 
 
 def _cells(column: pa.Array | pa.ChunkedArray) -> list[Any]:

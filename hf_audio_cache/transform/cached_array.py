@@ -7,6 +7,7 @@ and a row becomes the array when it is read.
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ __all__ = [
     "register_reader",
     "undecoded",
 ]
+
+logger = logging.getLogger(__name__)
 
 _SHA_BYTES = 32
 
@@ -87,7 +90,12 @@ class CachedArray:
         return bytes.fromhex(value) if isinstance(value, str) else value
 
     def cast_storage(self, storage: pa.Array) -> pa.Array:
-        """Return a column of any binary type as this type's storage."""
+        """Return a column of any binary type as this type's storage.
+
+        `datasets` also tries it on arrays, if a mapped function has looked at them, and then keeps these as lists.
+        """
+        if pa.types.is_nested(storage.type):
+            _warn_of_lists(self.name)
         return storage.cast(self.pa_type)
 
     def decode_example(self, value: bytes, token_per_repo_id: Mapping[str, Any] | None = None) -> Any:
@@ -107,6 +115,18 @@ class CachedArray:
         return AudioCacheKey(
             blob_sha, self.processor_sha, self.sampling_rate, self.max_length_ms, self.auto_resample, self.channels
         )
+
+
+@functools.cache
+def _warn_of_lists(name: str) -> None:
+    """Warn once of an output whose references became lists."""
+    logger.warning(
+        "A mapped function has looked at references to %r, so that datasets writes their arrays into Arrow as lists, "
+        "a megabyte a row. To keep references, pass input_columns= without them, map before cached_features.map(ds), "
+        "or return only new columns of a dataset from which they were removed, and put the two side by side "
+        "(concatenate_datasets(…, axis=1)). If arrays are what you want, use cached_features.materialize(ds).",
+        name,
+    )
 
 
 with warnings.catch_warnings():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..audio.channels import Channels
 from ..audio.length import Longer, Truncated
-from ..audio.source import read_source
+from ..audio.source import located, read_source
 from ..cache.caches import AudioCache, WaveformCache
 from ..cache.keys import max_length_ms
 from ..cache.root import CacheRoot, as_cache_root
@@ -58,7 +58,11 @@ class CachedFeatures:
         ``$HF_AUDIO_CACHE``, else ``$HF_HOME/audio_cache``, else ``~/.cache/huggingface/audio_cache``. The first entry
         that is stored creates it.
     audio_column
-        Name of the column that holds the audio.
+        Name of the column that holds the audio. If there is none, its parts are taken from ``audio.bytes`` and the
+        like, as `datasets.Dataset.flatten` names them, or from columns ``array`` and ``sampling_rate``.
+    data_dir
+        Folder from which relative paths of audio files start, such as that of a JSONL manifest; by default the working
+        directory.
     sampling_rate
         Rate in Hz of the waveforms that the processor takes. Needed only if the processor does not say it.
     max_length_seconds
@@ -129,6 +133,7 @@ class CachedFeatures:
         root: str | os.PathLike[str] | CacheRoot | None = None,
         *,
         audio_column: str = "audio",
+        data_dir: str | os.PathLike[str] | None = None,
         sampling_rate: int | None = None,
         max_length_seconds: float | None = None,
         longer: Longer = "cut",
@@ -153,6 +158,7 @@ class CachedFeatures:
         settings = FeatureSettings(
             WaveformSettings(rate, max_length_ms(max_length_seconds), auto_resample, channels, longer, truncated),
             audio_column=audio_column,
+            data_dir=None if data_dir is None else os.path.abspath(data_dir),
             output_names=output_names or {},
             on_error=on_error,
             reason_column=reason_column,
@@ -227,7 +233,7 @@ class CachedFeatures:
     def explain(self, example: Any) -> Explanation:
         """Say why an example or an audio cell hits or misses: new audio, another processor, rate or cap."""
         [cell] = read_batch(example, self.settings.audio_column).cells
-        source = read_source(cell)
+        source = read_source(located(cell, self.settings.data_dir))
         pipeline, identity = self.pipeline, self.pipeline.identity()
         key = pipeline.key(source.blob_sha, identity)
         return explain_key(pipeline.store, key, identity, source.clip, pipeline.root.signing_keys)

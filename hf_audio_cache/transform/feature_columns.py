@@ -87,7 +87,7 @@ class FeatureColumns:
         rows = [self._row(result) for result in results]
         names = list(dict.fromkeys(name for row in rows for name in row))
         if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
-            names = self._columns() + names  # the columns are there even if every clip is bad
+            names = self.all_names()  # the columns are there even if every clip is bad
         return batch.give_back(rows, names, self._type_in_table, self._spec)
 
     def _row(self, result: ClipFeatures | AudioError) -> dict[str, Any]:
@@ -117,9 +117,10 @@ class FeatureColumns:
         """Return the names of the columns of outputs."""
         return [self.name_of(output) for output in self._specs()]
 
-    def _columns(self) -> list[str]:
-        """Return the names of the columns of outputs, and that of lengths."""
-        return self.names() + ([] if self.settings.length_column is None else [self.settings.length_column])
+    def all_names(self) -> list[str]:
+        """Return the names of the columns of outputs, and of those of lengths and reasons."""
+        further = (self.settings.length_column, self.settings.reason_column)
+        return [*self.names(), *(name for name in further if name is not None)]
 
     def _check_names(self, outputs: Mapping[str, Any]) -> None:
         """Raise if two columns would have one name, or an output to rename does not exist."""
@@ -176,8 +177,7 @@ class FeatureColumns:
             spec = self._spec_of_reference(reference)
             result[column] = spec.feature(nullable=self.settings.on_error == "null")
         if not references:
-            names = self._columns() + ([] if self.settings.reason_column is None else [self.settings.reason_column])
-            result.update({name: self.type_of(name) for name in names})
+            result.update({name: self.type_of(name) for name in self.all_names()})
         return result
 
     def _spec_of_reference(self, reference: CachedArray) -> OutputSpec:

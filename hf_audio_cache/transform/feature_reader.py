@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 
 from ..audio.file_hashes import find_hashes
-from ..audio.source import AudioSource, local_path, read_source
+from ..audio.source import AudioSource, has_audio, local_path, read_source
 from ..errors import AudioError, MissingEntryError
 from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, pick_output, read_lengths, read_references
@@ -87,7 +87,7 @@ class FeatureReader:
         arrays: dict[str, list[Any]] = {}
         length_column = str(self.columns.settings.length_column)
         for audio_column, group in self._by_audio_column(present).items():
-            cells = read_batch(examples, audio_column).cells if audio_column in _names(examples) else None
+            cells = read_batch(examples, audio_column).cells if has_audio(audio_column, _names(examples)) else None
             found = self._read_group({name: shas[name] for name in group}, group, cells)
             if audio_column != self.columns.settings.audio_column or length_column in {
                 *_names(examples),

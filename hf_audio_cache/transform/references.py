@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 
 from ..audio.file_hashes import files_sha256
-from ..audio.source import check_column, read_source
+from ..audio.source import check_column, flat_columns, located, read_source
 from ..cache.stats import BadClip
 from ..errors import AudioError
 from ..pipeline.unstorable import check_storable
@@ -76,12 +76,16 @@ def _mapped_references(
 ) -> datasets.Dataset:
     """Map the audio column to references; again if what `datasets` kept has lost entries, or rows that now work."""
     audio_column = columns.settings.audio_column
-    cells = dataset.select_columns([audio_column])
+    flat = flat_columns(audio_column, dataset.column_names)
+    audio_columns = [*flat.values()] or [audio_column]
+    of_paths = [audio_column] if not flat else [flat["path"]] if "path" in flat else []
+    cells = dataset.select_columns(audio_columns)
     # Where nothing is taken from what `datasets` kept, and nothing kept, no file need be looked at.
     keeps = map_kwargs.get("load_from_cache_file") is not False or not map_kwargs.get("keep_in_memory")
-    maker = ReferenceMaker(columns, types, _files_of(dataset, [audio_column]) if keeps else "")
+    files = _files_of(dataset, of_paths, columns.settings.data_dir) if keeps else ""
+    maker = ReferenceMaker(columns, types, files)
     started = time.time()
-    arguments = {"remove_columns": [audio_column], "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
+    arguments = {"remove_columns": audio_columns, "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
     references = _map_rows(cells, maker, features, **arguments)
     is_kept = any(os.path.getmtime(file["filename"]) < started for file in references.cache_files)
     if not _are_there(columns, references, types) or (is_kept and _has_found_more(maker, cells, references)):
@@ -140,7 +144,9 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
     no_lengths = () if columns.settings.length_column is None else (columns.settings.length_column,)
     arrays = _map_rows(
         undecoded(dataset, references),
-        FeatureReader(columns, references, False, no_lengths, _files_of(dataset, audio_columns)),
+        FeatureReader(
+            columns, references, False, no_lengths, _files_of(dataset, audio_columns, columns.settings.data_dir)
+        ),
         columns.types_with(dataset.features),
         **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
     )
@@ -148,9 +154,9 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
     return arrays.with_format(**_format_with(dataset, [], list(references)))
 
 
-def _files_of(dataset: datasets.Dataset, audio_columns: Sequence[str]) -> str:
+def _files_of(dataset: datasets.Dataset, audio_columns: Sequence[str], data_dir: str | None) -> str:
     """Return what tells the state of all loose files in these columns; "" if there are none."""
-    paths = [path for column in audio_columns for path in loose_files(dataset, column)]
+    paths = [located(path, data_dir) for column in audio_columns for path in loose_files(dataset, column)]
     return files_sha256(paths, _sha_of_content) if paths else ""
 
 

@@ -1,4 +1,4 @@
-"""Rows in other forms than one column of encoded audio: decoded arrays, flat columns, Column objects, relative paths."""
+"""Rows in other forms than a column of encoded audio: decoded arrays, flat columns, Column objects, relative paths."""
 
 from __future__ import annotations
 
