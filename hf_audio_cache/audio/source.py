@@ -180,7 +180,7 @@ def _not_audio(cell: Any) -> AudioSourceError:
 def _describe(cell: Any) -> str:
     if isinstance(cell, Mapping):
         return "a dict of " + ", ".join(f"{name}: {type(value).__name__}" for name, value in cell.items())
-    if isinstance(cell, np.ndarray) or hasattr(cell, "detach"):
+    if isinstance(cell, np.ndarray) or (hasattr(cell, "detach") and hasattr(cell, "shape")):
         return f"a bare array of shape {tuple(cell.shape)} (its rate is unknown)"
     if isinstance(cell, (list, tuple)):
         return f"a {type(cell).__name__} of {len(cell)} values"
@@ -232,20 +232,25 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
             if state is not None and not (is_whole and state.is_settled()):
                 state = None  # it changed while it was read, or might change now without a trace
     except Exception as exc:  # fsspec drivers raise exceptions of their own, not only OSError
-        hint = ""
-        if not _is_url(path) and not os.path.isabs(path):
-            hint = (
-                f" It is a relative path, which was looked for in {os.getcwd()}. Pass data_dir=, the folder that it "
-                "starts from, such as that of the manifest."
-            )
-        if not os.path.dirname(path):
-            hint += " A bare file name may also mean that the dataset was stored without the bytes that belong to it."
         raise AudioSourceError(
-            f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It gives no features.{hint} "
-            "Check that the file is where the dataset says, and that you may read it.",
+            f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It gives no features."
+            f"{_hint(path)} Check that the file is where the dataset says, and that you may read it.",
             clip=path,
         ) from exc
     return bytes(content), state
+
+
+def _hint(path: str) -> str:
+    """Say what a path that was not found may lack."""
+    if _is_url(path) or os.path.isabs(path):
+        return ""
+    remedy = f"that is not {os.getcwd()}: pass that folder as data_dir=, such as the one of the manifest."
+    if os.path.dirname(path):
+        return f" It is a relative path. It may start from a folder {remedy}"
+    return (
+        " It is a bare file name: the dataset was stored without the bytes that belong to it, or the name is that of a "
+        f"file in a folder {remedy}"
+    )
 
 
 def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource:

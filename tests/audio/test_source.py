@@ -285,7 +285,7 @@ def test_bytes_beside_an_array_do_not_matter():
         (5, "a int"),
         (0.5, "a float"),
         (ARRAY, r"a bare array of shape \(3,\) \(its rate is unknown\)"),
-        ([0.5, 0.25], "a list"),
+        ([0.5, 0.25], "a list of 2 values"),
         ({}, "a dict of "),
         ({"bytes": None, "path": None}, "a dict of bytes: NoneType, path: NoneType"),
         ({"file": "a.wav"}, "a dict of file: str"),

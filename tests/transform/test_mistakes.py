@@ -51,7 +51,8 @@ def image_processor():
 def model():
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    small |= {"num_conv_pos_embedding_groups": 1, "num_conv_pos_embeddings": 2}
     return Wav2Vec2Model(
         Wav2Vec2Config(**small, conv_dim=[8], conv_kernel=[3], conv_stride=[2], num_feat_extract_layers=1)
     )

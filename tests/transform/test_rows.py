@@ -86,6 +86,10 @@ FORMS = {
 @pytest.mark.parametrize("kind", DATASETS)
 def test_rows_of_each_kind_have_their_features_in_each_form(kind, form, samples, cached_features, expected):
     dataset = DATASETS[kind](samples)
+    if "bytes" in kind and "numpy" in form:  # in which NumPy has cut off zeros at their end
+        with pytest.raises(AudioSourceError, match=r"are a NumPy string.* Use ds\.with_format\(None\)"):
+            FORMS[form](cached_features, dataset)
+        return
     found = FORMS[form](cached_features, dataset)
     data.assert_rows([found[row] for row in range(3)], expected)
     if form in ("map", "batched", "references"):
@@ -193,8 +197,8 @@ def test_without_data_dir_the_error_says_where_was_looked(manifest, make, tmp_pa
         make().map(of_manifest(manifest))
     assert (
         f"The audio file clips/a.wav could not be read (FileNotFoundError: [Errno 2] No such file or directory: "
-        f"'clips/a.wav'). It gives no features. It is a relative path, which was looked for in {tmp_path}. Pass "
-        "data_dir=, the folder that it starts from, such as that of the manifest. Check that"
+        f"'clips/a.wav'). It gives no features. It is a relative path. It may start from a folder that is not "
+        f"{tmp_path}: pass that folder as data_dir=, such as the one of the manifest. Check that"
     ) in str(caught.value)
     monkeypatch.chdir(manifest.parent)
     make().map(of_manifest(manifest))
