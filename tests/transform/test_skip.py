@@ -711,6 +711,6 @@ def test_bad_clips_say_what_was_wrong(clips, skipping):
         ("notes.txt", "AudioDecodeError"),
     ]
     reasons = {one.clip: one.reason for one in skipping.bad_clips}
-    assert "a truncated file" in reasons["cut.wav"]
+    assert "a truncated or damaged file" in reasons["cut.wav"]
     assert "FileNotFoundError" in reasons["/nowhere/missing.wav"]
     assert "text that begins 'text'" in reasons["notes.txt"]
