@@ -316,9 +316,9 @@ def test_nothing_is_encoded_for_a_root_that_takes_nothing(tmp_path):
         AudioCache(tmp_path).put_many({KEY: outputs})
 
 
-def test_a_root_that_is_a_file_loses_the_write_and_warns_once(tmp_path, warnings_logged):
-    (tmp_path / "root").write_bytes(b"precious")
+def test_a_root_that_becomes_a_file_loses_the_write_and_warns_once(tmp_path, warnings_logged):
     cache = AudioCache(tmp_path / "root")
+    (tmp_path / "root").write_bytes(b"precious")
     for _ in range(3):
         assert cache.put(KEY, FEATURES) == tmp_path / "root" / "c0" / KEY.as_filename()
         assert cache.get(KEY) is None
