@@ -159,6 +159,7 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
         UnstorableOutputError
             If it is anything else.
         """
+        path = self.path_for(key)  # which refuses what is no key of this cache
         if not _is_waveform(waveform, key.channels):
             found = f"{getattr(waveform, 'dtype', type(waveform))} {getattr(waveform, 'shape', '')}".strip()
             shape = "(n_channels, n_samples)" if key.channels == "all" else "(n_samples,)"
@@ -167,7 +168,7 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
                 name="waveform",
             )
         self.put_many({key: {"waveform": waveform}})
-        return self.path_for(key)
+        return path
 
 
 def _is_waveform(array: object, channels: object) -> bool:
