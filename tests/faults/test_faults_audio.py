@@ -68,14 +68,17 @@ def waveform_of(content: bytes) -> np.ndarray:
 
 
 def states_more_than_it_has(content: bytes) -> bool:
-    """Return whether the chunk of samples of a WAV is said to be longer than the file."""
+    """Return whether the chunk of samples of a WAV is said to be 100 ms longer than the file."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         return False
-    position = 12
+    position, frames_a_second, frame_bytes = 12, 0, 1
     while position + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, position)
+        if name == b"fmt ":
+            frames_a_second, _, frame_bytes = struct.unpack_from("<IIH", content, position + 12)
         if name == b"data":
-            return size < 0x7F000000 and position + 8 + size > len(content)  # from there on it means "not known"
+            n_lacking = (position + 8 + size - len(content)) / (frame_bytes or 1)
+            return size < 0x7F000000 and n_lacking >= 0.1 * frames_a_second  # from there on it means "not known"
         position += 8 + size + size % 2
     return True
 
@@ -129,15 +132,15 @@ def as_format(clip: Path, form: str) -> bytes:
 
 
 def cut(content: bytes, path: str, rng: random.Random) -> Row:
-    """Cut a clip at any byte; bad unless no sample is lost. (An Ogg file that ends with a page looks whole.)"""
-    whole = samples_of(content)
+    """Cut a clip at any byte, so that 100 ms are lost at least. (An Ogg file that ends with a page looks whole.)"""
+    whole, rate = samples_of(content)
     while True:
         length = rng.randrange(1, len(content))
         part = content[:length]
         if content[:4] == b"OggS" and content[length : length + 4] == b"OggS":
             continue
         left = samples_of(part)
-        if left is None or len(left[0]) < len(whole[0]) or states_more_than_it_has(part):
+        if left is None or len(left[0]) <= len(whole) - 0.1 * rate:
             return bad(part, path, "cut")
 
 
@@ -440,10 +443,10 @@ def check_root_and_figures(
 
 
 def check_list(listed: list[BadClip], rows: Sequence[Row]) -> None:
-    wanted = {
-        (row.clip, "AudioSourceError" if row.content is None else "AudioDecodeError") for row in rows if row.is_bad
-    }
-    assert {(one.clip, one.error) for one in listed} == wanted
+    decoding = {"AudioDecodeError", "TruncatedAudioError"}
+    wanted = {row.clip: {"AudioSourceError"} if row.content is None else decoding for row in rows if row.is_bad}
+    assert {one.clip for one in listed} == wanted.keys()
+    assert all(one.error in wanted[one.clip] for one in listed)
     assert len(listed) == len(set(listed)) == len(wanted)
     assert all(one.reason for one in listed)
 
