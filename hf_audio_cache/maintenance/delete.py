@@ -151,7 +151,8 @@ class Contents:
         unfinished = self.unfinished()
         gone = {entry.name for entry in going}
         kept = [entry for entry in self.entries if entry.name not in gone]
-        objects = dict.fromkeys([*(one.name for one in (*unfinished, *more)), *gone])
+        # In this order: it may be killed.
+        objects = dict.fromkeys([*(one.name for one in (*unfinished, *more)), *(entry.name for entry in going)])
         near = self._among_copies([*objects, *copies])
         if not dry_run:
             delete(self.store, objects)

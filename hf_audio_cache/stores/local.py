@@ -7,6 +7,8 @@ import errno
 import os
 import secrets
 import stat
+import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +33,11 @@ def is_temporary(name: str) -> bool:
     """Return whether `name` is that of an unfinished file."""
     file_name = name.rpartition("/")[2]
     return file_name.startswith(".") and file_name.endswith(_TEMPORARY_SUFFIX)
+
+
+# Stores that keep their folder open, the first one first: a process may have many stores, and few open files.
+_MOST_OPEN = 16
+_with_open_folder: deque[weakref.ref[LocalStore]] = deque()
 
 
 class LocalStore(Store):
@@ -208,6 +215,10 @@ class LocalStore(Store):
         if make:
             os.makedirs(self._root, exist_ok=True)
         self._kept = top = _OpenFolder(_open_below(os.open(self._root, _OPEN_FOLDER), self._folders, make=make))
+        _with_open_folder.append(weakref.ref(self))
+        if len(_with_open_folder) > _MOST_OPEN:
+            with contextlib.suppress(IndexError, AttributeError):  # another thread was first; the store is gone
+                _with_open_folder.popleft()()._kept = None  # type: ignore[union-attr]
         return top
 
     def _error(self, action: str, name: str, exc: OSError) -> StoreError:

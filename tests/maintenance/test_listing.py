@@ -111,6 +111,7 @@ def test_a_name_says_what_an_entry_is():
         "sampling_rate": 8000,
         "max_length_ms": 30000,
         "auto_resample": True,
+        "channels": "mean",
         "n_bytes": 17,
         "modified": 5.0,
         "accessed": 9.0,

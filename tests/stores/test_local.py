@@ -236,18 +236,28 @@ def test_a_descriptor_that_a_program_gave_to_another_folder_is_not_used(tmp_path
     os.close(reused)  # nobody closed it
 
 
-def test_a_store_keeps_one_folder_open_and_closes_it_at_its_end(tmp_path):
-    def open_folders():
-        paths = (Path("/proc/self/fd") / number for number in os.listdir("/proc/self/fd"))
-        return [os.readlink(path) for path in paths if path.exists() and os.readlink(path).startswith(str(tmp_path))]
+def open_folders(below):
+    paths = (Path("/proc/self/fd") / number for number in os.listdir("/proc/self/fd"))
+    return [os.readlink(path) for path in paths if path.exists() and os.readlink(path).startswith(str(below))]
 
+
+def test_of_many_stores_few_keep_their_folder_open(tmp_path):
+    stores = [LocalStore(tmp_path / f"{number}") for number in range(40)]
+    for _ in range(2):
+        for store in stores:
+            store.put("ab/name", b"content")
+            assert store.get("ab/name") == b"content"
+        assert len(open_folders(tmp_path)) == 16
+
+
+def test_a_store_keeps_one_folder_open_and_closes_it_at_its_end(tmp_path):
     store = LocalStore(tmp_path / "root")
     names = [f"{number:02x}/name" for number in range(50)]
     assert store.put_many(dict.fromkeys(names, b"content")) == {}
     assert store.get_many(names) == [b"content"] * 50
-    assert open_folders() == [str(tmp_path / "root")]
+    assert open_folders(tmp_path) == [str(tmp_path / "root")]
     del store
-    assert open_folders() == []
+    assert open_folders(tmp_path) == []
 
 
 def test_a_pipe_in_an_objects_place_stops_nobody(tmp_path):
