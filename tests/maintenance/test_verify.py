@@ -35,6 +35,7 @@ from hf_audio_cache.errors import InvalidRootError, StoreError
 
 OTHER_KEY = "and-another-one-that-is-as-long"
 HOUR = 3600.0
+DAY = 24 * HOUR  # entries that were used on one day go by what they cost
 
 
 # What is there, by the file system's account --------------------------------------------------------------------------
@@ -526,10 +527,10 @@ def test_reports_are_json(root):
 
 
 def written_in_turn(root: Path) -> list[str]:
-    """Give each entry another age, an hour apart, in no order of names; return them, the oldest first."""
+    """Give each entry another age, a day apart, in no order of names; return them, the oldest first."""
     order = np.random.default_rng(0).permutation(entries(root)).tolist()
     for n_later, name in enumerate(reversed(order)):
-        age(root / name, (n_later + 0.5) * HOUR)
+        age(root / name, (n_later + 0.5) * DAY)
     return order
 
 
@@ -573,20 +574,20 @@ def test_one_byte_decides(root):
     assert prune(root, max_bytes=size - 1, dry_run=True).n_kept == len(order) - 11
 
 
-@pytest.mark.parametrize("hours", [0, 1, 7, 23, 24, 1000])
-def test_what_was_written_too_long_ago_goes(hours, root):
+@pytest.mark.parametrize("days", [0, 1, 7, 23, 24, 1000])
+def test_what_was_written_too_long_ago_goes(days, root):
     order = written_in_turn(root)
     assert len(order) == 24
-    assert_pruned(root, order[: len(order) - min(hours, 24)], older_than_seconds=hours * HOUR)
+    assert_pruned(root, order[: len(order) - min(days, 24)], older_than_seconds=days * DAY)
 
 
-@pytest.mark.parametrize(("hours", "share"), [(20, 0.2), (3, 0.9)])
-def test_both_limits_hold_at_once(hours, share, root):
+@pytest.mark.parametrize(("days", "share"), [(20, 0.2), (3, 0.9)])
+def test_both_limits_hold_at_once(days, share, root):
     order = written_in_turn(root)
     max_bytes = int(share * n_bytes(root, order))
-    by_age, by_size = order[: len(order) - hours], going_for(root, order, max_bytes)
+    by_age, by_size = order[: len(order) - days], going_for(root, order, max_bytes)
     assert len(by_age) != len(by_size)
-    assert_pruned(root, max(by_age, by_size, key=len), max_bytes=max_bytes, older_than_seconds=hours * HOUR)
+    assert_pruned(root, max(by_age, by_size, key=len), max_bytes=max_bytes, older_than_seconds=days * DAY)
 
 
 def test_without_a_limit_no_entry_goes(root):

@@ -79,6 +79,7 @@ def test_a_pickle_has_every_setting(make_processor, tmp_path):
         "on_error": "null",
         "reason_column": "reason",
         "length_column": "input_length",
+        "data_dir": "/data/clips",
         "processor_kwargs": {"padding": False},
         "dtype": "float16",
         "nonfinite": "keep",
