@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import StoreError
 from .wrapper import WrappingStore
@@ -12,6 +12,9 @@ __all__ = ["ReadOnlyStore"]
 
 class ReadOnlyStore(WrappingStore):
     """Another store, for reading; puts and deletions are refused by a `StoreError` of the kind "read-only"."""
+
+    def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
+        return self._wrapped.ends_many(names, n_bytes)
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         return self.refuse_puts(objects)
