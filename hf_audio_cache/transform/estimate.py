@@ -226,18 +226,20 @@ class _Measurement:
             return None
         is_kept = pipeline.waveforms.is_stored(source)
         steps.skip()
-        path = self._features.put(key, outputs)
-        waveform_path = self._waveforms.put(key.waveform_key(), waveform.samples) if is_kept else None
+        self._features.store_many({key: outputs}, length=waveform.length)
+        if is_kept:
+            self._waveforms.store_many({key.waveform_key(): {"waveform": waveform.samples}}, length=waveform.length)
         steps.done("seconds_storing")
         self._features.get_all(key)
         steps.done("seconds_reading_features")
-        if waveform_path is not None:
+        if is_kept:
             self._waveforms.get(key.waveform_key())
         else:
             decode(source, pipeline.settings.waveform)
         steps.done("seconds_reading_waveforms")
-        waveform_bytes = 0 if waveform_path is None else Path(waveform_path).stat().st_size
-        return {**steps.seconds, "features_bytes": Path(path).stat().st_size, "waveforms_bytes": waveform_bytes}
+        n_bytes = Path(self._features.path_for(key)).stat().st_size
+        n_waveform_bytes = Path(self._waveforms.path_for(key.waveform_key())).stat().st_size if is_kept else 0
+        return {**steps.seconds, "features_bytes": n_bytes, "waveforms_bytes": n_waveform_bytes}
 
 
 class _Steps:
