@@ -225,7 +225,7 @@ def test_a_clip_that_was_stored_before_it_was_claimed_is_not_computed(prompts, t
         second({"audio": cells[1]})
         return blob_shas
 
-    keys = first.pipeline.ensure(cells, first.processor_sha, claim=claim)
+    keys = [stored.key for stored in first.pipeline.ensure(cells, first.processor_sha, claim=claim)]
     assert (first.stats.computed, second.stats.computed) == (2, 1)
     assert first.audio_cache.exists_many(keys) == [True] * 3
 
