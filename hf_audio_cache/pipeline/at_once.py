@@ -77,7 +77,8 @@ class AtOnce:
     def keep_rest(self) -> None:
         """Store what the threads have left, now that they are done."""
         self._keep(self._unwatched)
-        if self._has_moved:
+        # A clip that came to nothing may have drawn, too.
+        if self._has_moved or (self.doubtful and self._watch.has_moved()):
             self._watch.put_back()
 
     def _keep(self, taken: Sequence[Computed]) -> None:
