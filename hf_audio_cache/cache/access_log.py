@@ -19,19 +19,22 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import functools
 import gzip
 import io
 import json
 import logging
 import multiprocessing
 import multiprocessing.util
+import os
 import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import CorruptEntryError, StoreError
 from ..stores import Store, StoredObject
@@ -119,8 +122,11 @@ class UseRecorder:
 
     def _make(self) -> _OwnUses:
         own = _OwnUses(self._store, self.run, self.about, self._writer)
-        finalize_here(self, own.close)
+        finalize_here(self, own.close, weakref.ref(self))
         return own
+
+
+_Record: TypeAlias = tuple[str, list[str], dict[str, bytes]]  # its name, its names, and files about the run
 
 
 class _OwnUses:
@@ -160,20 +166,25 @@ class _OwnUses:
             self.flush()
 
     def flush(self) -> None:
-        record = self._take()
-        if record is not None:
-            with self._submitting:
-                self._writer.submit(lambda: self._write(*record))
-                self._writer.release()  # it is long until the next record, and there may be many roots
+        records = [(self, self._take()), *_take_left()]
+        with self._submitting:
+            for own, record in records:
+                if record is not None:
+                    self._writer.submit(functools.partial(own._write, *record))
+            self._writer.release()  # it is long until the next record, and there may be many roots
 
-    def close(self) -> None:
-        """Write the remaining names, when the recorder is no longer used."""
-        if not self._store.is_local:  # written by a thread of ours: this may be a thread of the driver
+    def close(self, owner: Callable[[], object]) -> None:
+        """Write the remaining names, now or at the end of the process, when the log is no longer used."""
+        if self._store.is_local:
+            if (record := self._take()) is not None:
+                self._write(*record)
+        elif owner() is not None:  # the process ends; a thread of ours writes, since this may be one of the driver
             self.flush()
         elif (record := self._take()) is not None:
-            self._write(*record)
+            # The garbage collector calls, perhaps in the middle of what holds a lock that a hand-over would wait for.
+            _left.append((os.getpid(), self, record))
 
-    def _take(self) -> tuple[str, list[str], dict[str, bytes]] | None:
+    def _take(self) -> _Record | None:
         """Return the next record's name and content, and the run's description if it is not written yet."""
         with self._lock:
             names, self._pending = self._pending, []
@@ -209,10 +220,34 @@ class _OwnUses:
 
 
 def _close(own: weakref.ref[_OwnUses]) -> None:
-    alive = own()
-    if alive is not None:
-        with contextlib.suppress(Exception):  # the process is ending
-            alive.close()
+    with contextlib.suppress(Exception):  # the process is ending
+        if (alive := own()) is not None:
+            alive.close(own)
+        _write_left()
+
+
+# Records of logs that were collected, by the process that has to write them.
+_left: deque[tuple[int, _OwnUses, _Record]] = deque()
+
+
+def _take_left() -> Iterator[tuple[_OwnUses, _Record]]:
+    while _left:
+        process, own, record = _left.popleft()
+        if process == os.getpid():
+            yield own, record
+
+
+def _write_left() -> None:
+    for own, record in _take_left():
+        own._write(*record)
+
+
+class _End:
+    """Made before any log, so that what it does at the end of the process comes after them."""
+
+
+_end = _End()
+finalize_here(_end, _write_left)
 
 
 # Reading the log ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import audio_datasets as data
 import configs
 import pytest
 
-from hf_audio_cache import CachedFeatures, CacheRoot, verify
+from hf_audio_cache import AudioCacheKey, CachedFeatures, CacheRoot, verify
 from hf_audio_cache.cache import access_log
-from hf_audio_cache.cache.access_log import check_use, last_uses, names_of_run, records_of
+from hf_audio_cache.cache.access_log import UseRecorder, check_use, last_uses, names_of_run, records_of
 from hf_audio_cache.errors import CorruptEntryError
 from hf_audio_cache.stores import LocalStore, open_store
 
@@ -289,3 +290,20 @@ def test_a_record_may_name_entries_of_a_later_version(tmp_path):
     LocalStore(tmp_path).put(record, gzip.compress(name.encode()))
     assert [names for _, names in records_of(LocalStore(tmp_path))] == [[name]]
     assert verify(tmp_path).is_clean
+
+
+def test_a_log_of_a_remote_root_that_is_collected_hands_nothing_over_and_is_written_later():
+    """The garbage collector may call in the middle of what holds a lock of a thread pool."""
+    url = "memory://collected"
+    log, store = UseRecorder(open_store(url)), open_store(url)
+    name = AudioCacheKey("ab" * 32, "7d" * 32, 16_000, 0).name()
+    store.put(f"features/{name}", b"content")
+    log.add_features([name])
+    run = log.run.id
+    before = threading.active_count()
+    del log
+    gc.collect()
+    assert threading.active_count() == before
+    assert names_of_run(store, run) == set()
+    UseRecorder(open_store("memory://other")).finish()  # any other log of this process
+    assert names_of_run(store, run) == {f"features/{name}"}
