@@ -52,9 +52,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 # uv installs in seconds what takes pip a minute, and makes the lock. It reads no settings of pip: an index that is set
-# there is handed on. pip installs uv, and torch, which some machines have set up for pip alone.
+# there is handed on, and certificates are the system's, as pip's are. pip installs uv, and torch, which some machines
+# have set up for pip alone.
 TOOLS := build pip setuptools>=77 uv
 export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS := true
 PIP_INDEX = $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 UV = $(if $(UV_DEFAULT_INDEX)$(PIP_INDEX),UV_DEFAULT_INDEX='$(or $(UV_DEFAULT_INDEX),$(PIP_INDEX))') $(VENVS)/build/bin/uv
 UV_INSTALL = $(UV) pip install --quiet --python $(VENVS)/$(1)/bin/python
