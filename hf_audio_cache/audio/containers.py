@@ -69,7 +69,7 @@ class Missing:
     more_seconds: float | None = None
 
     def promised(self, n_frames: int, rate: int) -> float | None:
-        """Return the promised seconds of a file of which so many frames are there; None if they are unknown."""
+        """Return how many seconds the file promises, given the number of frames that are there; None if unknown."""
         if self.more_seconds is not None:
             return n_frames / rate + self.more_seconds
         if not n_frames or not self.n_bytes:

@@ -112,7 +112,7 @@ def _read(sound: _SequentialFile, n_wanted: int, mix: Mixer) -> npt.NDArray[np.f
 def _check_mp3_end(encoded: memoryview, n_read: int) -> bool:
     """Return whether an MP3 states its length in a Xing header.
 
-    Refuse one of which libsndfile stopped early: without such a header it guesses the length from one frame.
+    Refuse a file that libsndfile stopped reading early: without such a header it guesses the length from one frame.
     """
     start = mp3_start(encoded)
     if xing_end(encoded, start) is not None:

@@ -62,7 +62,7 @@ class AudioSource:
 
 
 def flat_columns(audio_column: str, columns: Collection[str]) -> dict[str, str]:
-    """Return by field the columns that hold the audio together; empty if it is in one column, or there is none.
+    """Return the columns that hold the audio together, by field. Empty if one column holds it, or none does.
 
     They are those of a flattened dataset (``audio.bytes``, …), or ``array`` and ``sampling_rate``.
     """

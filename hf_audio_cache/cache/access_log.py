@@ -231,10 +231,11 @@ _left: deque[tuple[int, _OwnUses, _Record]] = deque()
 
 
 def _take_left() -> Iterator[tuple[_OwnUses, _Record]]:
-    while _left:
-        process, own, record = _left.popleft()
-        if process == os.getpid():
-            yield own, record
+    with contextlib.suppress(IndexError):  # none is left, though another thread takes some, too
+        while True:
+            process, own, record = _left.popleft()
+            if process == os.getpid():
+                yield own, record
 
 
 def _write_left() -> None:
@@ -242,12 +243,8 @@ def _write_left() -> None:
         own._write(*record)
 
 
-class _End:
-    """Made before any log, so that what it does at the end of the process comes after them."""
-
-
-_end = _End()
-finalize_here(_end, _write_left)
+# Registered before any log is made, so that at the end of the process it comes after them.
+finalize_here(_left, _write_left)
 
 
 # Reading the log ----------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class EntryCache(Generic[KeyT]):
     def exists_many(self, keys: Sequence[KeyT]) -> list[bool]:
         """Return `exists` for each key.
 
-        The root itself is asked, whatever the near tier has: few keys one by one, many by listing.
+        This asks the root itself, not the near tier. Few keys are asked for one by one, many by listing.
         """
         return self._presence.exist([self._name(key) for key in keys])
 
@@ -98,10 +98,10 @@ class EntryCache(Generic[KeyT]):
         return self._presence.are_readable([self._name(key) for key in keys])
 
     def secure_many(self, keys: Sequence[KeyT]) -> list[bool | StoreError]:
-        """Return, for each key, whether the root has its entry now: what only the near tier has is put there again.
+        """Return, for each key, whether the root has its entry now.
 
-        An error says why the root does not take an entry that the near tier has. An entry of a later version is none,
-        where that can be seen without the network.
+        An entry that only the near tier has is first put into the root again; if the root refuses it, the error says
+        why. An entry of a later version counts as missing, if that can be seen without the network.
         """
         names = [self._name(key) for key in keys]
         answers, n_bytes = self._presence.secure(names)
@@ -162,7 +162,7 @@ class EntryCache(Generic[KeyT]):
             self._on_use(names)
 
     def _open(self, name: str, key: KeyT, found: bytes | StoreError | None) -> Entry | Exception | None:
-        """Return an entry whose bytes were found, checked but not decoded; why there is none."""
+        """Return the checked entry that these bytes hold, not decoded; or the reason why there is none."""
         if not isinstance(found, bytes):
             return found
         try:

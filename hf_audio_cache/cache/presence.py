@@ -59,7 +59,7 @@ class Presence:
     def secure(self, names: Sequence[str]) -> tuple[list[bool | StoreError], int]:
         """Put what only the near tier has into the root again; return what is there then, and how many bytes were put.
 
-        An error says why the root does not take an entry that the near tier has.
+        If only the near tier has an entry and the root refuses it, the error says why.
         """
         answers: list[bool | StoreError] = [*self.exist(names)]
         copies = self._store.copies

@@ -76,7 +76,7 @@ class ListedEntry:
 
 
 def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
-    """Return a listed object as an entry; None if it is none, or unfinished."""
+    """Return the entry that a listed object is; None for an unfinished or foreign file."""
     name = parse_entry_name(found.name)
     if name is None:
         return None

@@ -17,7 +17,7 @@ _SAMPLE = 16  # entries of a kind that are read
 def seconds_per_byte(store: Store, entries: Iterable[ListedEntry]) -> Callable[[ListedEntry], float]:
     """Return a function that estimates, for an entry, the seconds to make it again for each byte that it takes.
 
-    Entries of one processor, rate and cap are one kind. A kind of which no entry can be read costs nothing.
+    Entries of one processor, rate and cap are one kind. If no entry of a kind can be read, its cost is 0.
     """
     kinds: dict[tuple[object, ...], list[ListedEntry]] = defaultdict(list)
     for entry in entries:

@@ -155,7 +155,7 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
 
 
 def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -> Iterator[tuple[str, Result]]:
-    """Compute clips in several threads, each of which takes one from its content to its stored entry."""
+    """Compute clips in several threads. Each thread takes a clip from its content to its stored entry."""
     work = AtOnce(steps)
     with one_thread_each():
         share_out(work.take, sources, n_threads)

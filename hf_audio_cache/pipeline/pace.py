@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 Outputs = dict[str, Any]
 
-ROUNDS = 2  # of which the first warms up what each thread makes for itself
+ROUNDS = 2  # the first one is a warm-up: each thread makes some things for itself
 
 # By the processor's identity. Pipelines share it: it is a matter of the machine, too.
 _decided: ProcessLocal[dict[str, bool]] = ProcessLocal()

@@ -31,7 +31,7 @@ def check_nonfinite(nonfinite: str) -> None:
 
 
 def unsound_output(outputs: Mapping[str, Any], nonfinite: Nonfinite) -> UnsoundOutput | None:
-    """Return the first output that is not finite or has no frames; None if there is none.
+    """Return the first output that is not finite or has no frames; None if all are sound.
 
     An empty array of integers may be right beside others (no special positions, for one): it counts as having no frames
     only where nothing else has any.

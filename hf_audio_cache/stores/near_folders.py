@@ -69,7 +69,7 @@ def near_folder(
 
 
 def _segments(path: str) -> Iterator[str]:
-    """Yield the folders of a path, none of which leads upwards."""
+    """Yield the folders of a path, without any that leads upwards."""
     for segment in path.split("/"):
         if segment:
             yield segment.replace(".", "%2E") if segment.strip(".") == "" else segment

@@ -113,8 +113,9 @@ class Attached:
                 raise AudioColumnError(
                     f"the transform that the dataset had before attach does not return the audio column "
                     f"{audio_column!r}, of which features are made, but {', '.join(map(repr, source)) or 'nothing'}. "
-                    "Have it return that too, or use with_transform(…, columns=…, output_all_columns=True) for what it "
-                    "needs; or use cached_features.map(ds) first. Nothing was computed.",
+                    "Have the transform return it too. Or give the transform only the columns that it needs, by "
+                    "with_transform(…, columns=…, output_all_columns=True). Or use cached_features.map(ds) first. "
+                    "Nothing was computed.",
                     column=audio_column,
                     columns=tuple(source),
                 )

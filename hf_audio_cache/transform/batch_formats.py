@@ -205,7 +205,7 @@ def _refuse_datasets(examples: Any) -> None:
 
 
 def _is_cell(examples: Any) -> bool:
-    """Return whether a mapping is an audio cell, and not an example or a batch of which the fields are columns."""
+    """Return whether a mapping is one audio cell. The keys of an example or a batch are column names instead."""
     is_example = isinstance(examples, LazyDict)
     return not is_example and is_audio_cell(examples) and not _is_column(examples.get("sampling_rate"))
 

@@ -70,7 +70,7 @@ def local_path(system: Any, path: str) -> str | None:
 
 
 def is_scheme(name: str) -> bool:
-    """Return whether fsspec has a file system for this protocol, in whatever case it is written."""
+    """Return whether fsspec has a file system for this protocol; upper and lower case are the same."""
     return name.lower() in known_implementations or name.lower() in registry
 
 
