@@ -27,7 +27,10 @@ def places_of(entries: Sequence[Entry | object]) -> list[dict[str, npt.NDArray[A
     places: list[dict[str, npt.NDArray[Any]]] = [{} for _ in entries]
     for (name, (dtype, shape)), rows in rows_of.items():
         if len(rows) > 1:
-            whole = np.empty((len(rows), *shape), dtype)
+            try:
+                whole = np.empty((len(rows), *shape), dtype)
+            except (ValueError, OverflowError, MemoryError):  # each is read alone, which says what is wrong
+                continue
             for number, row in enumerate(rows):
                 places[row][name] = whole[number, ...]  # an array, even of no axis
     return places

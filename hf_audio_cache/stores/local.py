@@ -243,12 +243,21 @@ class _OpenFolder:
             return False
 
     def _is_open(self) -> bool:
-        return os.path.samestat(os.fstat(self.descriptor), self._status)
+        """Return whether the descriptor is open; one that a program closed is forgotten, since its number comes again.
+
+        A program that becomes a daemon closes whatever is open.
+        """
+        try:
+            is_open = os.path.samestat(os.fstat(self.descriptor), self._status)
+        except OSError:
+            is_open = False
+        if not is_open:
+            self.descriptor = -1
+        return is_open
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError):  # a program that becomes a daemon closes whatever is open
-            if self._is_open():
-                os.close(self.descriptor)
+        if self._is_open():
+            os.close(self.descriptor)
 
 
 class _Below:

@@ -241,6 +241,15 @@ def open_folders(below):
     return [os.readlink(path) for path in paths if path.exists() and os.readlink(path).startswith(str(below))]
 
 
+def test_a_folder_that_a_program_closed_is_opened_for_good(tmp_path):
+    store = LocalStore(tmp_path / "root")
+    store.put("ab/name", b"content")
+    os.close(store._kept.descriptor)  # as a daemon does; the next folder gets its number
+    for _ in range(3):
+        assert store.get("ab/name") == b"content"
+    assert open_folders(tmp_path) == [str(tmp_path / "root")]
+
+
 def test_of_many_stores_few_keep_their_folder_open(tmp_path):
     stores = [LocalStore(tmp_path / f"{number}") for number in range(40)]
     for _ in range(2):
