@@ -155,8 +155,9 @@ def plot_entry(entry: InspectedEntry, path: Path) -> None:
     title = entry.processor_name or "waveform"
     axes.set_title(f"{title}, clip {entry.listed.blob_sha[:12]}: {name} {values.dtype} {values.shape}")
     if entry.listed.cache == "waveforms":
-        axes.plot(np.arange(len(values)) / entry.listed.sampling_rate, values, linewidth=0.5)
-        axes.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, len(values) / entry.listed.sampling_rate))
+        n_samples, rate = values.shape[-1], entry.listed.sampling_rate
+        axes.plot(np.arange(n_samples) / rate, values.T, linewidth=0.5)  # a line for each channel
+        axes.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, n_samples / rate))
     elif values.ndim == 1:
         axes.plot(values, linewidth=0.5)
         axes.set(xlabel="index", ylabel="value")

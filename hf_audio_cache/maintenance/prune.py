@@ -135,14 +135,15 @@ def _first_to_go(
     """Yield what has to go: enough for `excess` bytes, and all that was last used before `oldest`."""
     cost = seconds_per_byte(contents.store, may_go) if excess > 0 else lambda entry: 0.0
 
-    def rank(entry: ListedEntry) -> tuple[float, float, float]:
+    def rank(entry: ListedEntry) -> tuple[bool, float, float, float]:
         days_ago = (contents.now - entry.accessed) // _DAY
-        return -days_ago, cost(entry), entry.accessed
+        return entry.accessed >= oldest, -days_ago, cost(entry), entry.accessed
 
     for entry in sorted(may_go, key=rank):
-        if excess > 0 or entry.accessed < oldest:
-            excess -= entry.n_bytes
-            yield entry
+        if excess <= 0 and entry.accessed >= oldest:
+            return
+        excess -= entry.n_bytes
+        yield entry
 
 
 def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:

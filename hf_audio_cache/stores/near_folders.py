@@ -101,11 +101,14 @@ def _first(*values: Any) -> Any:
 
 def _in_aws_files() -> str:
     """Return what the files of the AWS tools say of endpoints, whichever profile it is of."""
-    home = Path(os.environ.get("HOME") or Path.home(), ".aws")
+    home = os.path.join("~", ".aws")
     found: list[str] = []
     for variable, name in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
         try:
-            text = Path(os.environ.get(variable) or home / name).expanduser().read_text(errors="replace")
+            path = os.path.expanduser(
+                os.environ.get(variable) or os.path.join(home, name)
+            )  # unlike Path's, never raises
+            text = Path(path).read_text(errors="replace")
         except OSError:
             continue
         found += (match[0].strip() for match in _IN_AWS_FILES.finditer(text))

@@ -329,6 +329,16 @@ def test_a_root_that_becomes_a_file_loses_the_write_and_warns_once(tmp_path, war
     assert cache.clear() == 0
 
 
+def test_arrays_of_as_many_axes_as_numpy_has_are_read_in_a_batch(tmp_path):
+    """Two of them in one array would have one axis more."""
+    cache = AudioCache(tmp_path)
+    array = np.full((1,) * (64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32), 3.0, np.float32)
+    keys = [AudioCacheKey(f"{number:064x}", PROCESSOR, 16000, 0) for number in range(2)]
+    for key in keys:
+        cache.put(key, {"x": array})
+    assert [found["x"].tobytes() for found in cache.get_all_many(keys)] == [array.tobytes()] * 2
+
+
 # Clearing -------------------------------------------------------------------------------------------------------------
 
 

@@ -219,6 +219,15 @@ def test_what_was_not_used_for_longer_goes_before_what_is_cheap(unused):
     assert not set(slow).intersection(entries(unused))
 
 
+def test_with_both_limits_what_is_too_old_makes_the_room(unused):
+    old = [name for name in entries(unused) if kind_of(name) == "slow"][:5]
+    for name in entries(unused):
+        age(unused / name, 31.2 * DAY if name in old else 31.1 * DAY)  # on one day
+    total = sum((unused / name).stat().st_size for name in entries(unused))
+    prune(unused, max_bytes=total - 1, older_than_seconds=31.15 * DAY)
+    assert kinds_left(unused) == [15, 20, 20]
+
+
 @pytest.mark.parametrize(("cache", "left"), [("waveforms", [20, 20, 0]), ("features", [0, 0, 20])])
 def test_one_cache_can_be_chosen(unused, cache, left):
     assert prune(unused, cache=cache, older_than_seconds=31 * DAY).n_deleted == 0

@@ -127,3 +127,9 @@ def test_a_root_knows_its_near_tier(tmp_path):
     for settings in ({"near": None}, {"read_only": True}):
         assert CacheRoot("s3://bucket/cache", **settings).open_near_tier() is None
     assert CacheRoot("s3://bucket/cache").open_near_tier().location() == tmp_path / "near" / "s3" / "bucket" / "cache"
+
+
+def test_a_user_without_a_home_has_near_folders_too(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # whom the system does not know
+    assert near_folder("s3://bucket/cache", near="auto", storage_options={})
