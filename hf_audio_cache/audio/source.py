@@ -244,7 +244,11 @@ def _hint(path: str) -> str:
     """Say what a path that was not found may lack."""
     if _is_url(path) or os.path.isabs(path):
         return ""
-    remedy = f"that is not {os.getcwd()}: pass that folder as data_dir=, such as the one of the manifest."
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = "the working directory, which is gone"
+    remedy = f"that is not {here}: pass that folder as data_dir=, such as the one of the manifest."
     if os.path.dirname(path):
         return f" It is a relative path. It may start from a folder {remedy}"
     return (

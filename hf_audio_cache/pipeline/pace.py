@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from ..errors import AudioError
 from ..processors.determinism import GeneratorWatch, difference
@@ -18,6 +18,7 @@ __all__ = ["ROUNDS", "is_faster_at_once", "refuse", "try_out"]
 logger = logging.getLogger(__name__)
 
 Outputs = dict[str, Any]
+_Timed: TypeAlias = tuple[Outputs | AudioError, float]  # with its seconds
 
 ROUNDS = 2  # the first one is a warm-up: each thread makes some things for itself
 
@@ -43,7 +44,7 @@ def try_out(
     *,
     beside: Callable[[int], Outputs],
     alone: Callable[[int, bool], Outputs],
-) -> list[tuple[Outputs | AudioError, float]]:
+) -> list[_Timed]:
     """Extract ``2 * n_threads`` clips at once, then one at a time, and decide; return what the latter gave and took.
 
     Parameters
@@ -66,33 +67,45 @@ def try_out(
         except Exception as exc:  # noqa: BLE001 - whatever it is: alone, the clip raises it again, or is not bad
             logger.debug("%s failed beside other clips: %s", name, exc)
 
-    took, took_alone = [], []
+    took: list[float] = []
     with one_thread_each():
         for start in range(0, ROUNDS * n_threads, n_threads):
             started = time.perf_counter()
             share_out(extract, range(start, start + n_threads), n_threads)
-            took.append((time.perf_counter() - started) / n_threads)
+            took.append(time.perf_counter() - started)
     if watch.has_moved():
         watch.put_back()
-    results: list[tuple[Outputs | AudioError, float]] = []
+    results: list[_Timed] = []
     is_safe = True
     for number in range(ROUNDS * n_threads):
         started = time.perf_counter()
         try:
             with leaving_a_core():
                 outputs = alone(number, False)
+            seconds = time.perf_counter() - started
+            if number not in found or difference(found[number], outputs) is not None:
+                is_safe = False
+                with leaving_a_core():
+                    outputs = alone(number, True)  # raises if it is random
         except AudioError as exc:
             results.append((exc, 0.0))
             is_safe = is_safe and number not in found
             continue
-        took_alone.append(time.perf_counter() - started)
-        if number not in found or difference(found[number], outputs) is not None:
-            is_safe = False
-            outputs = alone(number, True)  # raises if it is random
-        results.append((outputs, took_alone[-1]))
+        results.append((outputs, seconds))
     if not is_safe:
         refuse(processor_sha, name, "beside other clips it gives other outputs")
-    elif took_alone:
-        logger.info("%s takes %.2f ms a clip, and %.2f ms at once", name, 1e3 * min(took_alone), 1e3 * min(took))
-        _decided.get(dict)[processor_sha] = min(took) < min(took_alone)
+        return results
+    is_faster = [
+        together < sum(seconds for _, seconds in alone)
+        for together, alone in zip(took, _rounds(results, n_threads), strict=True)
+        if not any(isinstance(result, AudioError) for result, _ in alone)
+    ]
+    if is_faster:  # else a later batch tells
+        _decided.get(dict)[processor_sha] = any(is_faster)
+        logger.info("%s is %s at once in this process", name, "faster" if any(is_faster) else "no faster")
     return results
+
+
+def _rounds(results: list[_Timed], n_threads: int) -> Iterator[list[_Timed]]:
+    for start in range(0, len(results), n_threads):
+        yield results[start : start + n_threads]

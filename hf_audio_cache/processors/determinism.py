@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RandomOutputError
+from ..support.torch_module import loaded_torch
 from .extractor import NamedFunction, extract, name_of
 from .output_forms import is_same_output
 
@@ -34,7 +35,7 @@ class _RandomState:
 
     @classmethod
     def now(cls) -> _RandomState:
-        torch = sys.modules.get("torch")
+        torch = loaded_torch()
         return cls(random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None)
 
     def moved_since(self, before: _RandomState) -> str | None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ProcessorError
 from ..support.process_local import ProcessLocal, is_forked
+from ..support.torch_module import loaded_torch
 from .output_forms import without_batch_axis
 
 __all__ = ["NamedFunction", "audio_part", "check_takes_channels", "extract", "name_of", "processor_sampling_rate"]
@@ -318,5 +319,5 @@ def use_one_torch_thread_after_fork() -> None:
     OpenMP's threads do not live on in a fork: after any parallel operation of torch in the parent, the next one in
     the child waits for them for ever. On one thread, which gives the same bits, a worker is also faster.
     """
-    if is_forked() and "torch" in sys.modules:
+    if is_forked() and loaded_torch() is not None:
         _torch_is_limited.get(_limit_torch)

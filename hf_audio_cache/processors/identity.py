@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UnfingerprintableProcessorError
+from ..support.torch_module import loaded_torch
 from .description import Describer
 from .determinism import random_state_kept
 from .difference import differences
@@ -204,8 +204,8 @@ class Fingerprinter:
 
 def _torch_settings() -> dict[str, str]:
     """Return the settings of torch's that change bits, where they are not what they are by default."""
-    torch, found = sys.modules.get("torch"), {}
-    if torch is None or not hasattr(torch, "get_float32_matmul_precision"):  # it is being imported
+    torch, found = loaded_torch(), {}
+    if torch is None:
         return {}
     if torch.get_float32_matmul_precision() != "highest":
         found["float32_matmul_precision"] = torch.get_float32_matmul_precision()

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from ..support.torch_module import loaded_torch
+
 __all__ = ["MISSING", "Outline", "Watch", "array_content", "attributes_of", "bytes_content", "cell_contents"]
 __all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "of_array", "of_class", "of_factory"]
 __all__ += ["of_function", "of_mapping", "of_reference", "tensor_content"]
@@ -220,13 +222,13 @@ def array_content(array: Any) -> dict[str, Any]:
 
 def is_tensor(value: Any) -> bool:
     """Return whether a value is a tensor of torch's."""
-    torch = sys.modules.get("torch")
+    torch = loaded_torch()
     return torch is not None and issubclass(type(value), torch.Tensor)
 
 
 def is_torch_module(kind: type) -> bool:
     """Return whether a class is of torch's modules."""
-    torch = sys.modules.get("torch")
+    torch = loaded_torch()
     return issubclass(kind, getattr(getattr(torch, "nn", None), "Module", ()))
 
 

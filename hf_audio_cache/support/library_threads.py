@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from threadpoolctl import ThreadpoolController
 
 from .process_local import ProcessLocal
 from .threads import n_cores
+from .torch_module import loaded_torch
 
 __all__ = ["keep_this_thread_to_one", "leaving_a_core", "one_thread_each"]
 
@@ -30,7 +30,7 @@ def _libraries() -> tuple[list[Any], list[Any]]:
     """Return the loaded libraries: BLAS, and OpenMP."""
     found: Sequence[Any] = ()
     with contextlib.suppress(OSError):  # no more files can be opened; the libraries keep all cores
-        found = _controller("torch" in sys.modules).lib_controllers
+        found = _controller(loaded_torch() is not None).lib_controllers
     known = [library for library in found if library.num_threads is not None]
     return [one for one in known if one.user_api == "blas"], [one for one in known if one.user_api != "blas"]
 
@@ -109,12 +109,11 @@ _kept = _Kept()
 
 def keep_this_thread_to_one() -> None:
     """Keep OpenMP and torch from starting threads for the calling thread, for good: it is one of our own."""
-    torch = sys.modules.get("torch")
-    has_torch = hasattr(torch, "set_num_threads")  # else it is being imported
-    if _kept.has_torch is has_torch:
+    torch = loaded_torch()
+    if _kept.has_torch is (torch is not None):
         return
-    _kept.has_torch = has_torch
-    if torch is not None and has_torch and (before := torch.get_num_threads()) > 1:
+    _kept.has_torch = torch is not None
+    if torch is not None and (before := torch.get_num_threads()) > 1:
         torch.set_num_threads(1)  # also for threads that start later, so it is put back, in a thread that ends
         other = threading.Thread(target=torch.set_num_threads, args=(before,), name="hf-audio-cache-limit")
         with contextlib.suppress(RuntimeError):  # the process ends

@@ -112,13 +112,13 @@ class _Gate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._is_closed = False
+        self._n_closed = 0  # forks at once
         self._n_inside = 0
         self._own = threading.local()
 
     def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed)
+            self._changed.wait_for(lambda: not self._n_closed)
             self._n_inside += 1
         self._own.is_inside = True
 
@@ -131,20 +131,20 @@ class _Gate:
     def close(self) -> None:
         """Wait for the items under way, but for that of the calling thread; no other is begun."""
         with self._changed:
-            self._is_closed = True
+            self._n_closed += 1
             self._changed.wait_for(lambda: self._n_inside == self._n_own())
 
     def open(self) -> None:
         """Let work go on."""
         with self._changed:
-            self._is_closed = False
+            self._n_closed -= 1
             self._changed.notify_all()
 
     def open_in_child(self) -> None:
         """Let work go on where no other thread is any more; one of them may have held the lock."""
         self._changed = threading.Condition()
         self._n_inside = self._n_own()
-        self._is_closed = False
+        self._n_closed = 0
 
     def _n_own(self) -> int:
         return int(getattr(self._own, "is_inside", False))

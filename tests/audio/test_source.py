@@ -330,3 +330,11 @@ def test_a_path_that_is_none_is_refused(path):
 )
 def test_a_cell_is_told_from_an_example(value, expected):
     assert is_audio_cell(value) is expected
+
+
+def test_a_relative_path_in_a_working_directory_that_is_gone_is_an_error_of_the_clip(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(AudioSourceError, match="not the working directory, which is gone: pass that folder"):
+        read_source("clips/one.wav")

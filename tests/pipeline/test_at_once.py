@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -204,6 +205,32 @@ def test_the_first_clips_decide(make_processor, cells, tmp_path, at_once):
     assert decided == {}  # too few
     assert_same_rows(pipeline.features(cells), rows)
     assert list(decided) == [pipeline.identity().sha]
+
+
+def test_rounds_are_compared_with_their_own_clips(at_once):
+    """A short clip alone takes less than the mean of a round with a long one."""
+    decided = at_once(None)
+
+    def extract(number, *_):
+        time.sleep(0.1 if number % 2 else 0.3)
+        return {"x": np.full(3, number)}
+
+    pace.try_out("sha", "one", 2, beside=extract, alone=extract)
+    assert decided == {"sha": True}
+
+
+def test_one_that_is_random_now_and_then_is_an_error_of_its_clip(at_once):
+    decided = at_once(None)
+    draws = itertools.count()
+
+    def alone(number, twice):
+        if twice:
+            raise RandomOutputError("it is random")
+        return {"x": np.full(3, next(draws))}
+
+    results = pace.try_out("sha", "one", 2, beside=lambda number: {"x": np.full(3, next(draws))}, alone=alone)
+    assert [type(result) for result, _ in results] == [RandomOutputError] * 4
+    assert decided == {"sha": False}
 
 
 # Threads, processes and kills ----------------------------------------------------------------------------------------

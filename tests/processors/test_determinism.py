@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import random
 import sys
 import threading
+import types
 
 import extractors
 import numpy as np
@@ -343,3 +345,14 @@ def test_a_thread_that_draws_beside_it_is_left_alone(tmp_path):
         thread.join()
     assert cached_features.stats.computed == 5
     assert len(set(drawn)) == len(drawn)
+
+
+def test_torch_that_another_thread_is_importing_is_left_alone(tmp_path, monkeypatch):
+    half = types.ModuleType("torch")
+    half.__spec__ = importlib.machinery.ModuleSpec("torch", None)
+    half.__spec__._initializing = True
+    monkeypatch.setitem(sys.modules, "torch", half)
+    cached_features = CachedFeatures(
+        lambda waveform, rate: waveform[:9], tmp_path, identity="first", sampling_rate=16_000
+    )
+    assert cached_features(cells(1.0))["features"][0].shape == (9,)

@@ -64,6 +64,20 @@ def test_a_fork_waits_for_the_items_that_are_shared_out():
     assert sorted(ended) == list(range(6))
 
 
+def test_items_wait_for_the_last_of_two_forks():
+    gate = threads._Gate()
+    gate.close()
+    gate.close()
+    gate.open()
+    entering = threading.Thread(target=gate.__enter__)
+    entering.start()
+    entering.join(0.2)
+    assert entering.is_alive()
+    gate.open()
+    entering.join(30)
+    assert not entering.is_alive()
+
+
 def test_an_item_may_fork():
     def fork(_):
         process = os.fork()
