@@ -352,7 +352,6 @@ def test_torch_that_another_thread_is_importing_is_left_alone(tmp_path, monkeypa
     half.__spec__ = importlib.machinery.ModuleSpec("torch", None)
     half.__spec__._initializing = True
     monkeypatch.setitem(sys.modules, "torch", half)
-    cached_features = CachedFeatures(
-        lambda waveform, rate: waveform[:9], tmp_path, identity="first", sampling_rate=16_000
-    )
-    assert cached_features(cells(1.0))["features"][0].shape == (9,)
+    settings = {"identity": "first", "sampling_rate": RATE}
+    [[found]] = CachedFeatures(lambda waveform, rate: waveform[:9], tmp_path, **settings)(cells(1.0)).values()
+    assert found.shape == (9,)
