@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..audio.source import AudioSource, check_column, local_path, read_source
+from ..audio.source import AudioSource, check_column, local_path, located, read_source
 from ..errors import AudioError
 
 __all__ = [
@@ -65,10 +65,12 @@ def with_encoded_audio(dataset: Any, audio_column: str) -> Any:
     return dataset
 
 
-def read_rows(rows: datasets.Dataset, audio_column: str) -> Iterator[list[AudioSource | AudioError]]:
+def read_rows(
+    rows: datasets.Dataset, audio_column: str, data_dir: str | None = None
+) -> Iterator[list[AudioSource | AudioError]]:
     """Yield the rows in batches: the content of each, or why it cannot be read."""
     for start in range(0, len(rows), _BATCH_ROWS):
-        yield [_read(cell) for cell in rows[start : start + _BATCH_ROWS][audio_column]]
+        yield [_read(located(cell, data_dir)) for cell in rows[start : start + _BATCH_ROWS][audio_column]]
 
 
 def _read(cell: Any) -> AudioSource | AudioError:
@@ -89,13 +91,13 @@ def clip_shas(dataset: Any, audio_column: str) -> set[str]:
     }
 
 
-def encoded_sizes(rows: datasets.Dataset, audio_column: str) -> npt.NDArray[np.float64]:
+def encoded_sizes(rows: datasets.Dataset, audio_column: str, data_dir: str | None = None) -> npt.NDArray[np.float64]:
     """Return the size in bytes of each row's encoded audio without reading it; 1 if it is unknown."""
     sizes: list[npt.NDArray[np.float64]] = []
     for table in rows.with_format("arrow").iter(batch_size=1000):
         column = table[audio_column]
         for chunk in column.chunks:
-            sizes.append(_sizes(chunk))
+            sizes.append(_sizes(chunk, data_dir))
     return np.concatenate(sizes) if sizes else np.zeros(0)
 
 
@@ -121,13 +123,16 @@ def _hold_bytes(cells: pa.Array) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.is_valid(cells).to_numpy(zero_copy_only=False), bool)
 
 
-def _sizes(cells: pa.Array) -> npt.NDArray[np.float64]:
+def _sizes(cells: pa.Array, data_dir: str | None) -> npt.NDArray[np.float64]:
     names = [field.name for field in cells.type] if pa.types.is_struct(cells.type) else []
     lengths = np.zeros(len(cells))
     if "bytes" in names:
         lengths = pc.fill_null(pc.binary_length(pc.struct_field(cells, "bytes")), 0).to_numpy(zero_copy_only=False)
     return np.array(
-        [float(length) or _file_size(path) for length, path in zip(lengths, _paths(cells), strict=True)],
+        [
+            float(length) or _file_size(located(path, data_dir))
+            for length, path in zip(lengths, _paths(cells), strict=True)
+        ],
         dtype=np.float64,
     )
 

@@ -72,11 +72,12 @@ class Coverage(Report):
 
 def coverage(pipeline: FeaturePipeline, dataset: Any, *, estimates_rest: bool = True) -> Coverage:
     """Return how much of `dataset` is in the root; see `CachedFeatures.coverage`."""
-    column = pipeline.settings.audio_column
+    settings = pipeline.settings
+    column = settings.audio_column
     rows = audio_rows(dataset, column)
     clips = [
         None if isinstance(source, AudioError) else bytes.fromhex(source.blob_sha)
-        for batch in read_rows(rows, column)
+        for batch in read_rows(rows, column, settings.data_dir)
         for source in batch
     ]
     identity = pipeline.identity()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..audio.source import read_source
+from ..audio.source import located, read_source
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import AudioError
@@ -165,15 +165,15 @@ class Estimate(Report):
 
 def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int = _SAMPLE) -> Estimate:
     """Return what caching a dataset will take; see `CachedFeatures.estimate`."""
-    column = pipeline.settings.audio_column
+    column, data_dir = pipeline.settings.audio_column, pipeline.settings.data_dir
     rows = audio_rows(dataset, column)
-    sizes = encoded_sizes(rows, column)
+    sizes = encoded_sizes(rows, column, data_dir)
     n_sample = min(sample, len(rows))
     # Evenly over the sizes, so that large clips are sampled as often as they occur.
     chosen = np.argsort(sizes, kind="stable")[((np.arange(n_sample) + 0.5) * len(rows) / max(n_sample, 1)).astype(int)]
     with tempfile.TemporaryDirectory(prefix="hf-audio-cache-estimate-") as folder:
         measured = _Measurement(pipeline, Path(folder))
-        lines = [measured.measure(lambda row=row: rows[int(row)][column]) for row in chosen]
+        lines = [measured.measure(lambda row=row: located(rows[int(row)][column], data_dir)) for row in chosen]
     good = [(size, line) for size, line in zip(sizes[chosen], lines, strict=True) if line is not None]
     totals = {
         name: _extrapolated(np.array([size for size, _ in good]), np.array([line[name] for _, line in good]), sizes)

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 
 from ..audio.file_hashes import find_hashes
-from ..audio.source import AudioSource, has_audio, local_path, read_source
+from ..audio.source import AudioSource, has_audio, local_path, located, read_source
 from ..errors import AudioError, MissingEntryError
 from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, pick_output, read_lengths, read_references
@@ -87,7 +87,7 @@ class FeatureReader:
         arrays: dict[str, list[Any]] = {}
         length_column = str(self.columns.settings.length_column)
         for audio_column, group in self._by_audio_column(present).items():
-            cells = read_batch(examples, audio_column).cells if has_audio(audio_column, _names(examples)) else None
+            cells = self._cells(examples, audio_column) if has_audio(audio_column, _names(examples)) else None
             found = self._read_group({name: shas[name] for name in group}, group, cells)
             if audio_column != self.columns.settings.audio_column or length_column in {
                 *_names(examples),
@@ -96,6 +96,10 @@ class FeatureReader:
                 found.pop(length_column, None)
             arrays.update(found)
         return arrays
+
+    def _cells(self, examples: Any, audio_column: str) -> list[Any]:
+        data_dir = self.columns.settings.data_dir
+        return [located(cell, data_dir) for cell in read_batch(examples, audio_column).cells]
 
     def _by_audio_column(self, references: Mapping[str, CachedArray]) -> dict[str, dict[str, CachedArray]]:
         groups: dict[str, dict[str, CachedArray]] = {}

@@ -131,6 +131,20 @@ def test_references_of_another_processor_to_a_changed_file_are_refused(
         attached.__getitems__([0, 1])
 
 
+@pytest.mark.usefixtures("settled")
+def test_a_changed_file_of_a_relative_path_is_noticed_too(
+    files, clips, wav2vec2, make_processor, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = str(files[0].parent)
+    names = datasets.Dataset.from_dict({"audio": [path.name for path in files]})
+    references = make(wav2vec2, tmp_path, data_dir=folder).map(names)
+    attached = make(make_processor("seamless_m4t"), tmp_path, data_dir=folder).attach(references)
+    shutil.copy(clips[4], files[1])
+    with pytest.raises(MissingEntryError, match=r"0001\.wav has changed since the reference was made"):
+        attached.__getitems__([0, 1])
+
+
 @pytest.mark.parametrize("on_error", ["null", "skip"])
 def test_rows_without_features_are_tried_again(on_error, files, clips, wav2vec2, tmp_path):
     files[1].rename(tmp_path / "away")

@@ -14,6 +14,7 @@ import soundfile
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, AudioSourceError
+from hf_audio_cache.transform.audio_rows import audio_rows, encoded_sizes
 
 RATE = 16_000
 
@@ -189,6 +190,18 @@ def test_relative_paths_start_at_data_dir(form, manifest, make, expected):
     FORMS[form](again, of_manifest(manifest))
     assert again.stats.computed == 0
     assert again.explain(of_manifest(manifest)[0]).status == "hit"
+
+
+def test_a_dataset_of_relative_paths_is_counted_and_estimated(manifest, make, samples):
+    cached_features = make(data_dir=manifest.parent)
+    dataset = of_manifest(manifest)
+    estimated = cached_features.estimate(dataset)
+    assert (estimated.n_sample, estimated.n_sample_bad) == (3, 0)
+    cached_features.map(dataset.select([0]))
+    covered = cached_features.coverage(dataset)
+    assert (covered.n_rows, covered.n_cached, covered.n_bad) == (3, 1, 0)
+    sizes = encoded_sizes(audio_rows(dataset, "audio"), "audio", str(manifest.parent))
+    assert sizes.tolist() == [len(wav(each)) for each in samples]
 
 
 def test_without_data_dir_the_error_says_where_was_looked(manifest, make, tmp_path, monkeypatch):
