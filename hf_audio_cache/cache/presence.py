@@ -68,7 +68,7 @@ class Presence:
             for places in _batches([place for place, is_there in enumerate(answers) if not is_there]):
                 batch = [names[place] for place in places]
                 objects = self._good_copies(batch, copies)
-                failed = self._store.refuse_puts(objects) or self._store.put_many(objects)
+                failed = self._store.refuse_puts(objects) or self._store.put_copies(objects)
                 for name, place in zip(batch, places, strict=True):
                     answers[place] = failed.get(name, name in objects)
                 n_bytes += sum(len(content) for name, content in objects.items() if name not in failed)

@@ -88,6 +88,10 @@ class Store(ABC):
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         """Store each object under its name; return an error for each that could not be stored."""
 
+    def put_copies(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        """Do as `put_many` for objects that the near tier has already, which stay there as they are."""
+        return self.put_many(objects)
+
     def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Return the errors that `put_many` would return for these names without trying.
 

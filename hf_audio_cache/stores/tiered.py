@@ -108,6 +108,9 @@ class TieredStore(WrappingStore):
             self._tier.report(error)
         return failed
 
+    def put_copies(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        return self._wrapped.put_many(objects) if self._write == "both" else self.put_many(objects)
+
     def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
         if self._write != "none":  # the near tier takes what the remote store does not
             return {}

@@ -189,6 +189,17 @@ def test_a_put_that_the_far_store_lost_has_failed_and_is_near(store, near, far):
     assert store.get_many(["x/a", "x/b"]) == [b"A", b"B"]
 
 
+def test_a_copy_that_is_put_into_the_root_stays_as_it_is_near(store, near, far):
+    near.put_many({"x/a": b"A", "x/b": b"B"})
+    before = os.stat(Path(near.location("x/a"))).st_ino
+    assert store.put_copies({"x/a": b"A"}) == {}
+    far.fails = down
+    assert kinds(store.put_copies({"x/b": b"B"}).values()) == ["unreachable"]
+    assert far.objects == {"x/a": b"A"}
+    assert os.stat(Path(near.location("x/a"))).st_ino == before
+    assert files_under(near.location()) == {"x/a": b"A", "x/b": b"B"}
+
+
 def test_a_put_that_only_the_near_tier_lost_has_not_failed(tmp_path, far, caplog):
     (tmp_path / "near").write_bytes(b"a file where the directory should be")
     store = TieredStore(LocalStore(tmp_path / "near"), far)
@@ -288,6 +299,20 @@ def test_a_bad_near_copy_is_dropped_while_the_far_store_fails(store, near, far):
     assert kinds(store.get_again(["x/a"])) == ["unreachable"]
     far.fails = fine
     assert store.get_many(["x/a"]) == [b"A"]
+
+
+def put_a_copy_on_a_full_disk(root):
+    near, far = LocalStore(root), ScriptedStore()
+    near.put("x/a", b"a" * 1000)
+    far.fails = down
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    TieredStore(near, far).put_copies({"x/a": b"a" * 1000})
+
+
+def test_a_copy_is_not_lost_when_neither_the_disk_nor_the_root_takes_it(tmp_path):
+    in_child(put_a_copy_on_a_full_disk, tmp_path)
+    assert files_under(tmp_path) == {"x/a": b"a" * 1000}
 
 
 # A near tier that fails ----------------------------------------------------------------------------------------------
