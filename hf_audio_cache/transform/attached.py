@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,27 +63,28 @@ class Attached:
 
     def __call__(self, examples: Mapping[str, Any]) -> LateColumns:
         """Return the batch with arrays added, or in the place of references."""
-        references = self.references()
+        references, chosen = self.references(), self.before_columns
         plain = {name: column for name, column in examples.items() if name not in references}
         if self.before is None:
-            kept = plain
-            late = functools.partial(self._features, examples, plain, reads=True)
+            kept = source = plain
         else:
-            batch = LateColumns(plain, functools.partial(self._read, examples))
-            kept, untouched = self._transformed(batch, self.before)
-            late = functools.partial(self._features, examples, {**untouched, **kept}, reads=False)
+            asked = plain if chosen is None else {name: plain[name] for name in plain if name in chosen}
+            given = references if chosen is None else references & {*chosen}
+            batch = LateColumns(asked, functools.partial(self._read, examples, given))
+            untouched = {name: column for name, column in plain.items() if name not in asked}
+            kept = self._transformed(batch, untouched, self.before)
+            source = {**untouched, **kept}
+            references -= given
+        late = functools.partial(self._features, examples, source, references)
         replaced = {reader.columns.settings.reason_column for reader in self.readers if reader.computes}
         left_out = {*self.dropped, *replaced}
         return LateColumns({name: column for name, column in kept.items() if name not in left_out}, late)
 
     def _transformed(
-        self, batch: LateColumns, transform: Callable[[Any], Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what the dataset's own transform makes of a batch, and the columns that it does not get."""
-        chosen = self.before_columns
-        untouched = {} if chosen is None else {name: column for name, column in batch.items() if name not in chosen}
-        asked = batch if chosen is None else {name: batch[name] for name in batch if name in chosen}
-        result = transform(asked)
+        self, batch: LateColumns, untouched: Mapping[str, Any], transform: Callable[[Any], Any]
+    ) -> dict[str, Any]:
+        """Return what the dataset's own transform makes of a batch, with the columns that it does not get."""
+        result = transform(batch)
         if not isinstance(result, Mapping):
             raise ProcessorError(
                 f"the transform that the dataset had before attach returned a {type(result).__name__}, and features "
@@ -96,15 +97,19 @@ class Attached:
                 "nobody knows which features are whose. Let it have all columns: with_transform(transform) without "
                 "columns=. Nothing was read."
             )
-        return {**result, **(untouched if self.keeps_others else {})}, untouched
+        return {**result, **(untouched if self.keeps_others else {})}
 
-    def _read(self, examples: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Return the arrays in the place of references."""
-        return {name: column for reader in self.readers for name, column in reader.read(examples).items()}
+    def _read(self, examples: Mapping[str, Any], names: Set[str]) -> dict[str, list[Any]]:
+        """Return the arrays in the place of the references of these names."""
+        arrays: dict[str, list[Any]] = {}
+        for reader in self.readers:
+            wanted = {name: reference for name, reference in reader.references.items() if name in names}
+            arrays.update(replace(reader, references=wanted).read(examples) if wanted else {})
+        return arrays
 
-    def _features(self, examples: Mapping[str, Any], source: Mapping[str, Any], *, reads: bool) -> dict[str, Any]:
+    def _features(self, examples: Mapping[str, Any], source: Mapping[str, Any], references: Set[str]) -> dict[str, Any]:
         """Return all features; computed are those whose audio column was asked for."""
-        features: dict[str, Any] = self._read(examples) if reads else {}
+        features: dict[str, Any] = self._read(examples, references)
         for reader in self.readers:
             audio_column = reader.columns.settings.audio_column
             if not reader.computes or not has_audio(audio_column, examples):

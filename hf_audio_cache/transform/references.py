@@ -174,7 +174,11 @@ def _format_with(dataset: datasets.Dataset, removed: Sequence[str], added: Seque
         attached = Attached.of(dataset)
         if attached.before is None:
             return {"type": None}
-        form |= {"format_kwargs": {"transform": attached.before}, "columns": attached.before_columns or form["columns"]}
+        form |= {
+            "format_kwargs": {"transform": attached.before},
+            "columns": attached.before_columns or form["columns"],
+            "output_all_columns": attached.keeps_others,
+        }
     shown = [name for name in form["columns"] if name not in (*removed, *added)]
     return {**form, "columns": [*shown, *added]}
 

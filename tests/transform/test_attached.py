@@ -60,6 +60,18 @@ def test_a_transform_of_some_columns_keeps_them(clips, expected, cached_features
         assert attached[1:3]["upper"] == [clip.stem.upper() for clip in clips[1:3]]
 
 
+@pytest.mark.parametrize("keeps_others", [False, True])
+def test_a_transform_of_some_columns_leaves_references_to_be_read(keeps_others, clips, expected, cached_features):
+    references = cached_features.map(data.in_memory(clips), remove_columns="audio")
+    transformed = references.with_transform(upper, columns=["text"], output_all_columns=keeps_others)
+    attached = cached_features.attach(transformed)
+    assert set(attached[0]) == {"text", "upper", "input_values", *(["number"] if keeps_others else [])}
+    data.assert_rows(list(attached), expected)
+    before = cached_features.stats
+    assert attached[1:3]["upper"] == [clip.stem.upper() for clip in clips[1:3]]
+    assert (cached_features.stats - before).hits == 0
+
+
 def test_features_are_made_of_the_audio_that_a_transform_returns(clips, expected, cached_features):
     def backwards(batch):
         return {**batch, "audio": batch["audio"][::-1]}
@@ -130,6 +142,10 @@ def test_a_map_to_references_keeps_a_transform(form, clips, expected, cached_fea
     assert np.asarray(row["input_values"], np.float32).tobytes() == expected[1]["input_values"].tobytes()
     chosen = cached_features.map(data.in_memory(clips).with_transform(upper, columns=["text"]))
     assert set(chosen[0]) == {"text", "upper", "input_values"}
+    others = cached_features.attach(
+        data.in_memory(clips).with_transform(upper, columns=["text"], output_all_columns=True)
+    )
+    assert {"text", "upper", "number", "input_values"} <= set(cached_features.map(others, remove_columns="audio")[0])
 
 
 # Requests that want no features
