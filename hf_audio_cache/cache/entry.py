@@ -237,7 +237,7 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Ent
         If they are a whole entry of a later version.
     """
     block = memoryview(data)
-    end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - 22 - 0xFFFF))
+    end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - LONGEST_END))
     if end < 0 or end + 22 > len(data):
         raise CorruptEntryError(f"its {len(data)} bytes are no zip, or not a whole one")
     comment = block[end + 22 :]

@@ -97,15 +97,16 @@ class EntryCache(Generic[KeyT]):
         """Return, for each key, whether this machine can read an entry: from the near tier or from the root."""
         return self._presence.are_readable([self._name(key) for key in keys])
 
-    def secure_many(self, keys: Sequence[KeyT]) -> list[bool | StoreError]:
+    def secure_many(self, keys: Sequence[KeyT], *, are_read: bool = False) -> list[bool | StoreError]:
         """Return, for each key, whether the root has its entry now.
 
         An entry that only the near tier has is first put into the root again; if the root refuses it, the error says
-        why. An entry of a later version counts as missing, if that can be seen without the network.
+        why. An entry of a later version counts as missing, if that can be seen without the network. (If the entries
+        `are_read` next, that shows then, and is not looked for.)
         """
         names = [self._name(key) for key in keys]
         answers, n_bytes = self._presence.secure(names)
-        there = [place for place, answer in enumerate(answers) if answer is True]
+        there = [] if are_read else [place for place, answer in enumerate(answers) if answer is True]
         for place, reason in zip(there, self._presence.later_versions([names[place] for place in there]), strict=True):
             if reason is not None:
                 self._leave(names[place], reason)

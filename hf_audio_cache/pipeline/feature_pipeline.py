@@ -236,10 +236,12 @@ class FeaturePipeline:
 
         An entry that the near tier has and the root does not take counts as a miss: nobody else can read it.
         """
-        present = self.audio_cache.secure_many(keys)
-        found: list[ClipLength | bool | None] = [True if answer else None for answer in present]
         # A remote root is not made to send all of its entries only because one may be of a truncated file.
-        if self.settings.needs_length or (self.settings.waveform.truncated == "error" and self.store.is_local):
+        is_strict = self.settings.waveform.truncated == "error" and self.store.is_local
+        are_read = self.settings.needs_length or is_strict
+        present = self.audio_cache.secure_many(keys, are_read=are_read)
+        found: list[ClipLength | bool | None] = [True if answer else None for answer in present]
+        if are_read:
             self._read_lengths(keys, found)
         n_hits = sum(answer is True and there is not None for answer, there in zip(present, found, strict=True))
         self.counters.add(hits=n_hits, misses=len(keys) - n_hits)
