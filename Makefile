@@ -55,6 +55,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # there is handed on, and certificates are the system's, as pip's are. pip installs uv, and torch, which some machines
 # have set up for pip alone.
 TOOLS := build pip setuptools>=77 uv
+TWINE := twine>=6
 export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 PIP_INDEX = $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
@@ -173,6 +174,11 @@ docs: $(VENVS)/docs/requirements.stamp ## the documentation, in site/; a warning
 demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
 	@$(PYTHON) tests/speech.py || unset HF_AUDIO_CACHE_SPEECH; $(VENVS)/demo/bin/hf-audio-cache demo $(ARGS)
 
+.PHONY: picture
+picture: $(VENVS)/demo/package.stamp $(VENVS)/bare/package.stamp ## the README's picture and its figures, from the demo
+	@$(PYTHON) tests/speech.py || unset HF_AUDIO_CACHE_SPEECH; $(VENVS)/demo/bin/hf-audio-cache demo --format json > docs/images/demo.json
+	@$(VENVS)/bare/bin/python benchmarks/picture.py docs/images/demo.json
+
 # Speed is no test: it fails for a wrong array only. `make bench ARGS="hit epoch --rounds 21 --out FILE.json"`.
 .PHONY: bench
 bench: $(VENVS)/bench/package.stamp $(SPEECH) ## the benchmarks, beside what one would do instead of caching
@@ -183,7 +189,7 @@ bench: $(VENVS)/bench/package.stamp $(SPEECH) ## the benchmarks, beside what one
 .PHONY: lock
 lock: $(VENVS)/build.stamp ## the newest releases of everything, into locks/
 	@for version in 3.10 3.11 3.12 3.13; do \
-		printf '%s\n' $(TOOLS:%='%') '$(TORCH)' '$(TORCHCODEC)' | $(compile) --python-version $$version --all-extras - \
+		printf '%s\n' $(TOOLS:%='%') '$(TWINE)' '$(TORCH)' '$(TORCHCODEC)' | $(compile) --python-version $$version --all-extras - \
 		| sed -E '/^(cuda|nvidia|triton|torch)/d' > locks/.new; \
 		mv locks/.new locks/python$$version.txt; \
 	done
@@ -195,7 +201,9 @@ lock: $(VENVS)/build.stamp ## the newest releases of everything, into locks/
 compile = $(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url setup.cfg
 
 .PHONY: dist
-dist: $(WHEEL) ## the wheel and the source distribution, in dist/
+dist: $(WHEEL) ## the wheel and the source distribution, in dist/, checked as PyPI would
+	@$(call UV_INSTALL,build) $(foreach lock,$(call lock_of,$(PYTHON)),--constraint $(lock)) '$(TWINE)'
+	@$(VENVS)/build/bin/twine check --strict dist/*
 
 .PHONY: clean
 clean: ## remove all that was made here, environments and fetched speech too

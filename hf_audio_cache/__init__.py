@@ -7,7 +7,7 @@ extracted twice.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from .cache.caches import AudioCache, WaveformCache
 from .cache.keys import AudioCacheKey, WaveformCacheKey

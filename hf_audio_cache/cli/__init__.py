@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from . import clean, fill, show, transfer
+from .output import Format, FormatOption, show_report
 
 __all__ = ["app"]
 
@@ -33,6 +34,7 @@ def demo(
         typer.Option(help="Folder with your own audio files.", exists=True, file_okay=False),
     ] = None,
     clips: Annotated[int, typer.Option(help="Maximum number of clips.", min=20)] = 600,
+    form: FormatOption = Format.table,
 ) -> None:
     """Cache the features of real speech, cold and then warm, and show the times.
 
@@ -42,4 +44,4 @@ def demo(
     """
     from .demo import run_demo  # what it needs takes seconds to import, and --help should not
 
-    run_demo(audio, clips)
+    show_report(run_demo(audio, clips), form)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import sys
 import tempfile
 import time
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
+import soundfile
+import soxr
+import typer
 
-from ..cache.stats import Stats
+from ..support.report import Report, Table
+from ..support.threads import n_cores
+from ..support.units import format_size
 from ..transform.cached_features import CachedFeatures
 
-__all__ = ["run_demo"]
+__all__ = ["DemoReport", "run_demo"]
 
 _FEWEST_CLIPS = 4
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".m4a", ".webm"}
@@ -32,19 +37,72 @@ _SPEECH = "HF_AUDIO_CACHE_SPEECH"  # where `make demo` puts the prompts that it 
 Clips = list[dict[str, Any]]
 
 
-@dataclass
-class _Run:
-    """One line of the table."""
+@dataclass(frozen=True)
+class DemoRun:
+    """One pass over a dataset: the form of the call, the dataset, and what the pass took."""
 
     form: str
-    what: str
+    dataset: str
     rows: int
-    stats: Stats
+    hits: int
+    computed: int
     seconds: float
 
 
-def run_demo(audio: Path | None, max_clips: int) -> None:
-    """Run the demonstration and print its tables.
+@dataclass(frozen=True, repr=False)
+class DemoReport(Report):
+    """What the demonstration measured.
+
+    Attributes
+    ----------
+    clips
+        Where the clips come from.
+    processor
+        The processor, and the library that it computes with.
+    machine
+        Number and architecture of the cores.
+    runs
+        The passes, in their order.
+    n_rows
+        Rows of the first version of the dataset, which the sizes are for.
+    n_bytes
+        Bytes on disk by what they hold: the dataset's Arrow files with arrays and with references, and the cache.
+    """
+
+    clips: str
+    processor: str
+    machine: str
+    runs: list[DemoRun]
+    n_rows: int
+    n_bytes: dict[str, int]
+
+    def tables(self) -> list[Table]:
+        """Return the passes and the sizes."""
+        columns = ("", "rows", "hits", "computed", "seconds")
+        return [
+            Table(f"{self.clips}\n{self.processor}, on {self.machine}", (), ()),
+            *(
+                Table(
+                    f"\n{form}",
+                    columns,
+                    [
+                        (run.dataset, f"{run.rows:,}", f"{run.hits:,}", f"{run.computed:,}", f"{run.seconds:.2f}")
+                        for run in self.runs
+                        if run.form == form
+                    ],
+                )
+                for form in dict.fromkeys(run.form for run in self.runs)
+            ),
+            Table(
+                f"\nBytes on disk, {self.n_rows:,} rows",
+                (),
+                [(what, format_size(size), f"{size / self.n_rows:,.0f} a row") for what, size in self.n_bytes.items()],
+            ),
+        ]
+
+
+def run_demo(audio: Path | None, max_clips: int) -> DemoReport:
+    """Run the demonstration.
 
     Parameters
     ----------
@@ -54,28 +112,26 @@ def run_demo(audio: Path | None, max_clips: int) -> None:
     max_clips
         How many clips to take at most.
     """
-    console = Console()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     clips, origin = _find_clips(audio, max_clips)
     if len(clips) < _FEWEST_CLIPS:
-        console.print(
-            f"expected at least {_FEWEST_CLIPS} audio files ({', '.join(sorted(_AUDIO_SUFFIXES))}), and found "
-            f"{len(clips)}: {origin}. Nothing was run; name another folder with --audio."
+        typer.echo(
+            f"Found {len(clips)} audio files, and the demonstration takes at least {_FEWEST_CLIPS}: {origin}. "
+            f"Name another folder with --audio. Files that count: {', '.join(sorted(_AUDIO_SUFFIXES))}.",
+            err=True,
         )
         raise SystemExit(2)
-    console.print(f"{len(clips)} clips: {origin}")
+    typer.echo(f"Running over {len(clips)} clips, with and without the cache.", err=True)
     with tempfile.TemporaryDirectory(prefix="hf-audio-cache-demo-") as folder:
-        _run(console, clips, Path(folder))
+        return _run(clips, f"{len(clips)} clips: {origin}", Path(folder))
 
 
-def _run(console: Console, clips: Clips, folder: Path) -> None:
+def _run(clips: Clips, origin: str, folder: Path) -> DemoReport:
     from transformers import WhisperFeatureExtractor
 
     processor = WhisperFeatureExtractor()
-    console.print(
-        f"Whisper's log-mel features (80 bins, 30 s), computed by {'torch' if 'torch' in sys.modules else 'NumPy'}.\n"
-    )
+    library = "torch" if "torch" in sys.modules else "NumPy"
     n_new = max(len(clips) // 20, 1)
     first_version = _dataset(clips[n_new:], folder / "v1")
     # The new version has other file names and another order, and 5 % rows that were not there.
@@ -83,38 +139,62 @@ def _run(console: Console, clips: Clips, folder: Path) -> None:
         [{**clip, "path": f"renamed-{i}"} for i, clip in enumerate(clips)], folder / "v2"
     ).shuffle(1)
     subset = first_version.shuffle(seed=2).select(range(len(first_version) // 2))
-    jobs = [
-        ("cold", first_version),
-        ("warm, the same again", first_version),
-        (f"new version, {n_new / len(clips):.0%} new rows", second_version),
-        ("shuffled half", subset),
+    first, again, new = "first pass", "the same again", f"new version, {n_new / len(clips):.0%} new rows"
+    cached_features = CachedFeatures(processor, folder / "cache", auto_resample=True)
+    constant = _Constant(processor(np.zeros(16_000), sampling_rate=16_000)["input_features"][0])
+    runs: list[DemoRun] = []
+
+    def measure(form: str, job: Callable[..., Any], *passes: tuple[str, datasets.Dataset]) -> datasets.Dataset:
+        for what, dataset in passes:
+            before = cached_features.stats
+            started = time.perf_counter()
+            result: datasets.Dataset = job(dataset, desc=f"{form}: {what}", load_from_cache_file=False)
+            seconds = time.perf_counter() - started
+            used = cached_features.stats - before
+            computed = len(dataset) if job is without_cache else used.computed
+            runs.append(DemoRun(form, what, len(dataset), used.hits, computed, seconds))
+        return result
+
+    without_cache = _by(partial(_compute, processor))
+    measure("ds.map(compute), without this package", without_cache, (first, first_version), (new, second_version))
+    passes = [
+        (first, first_version),
+        (again, first_version),
+        (new, second_version),
+        ("shuffled half of the first", subset),
     ]
-    runs: list[_Run] = []
-    by_reference = CachedFeatures(processor, folder / "references", auto_resample=True)
-    by_array = CachedFeatures(processor, folder / "arrays", auto_resample=True)
-    for what, dataset in jobs:
-        runs.append(_measure("cached_features.map(ds)", what, by_reference, dataset, by_reference.map))
-    for what, dataset in jobs:
-        runs.append(
-            _measure("ds.map(cached_features)", what, by_array, dataset, lambda ds, **kw: ds.map(by_array, **kw))
-        )
-    free = _Constant(first_version.map(by_array, load_from_cache_file=False).with_format("numpy")[0]["input_features"])
-    floor = _measure(
-        "ds.map(a constant array)", "no work at all", by_array, first_version, lambda ds, **kw: ds.map(free, **kw)
+    measure("cached_features.map(ds): references in Arrow", cached_features.map, *passes)
+    arrays = _by(cached_features)
+    measure("ds.map(cached_features): arrays in Arrow", arrays, (again, first_version))
+    measure(
+        "ds.map(a constant array): what Arrow takes with no work at all",
+        _by(constant),
+        ("first version", first_version),
     )
-    console.print(_runs_table([*runs, floor]))
-    arrow = first_version.map(by_array, remove_columns=["audio"], load_from_cache_file=False)
-    references = by_reference.map(first_version, remove_columns=["audio", "name"], load_from_cache_file=False)
-    console.print(_sizes_table(len(first_version), folder, arrow, references))
+    kept: dict[str, Any] = {"remove_columns": ["audio", "name"], "load_from_cache_file": False}
+    sizes = {
+        "Arrow, by ds.map: arrays, for each version": _arrow_bytes(arrays(first_version, **kept)),
+        "Arrow, by cached_features.map(ds): references, for each version": _arrow_bytes(
+            cached_features.map(first_version, **kept)
+        ),
+        "the cache: features, once for all versions": _folder_bytes(folder / "cache" / "features"),
+        "the cache: waveforms, for the next processor": _folder_bytes(folder / "cache" / "waveforms"),
+    }
+    what = f"Whisper's log-mel features (80 bins, 30 s), computed by {library}"
+    machine = f"{n_cores()} cores ({platform.machine()})"
+    return DemoReport(origin, what, machine, runs, len(first_version), sizes)
 
 
-def _measure(
-    form: str, what: str, cached_features: CachedFeatures, dataset: datasets.Dataset, job: Callable[..., Any]
-) -> _Run:
-    before = cached_features.stats
-    started = time.perf_counter()
-    job(dataset, desc=f"{form}: {what}", load_from_cache_file=False)
-    return _Run(form, what, len(dataset), cached_features.stats - before, time.perf_counter() - started)
+def _by(function: Callable[[Any], Any]) -> Callable[..., datasets.Dataset]:
+    return lambda dataset, **settings: dataset.map(function, **settings)
+
+
+def _compute(processor: Any, example: Any) -> dict[str, Any]:
+    """Decode, resample and extract, as one would without this package."""
+    samples, rate = soundfile.read(io.BytesIO(example["audio"]["bytes"]), dtype="float32", always_2d=True)
+    waveform = soxr.resample(samples.mean(axis=1), rate, processor.sampling_rate)
+    features = processor(waveform, sampling_rate=processor.sampling_rate, return_tensors="np")
+    return {"input_features": features["input_features"][0]}
 
 
 class _Constant:
@@ -132,6 +212,14 @@ def _dataset(clips: Clips, path: Path) -> datasets.Dataset:
     rows = {"audio": clips, "name": [clip["path"] for clip in clips]}
     datasets.Dataset.from_dict(rows).save_to_disk(str(path))
     return datasets.load_from_disk(str(path)).cast_column("audio", datasets.Audio(decode=False))
+
+
+def _arrow_bytes(dataset: datasets.Dataset) -> int:
+    return sum(os.path.getsize(file["filename"]) for file in dataset.cache_files)
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 # Where the clips come from --------------------------------------------------------------------------------------------
@@ -171,58 +259,3 @@ def _synthesized(n_clips: int) -> Clips:
             file.writeframes((samples * 32767).astype("<i2").tobytes())
         clips.append({"bytes": buffer.getvalue(), "path": f"tone-{index}.wav"})
     return clips
-
-
-# What it prints -------------------------------------------------------------------------------------------------------
-
-
-def _runs_table(runs: list[_Run]) -> Table:
-    table = Table(title="Each clip is decoded and extracted once")
-    table.add_column("run", no_wrap=True)
-    for name in ("rows", "hits", "computed", "seconds", "cold / this"):
-        table.add_column(name, justify="right")
-    cold = {run.form: run.seconds for run in reversed(runs)}
-    previous = ""
-    for run in runs:
-        if run.form != previous:
-            table.add_section()
-            table.add_row(f"[bold]{run.form}[/bold]")
-        is_floor = not run.stats.to_dict()["hits"] and not run.stats.computed
-        table.add_row(
-            f"  {run.what}",
-            f"{run.rows:,}",
-            "" if is_floor else f"{run.stats.hits:,}",
-            "" if is_floor else f"{run.stats.computed:,}",
-            f"{run.seconds:.2f}",
-            "" if is_floor else f"{cold[run.form] / run.seconds:.1f}",
-        )
-        previous = run.form
-    table.caption = (
-        "ds.map(cached_features) copies every array into Arrow: the last line is what that costs with no work at all."
-    )
-    return table
-
-
-def _sizes_table(n_rows: int, folder: Path, arrow: datasets.Dataset, references: datasets.Dataset) -> Table:
-    table = Table(title=f"Bytes on disk for {n_rows:,} rows of the first version")
-    table.add_column("what")
-    table.add_column("MB", justify="right")
-    table.add_column("bytes a row", justify="right")
-    cache = folder / "references"
-    sizes = {
-        "Arrow, by Dataset.map: once for each version": _arrow_bytes(arrow),
-        "Arrow, by cached_features.map(ds): references": _arrow_bytes(references),
-        "the cache: features, once for all versions": _folder_bytes(cache / "features"),
-        "the cache: waveforms, for the next processor": _folder_bytes(cache / "waveforms"),
-    }
-    for what, n_bytes in sizes.items():
-        table.add_row(what, f"{n_bytes / 1e6:,.2f}", f"{n_bytes / n_rows:,.0f}")
-    return table
-
-
-def _arrow_bytes(dataset: datasets.Dataset) -> int:
-    return sum(os.path.getsize(file["filename"]) for file in dataset.cache_files)
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
