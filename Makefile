@@ -168,7 +168,7 @@ coverage: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## which lines the ma
 .PHONY: docs
 docs: $(VENVS)/docs/requirements.stamp ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(VENVS)/docs/bin/mkdocs build --strict
-	@echo "site/index.html"
+	@echo "site/index.html; with its search: $(PYTHON) -m http.server --directory site"
 
 .PHONY: demo
 demo: $(VENVS)/demo/package.stamp ## the main job on real speech, cold and warm
