@@ -373,7 +373,10 @@ class S3Server(Server):
         return _s3_client(os.getpid(), self.endpoint, self.credentials["key"], self.credentials["secret"])
 
     def make_bucket(self, bucket: str) -> str:
-        self.client.create_bucket(Bucket=bucket)
+        client = self.client
+        # The client asks again after a slow answer, and is told that it has the bucket then.
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=bucket)
         return self.url(bucket)
 
     def names(self, bucket: str) -> list[str]:
