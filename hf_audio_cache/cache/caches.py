@@ -39,6 +39,7 @@ class AudioCache(EntryCache[AudioCacheKey]):
     """
 
     _key_type = AudioCacheKey
+    _in_one_array = True
     _hits, _misses = "hits", "misses"
     _folder = FEATURES
 
@@ -60,7 +61,7 @@ class AudioCache(EntryCache[AudioCacheKey]):
             caller's own.
         """
 
-        def pick(entry: Entry, places: Mapping[str, Any]) -> Any:
+        def pick(entry: Entry) -> Any:
             wanted = name or entry.main
             return entry.read(wanted) if wanted in entry.names else None
 
@@ -85,7 +86,7 @@ class AudioCache(EntryCache[AudioCacheKey]):
     def peek(self, key: AudioCacheKey) -> tuple[dict[str, Any], ClipLength | None] | None:
         """Return `read_many` again, for a key that was a miss before: nothing is counted, logged or deleted."""
         name = self._name(key)
-        found = self._store.get_many([name])[0] if self._store.exists(name) else None
+        [found] = self._store.get_many([name])
         if not isinstance(found, bytes):
             return None
         with contextlib.suppress(Exception):  # as in _open; it was, or will be, told when it is asked for
@@ -95,12 +96,12 @@ class AudioCache(EntryCache[AudioCacheKey]):
         return None
 
     @staticmethod
-    def _outputs_and_length(entry: Entry, places: Mapping[str, Any]) -> tuple[dict[str, Any], ClipLength | None]:
-        return entry.read_all(places), entry.length
+    def _outputs_and_length(entry: Entry) -> tuple[dict[str, Any], ClipLength | None]:
+        return entry.read_all(), entry.length
 
     @staticmethod
-    def _outputs(entry: Entry, places: Mapping[str, Any]) -> dict[str, Any]:
-        return entry.read_all(places)
+    def _outputs(entry: Entry) -> dict[str, Any]:
+        return entry.read_all()
 
     def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
         """Store the outputs of a processor: an array (as ``input_features``), or several by name.
@@ -140,12 +141,12 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
         return self._read_many(keys, self._waveform)
 
     @classmethod
-    def _waveform(cls, entry: Entry, places: Mapping[str, Any]) -> Waveform:
-        samples = cls._outputs(entry, places)
+    def _waveform(cls, entry: Entry) -> Waveform:
+        samples = cls._outputs(entry)
         return Waveform(samples, entry.length or _length_of(samples, entry.key or {}))
 
     @staticmethod
-    def _outputs(entry: Entry, places: Mapping[str, Any]) -> Any:
+    def _outputs(entry: Entry) -> Any:
         waveform = entry.read("waveform") if entry.names == ("waveform",) else None
         if not _is_waveform(waveform, None if entry.key is None else entry.key.get("channels")):
             raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
@@ -52,7 +51,6 @@ _MAX_SAID = 300  # characters of what a stranger's bytes may bring into a messag
 _DIGEST_LENGTH = 16
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
 LONGEST_END = 22 + 0xFFFF  # zip's last record with the longest comment
-_NOWHERE: Mapping[str, Any] = MappingProxyType({})
 _MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
@@ -143,61 +141,63 @@ class Entry:
         The outputs, in the order in which they were stored.
     main
         The one that a model takes: the only one, or ``input_features``, or ``input_values``, or the first.
+    forms
+        Dtype and shape of each array by name.
     compute_seconds
         What it took to compute them; 0.0 where that is not known.
     key
         The fields of the key that it was stored under; if it does not say, those that it was opened with, or None.
     length
         Length of the waveform that they were computed from; None where it does not say.
+    places
+        Arrays, by name, that the outputs of their form are decoded into, each once.
     """
 
     def __init__(
         self,
         outputs: Mapping[str, Any],
+        forms: Mapping[str, Form],
         compute_seconds: float = 0.0,
         key: Mapping[str, Any] | None = None,
         length: ClipLength | None = None,
     ) -> None:
         self._outputs = outputs
+        self.forms = forms
+        self.compute_seconds = compute_seconds
         self.key = key
         self.length = length
-        self.names = tuple(outputs)
-        self.main = next((name for name in _MODEL_INPUTS if name in outputs), self.names[0])
-        self.compute_seconds = compute_seconds
+        self.places: dict[str, npt.NDArray[Any]] = {}
 
     @property
-    def forms(self) -> Mapping[str, Form]:
-        """Dtype and shape of each array by name."""
-        return {name: (array.dtype.str, array.shape) for name, array in self._outputs.items()}
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._outputs)
 
-    def read(self, name: str, place: npt.NDArray[Any] | None = None) -> Any:
-        """Return the output `name`, an array of your own or a JSON value; CorruptEntryError if it is damaged.
+    @property
+    def main(self) -> str:
+        return next((name for name in _MODEL_INPUTS if name in self._outputs), None) or next(iter(self._outputs))
 
-        With `place`, an array of its form, it is decoded into that.
-        """
+    def read(self, name: str) -> Any:
+        """Return the output `name`, an array of your own or a JSON value; CorruptEntryError if it is damaged."""
+        place = self.places.pop(name, None)
         if place is None:
             return self._outputs[name]
         place[...] = self._outputs[name]
         return place
 
-    def read_all(self, places: Mapping[str, npt.NDArray[Any]] = _NOWHERE) -> dict[str, Any]:
-        """Return every output by name; `places` are for some of the arrays."""
-        return {name: self.read(name, places.get(name)) for name in self.names}
+    def read_all(self) -> dict[str, Any]:
+        """Return every output by name."""
+        return {name: self.read(name) for name in self._outputs}
 
 
 class _ManifestEntry(Entry):
     def __init__(self, block: memoryview, manifest: Manifest) -> None:
-        members = {member.name: member for member in manifest.members}
-        super().__init__(members, manifest.compute_seconds, manifest.key, manifest.length)
+        members = manifest.members
+        super().__init__(members.by_name, members.forms, manifest.compute_seconds, manifest.key, manifest.length)
         self._block = block
 
-    @property
-    def forms(self) -> Mapping[str, Form]:
-        return {name: member.form for name, member in self._outputs.items() if member.is_array}
-
-    def read(self, name: str, place: npt.NDArray[Any] | None = None) -> Any:
+    def read(self, name: str) -> Any:
         with _AS_CORRUPT:
-            return decode(self._block, self._outputs[name], place)
+            return decode(self._block, self._outputs[name], self.places.pop(name, None))
 
 
 def _signed_text(name: str, signed: bytes | memoryview) -> bytes:
@@ -246,7 +246,9 @@ def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Ent
     with _AS_CORRUPT:
         if len(comment):
             return _open_checked(block, comment, key)
-        return Entry(load_foreign_npz(data), key=None if key is None else key.fields())
+        arrays = load_foreign_npz(data)
+        forms = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+        return Entry(arrays, forms, key=None if key is None else key.fields())
 
 
 class _AsCorrupt:

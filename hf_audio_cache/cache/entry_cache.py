@@ -28,7 +28,7 @@ from ..support.threads import in_threads
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
 from .layout import finished_name, is_entry
-from .places import places_of
+from .places import give_places
 from .presence import Presence
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
@@ -38,13 +38,16 @@ __all__ = ["EntryCache"]
 logger = logging.getLogger(__name__)
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
-Pick = Callable[[Entry, Mapping[str, Any]], Any]
+Pick = Callable[[Entry], Any]
+# An entry's name and key, what the store has, and the checked entry or the reason why there is none.
+_Opened = tuple[str, KeyT, bytes | StoreError | None, Entry | Exception | None]
 
 
 class EntryCache(Generic[KeyT]):
     """Entries of one kind under one root; see `AudioCache` and `WaveformCache`."""
 
     _key_type: type[KeyT]
+    _in_one_array = False  # whether the arrays of a batch are rows of one
     _folder: str
     _hits: str
     _misses: str
@@ -124,53 +127,50 @@ class EntryCache(Generic[KeyT]):
     def _read_many(self, keys: Sequence[KeyT], pick: Pick) -> list[Any]:
         """Return what `pick` gives for each key, or None where there is no good entry; one batch of reads."""
         started = time.perf_counter()
-        names = [self._name(key) for key in keys]
-        found = self._store.get_many(names)
-        opened = [self._open(name, key, content) for name, key, content in zip(names, keys, found, strict=True)]
-        places = places_of(opened)
-        picked = in_threads(
-            lambda row: self._pick_found(names[row], keys[row], found[row], opened[row], pick, places[row]),
-            range(len(names)),
-        )
-        once_took = sum(compute_seconds for _, compute_seconds in picked)
+        read = self._open_many(keys)
+        if self._in_one_array and len(keys) > 1:
+            give_places(opened for _, _, _, opened in read)
+        picked = in_threads(lambda each: self._pick_found(*each, pick), read)
+        once_took = sum([compute_seconds for _, compute_seconds in picked])
         values = [value for value, _ in picked]
-        hits = [name for name, value in zip(names, values, strict=True) if value is not None]
+        hits = [name for (name, *_), value in zip(read, values, strict=True) if value is not None]
         self.note_use(hits)
+        contents = [content for _, _, content, _ in read]
         self._counters.add(
             **{self._hits: len(hits), self._misses: len(values) - len(hits)},
-            bytes_read=sum(len(content) for content in found if isinstance(content, bytes)),
-            read_errors=sum(isinstance(content, StoreError) for content in found),
+            bytes_read=sum([len(content) for content in contents if isinstance(content, bytes)]),
+            read_errors=sum([isinstance(content, StoreError) for content in contents]),
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
         return values
 
-    def open_many(self, keys: Sequence[KeyT]) -> list[Entry | None]:
-        """Return each entry, checked and not decoded; None where there is no good one. Counts no hits or misses."""
+    def _open_many(self, keys: Sequence[KeyT]) -> list[_Opened[KeyT]]:
+        """Return for each key the name of its entry, what the store has, and the checked entry."""
         names = [self._name(key) for key in keys]
         found = self._store.get_many(names)
-        self._counters.add(bytes_read=sum(len(content) for content in found if isinstance(content, bytes)))
+        return in_threads(self._open, list(zip(names, keys, found, strict=True)))
 
-        def open_one(each: tuple[str, KeyT, bytes | StoreError | None]) -> Entry | None:
-            opened = self._open(*each)
-            entry: Entry | None = self._pick_found(*each, opened, lambda entry, _: entry, {})[0]
-            return entry
-
-        return in_threads(open_one, list(zip(names, keys, found, strict=True)))
+    def open_many(self, keys: Sequence[KeyT]) -> list[Entry | None]:
+        """Return each entry, checked and not decoded; None where there is no good one. Counts no hits or misses."""
+        read = self._open_many(keys)
+        self._counters.add(bytes_read=sum(len(content) for _, _, content, _ in read if isinstance(content, bytes)))
+        return [self._pick_found(*each, lambda entry: entry)[0] for each in read]
 
     def note_use(self, names: Sequence[str]) -> None:
         """Record that the entries of these names were used."""
         if self._on_use is not None and names:
             self._on_use(names)
 
-    def _open(self, name: str, key: KeyT, found: bytes | StoreError | None) -> Entry | Exception | None:
-        """Return the checked entry that these bytes hold, not decoded; or the reason why there is none."""
+    def _open(self, each: tuple[str, KeyT, bytes | StoreError | None]) -> _Opened[KeyT]:
+        """Add the checked entry that the bytes hold, not decoded, or the reason why there is none."""
+        name, key, found = each
         if not isinstance(found, bytes):
-            return found
+            return name, key, found, found
         try:
             self._check_signature(name, found)
-            return open_entry(found, key)
+            return name, key, found, open_entry(found, key)
         except Exception as exc:  # noqa: BLE001 - whatever crafted bytes make numpy, json or Blosc raise
-            return exc
+            return name, key, found, exc
 
     def _pick_found(
         self,
@@ -179,12 +179,11 @@ class EntryCache(Generic[KeyT]):
         found: bytes | StoreError | None,
         opened: Entry | Exception | None,
         pick: Pick,
-        places: Mapping[str, Any],
     ) -> tuple[Any, float]:
         """Return what `pick` gives of an entry and what it took to compute; None where it is not a good one."""
         if isinstance(opened, Entry):
             try:
-                return pick(opened, places), opened.compute_seconds
+                return pick(opened), opened.compute_seconds
             except Exception as exc:  # noqa: BLE001 - as in _open
                 opened = exc
         if isinstance(found, StoreError):
@@ -218,7 +217,7 @@ class EntryCache(Generic[KeyT]):
     def _pick(self, name: str, key: KeyT, found: bytes, pick: Pick) -> tuple[Any, float]:
         self._check_signature(name, found)
         entry = open_entry(found, key)
-        return pick(entry, {}), entry.compute_seconds
+        return pick(entry), entry.compute_seconds
 
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
         """Store the outputs of each key; return whether all of them were kept.
@@ -314,7 +313,7 @@ class EntryCache(Generic[KeyT]):
         try:
             self._check_signature(name, found)
             entry = open_entry(found, None)
-            self._outputs(entry, {})
+            self._outputs(entry)
             if entry.key is not None and self._key_type(**entry.key).name() != name:
                 return CorruptEntryError(f"it is the entry of another key, {entry.key!r}")
         except SigningKeyError:
@@ -326,11 +325,8 @@ class EntryCache(Generic[KeyT]):
         return None
 
     @staticmethod
-    def _outputs(entry: Entry, places: Mapping[str, Any]) -> Any:
-        """Return what `get` returns of an entry; raise CorruptEntryError if this cache cannot hold it.
-
-        `places` are where its arrays go, as far as it has any.
-        """
+    def _outputs(entry: Entry) -> Any:
+        """Return what `get` returns of an entry; raise CorruptEntryError if this cache cannot hold it."""
         raise NotImplementedError
 
     def _name(self, key: KeyT) -> str:

@@ -78,9 +78,20 @@ class _EntryKey:
     auto_resample: bool
     channels: Channels
 
+    def _check(self) -> None:
+        """Raise InvalidKeyError, naming the field, for what no key has; make numbers of NumPy's into Python's."""
+        _check_sha("blob_sha", self.blob_sha)
+        object.__setattr__(self, "sample_rate", _check_int("sample_rate", self.sample_rate, 1, "Hz"))
+        object.__setattr__(self, "max_length_ms", _check_int("max_length_ms", self.max_length_ms, 0, "milliseconds"))
+        _check_bool("auto_resample", self.auto_resample)
+        object.__setattr__(self, "channels", check_channels(self.channels))
+
     def fields(self) -> dict[str, Any]:
         """Return the fields as a manifest states them: a later one only where it differs from its default."""
-        return {name: value for name, value in vars(self).items() if (name, value) != ("channels", "mean")}
+        fields = dict(vars(self))
+        if self.channels == "mean":
+            del fields["channels"]
+        return fields
 
     def name(self) -> str:
         """Return the entry's name under the root of its cache: shard and file name."""
@@ -126,11 +137,7 @@ class WaveformCacheKey(_EntryKey):
     channels: Channels = "mean"
 
     def __post_init__(self) -> None:
-        _check_sha("blob_sha", self.blob_sha)
-        object.__setattr__(self, "sample_rate", _check_int("sample_rate", self.sample_rate, 1, "Hz"))
-        object.__setattr__(self, "max_length_ms", _check_int("max_length_ms", self.max_length_ms, 0, "milliseconds"))
-        _check_bool("auto_resample", self.auto_resample)
-        object.__setattr__(self, "channels", check_channels(self.channels))
+        self._check()
 
     def name(self) -> str:
         """Return the entry's name under the root of its cache: shard and file name."""
@@ -172,10 +179,7 @@ class AudioCacheKey(_EntryKey):
 
     def __post_init__(self) -> None:
         _check_sha("processor_sha", self.processor_sha)
-        waveform = self.waveform_key()
-        object.__setattr__(self, "sample_rate", waveform.sample_rate)
-        object.__setattr__(self, "max_length_ms", waveform.max_length_ms)
-        object.__setattr__(self, "channels", waveform.channels)
+        self._check()
 
     def waveform_key(self) -> WaveformCacheKey:
         """Return the key of the waveform that these features are computed from."""

@@ -5,32 +5,27 @@ A large array is quicker to fill than many of its parts: its memory comes in hug
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from .codecs import Form
 from .entry import Entry
 
-__all__ = ["places_of"]
+__all__ = ["give_places"]
 
 
-def places_of(entries: Sequence[Entry | object]) -> list[dict[str, npt.NDArray[Any]]]:
-    """Return for each entry the places of its arrays by name. What is no entry has none, nor a form that comes once."""
-    rows_of: dict[tuple[str, Form], list[int]] = {}
-    for row, entry in enumerate(entries):
-        forms: Mapping[str, Form] = entry.forms if isinstance(entry, Entry) else {}
-        for named in forms.items():
-            rows_of.setdefault(named, []).append(row)
-    places: list[dict[str, npt.NDArray[Any]]] = [{} for _ in entries]
-    for (name, (dtype, shape)), rows in rows_of.items():
-        if len(rows) > 1:
+def give_places(entries: Iterable[object]) -> None:
+    """Give each entry the places of its arrays. A form that comes once has none; what is no entry is left out."""
+    of_form: dict[tuple[str, Form], list[Entry]] = {}
+    for entry in entries:
+        for named in entry.forms.items() if isinstance(entry, Entry) else ():
+            of_form.setdefault(named, []).append(entry)  # type: ignore[arg-type]  # an entry, as was seen
+    for (name, (dtype, shape)), alike in of_form.items():
+        if len(alike) > 1:
             try:
-                whole = np.empty((len(rows), *shape), dtype)
+                whole = np.empty((len(alike), *shape), dtype)
             except (ValueError, OverflowError, MemoryError):  # each is read alone, which says what is wrong
                 continue
-            for number, row in enumerate(rows):
-                places[row][name] = whole[number, ...]  # an array, even of no axis
-    return places
+            for row, entry in enumerate(alike):
+                entry.places[name] = whole[row, ...]  # an array, even of no axis

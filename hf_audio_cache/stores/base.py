@@ -13,7 +13,8 @@ from ..errors import InvalidNameError, StoreError
 
 __all__ = ["Store", "StoredObject", "check_name"]
 
-_NAME = re.compile(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*")
+_SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.\-]+"  # neither "." nor ".."
+_NAME = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 def check_name(name: str) -> str:
@@ -24,7 +25,7 @@ def check_name(name: str) -> str:
     InvalidNameError
         If it is not.
     """
-    if _NAME.fullmatch(name) and not any(segment in (".", "..") for segment in name.split("/")):
+    if _NAME.fullmatch(name):
         return name
     raise InvalidNameError(
         f"a stored object's name must be a relative path of letters, digits, '.', '_' and '-', not {name!r}; "

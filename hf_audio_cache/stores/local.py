@@ -65,6 +65,7 @@ class LocalStore(Store):
     def __init__(self, root: str | os.PathLike[str], inside: str = "") -> None:
         self._root = os.path.abspath(root)
         self._folders = tuple(check_name(inside).split("/")) if inside else ()
+        self._path = os.path.join(self._root, *self._folders)
         self._kept: _OpenFolder | None = None
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
@@ -210,7 +211,7 @@ class LocalStore(Store):
     def _top(self, *, make: bool = False) -> _OpenFolder:
         """Return the folder that all objects lie in, opened step by step where it is not open."""
         kept = self._kept
-        if kept is not None and kept.is_at(os.path.join(self._root, *self._folders)):
+        if kept is not None and kept.is_at(self._path):
             return kept
         if make:
             os.makedirs(self._root, exist_ok=True)

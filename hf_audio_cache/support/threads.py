@@ -62,6 +62,8 @@ def in_threads(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
 
     The calling thread does a share itself. Exceptions of `call` are raised.
     """
+    if len(items) <= _FEWEST_ITEMS:
+        return [call(item) for item in items]
     results: list[ResultT] = []
     started = time.perf_counter()
     can_share = not is_own_thread()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import datasets
@@ -84,6 +84,8 @@ class FeatureColumns:
 
     def give_back(self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError]) -> Any:
         """Return the results of a batch in the form in which the batch came."""
+        for outputs in {tuple(result.outputs) for result in results if isinstance(result, ClipFeatures)}:
+            self._check_names(outputs)
         rows = [self._row(result) for result in results]
         names = list(dict.fromkeys(name for row in rows for name in row))
         if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
@@ -97,7 +99,6 @@ class FeatureColumns:
             if self.settings.on_error == "raise":
                 raise result
             return reasons
-        self._check_names(result.outputs)
         outputs = {
             self.name_of(output): value[()] if isinstance(value, np.ndarray) and not value.ndim else value
             for output, value in result.outputs.items()
@@ -122,7 +123,7 @@ class FeatureColumns:
         further = (self.settings.length_column, self.settings.reason_column)
         return [*self.names(), *(name for name in further if name is not None)]
 
-    def _check_names(self, outputs: Mapping[str, Any]) -> None:
+    def _check_names(self, outputs: Collection[str]) -> None:
         """Raise if two columns would have one name, or an output to rename does not exist."""
         found = ", ".join(map(repr, outputs))
         named = [self.name_of(output) for output in outputs]
@@ -132,7 +133,7 @@ class FeatureColumns:
                 f"two columns would have one name: {named}. Correct output_names, length_column or reason_column. The "
                 f"processor gives {found}; nothing was returned."
             )
-        unknown = self.settings.output_names.keys() - outputs.keys()
+        unknown = self.settings.output_names.keys() - set(outputs)
         if unknown:
             raise ProcessorError(
                 f"output_names renames {', '.join(map(repr, sorted(unknown)))}, which the processor does not give. "

@@ -21,9 +21,9 @@ __all__ = [
     "Encoded",
     "Form",
     "Member",
-    "check_sizes",
     "decode",
     "encode",
+    "least_stored_bytes",
     "load_json",
     "member_from_json",
     "parse_header",
@@ -93,21 +93,25 @@ def member_from_json(line: Mapping[str, Any]) -> Member:
     return member
 
 
-def check_sizes(members: Iterable[Member], n_stored: int) -> None:
-    """Raise CorruptEntryError if outputs are larger than what is stored can be, before memory is asked for."""
+def least_stored_bytes(members: Iterable[Member]) -> int:
+    """Return the fewest bytes that can hold these outputs: an entry of fewer lies, before memory is asked for.
+
+    Raises
+    ------
+    CorruptEntryError
+        If no number of bytes can.
+    """
     by_codec: dict[str, int] = {}
     with_tails = 0
     for member in members:
         by_codec[member.codec] = by_codec.get(member.codec, 0) + member.n_bytes
         with_tails += member.n_bytes if member.tail else 0
     used = {_BY_NAME[name]: n_bytes for name, n_bytes in by_codec.items()}
-    if sum(n_bytes for codec, n_bytes in used.items() if codec.max_ratio == 1) > n_stored:
-        raise CorruptEntryError("its manifest has outputs that lie over each other")
     for codec, n_bytes in used.items():
         if n_bytes > codec.max_bytes:
             raise CorruptEntryError(f"its manifest has more than {codec.max_bytes} bytes of the codec {codec.name}")
-    best = max((codec.max_ratio for codec in used), default=1)
-    if sum(used.values()) > MAX_TAIL_BYTES + best * n_stored:
-        raise CorruptEntryError(f"its manifest has outputs that {n_stored} bytes cannot hold")
     if with_tails > MAX_TAIL_BYTES:
-        raise CorruptEntryError(f"its tails would unpack {n_stored} bytes to more than {MAX_TAIL_BYTES}")
+        raise CorruptEntryError(f"its tails would unpack to more than {MAX_TAIL_BYTES} bytes")
+    as_they_are = sum(n_bytes for codec, n_bytes in used.items() if codec.max_ratio == 1)
+    best = max((codec.max_ratio for codec in used), default=1)
+    return max(as_they_are, -(-(sum(used.values()) - MAX_TAIL_BYTES) // best))

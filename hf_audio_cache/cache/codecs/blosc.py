@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import struct
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded mo
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
 _PCM16_SAMPLES = 64  # that show first whether a waveform can be 16-bit
 _MAX_RATIO = 256  # LZ4's best is 255 to 1
-_LZ4 = 1  # the codec in the upper three bits of a Blosc frame's flags, its third byte; the fourth is the item's size
+_HEADER = struct.Struct("<2x2BL4xL")  # of a Blosc frame: flags, the item's size, decoded and encoded length
+_LZ4 = 1  # the codec in the upper three bits of the flags
 
 
 class BloscCodec(Codec):
@@ -35,16 +36,14 @@ class BloscCodec(Codec):
         return Encoded(_frame(np.asarray(kept, order="C")), value.dtype, value.shape, tail)
 
     def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
-        dtype, shape = np.dtype(member.dtype), member.shape
-        array = np.empty(shape, dtype) if place is None else place
+        array = np.empty(member.shape, member.dtype) if place is None else place
         if member.tail is None:
             return _unframe(payload, array)
-        length, value = member.tail[0], bytes.fromhex(member.tail[1])
-        kept = shape[-1] - length
-        if kept < 1 or len(value) != dtype.itemsize:
-            raise CorruptEntryError(f"a tail of {length} does not fit an array of shape {shape}")
-        array[..., kept:] = np.frombuffer(value, dtype)[0]
-        array[..., :kept] = _unframe(payload, np.empty((*shape[:-1], kept), dtype))
+        kept = member.shape[-1] - member.tail[0]
+        if kept < 1:
+            raise CorruptEntryError(f"a tail of {member.tail[0]} does not fit an array of shape {member.shape}")
+        array[..., kept:] = member.tail_value
+        array[..., :kept] = _unframe(payload, np.empty((*member.shape[:-1], kept), array.dtype))
         return array
 
 
@@ -73,13 +72,11 @@ def _frame(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _unframe(payload: memoryview, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Decode the Blosc frame at the start of `payload` into an array, and return it."""
-    dtype, shape = array.dtype, array.shape
-    n_bytes = int.from_bytes(payload[4:8], "little")  # Blosc's header: bytes 4 to 7 decoded, 12 to 15 encoded length
-    n_frame_bytes = int.from_bytes(payload[12:16], "little")
-    if n_bytes != math.prod(shape) * dtype.itemsize or not 16 <= n_frame_bytes <= len(payload):
-        raise CorruptEntryError(f"a frame of {n_bytes} bytes stands for an array of {dtype} {shape}")
-    if payload[2] >> 5 != _LZ4 or payload[3] != min(dtype.itemsize, 255):
-        raise CorruptEntryError(f"a frame of codec {payload[2] >> 5} and items of {payload[3]} bytes is none of ours")
+    flags, itemsize, n_bytes, n_frame_bytes = _HEADER.unpack_from(payload)
+    if n_bytes != array.nbytes or not 16 <= n_frame_bytes <= len(payload):
+        raise CorruptEntryError(f"a frame of {n_bytes} bytes stands for an array of {array.dtype} {array.shape}")
+    if flags >> 5 != _LZ4 or itemsize != min(array.itemsize, 255):
+        raise CorruptEntryError(f"a frame of codec {flags >> 5} and items of {itemsize} bytes is none of ours")
     if n_bytes > _MAX_RATIO * n_frame_bytes:
         raise CorruptEntryError(f"a frame of {n_frame_bytes} bytes claims to hold {n_bytes}")
     blosc.decompress(payload[:n_frame_bytes], array)

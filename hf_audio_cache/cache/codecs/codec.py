@@ -66,6 +66,11 @@ class Member:
         """Bytes of the decoded array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @functools.cached_property
+    def tail_value(self) -> npt.NDArray[Any]:
+        """The value of the tail, an array without axes; ValueError if it is not one value."""
+        return np.frombuffer(bytes.fromhex(self.tail[1] if self.tail else ""), self.dtype).reshape(())
+
 
 @dataclass(frozen=True)
 class Encoded:
