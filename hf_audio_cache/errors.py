@@ -129,7 +129,8 @@ class StoreError(HfAudioCacheError, OSError):
 
     - ``"throttled"``: too many requests; later it may succeed.
     - ``"unreachable"``: no answer, a broken one, or an error of the server itself.
-    - ``"denied"``: by the store's permissions, or for its credentials.
+    - ``"denied"``: by the store's permissions.
+    - ``"unauthenticated"``: the store takes the credentials for none: they have expired, or are wrong or missing.
     - ``"no bucket"``: there is no such bucket or container.
     - ``"circuit open"``: the store failed too often, and is not asked for a while.
     - ``"read-only"``: the user wants nothing written.

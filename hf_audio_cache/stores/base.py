@@ -112,7 +112,19 @@ class Store(ABC):
         """Return, for each name, whether the root has such an object; False if it cannot be asked.
 
         The root itself is asked: a copy in a near tier tells nothing to other machines.
+
+        Raises
+        ------
+        StoreError
+            If nothing was answered, by a remote store that nothing is around.
         """
+
+    def renew(self) -> bool:
+        """Have the next request made by a new client, with the credentials that there are then.
+
+        Returns False if that can make no difference: there is no client, or it was made by the user.
+        """
+        return False
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:

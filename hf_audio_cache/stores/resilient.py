@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -33,12 +34,17 @@ _POLICIES = {
     # More rounds than one batch has: a single object that the server stumbles over is no reason for a pause.
     "unreachable": _Policy(2, 4, "does not answer", "Check the network, the endpoint and the region"),
     "denied": _Policy(0, 1, "denied {action}", "Check which credentials are used, and that they allow {action} there"),
+    "unauthenticated": _Policy(
+        0, 1, "denied {action}", "Renew the credentials: the next try takes those that the environment or a profile has"
+    ),
     "no bucket": _Policy(0, 1, "is in no bucket", "Check its name and the endpoint; no bucket is ever created"),
 }
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
 _SLOW = 2.0  # a round that took longer and has no answer ran into a time-out, and another one would too
 _DOUBTFUL_ROUNDS = 8
 _EVIDENCE_LASTS = 60.0
+_BY_CREDENTIALS = ("denied", "unauthenticated")
+_RENEWAL_LASTS = 30.0  # as long as the first pause: a client that is made anew connects anew
 
 # A generator that the user has seeded must not advance, and forked workers must not wait for equal times.
 _jitter = random.SystemRandom()
@@ -66,9 +72,10 @@ class _Evidence:
             if self._clock() - self._seen < _EVIDENCE_LASTS:
                 return True
             store, name = self._present
-            if store.exists(name):
-                self.saw(store, name)
-                return True
+            with contextlib.suppress(StoreError):
+                if store.exists(name):
+                    self.saw(store, name)
+                    return True
             self._present = None
         self._doubtful_rounds += 1
         return self._doubtful_rounds <= _DOUBTFUL_ROUNDS and not writing_is_denied
@@ -77,8 +84,15 @@ class _Evidence:
 class _Health:
     """What is known of the remote store; a `ResilientStore` and its children share it."""
 
-    def __init__(self, location: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        location: str,
+        renew: Callable[[], bool],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
         self.evidence = _Evidence(clock)
+        self._renew, self._renewed = renew, -_RENEWAL_LASTS
         self._location, self._clock, self._sleep = location, clock, sleep
         self._server = CircuitBreaker(clock)
         self._permissions = {action: CircuitBreaker(clock) for action in ("reading", "writing", "deleting")}
@@ -93,11 +107,16 @@ class _Health:
         circuit = self._permissions[action].refusal() or self._server.refusal()
         if circuit is not None:
             return self._not_asked(circuit, names)
+        if self._permissions[action].is_in_doubt:  # a try after a pause
+            self._is_renewed(self._clock())
         failed: dict[str, StoreError] = {}
         attempt = 0
         while True:
             started = self._clock()
             errors = request(names)
+            denied = [name for name, error in errors.items() if error.kind in _BY_CREDENTIALS]
+            if denied and self._is_renewed(started):
+                errors = {**{name: e for name, e in errors.items() if name not in denied}, **request(denied)}
             for name in names:
                 failed.pop(name, None)
             failed.update(errors)
@@ -107,6 +126,16 @@ class _Health:
                 return failed
             self._sleep(_jitter.uniform(0, min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)))
             attempt += 1
+
+    def _is_renewed(self, started: float) -> bool:
+        """Make the client anew, unless that was done of late; return whether its credentials may be newer than then."""
+        if self._renewed > started:  # by another thread
+            return True
+        if self._clock() - self._renewed < _RENEWAL_LASTS or not self._renew():
+            return False
+        self._renewed = self._clock()
+        logger.info("%s is asked with the credentials that there are now", self._location)
+        return True
 
     def refusal(self, action: str, names: Iterable[str]) -> dict[str, StoreError]:
         """Return what `ask` would return at once, without asking."""
@@ -126,17 +155,17 @@ class _Health:
         own = self._permissions[action]
         if is_answered and own.succeeded(started):
             logger.info("%s allows %s again", self._location, action)
-        if (is_answered or (worst and worst.kind == "denied")) and self._server.succeeded(started):
+        if (is_answered or (worst and worst.kind in _BY_CREDENTIALS)) and self._server.succeeded(started):
             logger.info("%s answers again", self._location)
         if worst is None or is_answered:
             return
         policy = _POLICIES[worst.kind]
-        breaker, what = (own, action) if worst.kind == "denied" else (self._server, "asking it")
+        breaker, what = (own, action) if worst.kind in _BY_CREDENTIALS else (self._server, "asking it")
         reason = f"{self._location} {policy.says.format(action=action)} ({worst})"
         hangs = worst.kind == "unreachable" and self._clock() - started >= _SLOW
         circuit = breaker.failed(reason, started, 1 if hangs else policy.rounds)
         if circuit is not None:
-            subject = f"{worst.kind} {what}"
+            subject = f"{policy.says} {what}"
             logger.log(
                 logging.INFO if subject in self._told else logging.WARNING,
                 "%s; no more %s for %d s. The run goes on, and what is not found is computed. %s.",
@@ -163,6 +192,9 @@ class ResilientStore(WrappingStore):
       For 30 s, then twice as long each time up to five minutes, every call returns a `StoreError` of the kind
       "circuit open" for each name, at once. Then a single batch is let through; an answer closes the circuit.
       "no bucket" opens it at once; so does "denied", but only for what was denied: reading, writing or deleting.
+    - **Credentials**: after "denied" or "unauthenticated", and before the batch that is let through after a pause, the
+      client is made anew, once in 30 s at most, and what was denied is asked for again. So credentials that expire in
+      mid-run are renewed when the environment, a profile or an instance's role has new ones.
     - **Denied or absent**: S3 denies the read of an absent object to those who may not list. So a denied read is a miss
       while the credentials are known to be good: an object was read or written in the last minute, or the last one that
       was still exists. Where no object was seen yet it is a miss too, for a few rounds, unless writing was denied as
@@ -188,7 +220,7 @@ class ResilientStore(WrappingStore):
     ) -> None:
         super().__init__(wrapped)
         self._clock = clock
-        self._health = _Health(str(wrapped.location()), clock, sleep)
+        self._health = _Health(str(wrapped.location()), wrapped.renew, clock, sleep)
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         found: dict[str, bytes | None] = {}
@@ -243,9 +275,12 @@ class ResilientStore(WrappingStore):
             if listed is not None:
                 known.update((name, name in listed) for name in wanted)
                 return {}
-            known.update(zip(wanted, self._wrapped.exists_many(wanted), strict=True))
-            if any(known.values()) or not self._health.is_in_doubt(started):
-                return {}
+            try:
+                known.update(zip(wanted, self._wrapped.exists_many(wanted), strict=True))
+                if any(known.values()) or not self._health.is_in_doubt(started):
+                    return {}
+            except StoreError:
+                known.update(dict.fromkeys(wanted, False))
             # `exists_many` cannot say why it found nothing; a read can.
             return {name: error for error in self._read(wanted[:1], {}).values() for name in wanted}
 

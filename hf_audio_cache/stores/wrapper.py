@@ -49,6 +49,9 @@ class WrappingStore(Store):
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         return self._wrapped.exists_many(names)
 
+    def renew(self) -> bool:
+        return self._wrapped.renew()
+
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         return self._wrapped.delete(names)
 

@@ -485,6 +485,28 @@ def test_credentials_that_expire_are_noticed(store, far, caplog):
     assert "denied reading" in caplog.messages[0]
 
 
+def test_the_client_is_made_anew_after_a_denial_and_once_in_a_pause(far, caplog):
+    renewed = []
+    far.renew = lambda: renewed.append(far.now) or True
+    store = ResilientStore(far, clock=far.clock, sleep=far.sleep)
+    far.fails = denied("put")
+    far.seconds = 0
+    assert kinds(store.put_many({"a": b"A", "b": b"B"}).values()) == ["denied", "denied"]
+    assert far.requests == [("put", ["a", "b"])] * 2
+    for seconds in (0, 20, 11):  # after 31 s it is tried again
+        far.now += seconds
+        store.put_many({"a": b"A"})
+    assert renewed == [1000, 1031]
+    far.now += 61
+    far.fails = lambda action, name: "unauthenticated" if name == "a" else None
+    far.requests.clear()
+    for _ in range(10):  # one that is denied among others
+        assert kinds(store.put_many({"a": b"A", "b": b"B"}).values()) == ["unauthenticated"]
+    assert renewed == [1000, 1031, 1092]
+    assert far.requests == [("put", ["a", "b"])] * 10
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_a_denied_deletion_stops_no_writing(store, far):
     far.fails = denied("delete")
     assert kinds(store.delete(["a"]).values()) == ["denied"]

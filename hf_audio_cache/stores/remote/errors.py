@@ -18,12 +18,14 @@ _CODES = {
     **dict.fromkeys(("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"), "no bucket"),
     **dict.fromkeys(("SlowDown", "ServerBusy", "TooManyRequests", "Throttling", "RequestLimitExceeded"), "throttled"),
     **dict.fromkeys(("ThrottlingException", "TooManyRequestsException", "BandwidthLimitExceeded"), "throttled"),
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidAccessKeyId"), "denied"),
-    **dict.fromkeys(("SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"), "denied"),
-    **dict.fromkeys(("AuthenticationFailed", "AuthorizationFailure", "NoAuthenticationInformation"), "denied"),
+    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "AuthorizationFailure"), "denied"),
+    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"), "unauthenticated"),
     **dict.fromkeys(
-        ("AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "InvalidAuthenticationInfo"), "denied"
+        ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"), "unauthenticated"
     ),
+    **dict.fromkeys(("AuthenticationFailed", "NoAuthenticationInformation"), "unauthenticated"),
+    **dict.fromkeys(("AuthorizationHeaderMalformed", "AuthorizationQueryParametersError"), "unauthenticated"),
+    **dict.fromkeys(("InvalidAuthenticationInfo",), "unauthenticated"),
     **dict.fromkeys(("RequestTimeout", "OperationTimedOut", "InternalError", "ServiceUnavailable"), "unreachable"),
     **dict.fromkeys(("NoSuchKey", "BlobNotFound"), _MISSING),
 }
@@ -44,21 +46,21 @@ _CLASSES = {
     "botocore.exceptions.ConnectionError": "unreachable",
     "botocore.exceptions.HTTPClientError": "unreachable",
     "botocore.exceptions.FlexibleChecksumError": "unreachable",
-    "botocore.exceptions.NoCredentialsError": "denied",
-    "botocore.exceptions.PartialCredentialsError": "denied",
-    "botocore.exceptions.CredentialRetrievalError": "denied",
-    "botocore.exceptions.TokenRetrievalError": "denied",
-    "botocore.exceptions.SSOError": "denied",
+    "botocore.exceptions.NoCredentialsError": "unauthenticated",
+    "botocore.exceptions.PartialCredentialsError": "unauthenticated",
+    "botocore.exceptions.CredentialRetrievalError": "unauthenticated",
+    "botocore.exceptions.TokenRetrievalError": "unauthenticated",
+    "botocore.exceptions.SSOError": "unauthenticated",
     "azure.core.exceptions.ServiceRequestError": "unreachable",
     "azure.core.exceptions.ServiceResponseError": "unreachable",
-    "azure.core.exceptions.ClientAuthenticationError": "denied",
+    "azure.core.exceptions.ClientAuthenticationError": "unauthenticated",
     "google.auth.exceptions.TransportError": "unreachable",
-    "google.auth.exceptions.GoogleAuthError": "denied",
+    "google.auth.exceptions.GoogleAuthError": "unauthenticated",
     "huggingface_hub.errors.GatedRepoError": "denied",
     "huggingface_hub.errors.RepositoryNotFoundError": "no bucket",
     "huggingface_hub.errors.BucketNotFoundError": "no bucket",
     "obstore.exceptions.PermissionDeniedError": "denied",
-    "obstore.exceptions.UnauthenticatedError": "denied",
+    "obstore.exceptions.UnauthenticatedError": "unauthenticated",
 }
 
 # Errors that say it only in their text: gcsfs's 403, and obstore's.
@@ -128,7 +130,7 @@ def _by_status(exc: BaseException) -> str:
     except (TypeError, ValueError):
         return ""
     if status in (401, 403):
-        return "denied"
+        return "denied" if status == 403 else "unauthenticated"
     if status == 404:
         return _MISSING
     if status == 429:

@@ -128,6 +128,13 @@ class FileSystems:
         if self._given is None:
             self._opened.drop(opened)
 
+    def renew(self) -> bool:
+        """Have the next use make another one, with the credentials that there are then; False if it is the user's."""
+        opened = self._opened.peek()
+        if opened is not None:
+            self.drop(opened)
+        return self._given is None
+
     def _make(self) -> OpenFileSystem:
         if self._given is None:
             kind = fsspec.get_filesystem_class(self._root.partition("://")[0])

@@ -71,11 +71,11 @@ class FsspecStore(Store):
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         paths = [self._path(check_name(name)) for name in names]
-        results = self._ask("cat_file", [(path,) for path in paths])
+        results = self.ask("cat_file", [(path,) for path in paths])
         return [self._error_or_none("read", name, got) for name, got in zip(names, results, strict=True)]
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
-        results = self._ask("pipe_file", [(self._path(check_name(name)), objects[name]) for name in objects])
+        results = self.ask("pipe_file", [(self._path(check_name(name)), objects[name]) for name in objects])
         failed = {}
         for name, result in zip(objects, results, strict=True):
             if isinstance(result, Exception):
@@ -86,24 +86,29 @@ class FsspecStore(Store):
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         paths = [self._path(check_name(name)) for name in names]
-        results = self._ask("info", [(path,) for path in paths])
+        results = self.ask("info", [(path,) for path in paths])
+        if results and all(isinstance(result, Exception) and not is_missing(result) for result in results):
+            raise self._error("look for", names[0], results[0])
         return [isinstance(result, Mapping) and result.get("type") == "file" for result in results]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         wanted = list(dict.fromkeys(names))
-        results = self._ask("rm_file", [(self._path(check_name(name)),) for name in wanted])
+        results = self.ask("rm_file", [(self._path(check_name(name)),) for name in wanted])
         failed = {}
         for name, result in zip(wanted, results, strict=True):
             if isinstance(result, Exception) and not is_missing(result) and kind_of(result) != "no bucket":
                 failed[name] = self._error("delete", name, result)
         return failed
 
+    def renew(self) -> bool:
+        return self._files.renew()
+
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield each file, some folders at a time: a listing of the whole root would hold all names at once."""
         folders = [prefix.rpartition("/")[0]]
         while folders:
             now, folders = folders[: self._files.concurrency], folders[self._files.concurrency :]
-            listings = self._ask("ls", [(self._path(folder),) for folder in now])
+            listings = self.ask("ls", [(self._path(folder),) for folder in now])
             for folder, listing in zip(now, listings, strict=True):
                 if isinstance(listing, Exception):
                     if is_missing(listing):
@@ -154,8 +159,11 @@ class FsspecStore(Store):
         """Return the path of an object or a folder, relative to the root of the file system."""
         return "/".join(filter(None, (self._inside, name)))
 
-    def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a method of the file system with each of these tuples, a path first; return results or exceptions."""
+    def ask(self, method: str, arguments: Sequence[tuple[Any, ...]], *, limit: float | None = None) -> list[Any]:
+        """Call a method of the file system with each of these tuples, a path first; return results or exceptions.
+
+        `limit` is how many seconds one call may take.
+        """
         if not arguments:
             return []
         files = self._files
@@ -173,7 +181,7 @@ class FsspecStore(Store):
             opened.forget(full)
             return call(full, *rest)
 
-        limit = files.read_timeout * (_LISTING_TAKES if method == "ls" else 1)
+        limit = limit or files.read_timeout * (_LISTING_TAKES if method == "ls" else 1)
         run = in_threads if opened.loop is None else functools.partial(on_loop, opened.loop)
         results = run(
             ask,

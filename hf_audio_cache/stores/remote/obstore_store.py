@@ -16,7 +16,7 @@ from ..base import Store, StoredObject, check_name
 from .batching import in_threads
 from .errors import is_missing, kind_of, store_error
 from .fsspec_store import FsspecStore
-from .obstore_options import Target
+from .obstore_options import NoEquivalentError, Target
 
 __all__ = ["ObstoreStore"]
 
@@ -41,9 +41,21 @@ at_fork(ForkStep.CLIENTS, in_child=_note_fork)
 class _Client:
     """obstore's client of one bucket, made at the first use."""
 
-    def __init__(self, target: Target, connect_timeout: float, read_timeout: float) -> None:
-        self._target = target
+    def __init__(
+        self, retarget: Callable[[], Target], target: Target, connect_timeout: float, read_timeout: float
+    ) -> None:
+        self._retarget, self._target = retarget, target
         self.connect_timeout, self.read_timeout = connect_timeout, read_timeout
+
+    def renew(self) -> None:
+        """Have another store made at the next use: from the environment as it is then."""
+        try:
+            self._target = self._retarget()
+        except NoEquivalentError as exc:  # such as a session token that is new there
+            logger.info("obstore is not used any more: %s", exc)
+            self.__dict__["store"] = None
+            return
+        self.__dict__.pop("store", None)
 
     @functools.cached_property
     def store(self) -> Any:
@@ -72,17 +84,28 @@ class ObstoreStore(Store):
     ----------
     plain
         The same root through fsspec.
-    target
-        The same root and options for obstore, from `translate`.
+    retarget
+        Return the same root and options for obstore, from `translate`, as the environment is now.
     connect_timeout, read_timeout
         As for `FsspecStore`.
+
+    Raises
+    ------
+    NoEquivalentError
+        If obstore would not do the same as fsspec.
     """
 
     def __init__(
-        self, plain: FsspecStore, target: Target, *, connect_timeout: float = 2.0, read_timeout: float = 5.0
+        self,
+        plain: FsspecStore,
+        retarget: Callable[[], Target],
+        *,
+        connect_timeout: float = 2.0,
+        read_timeout: float = 5.0,
     ) -> None:
+        target = retarget()
         self._plain = plain
-        self._client = _Client(target, connect_timeout, read_timeout)
+        self._client = _Client(retarget, target, connect_timeout, read_timeout)
         self._prefix = f"{target.prefix}/" if target.prefix else ""
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
@@ -113,6 +136,8 @@ class ObstoreStore(Store):
         if self._is_plain():
             return self._plain.exists_many(names)
         results = self._ask(lambda store, number: store.head(paths[number]), len(paths))
+        if results and all(_failed(result) and not is_missing(result) for result in results):
+            raise self._error("look for", names[0], results[0])
         return [not _failed(result) for result in results]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
@@ -163,13 +188,20 @@ class ObstoreStore(Store):
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a store is not pickled: {self!r} may hold credentials. Open it again in the other process.")
 
+    def renew(self) -> bool:
+        self._client.renew()
+        return self._plain.renew()
+
     def _is_plain(self) -> bool:
         return _is_forked or self._client.store is None
 
     def _ask(self, request: Callable[[Any, int], Any], count: int) -> list[Any]:
         """Return the result or the exception of each request."""
+        store = self._client.store
+        if store is None:  # it was renewed by another thread, and is asked through fsspec from now on
+            return [StoreError("the client was replaced meanwhile", kind="unreachable")] * count
         return in_threads(
-            functools.partial(request, self._client.store),
+            functools.partial(request, store),
             count,
             at_once=_THREADS,
             limit=3 * self._client.read_timeout,  # longer than obstore itself takes

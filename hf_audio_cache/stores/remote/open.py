@@ -50,7 +50,8 @@ def open_remote(
     if target.kind == "GCSStore" and target.client_options.get("allow_http"):
         _say_once(str(plain.location()), "emulators of GCS do not take obstore's uploads")
         return plain
-    return ObstoreStore(plain, target, connect_timeout=connect_timeout, read_timeout=read_timeout)
+    retarget = functools.partial(translate, root, storage_options)
+    return ObstoreStore(plain, retarget, connect_timeout=connect_timeout, read_timeout=read_timeout)
 
 
 @functools.cache

@@ -86,7 +86,7 @@ class TestGcsByObstore(RemoteContract):
 
     def open(self, url):
         options = self.server.storage_options_at(self.port)
-        return ObstoreStore(open_plain(url, options), translate(url, options))
+        return ObstoreStore(open_plain(url, options), lambda: translate(url, options))
 
 
 @pytest.mark.parametrize("name", ["seaweedfs", "rclone_s3", "azurite"])
@@ -115,7 +115,7 @@ def test_an_obstore_that_cannot_be_set_up_is_not_used(weed, caplog):
     bucket = new_bucket(weed)
     plain = FsspecStore(weed.url(bucket), weed.storage_options)
     target = translate(weed.url(bucket), weed.storage_options)
-    store = ObstoreStore(plain, type(target)(target.kind, bucket, "", {"no_such_setting": SECRET}, {}))
+    store = ObstoreStore(plain, lambda: type(target)(target.kind, bucket, "", {"no_such_setting": SECRET}, {}))
     store.put("name", b"content")
     assert store.get("name") == b"content"
     assert "cannot be set up" in caplog.text

@@ -74,11 +74,11 @@ def aws(code, status):
         (aws("SlowDown", 503), "throttled"),
         (aws("503", 503), "unreachable"),  # the answer to a HEAD: nothing says that it is for asking too much
         (aws("403", 403), "denied"),
-        (aws("ExpiredToken", 400), "denied"),
+        (aws("ExpiredToken", 400), "unauthenticated"),
         (aws("NoSuchKey", 404), None),
         (made("HttpError", code=429), "throttled"),
         (made("HttpError", code=503), "unreachable"),
-        (made("HttpError", code="401"), "denied"),
+        (made("HttpError", code="401"), "unauthenticated"),
         (made("HttpResponseError", status_code=404, error_code="ContainerNotFound"), "no bucket"),
         (made("HttpResponseError", status_code=503, error_code="ServerBusy"), "throttled"),
         (made("ClientResponseError", status=500), "unreachable"),
