@@ -20,6 +20,7 @@ from .maintenance.verify import VerifyReport, verify
 from .processors.identity import processor_sha256
 from .transform.cached_array import CachedArray
 from .transform.cached_features import CachedFeatures
+from .transform.cached_waveforms import CachedWaveforms
 from .transform.coverage import Coverage
 from .transform.estimate import Estimate
 
@@ -30,6 +31,7 @@ __all__ = [
     "CacheRoot",
     "CachedArray",
     "CachedFeatures",
+    "CachedWaveforms",
     "Coverage",
     "Estimate",
     "Explanation",

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.length import ClipLength
-from ..audio.waveform import Waveform
 from ..errors import CorruptEntryError, UnstorableOutputError
 from .entry import Entry
 from .entry_cache import EntryCache
@@ -79,10 +78,6 @@ class AudioCache(EntryCache[AudioCacheKey]):
         """
         return self._read_many(keys, self._outputs)
 
-    def read_many(self, keys: Sequence[AudioCacheKey]) -> list[tuple[dict[str, Any], ClipLength | None] | None]:
-        """Return `get_all` for each key, with the length of the clip if the entry says it; one batch of reads."""
-        return self._read_many(keys, self._outputs_and_length)
-
     def peek(self, key: AudioCacheKey) -> tuple[dict[str, Any], ClipLength | None] | None:
         """Return `read_many` again, for a key that was a miss before: nothing is counted, logged or deleted."""
         name = self._name(key)
@@ -94,10 +89,6 @@ class AudioCache(EntryCache[AudioCacheKey]):
             self.note_use([name])
             return read
         return None
-
-    @staticmethod
-    def _outputs_and_length(entry: Entry) -> tuple[dict[str, Any], ClipLength | None]:
-        return entry.read_all(), entry.length
 
     @staticmethod
     def _outputs(entry: Entry) -> dict[str, Any]:
@@ -134,23 +125,19 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
 
     def get_many(self, keys: Sequence[WaveformCacheKey]) -> list[npt.NDArray[np.float32] | None]:
         """Return `get` for each key; one batch of reads."""
-        return self._read_many(keys, self._outputs)
-
-    def read_many(self, keys: Sequence[WaveformCacheKey]) -> list[Waveform | None]:
-        """Return `get` for each key, with the length of the clip; one batch of reads."""
-        return self._read_many(keys, self._waveform)
+        return [None if found is None else found["waveform"] for found in self._read_many(keys, self._outputs)]
 
     @classmethod
-    def _waveform(cls, entry: Entry) -> Waveform:
-        samples = cls._outputs(entry)
-        return Waveform(samples, entry.length or _length_of(samples, entry.key or {}))
+    def _outputs_and_length(cls, entry: Entry) -> tuple[dict[str, Any], ClipLength]:
+        outputs = cls._outputs(entry)
+        return outputs, entry.length or _length_of(outputs["waveform"], entry.key or {})
 
     @staticmethod
-    def _outputs(entry: Entry) -> Any:
+    def _outputs(entry: Entry) -> dict[str, Any]:
         waveform = entry.read("waveform") if entry.names == ("waveform",) else None
         if not _is_waveform(waveform, None if entry.key is None else entry.key.get("channels")):
             raise CorruptEntryError(f"it holds {entry.names} and not one float32 waveform")
-        return waveform
+        return {"waveform": waveform}
 
     def put(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> Path | str:
         """Store a waveform as `get` returns it; return where it is, as `AudioCache.put` does.

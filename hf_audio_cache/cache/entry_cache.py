@@ -144,6 +144,14 @@ class EntryCache(Generic[KeyT]):
         )
         return values
 
+    def read_many(self, keys: Sequence[KeyT]) -> list[tuple[dict[str, Any], ClipLength | None] | None]:
+        """Return every output of each entry by name, with the length of its clip if known; one batch of reads."""
+        return self._read_many(keys, self._outputs_and_length)
+
+    def count(self, *, hits: int, misses: int) -> None:
+        """Count hits and misses that no read has counted."""
+        self._counters.add(**{self._hits: hits, self._misses: misses})
+
     def _open_many(self, keys: Sequence[KeyT]) -> list[_Opened[KeyT]]:
         """Return for each key the name of its entry, what the store has, and the checked entry."""
         names = [self._name(key) for key in keys]
@@ -324,9 +332,13 @@ class EntryCache(Generic[KeyT]):
             return CorruptEntryError(f"{type(exc).__name__}: {exc}")
         return None
 
+    @classmethod
+    def _outputs_and_length(cls, entry: Entry) -> tuple[dict[str, Any], ClipLength | None]:
+        return cls._outputs(entry), entry.length
+
     @staticmethod
-    def _outputs(entry: Entry) -> Any:
-        """Return what `get` returns of an entry; raise CorruptEntryError if this cache cannot hold it."""
+    def _outputs(entry: Entry) -> dict[str, Any]:
+        """Return every output of an entry; raise CorruptEntryError if this cache cannot hold it."""
         raise NotImplementedError
 
     def _name(self, key: KeyT) -> str:

@@ -41,7 +41,7 @@ class Stats(Report):
         Features that were, or were not, in the cache when they were asked for; each distinct clip of a batch counts
         once.
     waveform_hits, waveform_misses
-        Of the misses: clips whose decoded waveform was, or was not, in the cache.
+        Of the misses: clips whose decoded waveform was, or was not, in the cache. Of `CachedWaveforms`: of all clips.
     decodes, computed
         Clips that were decoded; clips that went through the processor.
     bad_clips
@@ -89,8 +89,13 @@ class Stats(Report):
 
     @property
     def hit_rate(self) -> float:
-        """Share of the distinct clips whose features were in the cache; 0.0 before the first."""
-        return self.hits / max(self.hits + self.misses, 1)
+        """Share of the distinct clips whose features were in the cache; 0.0 before the first.
+
+        Where no features were asked for, as by `CachedWaveforms`, the share of those whose waveform was.
+        """
+        if self.hits + self.misses:
+            return self.hits / (self.hits + self.misses)
+        return self.waveform_hits / max(self.waveform_hits + self.waveform_misses, 1)
 
     def tables(self) -> list[Table]:
         rows = []

@@ -89,7 +89,7 @@ def _count_unstored(cached_features: CachedFeatures, mapped: datasets.Dataset, r
 
     column, reference = next(iter(reference_columns(mapped.features).items()))
     shas = set(mapped.with_format("arrow").select_columns([column])[:].column(0).to_pylist()) - {None}
-    present = cached_features.audio_cache.exists_many([reference.key(sha) for sha in shas])
+    present = cached_features.columns.pipeline.cache.exists_many([reference.key(sha) for sha in shas])
     report.n_not_stored = present.count(False)
     if report.n_not_stored:
         refusal = cached_features.pipeline.root.refusal()

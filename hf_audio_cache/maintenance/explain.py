@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ..audio.channels import Channels, in_words
 from ..cache.entry import check_signature, open_entry
-from ..cache.keys import AudioCacheKey
-from ..cache.layout import FEATURES, EntryName, parse_entry_name
+from ..cache.keys import AudioCacheKey, WaveformCacheKey
+from ..cache.layout import FEATURES, WAVEFORMS, EntryName, parse_entry_name
 from ..cache.processor_manifest import Manifest, read_manifest
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, StoreError, UnknownVersionError, UnsignedEntryError
@@ -42,7 +42,7 @@ class Explanation(Report):
 
     clip: str
     status: str
-    key: AudioCacheKey
+    key: AudioCacheKey | WaveformCacheKey
     reasons: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
@@ -54,8 +54,8 @@ class Explanation(Report):
 
 def explain_key(
     store: Store,
-    key: AudioCacheKey,
-    identity: ProcessorIdentity,
+    key: AudioCacheKey | WaveformCacheKey,
+    identity: ProcessorIdentity | None,
     clip: str,
     signing_keys: SigningKeys | None = None,
 ) -> Explanation:
@@ -66,24 +66,25 @@ def explain_key(
     store
         The root of a cache, with ``features/``, ``waveforms/`` and ``processors/``.
     key
-        The key of the clip's features.
+        The key of the clip's features, or of its waveform.
     identity
-        What its ``processor_sha`` stands for.
+        What its ``processor_sha`` stands for; None for a waveform.
     clip
         What to call the clip.
     signing_keys
         Those of a signed root.
     """
-    features = store.child("features")
+    folder = WAVEFORMS if isinstance(key, WaveformCacheKey) else FEATURES
+    entries = store.child(folder)
     try:
-        found = features.get(key.name())
+        found = entries.get(key.name())
         if found is not None:
             if signing_keys is not None:
                 check_signature(found, key.name(), signing_keys)
             open_entry(found, key)
             return Explanation(clip, "hit", key)
-        names = features.names(f"{key.shard()}/{key.blob_sha}.")
-        others = [other for name in names if (other := parse_entry_name(f"{FEATURES}/{name}")) is not None]
+        names = entries.names(f"{key.shard()}/{key.blob_sha}.")
+        others = [other for name in names if (other := parse_entry_name(f"{folder}/{name}")) is not None]
     except UnsignedEntryError as exc:
         return Explanation(clip, "unsigned entry", key, (f"The entry is there, but {exc}. It is replaced.",))
     except UnknownVersionError as exc:
@@ -94,8 +95,9 @@ def explain_key(
         return Explanation(clip, "unreadable", key, (f"{exc}.",))
     settings = _settings(key.sample_rate, key.max_length_ms, key.auto_resample, key.channels)
     same_settings = [other for other in others if _settings_of(other) == settings]
-    same_processor = [other for other in others if key.processor_sha.startswith(other.processor)]
-    if same_settings:
+    processor_sha = "" if isinstance(key, WaveformCacheKey) else key.processor_sha
+    same_processor = [other for other in others if processor_sha.startswith(other.processor)]
+    if same_settings and identity is not None:
         wanted = Manifest.of(identity, {})
         processors = [other.processor for other in same_settings]
         return Explanation(clip, "other processor", key, tuple(_compare(store, processors, wanted, signing_keys)))
@@ -103,6 +105,9 @@ def explain_key(
         nearest = same_processor or others
         reasons = [f"It is there with {_settings_of(other)}; {settings} was asked for." for other in nearest]
         return Explanation(clip, "other settings", key, tuple(dict.fromkeys(reasons)))
+    if isinstance(key, WaveformCacheKey):
+        reason = "Nothing of it is there. (16-bit WAVs at this rate, and arrays, are stored by map alone.)"
+        return Explanation(clip, "never seen", key, (reason,))
     has_waveform = store.child("waveforms").exists(key.waveform_key().name())
     reason = "Its waveform is there: only the processor has to run." if has_waveform else "Nothing of it is there."
     return Explanation(clip, "never seen", key, (reason,))

@@ -1,13 +1,13 @@
-"""What the pipeline returns for a clip."""
+"""What a pipeline returns for a clip."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from ..audio.length import ClipLength
-from ..cache.keys import AudioCacheKey
+from ..cache.entry_cache import KeyT
 from ..processors.output_forms import copied
 
 __all__ = ["ClipFeatures", "StoredClip"]
@@ -15,7 +15,7 @@ __all__ = ["ClipFeatures", "StoredClip"]
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """The features of a clip.
+    """The features of a clip; or its waveform, as the one output that it has.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class ClipFeatures:
 
 
 @dataclass(frozen=True)
-class StoredClip:
+class StoredClip(Generic[KeyT]):
     """The key of a clip's entry, which is in the cache; and the clip's length, if that was looked at."""
 
-    key: AudioCacheKey
+    key: KeyT
     length: ClipLength | None

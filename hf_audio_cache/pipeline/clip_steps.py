@@ -118,7 +118,7 @@ class ClipSteps:
         """Count a clip, and store its features behind the next clips."""
         self.count(done)
         if self.is_stored:
-            self.writer.store_features(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
+            self.writer.store(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
 
     def write_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip in this thread, if it is new."""
@@ -129,4 +129,4 @@ class ClipSteps:
         """Store features in this thread, if they are stored; return why they could not be."""
         if not self.is_stored:
             return []
-        return self.writer.write_features(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
+        return self.writer.write(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ..audio.file_hashes import find_hashes, learn_hashes
 from ..audio.source import AudioSource, local_path, read_source
-from ..cache.keys import AudioCacheKey
+from ..cache.entry_cache import KeyT
 from ..errors import AudioError
 from ..support.threads import in_threads
 
@@ -19,7 +19,7 @@ FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True)
-class Clips(Generic[FoundT]):
+class Clips(Generic[KeyT, FoundT]):
     """The clips of a batch, and what the cache has of them.
 
     Attributes
@@ -34,7 +34,7 @@ class Clips(Generic[FoundT]):
     """
 
     sources: list[AudioSource | AudioError]
-    keys: dict[str, AudioCacheKey]
+    keys: dict[str, KeyT]
     found: dict[str, FoundT]
 
     def missing(self) -> list[AudioSource]:
@@ -45,10 +45,10 @@ class Clips(Generic[FoundT]):
 
 def look_up(
     cells: Sequence[Any],
-    key_of: Callable[[str], AudioCacheKey],
-    find: Callable[[list[AudioCacheKey]], list[FoundT | None]],
+    key_of: Callable[[str], KeyT],
+    find: Callable[[list[KeyT]], list[FoundT | None]],
     known: Sequence[str | None] | None = None,
-) -> Clips[FoundT]:
+) -> Clips[KeyT, FoundT]:
     """Return the clips in audio cells, each looked up once; all at a time.
 
     A file whose hash is remembered is read only if the cache has nothing for it.
@@ -72,7 +72,7 @@ def look_up(
             for path, remembered, before in zip(paths, hashes, known, strict=True)
         ]
     sources = in_threads(_read, list(zip(cells, hashes, strict=True)))
-    clips: Clips[FoundT] = Clips(sources, {}, {})
+    clips: Clips[KeyT, FoundT] = Clips(sources, {}, {})
     _find_new(clips, key_of, find)
     unread = [
         row
@@ -87,9 +87,9 @@ def look_up(
 
 
 def _find_new(
-    clips: Clips[FoundT],
-    key_of: Callable[[str], AudioCacheKey],
-    find: Callable[[list[AudioCacheKey]], list[FoundT | None]],
+    clips: Clips[KeyT, FoundT],
+    key_of: Callable[[str], KeyT],
+    find: Callable[[list[KeyT]], list[FoundT | None]],
 ) -> None:
     """Look up the clips that have no key yet."""
     new = {

@@ -13,7 +13,7 @@ from ..processors.precision import FloatType, check_dtype
 from ..processors.soundness import Nonfinite, check_nonfinite
 from .storage_policy import Policy, check_policy
 
-__all__ = ["FeatureSettings", "WaveformSettings"]
+__all__ = ["FeatureSettings", "ResultSettings", "WaveformSettings"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class WaveformSettings:
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
-    """How examples become features, apart from the processor and the cache.
+class ResultSettings:
+    """How examples become results, be these waveforms or features.
 
     Attributes
     ----------
@@ -97,10 +97,8 @@ class FeatureSettings:
         How clips become waveforms.
     audio_column, data_dir, output_names, on_error, reason_column, length_column
         As in `CachedFeatures`: where the audio is found, and the form of what is returned.
-    processor_kwargs, dtype, nonfinite
-        As in `CachedFeatures`; part of the processor's identity.
-    features, waveforms
-        As in `CachedFeatures`: what is stored.
+    waveforms
+        Whether waveforms are stored.
 
     Raises
     ------
@@ -115,29 +113,22 @@ class FeatureSettings:
     on_error: str = "raise"
     reason_column: str | None = None
     length_column: str | None = None
-    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    dtype: FloatType | None = None
-    nonfinite: Nonfinite = "error"
-    features: Policy = "auto"
     waveforms: Policy = "auto"
 
     def __post_init__(self) -> None:
         # Copies: the caller may change what it passed.
         object.__setattr__(self, "output_names", dict(self.output_names))
-        object.__setattr__(self, "processor_kwargs", dict(self.processor_kwargs))
         if self.on_error not in ("raise", "null", "skip"):
             raise ValueError(f'on_error must be "raise", "null" or "skip", not {self.on_error!r}; nothing was opened.')
         if self.reason_column is not None and self.on_error != "null":
             raise ValueError(
-                f'reason_column needs on_error="null", and on_error is {self.on_error!r}: then every row that is '
-                "returned has features. For the reasons see cached_features.bad_clips. Nothing was opened."
+                f'reason_column needs on_error="null", and on_error is {self.on_error!r}: then no row that is returned '
+                "lacks its result. For the reasons see bad_clips. Nothing was opened."
             )
         for name in ("reason_column", "length_column"):
             if getattr(self, name) in ("", self.audio_column):
                 raise ValueError(f"{name} must be a name of its own, not {getattr(self, name)!r}; nothing was opened.")
-        check_dtype(self.dtype)
-        check_nonfinite(self.nonfinite)
-        check_policy(features=self.features, waveforms=self.waveforms)
+        check_policy(waveforms=self.waveforms)
 
     def form_of_results(self) -> dict[str, Any]:
         """Return the settings that decide what a call returns, apart from those in the processor's identity."""
@@ -155,3 +146,28 @@ class FeatureSettings:
     def needs_length(self) -> bool:
         """Whether an entry without the length of its clip is of no use."""
         return self.length_column is not None or self.waveform.longer == "error"
+
+
+@dataclass(frozen=True)
+class FeatureSettings(ResultSettings):
+    """How examples become features, apart from the processor and the cache.
+
+    Attributes
+    ----------
+    processor_kwargs, dtype, nonfinite
+        As in `CachedFeatures`; part of the processor's identity.
+    features
+        Whether features are stored.
+    """
+
+    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dtype: FloatType | None = None
+    nonfinite: Nonfinite = "error"
+    features: Policy = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "processor_kwargs", dict(self.processor_kwargs))
+        check_dtype(self.dtype)
+        check_nonfinite(self.nonfinite)
+        check_policy(features=self.features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..audio.length import ClipLength
@@ -17,7 +18,7 @@ from ..processors.output_specs import OutputSpec
 from ..support.process_local import is_worker
 from ..support.write_behind import WriteError, Writer
 
-__all__ = ["EntryWriter", "ProcessorManifests"]
+__all__ = ["EntryWriter", "ProcessorManifests", "tag_root"]
 
 
 class EntryWriter:
@@ -27,32 +28,41 @@ class EntryWriter:
         self._root = root
         self.write_behind = Writer()
 
-    def store_features(
-        self, key: AudioCacheKey, outputs: Mapping[str, Any], length: ClipLength, compute_seconds: float
+    def store(
+        self,
+        key: AudioCacheKey | WaveformCacheKey,
+        outputs: Mapping[str, Any],
+        length: ClipLength,
+        compute_seconds: float,
     ) -> None:
-        """Store the features of a clip of this length."""
-        self._submit(lambda: self.write_features(key, outputs, length, compute_seconds))
+        """Store the entry of a clip of this length."""
+        self._submit(lambda: self.write(key, outputs, length, compute_seconds))
 
     def store_waveform(self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float) -> None:
-        """Store the waveform of a clip."""
+        """Store the waveform of a clip, to which nothing refers."""
         self._submit(lambda: self.write_waveform(key, waveform, compute_seconds))
 
-    def write_features(
-        self, key: AudioCacheKey, outputs: Mapping[str, Any], length: ClipLength, compute_seconds: float
+    def write(
+        self,
+        key: AudioCacheKey | WaveformCacheKey,
+        outputs: Mapping[str, Any],
+        length: ClipLength,
+        compute_seconds: float,
     ) -> list[WriteError]:
-        """Store the features of a clip in the calling thread; return why they could not be stored."""
-        cache = self._root.audio_cache
+        """Store the entry of a clip in the calling thread; return why it could not be stored."""
+        how: dict[str, Any] = {"compute_seconds": compute_seconds, "length": length}
         try:
-            return [*cache.store_many({key: outputs}, compute_seconds=compute_seconds, length=length)]
+            if isinstance(key, WaveformCacheKey):
+                return [*self._root.waveform_cache.store_many({key: outputs}, **how)]
+            return [*self._root.audio_cache.store_many({key: outputs}, **how)]
         except UnstorableOutputError as exc:
             exc.key = key
             return [exc]
 
     def write_waveform(self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float) -> list[WriteError]:
-        """Store the waveform of a clip in the calling thread."""
-        entries = {key: {"waveform": waveform.samples}}
-        self._root.waveform_cache.store_many(entries, compute_seconds=compute_seconds, length=waveform.length)
-        return []  # nothing refers to a waveform: a lost one is counted, and costs a decoding
+        """Store the waveform of a clip in the calling thread; a lost one is counted, and costs a decoding."""
+        self.write(key, {"waveform": waveform.samples}, waveform.length, compute_seconds)
+        return []
 
     def note(self, errors: list[WriteError]) -> None:
         """Take errors of features that other threads wrote for this one."""
@@ -102,7 +112,11 @@ class ProcessorManifests:
         missing = {}
         if self._root.lacks_manifest(identity.sha):
             missing[manifest_name(identity.sha)] = self.get(identity).to_bytes(self._root.signing_keys)
-        if not self._root.store.exists(TAG_NAME):
-            missing[TAG_NAME] = TAG
-        failed = self._root.store.put_many(missing).values()
-        self._root.counters.add(write_errors=sum(error.kind != "read-only" for error in failed))
+        tag_root(self._root, missing)
+
+
+def tag_root(root: OpenRoot, beside: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Write the root's tag if it has none, and further objects beside it."""
+    objects = dict(beside) if root.store.exists(TAG_NAME) else {**beside, TAG_NAME: TAG}
+    failed = root.store.put_many(objects).values()
+    root.counters.add(write_errors=sum(error.kind != "read-only" for error in failed))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..audio.source import AudioSource
 from ..cache.entry import encode_entry
-from ..cache.keys import AudioCacheKey
+from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..errors import AudioError, AudioExtractionError, UnstorableOutputError
 from ..processors.output_specs import OutputSpec
 from ..support.write_behind import WriteError
@@ -48,7 +48,7 @@ def check_storable(specs: Mapping[str, OutputSpec], processor: str) -> None:
 
 
 def errors_of_clips(
-    errors: Sequence[WriteError], sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]
+    errors: Sequence[WriteError], sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey | WaveformCacheKey]
 ) -> dict[str, AudioError]:
     """Return an error by ``blob_sha`` for each clip whose features no entry can hold, though others' can be stored."""
     reasons = {error.key: error for error in errors if isinstance(error, UnstorableOutputError)}

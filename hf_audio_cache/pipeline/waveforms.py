@@ -101,23 +101,31 @@ class WaveformReader:
         """Read the waveforms that the cache has of these clips, and return what gives that of each, read or decoded."""
         stored = [source for source in sources if self.is_stored(source)]
         read = self._cache.read_many([keys[source.blob_sha].waveform_key() for source in stored])
-        cached = {source.blob_sha: waveform for source, waveform in zip(stored, read, strict=True)}
+        cached = {source.blob_sha: found for source, found in zip(stored, read, strict=True)}
 
         def make(source: AudioSource) -> ClipWaveform:
-            waveform = cached.pop(source.blob_sha, None)
-            started = time.perf_counter()
+            found = cached.pop(source.blob_sha, None)
+            if found is None or found[1] is None:
+                return self.decoded(source)
+            waveform = Waveform(found[0]["waveform"], found[1])
             try:
-                if waveform is not None:
-                    self._settings.check(waveform.length, source.clip)
-                    return ClipWaveform(waveform)
-                self._counters.add(decodes=1)
-                decoded = decode(source, self._settings)
+                self._settings.check(waveform.length, source.clip)
             except AudioError as exc:
                 return ClipWaveform(exc)
-            self._warn_if_cancelled(decoded, source.clip)
-            return ClipWaveform(decoded, time.perf_counter() - started, is_new=self.is_stored(source))
+            return ClipWaveform(waveform)
 
         return make
+
+    def decoded(self, source: AudioSource) -> ClipWaveform:
+        """Return the waveform of a clip whose content was read."""
+        started = time.perf_counter()
+        self._counters.add(decodes=1)
+        try:
+            waveform = decode(source, self._settings)
+        except AudioError as exc:
+            return ClipWaveform(exc)
+        self._warn_if_cancelled(waveform, source.clip)
+        return ClipWaveform(waveform, time.perf_counter() - started, is_new=self.is_stored(source))
 
     def _warn_if_cancelled(self, waveform: Waveform, clip: str) -> None:
         """Warn of the first clip whose channels cancel each other out; several threads may find one."""

@@ -13,7 +13,7 @@ from .attached import Attached
 from .attached_dataset import AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
-from .column_checks import check_new_columns, check_references
+from .column_checks import check_audio, check_new_columns, check_references
 from .feature_columns import FeatureColumns
 from .feature_reader import FeatureReader
 from .map_functions import HasFeatures
@@ -33,6 +33,8 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
     dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
     if dataset.features is not None and not references:
         check_column(settings.audio_column, list(features))
+    if settings.audio_column in references and settings.audio_column not in columns.references():
+        check_audio(settings.audio_column, features)
     computes = dataset.features is None or _computes_beside(columns, references, features, dropped)
     skips = computes and settings.on_error == "skip"
     plain = undecoded(dataset, references)
@@ -71,7 +73,7 @@ def _computes_beside(
     """
     audio_column = columns.settings.audio_column
     of_other_audio = any(reference.audio_column not in (None, audio_column) for reference in references.values())
-    is_there = has_audio(audio_column, features)
+    is_there = has_audio(audio_column, features.keys() - references.keys())
     if not is_there and not of_other_audio:
         return False
     own = columns.references()

@@ -76,8 +76,10 @@ class Attached:
             source = {**untouched, **kept}
             references -= given
         late = functools.partial(self._features, examples, source, references)
-        replaced = {reader.columns.settings.reason_column for reader in self.readers if reader.computes}
-        left_out = {*self.dropped, *replaced}
+        left_out: set[str | None] = {*self.dropped}
+        for reader in self.readers:
+            if reader.computes:
+                left_out |= {reader.columns.settings.reason_column, *reader.columns.replaced_audio}
         return LateColumns({name: column for name, column in kept.items() if name not in left_out}, late)
 
     def _transformed(
@@ -124,5 +126,5 @@ class Attached:
                     column=audio_column,
                     columns=tuple(source),
                 )
-            features |= reader.compute({**source, **features})
+            features |= reader.compute({**features, **source})  # of the audio, though waveforms may take its place
         return features

@@ -19,11 +19,14 @@ import pyarrow as pa
 from datasets.features.features import register_feature
 
 from ..audio.channels import Channels
-from ..cache.caches import AudioCache
-from ..cache.keys import AudioCacheKey
+from ..cache.caches import AudioCache, WaveformCache
+from ..cache.entry_cache import EntryCache
+from ..cache.keys import AudioCacheKey, WaveformCacheKey
+from ..cache.layout import FEATURES, WAVEFORMS
 from ..cache.open_root import OpenRoot
 from ..cache.stats import Counters
 from ..errors import MissingEntryError
+from ..pipeline.waveform_pipeline import WAVEFORM, waveform_as
 from ..processors.output_forms import copied
 
 __all__ = [
@@ -38,6 +41,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+AnyKey = AudioCacheKey | WaveformCacheKey
+AnyCache = EntryCache[Any]
+
 _SHA_BYTES = 32
 
 
@@ -51,13 +57,14 @@ class CachedArray:
     Parameters
     ----------
     root
-        The ``features`` directory of a cache, or its URL. Never holds a secret.
+        The ``features`` or ``waveforms`` directory of a cache, or its URL. Never holds a secret.
     processor_sha
-        Identity of the processor, 64 hexadecimal digits.
+        Identity of the processor, 64 hexadecimal digits; None for a waveform.
     sampling_rate, max_length_ms, auto_resample, channels
-        As in the entry's `AudioCacheKey`, where the first is ``sample_rate``.
+        As in the entry's key, where the first is ``sample_rate``.
     name
-        Which output of the processor.
+        Which output of the processor. Of a waveform ``"waveform"``, the array, or ``"audio"``, a dict of ``array`` and
+        ``sampling_rate``.
     decode
         False gives the ``blob_sha`` as 32 bytes and reads nothing.
     audio_column
@@ -65,7 +72,7 @@ class CachedArray:
     """
 
     root: str
-    processor_sha: str
+    processor_sha: str | None
     sampling_rate: int
     max_length_ms: int = 0
     auto_resample: bool = False
@@ -83,9 +90,9 @@ class CachedArray:
         """Return the Arrow type of the column."""
         return self.pa_type
 
-    def encode_example(self, value: bytes | str | AudioCacheKey) -> bytes:
+    def encode_example(self, value: bytes | str | AnyKey) -> bytes:
         """Return the 32 bytes of a ``blob_sha``, from these bytes, their hexadecimal digits or a key."""
-        if isinstance(value, AudioCacheKey):
+        if isinstance(value, AnyKey):
             value = value.blob_sha
         return bytes.fromhex(value) if isinstance(value, str) else value
 
@@ -106,15 +113,16 @@ class CachedArray:
         MissingEntryError
             If there is no entry.
         """
-        return _reader(self.root).read(self.key(value), self.name)
+        return _reader(self).read(self.key(value), self.name)
 
-    def key(self, value: bytes) -> AudioCacheKey:
+    def key(self, value: bytes) -> AnyKey:
         """Return the key of the entry that `value` refers to."""
         # NumPy's fixed-width strings, through which some formats pass, lose zeros at their end.
         blob_sha = bytes(value).ljust(_SHA_BYTES, b"\0").hex()
-        return AudioCacheKey(
-            blob_sha, self.processor_sha, self.sampling_rate, self.max_length_ms, self.auto_resample, self.channels
-        )
+        settings = (self.sampling_rate, self.max_length_ms, self.auto_resample, self.channels)
+        if self.processor_sha is None:
+            return WaveformCacheKey(blob_sha, *settings)
+        return AudioCacheKey(blob_sha, self.processor_sha, *settings)
 
 
 @functools.cache
@@ -148,7 +156,7 @@ def undecoded(dataset: Any, references: Mapping[str, CachedArray]) -> Any:
 
 
 def read_references(
-    columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AudioCache
+    columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AnyCache
 ) -> dict[str, list[Any]]:
     """Return the arrays of a batch of rows by column. Its entries are read in one batch, each once.
 
@@ -166,35 +174,36 @@ def read_references(
     MissingEntryError
         If an entry is gone.
     """
-    entries: dict[str, dict[AudioCacheKey, Any]] = {}
-    keys_of: dict[str, list[AudioCacheKey | None]] = {}
+    entries: dict[AnyCache, dict[AnyKey, Any]] = {}
+    keys_of: dict[str, list[AnyKey | None]] = {}
     for name, feature in types.items():
         keys_of[name] = [None if value is None else feature.key(value) for value in columns[name]]
         # In the order of the rows, in which they then lie in memory.
-        entries.setdefault(feature.root, {}).update(dict.fromkeys(key for key in keys_of[name] if key is not None))
-    for root, wanted in entries.items():
-        cache = own_cache if root == str(own_cache.root) else _reader(root).cache
-        wanted.update(zip(wanted, cache.get_all_many(list(wanted)), strict=True))
+        wanted = entries.setdefault(_cache_of(feature, own_cache), {})
+        wanted.update(dict.fromkeys(key for key in keys_of[name] if key is not None))
+    for cache, wanted in entries.items():
+        wanted.update(zip(wanted, cache.read_many(list(wanted)), strict=True))
     arrays: dict[str, list[Any]] = {}
     for name, feature in types.items():
         arrays[name] = []
-        given: set[AudioCacheKey] = set()
+        given: set[AnyKey] = set()
+        found = entries[_cache_of(feature, own_cache)]
         for key in keys_of[name]:
             if key is None:
                 arrays[name].append(None)
                 continue
-            array = pick_output(entries[feature.root][key], key, feature.name, feature.root)
+            array = pick_output(_outputs(found[key]), key, feature.name, feature.root)
             arrays[name].append(copied(array) if key in given else array)
             given.add(key)
     return arrays
 
 
 def read_lengths(
-    columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AudioCache
+    columns: Mapping[str, Sequence[bytes | None]], types: Mapping[str, CachedArray], own_cache: AnyCache
 ) -> list[int | None]:
     """Return of how many samples the features of each row were made, as the entries of one column say it."""
     name, feature = next(iter(types.items()))
-    cache = own_cache if feature.root == str(own_cache.root) else _reader(feature.root).cache
+    cache = _cache_of(feature, own_cache)
     keys = [None if value is None else feature.key(value) for value in columns[name]]
     wanted = list(dict.fromkeys(key for key in keys if key is not None))
     entries = dict(zip(wanted, cache.open_many(wanted), strict=True))
@@ -202,15 +211,23 @@ def read_lengths(
     return [None if key is None else lengths.get(key) for key in keys]
 
 
-def pick_output(outputs: Mapping[str, Any] | None, key: AudioCacheKey, name: str, root: str) -> Any:
-    """Return one of an entry's outputs; a number without axes as a scalar."""
+def _outputs(read: tuple[dict[str, Any], Any] | None) -> dict[str, Any] | None:
+    return None if read is None else read[0]
+
+
+def pick_output(outputs: Mapping[str, Any] | None, key: AnyKey, name: str, root: str) -> Any:
+    """Return one of an entry's outputs, of a waveform in its form; a number without axes as a scalar."""
+    if outputs is not None and WAVEFORM in outputs and isinstance(key, WaveformCacheKey):
+        return waveform_as(name, outputs[WAVEFORM], key.sample_rate)
     if outputs is None or name not in outputs:
+        kind = "waveform" if isinstance(key, WaveformCacheKey) else "audio"
+        of = "cached_waveforms" if isinstance(key, WaveformCacheKey) else "cached_features"
         raise MissingEntryError(
             f"the output {name!r} of the entry {key} is missing under {root}; the row was not read. "
-            "If the cache was moved, cast each column to its new place, with cached_features on the new root: "
+            f"If the cache was moved, cast each column to its new place, with {of} on the new root: "
             "ds.cast_column(column, dataclasses.replace(ds.features[column], "
-            "root=str(cached_features.audio_cache.root))). If it was pruned or damaged, run "
-            "cached_features.map(ds, load_from_cache_file=False) again on the dataset with its audio.",
+            f"root=str({of}.{kind}_cache.root))). If it was pruned or damaged, run "
+            f"{of}.map(ds, load_from_cache_file=False) again on the dataset with its audio.",
             key=key,
             root=root,
         )
@@ -228,30 +245,30 @@ class _Reader:
     _MAX_KEPT = 2048
     _MAX_KEPT_BYTES = 64 << 20
 
-    def __init__(self, cache: AudioCache) -> None:
+    def __init__(self, cache: AnyCache) -> None:
         self.cache = cache
-        self._kept: OrderedDict[tuple[AudioCacheKey, str], Any] = OrderedDict()
+        self._kept: OrderedDict[tuple[AnyKey, str], Any] = OrderedDict()
         self._kept_bytes = 0
 
-    def read(self, key: AudioCacheKey, name: str) -> Any:
+    def read(self, key: AnyKey, name: str) -> Any:
         """Return one output of an entry."""
         kept = self._take((key, name))
         if kept is not None:
             return kept
-        outputs = self.cache.get_all(key)
+        outputs = _outputs(self.cache.read_many([key])[0])
         value = pick_output(outputs, key, name, str(self.cache.root))
-        for other in outputs.keys() - {name} if outputs else ():
+        for other in outputs.keys() - {name} if outputs and isinstance(key, AudioCacheKey) else ():
             self._keep((key, other), pick_output(outputs, key, other, str(self.cache.root)))
         return value
 
     # Each step is a single, atomic operation of the dict: threads can read at once, and no lock is held in a fork.
 
-    def _take(self, which: tuple[AudioCacheKey, str]) -> Any:
+    def _take(self, which: tuple[AnyKey, str]) -> Any:
         value = self._kept.pop(which, None)
         self._kept_bytes -= getattr(value, "nbytes", 0)
         return value
 
-    def _keep(self, which: tuple[AudioCacheKey, str], value: Any) -> None:
+    def _keep(self, which: tuple[AnyKey, str], value: Any) -> None:
         self._take(which)
         self._kept[which] = value
         self._kept_bytes += getattr(value, "nbytes", 0)
@@ -268,18 +285,23 @@ class _Reader:
 _REGISTERED: dict[str, _Reader] = {}
 
 
-def register_reader(cache: AudioCache) -> None:
+def register_reader(cache: AnyCache) -> None:
     """Read references to the root of `cache` through it, in this process and those forked from it."""
     _REGISTERED[str(cache.root)] = _Reader(cache)
 
 
-def _reader(root: str) -> _Reader:
-    return _REGISTERED.get(root) or _opened(root)
+def _cache_of(feature: CachedArray, own_cache: AnyCache) -> AnyCache:
+    return own_cache if feature.root == str(own_cache.root) else _reader(feature).cache
+
+
+def _reader(feature: CachedArray) -> _Reader:
+    return _REGISTERED.get(feature.root) or _opened(feature.root, feature.processor_sha is None)
 
 
 @functools.lru_cache(maxsize=32)
-def _opened(root: str) -> _Reader:
+def _opened(root: str, is_of_waveforms: bool) -> _Reader:
     above, _, folder = root.rpartition("/")
-    if folder == "features" and above.rstrip("/")[-1:] not in ("", ":"):  # of a root, which has the access log
-        return _Reader(OpenRoot(above, counters=Counters("")).audio_cache)
-    return _Reader(AudioCache(root, counters=Counters("")))
+    own_folder = WAVEFORMS if is_of_waveforms else FEATURES
+    if folder == own_folder and above.rstrip("/")[-1:] not in ("", ":"):  # of a root, which has the access log
+        return _Reader(OpenRoot(above, counters=Counters("")).caches[folder])
+    return _Reader((WaveformCache if is_of_waveforms else AudioCache)(root, counters=Counters("")))

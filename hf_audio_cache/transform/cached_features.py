@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
-
-import datasets
-import numpy.typing as npt
+from collections.abc import Mapping
+from typing import Any, cast
 
 from ..audio.channels import Channels
 from ..audio.length import Longer, Truncated
-from ..audio.source import located, read_source
-from ..cache.caches import AudioCache, WaveformCache
+from ..cache.caches import AudioCache
 from ..cache.keys import max_length_ms
 from ..cache.root import CacheRoot, as_cache_root
-from ..cache.stats import BadClip, Stats
-from ..maintenance.explain import Explanation, explain_key
 from ..pipeline.feature_pipeline import FeaturePipeline
 from ..pipeline.settings import FeatureSettings, WaveformSettings
 from ..pipeline.storage_policy import Policy
 from ..processors.extractor import NamedFunction, check_takes_channels, name_of, processor_sampling_rate
 from ..processors.precision import FloatType
 from ..processors.soundness import Nonfinite
-from .attach import attach
-from .audio_rows import of_each_split
-from .batch_formats import read_batch
-from .collate import collate
+from .cached_transform import CachedTransform
 from .coverage import Coverage, coverage
 from .estimate import Estimate, estimate
-from .feature_columns import FeatureColumns
-from .hash_hook import hash_by
-from .references import make_references, materialize
 
 __all__ = ["CachedFeatures"]
 
-DatasetT = TypeVar("DatasetT", datasets.Dataset, datasets.DatasetDict)
-AnyDatasetT = TypeVar(
-    "AnyDatasetT", datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict
-)
 
-
-class CachedFeatures:
+class CachedFeatures(CachedTransform):
     """A processor's audio features for `datasets`, each computed once and then read from a cache.
 
     Call it through ``ds.map(cached_features)``, batched or not, on datasets and streams, or from a function of your
@@ -171,35 +153,17 @@ class CachedFeatures:
         )
         pipeline = FeaturePipeline(processor, CacheRoot() if root is None else as_cache_root(root), settings)
         pipeline.key("0" * 64, pipeline.identity())  # raises now if the processor or a setting cannot be used
-        self.columns = FeatureColumns(pipeline)
-
-    def __init_subclass__(cls) -> None:
-        hash_by(cls, cls._hashed_state)  # the hook below is for one class, and not for those derived from it
+        super().__init__(pipeline)
 
     @property
     def pipeline(self) -> FeaturePipeline:
         """What looks up, computes and stores features. For the package itself and its tests: it may change."""
-        return self.columns.pipeline
-
-    @property
-    def settings(self) -> FeatureSettings:
-        """The settings, apart from the processor and the root."""
-        return self.pipeline.settings
-
-    @property
-    def root(self) -> Path | str:
-        """Where the cache is: a path on a local disk, else the full URL."""
-        return self.pipeline.store.location()
+        return cast(FeaturePipeline, self.columns.pipeline)
 
     @property
     def audio_cache(self) -> AudioCache:
         """The cache of features."""
         return self.pipeline.audio_cache
-
-    @property
-    def waveform_cache(self) -> WaveformCache:
-        """The cache of decoded waveforms."""
-        return self.pipeline.waveform_cache
 
     @property
     def processor(self) -> Any:
@@ -211,32 +175,8 @@ class CachedFeatures:
         """Identity of the processor as it is now, 64 hexadecimal digits."""
         return self.pipeline.identity().sha
 
-    @property
-    def stats(self) -> Stats:
-        """Hits, misses, computed clips, bytes and times so far, in all processes that used this object."""
-        return self.pipeline.counters.total()
-
-    @property
-    def bad_clips(self) -> list[BadClip]:
-        """Clips without features so far, each once with the reason; in all processes, as `stats`."""
-        return self.pipeline.counters.bad_clips()
-
-    def __repr__(self) -> str:
-        waveform = self.settings.waveform
-        cap = f", max_length_seconds={waveform.max_length_ms / 1000}" if waveform.max_length_ms else ""
-        channels = "" if waveform.channels == "mean" else f", channels={waveform.channels!r}"
-        return (
-            f"CachedFeatures({name_of(self.processor)} {self.processor_sha[:12]}, root={str(self.root)!r}, "
-            f"sampling_rate={waveform.sampling_rate}{cap}, auto_resample={waveform.auto_resample}{channels})"
-        )
-
-    def explain(self, example: Any) -> Explanation:
-        """Say why an example or an audio cell hits or misses: new audio, another processor, rate or cap."""
-        [cell] = read_batch(example, self.settings.audio_column).cells
-        source = read_source(located(cell, self.settings.data_dir))
-        pipeline, identity = self.pipeline, self.pipeline.identity()
-        key = pipeline.key(source.blob_sha, identity)
-        return explain_key(pipeline.store, key, identity, source.clip, pipeline.root.signing_keys)
+    def _processor_in_words(self) -> str:
+        return f"{name_of(self.processor)} {self.processor_sha[:12]}, "
 
     def coverage(self, dataset: Any) -> Coverage:
         """Say how many rows of a dataset (or a dict of them) are cached, and estimate the rest from a sample."""
@@ -245,115 +185,3 @@ class CachedFeatures:
     def estimate(self, dataset: Any, *, sample: int = 64) -> Estimate:
         """Say what caching a dataset (or a dict of them) will take, from `sample` of its rows; nothing is stored."""
         return estimate(self.pipeline, dataset, sample=sample)
-
-    def features(self, features: datasets.Features) -> datasets.Features:
-        """Return the features of a dataset after ``map``, with the types that are fastest to write and to read.
-
-        Pass them on: ``ds.map(cached_features, features=cached_features.features(ds.features))``. References get the
-        type of the arrays they stand for (see `materialize`).
-        """
-        return self.columns.types_with(features)
-
-    def __call__(self, examples: Any) -> Any:
-        """Return the features of an example or a batch, in whatever form `datasets` passes it.
-
-        Parameters
-        ----------
-        examples
-            An example, a batch or an Arrow table with the audio column; or (with ``input_columns=``) audio cells.
-
-        Returns
-        -------
-        dict or pyarrow.Table
-            The processor's outputs by name, for a batch as lists; a table comes back with columns added.
-
-        Raises
-        ------
-        AudioColumnError
-            If there is no such column.
-        AudioError
-            If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
-        CannotSkipError
-            If rows cannot be left out in this form, with ``on_error="skip"``.
-        """
-        return self.columns.of_good_clips(examples) if self.settings.on_error == "skip" else self.columns.of(examples)
-
-    def map(
-        self, dataset: DatasetT, *, remove_columns: str | Sequence[str] | None = None, **map_kwargs: Any
-    ) -> DatasetT:
-        """Add columns that refer to the cache, computing what is not in it yet.
-
-        Arrow gets 32 bytes for each row and output; the arrays are read from the cache when the row is read. The other
-        columns are written again only if the dataset was shuffled or selected from.
-
-        Parameters
-        ----------
-        dataset
-            A dataset, or a dict of them, with the audio column.
-        remove_columns
-            Columns to leave out of the result, such as the audio.
-        **map_kwargs
-            Arguments of `datasets.Dataset.map`: ``num_proc``, ``desc``, ``batch_size``, ``load_from_cache_file`` …
-
-        Raises
-        ------
-        StoreError, UnstorableOutputError
-            If features cannot be stored, or no entry can hold them: references need entries.
-        AudioError
-            If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
-        """
-        return of_each_split(dataset, lambda part: make_references(self.columns, part, remove_columns, map_kwargs))
-
-    def materialize(self, dataset: DatasetT, **map_kwargs: Any) -> DatasetT:
-        """Replace references by their arrays, such as before publishing a dataset.
-
-        `map_kwargs` are arguments of `datasets.Dataset.map`.
-        """
-        return of_each_split(dataset, lambda part: materialize(self.columns, part, map_kwargs))
-
-    def attach(self, dataset: AnyDatasetT, *, remove_columns: str | Sequence[str] | None = None) -> AnyDatasetT:
-        """Return the dataset with the features of each row, computed or read when the row is read.
-
-        It takes the place of another format (numpy, torch): features come as NumPy arrays, other columns as Python
-        values. A transform that the dataset has (``with_transform``), or another `attach`, is applied first. Attach
-        last: a later ``with_format`` or ``with_transform`` takes the features away, and so does ``select_columns``
-        without the audio.
-
-        A batch of rows (``ds[[…]]``, a DataLoader's) is looked up at once, when one of its features is looked at: other
-        columns of a batch cost nothing. Reading row by row computes or reads the features of each. Where rows have
-        references and their audio, a file that has changed and an entry that is gone are computed again. If the root is
-        remote, a thread reads the rows of a stream ahead, up to two batches of 64.
-
-        The rows of a batch share one array (see `collate`): a row that you keep keeps the memory of its batch; copy
-        it to keep few. Rows of a stream are copies.
-
-        Parameters
-        ----------
-        dataset
-            A dataset, a stream, or a dict of either, with the audio column or with columns of `CachedArray`.
-        remove_columns
-            Columns to leave out of what is read, such as the audio, which a DataLoader would send between processes.
-        """
-        return of_each_split(dataset, lambda part: attach(self.columns, part, remove_columns))
-
-    @staticmethod
-    def collate(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Return the arrays of a batch as one array of shape ``(n_rows, …)``, for the ``collate_fn`` of a DataLoader.
-
-        Arrays that were read in one batch are rows of one array already, which is returned without a copy.
-        ``torch.from_numpy(cached_features.collate([row["input_features"] for row in rows]))`` makes it a tensor.
-
-        Parameters
-        ----------
-        arrays
-            Arrays of one dtype and shape.
-        """
-        return collate(arrays)
-
-    def _hashed_state(self) -> list[Any]:
-        """Return what `datasets` hashes in the place of this object: all that decides what a call returns."""
-        additions = {name: value for name, value in vars(self).items() if name != "columns"}  # of a derived class
-        return [*self.columns.hashed_state(), additions]
-
-
-hash_by(CachedFeatures, CachedFeatures._hashed_state)

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import AudioColumnError, ProcessorError
 from .cached_array import CachedArray, reference_columns
 
-__all__ = ["check_new_columns", "check_not_replaced", "check_references"]
+__all__ = ["check_audio", "check_new_columns", "check_not_replaced", "check_references"]
 
 _SETTINGS = ("processor_sha", "sampling_rate", "max_length_ms", "auto_resample", "channels", "name")
 
@@ -43,7 +43,26 @@ def check_new_columns(
     present = {name: feature for name, feature in features.items() if name not in dropped}
     references = reference_columns(present)
     check_references(references, own)
-    check_not_replaced({column: own[column].name for column in own if column in present.keys() - references.keys()})
+    taken = present.keys() - references.keys()
+    check_not_replaced(
+        {name: each.name for name, each in own.items() if name in taken and not _is_its_audio(name, each)}
+    )
+
+
+def _is_its_audio(column: str, reference: CachedArray) -> bool:
+    """Return whether a waveform takes the place of the audio that it is of."""
+    return reference.processor_sha is None and column == reference.audio_column
+
+
+def check_audio(audio_column: str, features: Mapping[str, Any]) -> None:
+    """Raise `AudioColumnError` if the audio column holds references."""
+    if audio_column in reference_columns(features):
+        raise AudioColumnError(
+            f"the column {audio_column!r} holds references to waveforms or features, and no audio. Use the dataset "
+            "from which it was made: waveforms that are cached are not decoded again. Nothing was computed.",
+            column=audio_column,
+            columns=tuple(features),
+        )
 
 
 def check_not_replaced(taken: Mapping[str, str]) -> None:

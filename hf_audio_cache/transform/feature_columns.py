@@ -13,9 +13,9 @@ from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import AudioError, ProcessorError
 from ..pipeline.clip_features import ClipFeatures
-from ..pipeline.feature_pipeline import FeaturePipeline
-from ..pipeline.settings import FeatureSettings
-from ..processors.extractor import name_of
+from ..pipeline.clip_pipeline import ClipPipeline
+from ..pipeline.settings import ResultSettings
+from ..pipeline.waveform_pipeline import WaveformPipeline, waveform_spec
 from ..processors.output_specs import OutputSpec
 from .batch_formats import AudioBatch, features_of, read_batch
 from .cached_array import CachedArray, reference_columns, register_reader
@@ -38,20 +38,27 @@ class FeatureColumns:
     Parameters
     ----------
     pipeline
-        What computes the features.
+        What computes the features; or the waveforms, which are features of one output here.
     """
 
-    def __init__(self, pipeline: FeaturePipeline) -> None:
+    def __init__(self, pipeline: ClipPipeline[Any, Any]) -> None:
         self.pipeline = pipeline
         root = pipeline.root
         if root.signing_keys is not None or not root.store.is_local:
             # `datasets` decodes references by the name of their root alone, which says neither keys nor credentials.
-            register_reader(root.uncounted(records_use=True)[0])
+            for cache in root.uncounted(records_use=True):
+                register_reader(cache)
 
     @property
-    def settings(self) -> FeatureSettings:
+    def settings(self) -> ResultSettings:
         """The settings of the pipeline."""
         return self.pipeline.settings
+
+    @property
+    def replaced_audio(self) -> set[str]:
+        """The audio column, if waveforms take its place."""
+        is_replaced = isinstance(self.pipeline, WaveformPipeline) and self.settings.audio_column in self.names()
+        return {self.settings.audio_column} if is_replaced else set()
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +155,7 @@ class FeatureColumns:
         self._check_names(specs)
         if not specs:
             raise ProcessorError(
-                f"{name_of(self.pipeline.processor)} failed on made-up clips of 1 s and 41 s, which would show the "
+                f"{self.pipeline.name} failed on made-up clips of 1 s and 41 s, which would show the "
                 "form of its outputs. Correct processor_kwargs; see the log at level INFO. No column was made."
             )
         return specs
@@ -183,6 +190,8 @@ class FeatureColumns:
 
     def _spec_of_reference(self, reference: CachedArray) -> OutputSpec:
         """Return the form of an array behind a reference, as the manifest under the reference's root says."""
+        if reference.processor_sha is None:
+            return waveform_spec(reference.name, reference.channels)
         root, own = os.path.dirname(reference.root), self.pipeline.root
         opened = own if root == str(own.store.location()) else OpenRoot(CacheRoot(root, signing_key=own.signing_keys))
         manifest = opened.read_manifest(reference.processor_sha)
@@ -191,12 +200,12 @@ class FeatureColumns:
 
     def references(self) -> dict[str, CachedArray]:
         """Return the type of each column of references to this processor's features."""
-        outputs, processor_sha = self._specs(), self.pipeline.identity().sha
+        outputs, identity = self._specs(), self.pipeline.identity()
         waveform = self.settings.waveform
         return {
             self.name_of(output): CachedArray(
-                root=str(self.pipeline.audio_cache.root),
-                processor_sha=processor_sha,
+                root=str(self.pipeline.cache.root),
+                processor_sha=identity and identity.sha,
                 sampling_rate=waveform.sampling_rate,
                 max_length_ms=waveform.max_length_ms,
                 auto_resample=waveform.auto_resample,
@@ -211,7 +220,8 @@ class FeatureColumns:
 
     def hashed_state(self) -> list[Any]:
         """Return what `datasets` hashes in the place of this object: all that decides what a call returns."""
-        return [_VERSION, self.pipeline.identity().sha, sorted(self.settings.form_of_results().items())]
+        identity = self.pipeline.identity()
+        return [_VERSION, identity and identity.sha, sorted(self.settings.form_of_results().items())]
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.pipeline.__getstate__()
@@ -219,10 +229,11 @@ class FeatureColumns:
             # `datasets` hashes this state then, which must not change from run to run: the counts of worker processes
             # are lost, and each of them is a run of its own.
             state |= {"counters": None, "run": None}
-        return state
+        return {"kind": type(self.pipeline), **state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(FeaturePipeline(**state))  # type: ignore[misc]
+        kind = state.pop("kind")
+        self.__init__(kind(**state))  # type: ignore[misc]
 
 
 HAS_HASH_HOOK = hash_by(FeatureColumns, FeatureColumns.hashed_state)

@@ -75,7 +75,7 @@ class FeatureReader:
         computed = self.columns.of(examples)
         outputs = {column: output for output, column in self.columns.settings.output_names.items()}
         new = set(self.columns.names() if isinstance(examples, pa.Table) else computed)
-        new -= {self.columns.settings.reason_column, *self.dropped}
+        new -= {self.columns.settings.reason_column, *self.dropped, *self.columns.replaced_audio}
         check_not_replaced({name: outputs.get(name, name) for name in sorted(new & _names(examples))})
         return computed
 
@@ -87,7 +87,8 @@ class FeatureReader:
         arrays: dict[str, list[Any]] = {}
         length_column = str(self.columns.settings.length_column)
         for audio_column, group in self._by_audio_column(present).items():
-            cells = self._cells(examples, audio_column) if has_audio(audio_column, _names(examples)) else None
+            has_cells = audio_column not in self.references and has_audio(audio_column, _names(examples))
+            cells = self._cells(examples, audio_column) if has_cells else None
             found = self._read_group({name: shas[name] for name in group}, group, cells)
             if audio_column != self.columns.settings.audio_column or length_column in {
                 *_names(examples),
@@ -118,7 +119,7 @@ class FeatureReader:
 
         With them comes the column of lengths, if it is wanted.
         """
-        cache = self.columns.pipeline.audio_cache
+        cache = self.columns.pipeline.cache
         own = {
             name: reference for name, reference in references.items() if cells is not None and self._is_own(reference)
         }
@@ -142,7 +143,8 @@ class FeatureReader:
         """Return whether this processor makes what a reference refers to."""
         pipeline, any_clip = self.columns.pipeline, bytes(32)
         is_own_column = reference.audio_column in (None, self.columns.settings.audio_column)
-        return is_own_column and reference.key(any_clip) == pipeline.key(any_clip.hex(), pipeline.identity())
+        is_own = is_own_column and reference.key(any_clip) == pipeline.key(any_clip.hex(), pipeline.identity())
+        return is_own and reference.name in pipeline.output_specs()
 
     def _of_audio(
         self, references: Mapping[str, CachedArray], shas: Mapping[str, Sequence[bytes | None]], cells: Sequence[Any]

@@ -15,11 +15,10 @@ from ..audio.source import check_column, flat_columns, located, read_source
 from ..cache.stats import BadClip
 from ..errors import AudioError
 from ..pipeline.unstorable import check_storable
-from ..processors.extractor import name_of
 from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
-from .column_checks import check_new_columns
+from .column_checks import check_audio, check_new_columns
 from .feature_columns import FeatureColumns
 from .feature_reader import FeatureReader
 from .map_functions import ReferenceMaker
@@ -41,11 +40,12 @@ def make_references(
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
             f"map needs a Dataset or a DatasetDict, not {type(dataset).__name__}. For a stream, which keeps no "
-            "columns, use cached_features.attach(stream). Nothing was computed."
+            f"columns, use cached_{columns.pipeline.what}.attach(stream). Nothing was computed."
         )
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
-    check_storable(columns.pipeline.output_specs(), name_of(columns.pipeline.processor))
+    check_audio(settings.audio_column, dataset.features)
+    check_storable(columns.pipeline.output_specs(), columns.pipeline.name)
     types = columns.references()
     dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
     check_new_columns(types, dataset.features, dropped)
@@ -95,7 +95,7 @@ def _mapped_references(
 
 def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Mapping[str, CachedArray]) -> bool:
     """Return whether each reference has an entry; one that only the near tier has is put into the root again."""
-    cache = columns.pipeline.audio_cache
+    cache = columns.pipeline.cache
     name, feature = next(iter(types.items()))
     shas = set(references.with_format("arrow")[:][name].to_pylist()) - {None} if len(references) else set()
     keys = [feature.key(sha) for sha in shas]
@@ -123,11 +123,13 @@ def _without_bad_rows(
     skips = columns.settings.on_error == "skip"
     new = [clip.reason for clip in columns.pipeline.counters.bad_clips() if clip not in known]
     logger.warning(
-        "%d of %d rows have no features and %s%s (cached_features.bad_clips lists them)",
+        "%d of %d rows have no %s and %s%s (cached_%s.bad_clips lists them)",
         shas.null_count,
         len(dataset),
+        columns.pipeline.what,
         "were left out" if skips else "have None in their place",
         f"; the first: {new[0]}" if new else ", as in an earlier run",
+        columns.pipeline.what,
     )
     if not skips:
         return dataset
