@@ -12,6 +12,10 @@ from .options import (
     AudioColumnOption,
     AutoResampleOption,
     CapOption,
+    ChannelsOption,
+    DataDirOption,
+    LongerOption,
+    NonfiniteOption,
     ProcessorOption,
     RateOption,
     RootOption,
@@ -19,6 +23,7 @@ from .options import (
     SplitOption,
     StorageOptions,
     SubsetOption,
+    TruncatedOption,
     WaveformsOption,
     guarded,
     root_of,
@@ -42,6 +47,7 @@ def warm(
     split: SplitOption = None,
     subset: SubsetOption = None,
     audio_column: AudioColumnOption = "audio",
+    data_dir: DataDirOption = None,
     num_proc: Annotated[
         Optional[int],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Option(
@@ -59,7 +65,11 @@ def warm(
     ] = None,
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
+    longer: LongerOption = "cut",
     auto_resample: AutoResampleOption = False,
+    channels: ChannelsOption = "mean",
+    truncated: TruncatedOption = "error",
+    nonfinite: NonfiniteOption = "error",
     waveforms: WaveformsOption = "auto",
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
@@ -68,8 +78,8 @@ def warm(
 ) -> None:
     """Fill a cache with the features of a dataset.
 
-    Entries that exist stay, so you can interrupt it and start again. Rate, cap and resampling are part of the key: pass
-    the same ones as in training. With -q only the names of bad clips are printed.
+    Entries that exist stay, so you can interrupt it and start again. Rate, cap, resampling, channels and nonfinite are
+    part of the key: pass the same ones as in training. With -q only the names of bad clips are printed.
 
     The exit code is 1 if there are bad clips, or if the root did not take some of the features; 2 if nothing was
     stored. Nothing is computed for a root that takes no entries.
@@ -94,9 +104,14 @@ def warm(
             processor,
             root_of(root, storage_option, signing_key_file),
             audio_column=audio_column,
+            data_dir=data_dir,
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
+            longer=longer,
             auto_resample=auto_resample,
+            channels=channels,
+            truncated=truncated,
+            nonfinite=nonfinite,
             waveforms=waveforms,
             on_error="null",
         )
@@ -122,10 +137,15 @@ def estimate(
     split: SplitOption = None,
     subset: SubsetOption = None,
     audio_column: AudioColumnOption = "audio",
+    data_dir: DataDirOption = None,
     sample: Annotated[int, typer.Option("--sample", help="Number of rows to try.", min=1)] = 64,
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
+    longer: LongerOption = "cut",
     auto_resample: AutoResampleOption = False,
+    channels: ChannelsOption = "mean",
+    truncated: TruncatedOption = "error",
+    nonfinite: NonfiniteOption = "error",
     waveforms: WaveformsOption = "auto",
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
@@ -148,9 +168,14 @@ def estimate(
             processor,
             root_of(root, storage_option, signing_key_file, read_only=True),
             audio_column=audio_column,
+            data_dir=data_dir,
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
+            longer=longer,
             auto_resample=auto_resample,
+            channels=channels,
+            truncated=truncated,
+            nonfinite=nonfinite,
             waveforms=waveforms,
         )
         report = cached_features.estimate(rows, sample=sample)

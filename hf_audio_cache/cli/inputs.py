@@ -202,8 +202,9 @@ def load_processor(name: str) -> Any:
     )
 
 
-def open_cache(processor: str, root: CacheRoot, **settings: Any) -> CachedFeatures:
+def open_cache(processor: str, root: CacheRoot, *, channels: str, **settings: Any) -> CachedFeatures:
     """Return the cache of a processor on a root."""
     from ..transform.cached_features import CachedFeatures
 
-    return CachedFeatures(load_processor(processor), root, **settings)
+    which: Any = int(channels) if channels.isdecimal() else channels
+    return CachedFeatures(load_processor(processor), root, channels=which, **settings)

@@ -24,8 +24,12 @@ __all__ = [
     "AudioColumnOption",
     "AutoResampleOption",
     "CapOption",
+    "ChannelsOption",
+    "DataDirOption",
     "DryRunOption",
+    "LongerOption",
     "NearOption",
+    "NonfiniteOption",
     "ProcessorOption",
     "RateOption",
     "RootOption",
@@ -33,6 +37,7 @@ __all__ = [
     "SplitOption",
     "StorageOptions",
     "SubsetOption",
+    "TruncatedOption",
     "WaveformsOption",
     "YesOption",
     "guarded",
@@ -81,6 +86,22 @@ CapOption = Annotated[
 ]
 AutoResampleOption = Annotated[
     bool, typer.Option("--auto-resample", help="Resample clips at other rates; part of the key.")
+]
+ChannelsOption = Annotated[
+    str, typer.Option("--channels", help="mean, all, or the number of one, from 0 on; part of the key.")
+]
+LongerOption = Annotated[
+    str, typer.Option("--longer", help="With a cap: cut longer clips, or make them an error (bad clips).")
+]
+TruncatedOption = Annotated[
+    str, typer.Option("--truncated", help="Files that lack some of their audio: error (bad clips) or accept.")
+]
+NonfiniteOption = Annotated[
+    str, typer.Option("--nonfinite", help="Features with NaN or infinity: error (bad clips) or keep; part of the key.")
+]
+DataDirOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--data-dir", metavar="DIR", help="Folder from which relative paths of audio files start."),
 ]
 WaveformsOption = Annotated[
     str, typer.Option("--waveforms", help="Store waveforms: auto (if that saves time), always or never.")

@@ -13,6 +13,8 @@ from ..support.units import format_seconds, format_size
 from .options import (
     AutoResampleOption,
     CapOption,
+    ChannelsOption,
+    NonfiniteOption,
     ProcessorOption,
     RateOption,
     RootOption,
@@ -119,6 +121,8 @@ def explain(
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
     auto_resample: AutoResampleOption = False,
+    channels: ChannelsOption = "mean",
+    nonfinite: NonfiniteOption = "error",
     storage_option: StorageOptions = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
@@ -140,6 +144,8 @@ def explain(
         sampling_rate=sampling_rate,
         max_length_seconds=max_length_seconds,
         auto_resample=auto_resample,
+        channels=channels,
+        nonfinite=nonfinite,
     )
     report = cached_features.explain(clip)
     if quiet:
