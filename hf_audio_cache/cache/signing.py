@@ -35,9 +35,9 @@ class SigningKeys:
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys or any(len(key) < _MIN_KEY_BYTES for key in keys):
             raise SigningKeyError(
-                f"expected signing keys of at least {_MIN_KEY_BYTES} bytes, and found "
-                f"{', '.join(f'one of {len(key)}' for key in keys) or 'none'}; nothing was opened. "
-                "Make one with secrets.token_hex(32)."
+                f"A signing key has at least {_MIN_KEY_BYTES} bytes; found "
+                f"{', '.join(f'one of {len(key)}' for key in keys) or 'none'}. "
+                "Make one with secrets.token_hex(32). Nothing was opened."
             )
         self._secret = Secret(tuple(keys), b"\0".join(keys))
 
@@ -53,8 +53,8 @@ class SigningKeys:
             found = signing_keys(None)
             if found is None:
                 raise SigningKeyError(
-                    "expected the signing key of the root, and this process was not given it (keys are never pickled); "
-                    f"nothing was read or written. Set {KEY_VARIABLE} or {FILE_VARIABLE} where the workers run."
+                    "This process does not have the signing key of the root: keys are never pickled. "
+                    f"Set {KEY_VARIABLE} or {FILE_VARIABLE} where the workers run. Nothing was read or written."
                 )
             keys = found._keys()
         return keys
@@ -90,7 +90,7 @@ def signing_keys(signing_key: SigningKey | SigningKeys | None) -> SigningKeys | 
     if signing_key is None:
         text, path = os.environ.get(KEY_VARIABLE), os.environ.get(FILE_VARIABLE)
         if text and path:
-            raise SigningKeyError(f"expected {KEY_VARIABLE} or {FILE_VARIABLE}, and both are set; nothing was opened.")
+            raise SigningKeyError(f"Both {KEY_VARIABLE} and {FILE_VARIABLE} are set: unset one. Nothing was opened.")
         if text:
             return SigningKeys([key.encode() for key in text.split()])
         return SigningKeys(_read_key_file(path)) if path else None
@@ -101,8 +101,8 @@ def signing_keys(signing_key: SigningKey | SigningKeys | None) -> SigningKeys | 
     keys = [signing_key] if isinstance(signing_key, (str, bytes)) else signing_key
     if not isinstance(keys, (list, tuple)) or not all(isinstance(key, (str, bytes)) for key in keys):
         raise SigningKeyError(
-            "expected signing_key to be text, bytes, several of them, or the pathlib.Path of a file that has them; it "
-            f"is a {type(signing_key).__name__}; nothing was opened."
+            f"signing_key is a {type(signing_key).__name__}. Pass text, bytes, a list of them, or the pathlib.Path "
+            "of a file with keys. Nothing was opened."
         )
     return SigningKeys([key.encode() if isinstance(key, str) else bytes(key) for key in keys])
 
@@ -114,13 +114,13 @@ def _read_key_file(path: str) -> list[bytes]:
             content = file.read()
     except OSError as exc:
         raise SigningKeyError(
-            f"expected signing keys in the file {path}, and could not read it ({exc.strerror}); nothing was opened.",
+            f"The file of signing keys {path} could not be read: {exc.strerror}. Nothing was opened.",
             path=path,
         ) from exc
     if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
         raise SigningKeyError(
-            f"expected that nobody but you can read the signing keys in {path}, and found the owner {status.st_uid} "
-            f"and the mode {stat.S_IMODE(status.st_mode):04o}; nothing was opened. Use chmod 600.",
+            f"Others can read the signing keys in {path}: chmod 600 {path}. Nothing was opened. (It belongs to user "
+            f"{status.st_uid}, with mode {stat.S_IMODE(status.st_mode):04o}.)",
             path=path,
         )
     return [line for line in re.split(rb"[\r\n]+", content) if line.strip()]

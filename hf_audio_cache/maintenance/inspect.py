@@ -134,20 +134,19 @@ def plot_entry(entry: InspectedEntry, path: Path) -> None:
         If it is bad, or has no array of one or two axes, or matplotlib is not installed.
     """
     if entry.problem:
-        raise ValueError(f"expected a good entry to draw, and {entry.name} is bad: {entry.problem}; nothing was drawn.")
+        raise ValueError(f"Nothing was drawn: the entry {entry.name} is bad. {entry.problem}")
     drawable = {
         name: value
         for name, value in entry.values.items()
         if isinstance(value, np.ndarray) and value.ndim in (1, 2) and value.size and value.dtype.kind in "iuf"
     }
     if not drawable:
-        raise ValueError(f"expected an array of one or two axes in {entry.name}, and it has {entry.outputs}.")
+        raise ValueError(f"Nothing was drawn: no array of {entry.name} has one or two axes. It has {entry.outputs}.")
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError(
-            "expected matplotlib, which draws, and it is not installed; nothing was drawn. Install it: "
-            "pip install 'hf_audio_cache[plot]'"
+            "Nothing was drawn: matplotlib is not installed. Install it: pip install 'hf_audio_cache[plot]'"
         ) from None
     name, values = max(drawable.items(), key=lambda item: item[1].size)
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -135,8 +135,8 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
         is_wanted = _text_test(field, value, names)
         return is_wanted if sign == "=" else lambda entry: not is_wanted(entry)
     raise ValueError(
-        "expected a filter such as size>1MB, accessed>30d, modified<2h, processor=WhisperFeatureExtractor, clip=SHA, "
-        f"cache=waveforms, rate=16000 or cap=30, not {text!r}"
+        f"{text!r} is not a filter. Pass one such as size>1MB, accessed>30d, modified<2h, "
+        "processor=WhisperFeatureExtractor, clip=SHA, cache=waveforms, rate=16000 or cap=30."
     )
 
 
@@ -180,7 +180,7 @@ def list_entries(
     """
     field, _, order = sort.partition(":")
     if field not in SORT_FIELDS or order not in ("", "asc", "desc"):
-        raise ValueError(f"expected to sort by one of {', '.join(SORT_FIELDS)}, with :desc or without, not by {sort!r}")
+        raise ValueError(f"Cannot sort by {sort!r}. Pass one of {', '.join(SORT_FIELDS)}, alone or with :desc.")
     store = OpenRoot.for_maintenance(root).store
     names = processor_names(store)
     tests = [parse_filter(text, names, time.time()) for text in filters]
@@ -211,8 +211,8 @@ def find_entries(store: Store, what: Sequence[str], *, near: Store | None = None
         matches = [entry for match in _matches(store, one) if (entry := parse_entry(match, uses))]
         if not matches and (near is None or not find_copies(near, [one])):
             raise ValueError(
-                f"expected the name of an entry, as `hf-audio-cache ls -q` prints it, or at least 8 digits of a clip's "
-                f"sha256, and nothing under {store.location()} is called {one!r}; nothing was done"
+                f"No entry {one!r} under {store.location()}. Pass the name of one, as `hf-audio-cache ls -q` prints "
+                "it, or the first 8 digits or more of a clip's sha256."
             )
         found.update((entry.name, entry) for entry in matches)
     return list(found.values())

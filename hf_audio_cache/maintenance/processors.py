@@ -136,6 +136,6 @@ def read_one(store: Store, sha: str, keys: SigningKeys | None) -> Manifest:
     if len(manifests) == 1:
         return manifests[0]
     raise ValueError(
-        f"expected the first 4 to 64 digits of a processor's sha, and {len(manifests)} manifests under "
-        f"{store.location()} begin with {sha!r}; nothing was compared. `hf-audio-cache processors list` has them."
+        f"{len(manifests)} processors under {store.location()} begin with {sha!r}. Pass the first 4 to 64 digits of "
+        "one, as `hf-audio-cache processors` lists them."
     )

@@ -105,8 +105,8 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
         used = names_of_run(contents.store, run)
         if not used:
             raise ValueError(
-                f"there are none of {run!r} under {contents.store.location()}, so nobody knows what that run used; "
-                "nothing was deleted. Pass the name of a folder under runs/."
+                f"No record of the run {run!r} under {contents.store.location()}. Pass the name of a folder under "
+                "runs/. Nothing was deleted."
             )
         kept |= used
     names = processor_names(contents.store) if processor is not None else {}
@@ -122,7 +122,7 @@ def _lacking(store: Store, keep_free: float | None) -> float:
         return 0
     where = store.location()
     if not isinstance(where, Path):
-        raise ValueError(f"keep_free is for roots on a disk, and {where} is none; nothing was deleted.")
+        raise ValueError(f"keep_free is for roots on a local disk, not for {where}. Nothing was deleted.")
     if not where.is_dir():
         return 0
     disk = shutil.disk_usage(where)

@@ -260,8 +260,8 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
                 _import_member(tar, member, target, report)
     except (tarfile.TarError, EOFError, RecursionError) as exc:  # RecursionError: headers of headers
         raise ArchiveError(
-            f"expected an archive of entries, an uncompressed tar, and {path} is none or was cut ({exc}); "
-            f"{report.n_entries} entries that came before were stored. Export it again.",
+            f"{path} is not an uncompressed tar, or was cut ({exc}). Export it again. Entries stored before that "
+            f"place: {report.n_entries}.",
             path=path,
         ) from exc
     return report

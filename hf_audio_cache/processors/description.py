@@ -240,9 +240,9 @@ class Describer:
         if not self._is_certain:
             return {"type": kind}
         raise UnfingerprintableProcessorError(
-            f"expected to tell when {path} changes, and it is a {kind}: {reason}. Without an identity nothing can be "
-            'cached, and nothing was. Pass identity="my-front-end-v1" to CachedFeatures, another name whenever it '
-            "computes something else; or remove it, or make it when it is called.",
+            f"A change of {path} could not be noticed, so nothing was cached: it is a {kind}, and {reason}. Pass "
+            'identity="my-front-end-v1" to CachedFeatures, and another name whenever the front end computes something '
+            f"else; or make {path} when it is called.",
             path=path,
         )
 

@@ -183,8 +183,8 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | Non
 
 def _random_output(extractor: Any, clip: str, observed: str) -> RandomOutputError:
     return RandomOutputError(
-        f"expected {name_of(extractor)} to give the same features for {clip} each time, and {observed}: every epoch "
-        f"would get one and the same draw from a cache. Nothing was stored for this clip. {_remedy(extractor)}",
+        f"{name_of(extractor)} is random: for {clip}, {observed}. Every epoch would read the same draw from a cache. "
+        f"{_remedy(extractor)} Nothing was stored for this clip.",
         clip=clip,
     )
 

@@ -44,8 +44,8 @@ class NamedFunction:
     def __init__(self, function: Callable[..., Any], identity: str) -> None:
         if not callable(function):
             raise ProcessorError(
-                f"expected a function of a waveform and its sampling rate beside identity={identity!r}, and got "
-                f"{function!r}; nothing was computed."
+                f"identity={identity!r} names a function(waveform, sampling_rate), and {function!r} cannot be called. "
+                "Nothing was computed."
             )
         if type(identity) is not str or not identity:
             raise ProcessorError(f"identity must be a name, not {identity!r}; nothing was computed.")
@@ -81,8 +81,8 @@ def audio_part(processor: Any) -> Any:
         extractor = next((part for part in parts if part is not None), processor)
     if inspect.isroutine(extractor):
         raise ProcessorError(
-            f"a function ({extractor!r}) needs a name for its key, and its rate; nothing was computed. Pass "
-            'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).'
+            f"The function {extractor!r} needs a name for its key, and its rate. Pass "
+            'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000). Nothing was computed.'
         )
     if callable(extractor) and not isinstance(extractor, type) and not _kind_of_mistake(type(extractor)):
         return extractor
@@ -126,7 +126,7 @@ def _not_a_processor(found: Any) -> ProcessorError:
     kind = type(found)
     load = "AutoFeatureExtractor.from_pretrained"
     if isinstance(found, type):
-        what, remedy = f"the class {found.__name__}, and not an object of it", f"{found.__name__}.from_pretrained(name)"
+        what, remedy = f"the class {found.__name__}, not an object of it", f"{found.__name__}.from_pretrained(name)"
     elif isinstance(found, str):
         what, remedy = f"the name {found!r}", f"{load}({found!r})"
     elif mistake := _kind_of_mistake(kind):
@@ -135,8 +135,8 @@ def _not_a_processor(found: Any) -> ProcessorError:
         what, remedy = repr(found), f"what {load} or AutoProcessor.from_pretrained returns"
         what = what if len(what) <= _MOST_SAID else f"{what[:_MOST_SAID]}…"
     return ProcessorError(
-        f"expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
-        f"{what}; nothing was computed. Pass {remedy}."
+        f"Not a feature extractor, nor a processor that has one as audio_processor or feature_extractor: {what}. "
+        f"Pass {remedy}. Nothing was computed."
     )
 
 
@@ -174,19 +174,19 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
     rate: Any = own if sampling_rate is None else sampling_rate
     if rate is None:
         raise ProcessorError(
-            f"{name_of(audio_part(processor))} does not say its sampling rate; nothing was computed. "
-            "Pass sampling_rate= in Hz."
+            f"{name_of(audio_part(processor))} does not say its sampling rate. Pass sampling_rate= in Hz. "
+            "Nothing was computed."
         )
     if own is not None and sampling_rate is not None and own != sampling_rate:
         raise ProcessorError(
             f"{name_of(audio_part(processor))} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
-            "was asked for; nothing was computed. Leave sampling_rate out: clips are brought to the processor's rate."
+            "was passed. Leave sampling_rate out: clips are brought to the processor's rate. Nothing was computed."
         )
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not is_number or not 0 < rate <= 1_000_000 or not float(rate).is_integer():
         raise ProcessorError(
-            f"a sampling rate must be a whole number of Hz, at most 1,000,000, and {rate!r} was found; nothing was "
-            "computed. Pass sampling_rate= in Hz."
+            f"The sampling rate {rate!r} is not a whole number of Hz up to 1,000,000. Pass sampling_rate= in Hz. "
+            "Nothing was computed."
         )
     return int(rate)
 
@@ -247,9 +247,9 @@ def extract(
         called = extractor.front_end
     outputs = _call(called, waveform, {**_own_arguments(called, sampling_rate), **processor_kwargs})
     if not isinstance(outputs, Mapping) or not outputs:
+        found = "no outputs" if isinstance(outputs, Mapping) else f"a {type(outputs).__name__}"
         raise ProcessorError(
-            f"expected {name_of(extractor)} to return its outputs by name, and got {type(outputs).__name__}; "
-            "nothing was stored."
+            f"{name_of(extractor)} returned {found}, and must return a dict of outputs by name. Nothing was stored."
         )
     # What it returns is copied, for one that uses its buffers again.
     return {name: without_batch_axis(value) for name, value in outputs.items()}
@@ -270,8 +270,8 @@ def _call(extractor: Any, waveform: npt.NDArray[np.float32], arguments: Mapping[
             raise
         names = " and ".join(missing)
         raise ProcessorError(
-            f"{name_of(extractor)} needs {names}, which cannot be imported here; nothing was computed. To install: pip "
-            f"install {' '.join(missing)}. It raised {type(exc).__name__}: {' '.join(str(exc).split())}"
+            f"{name_of(extractor)} needs {names}, which cannot be imported here. Install it: pip install "
+            f"{' '.join(missing)}. Nothing was computed. ({type(exc).__name__}: {' '.join(str(exc).split())})"
         ) from exc
 
 

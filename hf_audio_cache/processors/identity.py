@@ -187,9 +187,9 @@ class Fingerprinter:
             raise
         except Exception as exc:  # whatever objects raise that do not bear to be looked at
             raise UnfingerprintableProcessorError(
-                f"expected to tell when the processor changes, and {name_of(extractor)} cannot be described "
-                f"({type(exc).__name__}: {exc}). Without an identity nothing can be cached, and nothing was. Pass "
-                'identity="my-front-end-v1" to CachedFeatures, another name whenever it computes something else.',
+                f"Changes of the processor {name_of(extractor)} could not be noticed, so nothing was cached: looking "
+                f'at it raises {type(exc).__name__}: {exc}. Pass identity="my-front-end-v1" to CachedFeatures, and '
+                "another name whenever the front end computes something else.",
                 path="processor",
             ) from exc
         described |= self._settings
@@ -218,9 +218,8 @@ def _unsettled(before: ProcessorIdentity | None, now: ProcessorIdentity, name: s
     found = differences({} if before is None else before.description, now.description)
     path = found[0].path if found else ""
     return UnfingerprintableProcessorError(
-        f"expected each call of {name} to leave it as it was, and each one changes it: "
-        f"{'; '.join(map(str, found[:3]))}. So no two clips would have one identity, and nothing was cached. Keep what "
-        'changes outside of it, or pass identity="my-front-end-v1" to CachedFeatures, another name whenever it '
-        "computes something else.",
+        f"Each call of {name} changes it, so no two clips would have the same key, and nothing was cached. Keep what "
+        'changes outside of it, or pass identity="my-front-end-v1" to CachedFeatures, and another name whenever it '
+        f"computes something else. What changes: {'; '.join(map(str, found[:3]))}.",
         path=path,
     )

@@ -91,8 +91,8 @@ class OutputSpec:
             )
         if self.shape is None:
             raise ProcessorError(
-                "expected an output to have as many axes for a long clip as for a short one, and this one has not; no "
-                "column type can be given. Use references (cached_features.map) or cached_features.attach."
+                "An output has more axes for a long clip than for a short one, so there is no column type for it. "
+                "Use cached_features.map (references) or cached_features.attach."
             )
         if self.dtype is None:
             schema = pa.table({"output": pa.array([self.example])}).schema

@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     """
     found = _NUMBER.fullmatch(text.strip())
     if found is None or found[2].upper() not in _SIZES:
-        raise ValueError(f"expected a size such as 100GB, 1.5GiB or 4096, not {text!r}")
+        raise ValueError(f"{text!r} is not a size. Pass one such as 100GB, 1.5GiB or 4096.")
     return int(float(found[1]) * _SIZES[found[2].upper()])
 
 
@@ -37,7 +37,7 @@ def parse_seconds(text: str) -> float:
     """
     found = _NUMBER.fullmatch(text.strip())
     if found is None or found[2].lower() not in _TIMES:
-        raise ValueError(f"expected a time such as 30d, 12h, 90s or 2w, not {text!r}")
+        raise ValueError(f"{text!r} is not a time. Pass one such as 30d, 12h, 90s or 2w.")
     return float(found[1]) * _TIMES[found[2].lower()]
 
 
@@ -51,7 +51,7 @@ def parse_share(text: str) -> float:
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip(), re.ASCII)
     if found is None or float(found[1]) > 100:
-        raise ValueError(f"expected a share such as 10%, not {text!r}")
+        raise ValueError(f"{text!r} is not a share. Pass one such as 10%.")
     return float(found[1]) / 100
 
 

@@ -190,9 +190,9 @@ def test_the_file_of_a_variable_may_be_in_the_users_home(tmp_path, monkeypatch):
 def test_two_variables_at_once_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, NEW)
     monkeypatch.setenv(FILE_VARIABLE, str(key_file(tmp_path, NEW.encode())))
-    with pytest.raises(SigningKeyError, match=f"^expected {KEY_VARIABLE} or {FILE_VARIABLE}, and both are set"):
+    with pytest.raises(SigningKeyError, match=f"^Both {KEY_VARIABLE} and {FILE_VARIABLE} are set"):
         make(tmp_path / "root", None)
-    with pytest.raises(SigningKeyError, match="both are set"):
+    with pytest.raises(SigningKeyError, match="are set: unset one"):
         verify(tmp_path / "root")
     assert make(tmp_path / "root", OLD).pipeline.root.signing_keys.sign(b"") == signature_by(OLD, b"")
     assert not (tmp_path / "root").exists()
@@ -203,7 +203,7 @@ def test_a_variable_that_is_empty_is_none(monkeypatch):
     monkeypatch.setenv(FILE_VARIABLE, "")
     assert signing_keys(None) is None
     monkeypatch.setenv(KEY_VARIABLE, "  ")
-    with pytest.raises(SigningKeyError, match="and found none"):
+    with pytest.raises(SigningKeyError, match="found none"):
         signing_keys(None)
 
 
@@ -211,7 +211,7 @@ def test_a_variable_that_is_empty_is_none(monkeypatch):
     "short", ["", b"", "x" * 15, b"x" * 15, ["long enough for a key", "x" * 15], [], (), "ä" * 7], ids=repr
 )
 def test_a_short_key_is_refused_with_how_to_make_one(short, tmp_path):
-    with pytest.raises(SigningKeyError, match=r"^expected signing keys of at least 16 bytes, and found") as caught:
+    with pytest.raises(SigningKeyError, match=r"^A signing key has at least 16 bytes; found") as caught:
         make(tmp_path / "root", short)
     assert "secrets.token_hex(32)" in str(caught.value)
     assert "long enough" not in str(caught.value)
@@ -236,24 +236,24 @@ def test_a_file_with_a_short_key_is_refused(short, tmp_path):
     ids=lambda wrong: type(wrong).__name__,
 )
 def test_what_holds_no_keys_is_refused(wrong, tmp_path):
-    with pytest.raises(SigningKeyError, match="expected signing_key to be text, bytes, several of them") as caught:
+    with pytest.raises(SigningKeyError, match="Pass text, bytes, a list of them") as caught:
         make(tmp_path / "root", wrong)
     assert NEW not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [5, 1.5, True, object(), {NEW: "value"}], ids=type)
 def test_what_is_no_key_is_refused(wrong, tmp_path):
-    with pytest.raises(SigningKeyError, match="expected signing_key to be text, bytes, several of them"):
+    with pytest.raises(SigningKeyError, match="Pass text, bytes, a list of them"):
         make(tmp_path / "root", wrong)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o620, 0o610, 0o601, 0o602, 0o777, 0o444])
 def test_a_file_that_others_may_use_is_refused(mode, tmp_path):
     path = key_file(tmp_path, NEW.encode(), mode)
-    with pytest.raises(SigningKeyError, match=r"^expected that nobody but you can read the signing keys in") as caught:
+    with pytest.raises(SigningKeyError, match=r"^Others can read the signing keys in") as caught:
         make(tmp_path / "root", path)
     assert caught.value.path == str(path)
-    assert f"the mode {mode:04o}" in str(caught.value)
+    assert f"mode {mode:04o}" in str(caught.value)
     assert "chmod 600" in str(caught.value)
     assert NEW not in str(caught.value)
 
@@ -263,7 +263,7 @@ def test_a_file_of_another_user_is_refused(tmp_path):
         pytest.skip("needs root, to have a file of another user")
     path = key_file(tmp_path, NEW.encode())
     os.chown(path, 65534, 65534)
-    with pytest.raises(SigningKeyError, match="found the owner 65534 and the mode 0600") as caught:
+    with pytest.raises(SigningKeyError, match="belongs to user 65534, with mode 0600") as caught:
         signing_keys(path)
     assert caught.value.path == str(path)
     os.chown(path, 0, 0)
@@ -282,7 +282,7 @@ def test_a_file_of_roots_cannot_be_read_by_others_and_that_is_said(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root, to become another user")
     path = key_file(tmp_path, NEW.encode())
-    assert in_child(keys_as_nobody, path).startswith(f"{path} expected signing keys in the file {path}, and could not")
+    assert in_child(keys_as_nobody, path).startswith(f"{path} The file of signing keys {path} could not")
     with tempfile.TemporaryDirectory() as folder:  # which another user reaches
         Path(folder).chmod(0o755)
         own = key_file(Path(folder), NEW.encode())
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_read_is_named(kind, tmp_path, monkeypatch):
     path = {"missing": tmp_path / "none", "a folder": tmp_path / "folder", "below a file": tmp_path / "file" / "key"}[
         kind
     ]
-    with pytest.raises(SigningKeyError, match=r"expected signing keys in the file .*, and could not read it") as caught:
+    with pytest.raises(SigningKeyError, match=r"The file of signing keys .* could not be read") as caught:
         make(tmp_path / "root", path)
     assert caught.value.path == str(path)
     monkeypatch.setenv(FILE_VARIABLE, str(path))
@@ -691,8 +691,8 @@ print(json.dumps([said, cached_features.stats.to_dict()]))
 """
 
 NOT_GIVEN = (
-    "expected the signing key of the root, and this process was not given it (keys are never pickled); nothing was "
-    f"read or written. Set {KEY_VARIABLE} or {FILE_VARIABLE} where the workers run."
+    "This process does not have the signing key of the root: keys are never pickled. "
+    f"Set {KEY_VARIABLE} or {FILE_VARIABLE} where the workers run. Nothing was read or written."
 )
 
 

@@ -267,8 +267,8 @@ def test_ls_filters_and_sorts(root):
     assert run("ls", "--root", root, "--filter", "rate=1").lines == [
         "  name  cache  processor  rate  size  used before"
     ]
-    assert "expected a filter such as" in run("ls", "--root", root, "--filter", "size", code=2).err
-    assert "expected to sort by" in run("ls", "--root", root, "--sort", "x", code=2).err
+    assert "is not a filter" in run("ls", "--root", root, "--filter", "size", code=2).err
+    assert "Cannot sort by 'x'" in run("ls", "--root", root, "--sort", "x", code=2).err
 
 
 def test_explain_says_why(clips, processor, mel_processor, tmp_path):
@@ -310,7 +310,7 @@ def test_show_says_what_an_entry_holds(root, clips):
     assert "state" in run("show", energy["name"], "--root", root).out
     (root / energy["name"]).write_bytes(flip((root / energy["name"]).read_bytes(), 200))
     assert "checksum is wrong" in run("show", energy["name"], "--root", root, code=1).out
-    assert "nothing was done" in run("show", "0" * 64, "--root", root, code=2).err
+    assert "No entry " in run("show", "0" * 64, "--root", root, code=2).err
 
 
 @pytest.mark.parametrize("kind", ["waveforms", "features"])
@@ -327,7 +327,7 @@ def test_show_draws_a_picture(kind, root, tmp_path):
     clip = name.split("/")[2][:64]
     assert "stands for 4" in run("show", clip, "--root", root, "--plot", tmp_path / "all.png", code=2).err
     (root / name).write_bytes(b"damaged")
-    assert "nothing was drawn" in run("show", name, "--root", root, "--plot", tmp_path / "bad.png", code=2).err
+    assert "Nothing was drawn" in run("show", name, "--root", root, "--plot", tmp_path / "bad.png", code=2).err
     assert not (tmp_path / "bad.png").exists()
 
 
@@ -351,7 +351,7 @@ def test_processors_are_listed_and_compared(root):
     assert any(line.startswith("class: ") for line in report["differences"])
     assert run("processors", "diff", shas[0][:8], shas[0], "--root", root, "-q").lines == []
     for bad in ("0" * 12, "xyz", ""):
-        assert "nothing was compared" in run("processors", "diff", shas[0], bad, "--root", root, code=2).err
+        assert "0 processors under " in run("processors", "diff", shas[0], bad, "--root", root, code=2).err
 
 
 # verify, prune, clear, rm ---------------------------------------------------------------------------------------------
@@ -447,7 +447,7 @@ def test_rm_and_clear(root, clips):
     left = set(entries(root)) - going
     run("rm", name, sha[:12], "--root", root, "-y")
     assert set(entries(root)) == left
-    assert "nothing was done" in run("rm", name, "--root", root, "-y", code=2).err
+    assert "No entry " in run("rm", name, "--root", root, "-y", code=2).err
     (root / "notes.txt").write_text("a stranger's")
     assert run_json("clear", "--root", root, "--cache", "waveforms", "-y")["n_kept"] == len(entries(root, "features"))
     assert entries(root, "waveforms") == []
@@ -471,7 +471,7 @@ def test_a_dataset_s_features_go_to_another_root(folder, processor, mel_processo
     assert (again["hits"], again["computed"]) == (3, 0)
     run("export", "--root", cache, "--to", third, "--with-waveforms", "--processor", "wav2vec2featureextractor")
     assert len(entries(third, "waveforms")) == len(entries(third, "features")) == N_CLIPS
-    assert "is none or was cut" in run("import", folder / "notes.txt", "--root", other, code=2).err
+    assert "is not an uncompressed tar, or was cut" in run("import", folder / "notes.txt", "--root", other, code=2).err
     assert "No such file" in run("import", tmp_path / "none.tar", "--root", other, code=2).err
     damaged = entries(cache, "features")[0]
     (cache / damaged).write_bytes(b"damaged")
@@ -519,7 +519,9 @@ def test_a_root_in_memory_is_looked_after(folder, processor, tmp_path):
     run("warm", folder / "a", "--processor", processor, "--root", url, "--auto-resample")
     damage = lambda name: fsspec.filesystem("memory").pipe_file(f"/cli/root/{name}", b"damaged")  # noqa: E731 - short
     look_after(url, damage, min((folder / "a").iterdir()), processor, tmp_path / "all.tar")
-    assert "keep_free is for roots on a disk" in run("prune", "--root", url, "--keep-free", "10%", "-y", code=2).err
+    assert (
+        "keep_free is for roots on a local disk" in run("prune", "--root", url, "--keep-free", "10%", "-y", code=2).err
+    )
 
 
 @pytest.mark.servers

@@ -74,7 +74,7 @@ def test_filters_leave_what_they_say(filters, expected, root):
     ],
 )
 def test_what_is_no_filter_is_an_error(text):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"is not a (filter|size|time)"):
         parse_filter(text, {}, time.time())
 
 
@@ -94,7 +94,7 @@ def test_the_order_is_as_asked(sort, order, root):
 
 
 def test_an_unknown_order_is_an_error(root):
-    with pytest.raises(ValueError, match="expected to sort by one of name, size"):
+    with pytest.raises(ValueError, match="Pass one of name, size"):
         list_entries(root[0], sort="colour")
 
 
@@ -142,7 +142,7 @@ def test_entries_are_found_by_name_and_by_clip(root):
     assert used == next(entry for entry in list_entries(path) if entry.name == names[4])  # and when it was used last
     assert used.accessed > used.modified + DAY
     for nothing in ("1" * 7, "3" * 8, "notes.txt", "features/notes.txt", "../x", "features/"):
-        with pytest.raises(ValueError, match="nothing was done"):
+        with pytest.raises(ValueError, match="No entry "):
             find_entries(store, [names[0], nothing])
 
 
@@ -159,7 +159,7 @@ def test_sizes_and_times_are_read_and_written():
         (parse_share, "0.1"),
         (parse_share, "101%"),
     ):
-        with pytest.raises(ValueError, match="expected a"):
+        with pytest.raises(ValueError, match="is not a "):
             parse(bad)
     assert [format_size(size) for size in (0, 999, 1000, 99_949, 999_999, 1.25e9)] == [
         "0 B",

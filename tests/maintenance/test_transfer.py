@@ -144,7 +144,7 @@ def test_what_is_no_archive_is_an_error(kind, root, tmp_path):
     else:
         damaged = {"no tar": b"hello" * 1000, "empty": b"", "cut": content[: len(content) // 2 + 100]}
         archive.write_bytes(damaged[kind])
-    with pytest.raises(ArchiveError, match=r"an uncompressed tar, and .* is none or was cut") as caught:
+    with pytest.raises(ArchiveError, match=r"is not an uncompressed tar, or was cut") as caught:
         import_archive(archive, tmp_path / "target")
     assert caught.value.path == str(archive)
     if (tmp_path / "target").exists():
@@ -165,7 +165,7 @@ def test_an_archive_that_promises_more_than_there_is_ends_at_once(kind, root, tm
         member = tarfile.TarInfo(other if kind == "an entry" else "notes.txt")
         member.size = 1 << 60
         archive.write_bytes(whole + member.tobuf(tarfile.GNU_FORMAT) + bytes(2000))
-    with pytest.raises(ArchiveError, match="1 entries that came before were stored"):
+    with pytest.raises(ArchiveError, match="Entries stored before that place: 1"):
         import_archive(archive, tmp_path / "target")
     assert list(entries(tmp_path / "target")) == [good]
 

@@ -260,7 +260,8 @@ def test_arguments_of_the_call_count():
 
 def test_arguments_of_the_call_that_do_not_show_their_state_are_refused():
     with pytest.raises(
-        UnfingerprintableProcessorError, match=r"when processor_kwargs\.steps changes, and it is a builtins\."
+        UnfingerprintableProcessorError,
+        match=r"A change of processor_kwargs\.steps could not be noticed, so nothing was cached: it is a builtins\.",
     ):
         processor_sha256(extractors.make("Wav2Vec2"), processor_kwargs={"steps": (x for x in ())})
 
@@ -550,23 +551,41 @@ def test_tensors_without_plain_content_are_refused():
 REFUSED = {
     "a generator": (
         lambda: (x for x in ()),
-        "processor.extra changes, and it is a builtins.generator: its state cannot",
+        "processor.extra could not be noticed, so nothing was cached: it is a builtins.generator, and its state cannot",
     ),
     "deep within": (
         lambda: {"a": [Part(steps=iter(x for x in ()))]},
-        "processor.extra.a[0].steps changes, and it is a",
+        "processor.extra.a[0].steps could not be noticed, so nothing was cached: it is a",
     ),
-    "an element of a set": (lambda: {(x for x in ())}, "processor.extra{} changes, and it is a builtins.generator"),
-    "a key": (lambda: {(x for x in ()): 3}, "processor.extra key changes, and it is a builtins.generator"),
-    "an array of objects": (lambda: np.array([(x for x in ())], object), "processor.extra[0] changes, and it is a"),
-    "in a closure": (lambda: closure(x for x in ()), "scale.factor changes, and it is a builtins.generator"),
-    "what each thread has of its own": (threading.local, "processor.extra changes, and it is a _thread._local"),
-    "a connection": (lambda: sqlite3.connect(":memory:"), "processor.extra changes, and it is a sqlite3.Connection"),
+    "an element of a set": (
+        lambda: {(x for x in ())},
+        "processor.extra{} could not be noticed, so nothing was cached: it is a builtins.generator",
+    ),
+    "a key": (
+        lambda: {(x for x in ()): 3},
+        "processor.extra key could not be noticed, so nothing was cached: it is a builtins.generator",
+    ),
+    "an array of objects": (
+        lambda: np.array([(x for x in ())], object),
+        "processor.extra[0] could not be noticed, so nothing was cached: it is a",
+    ),
+    "in a closure": (
+        lambda: closure(x for x in ()),
+        "scale.factor could not be noticed, so nothing was cached: it is a builtins.generator",
+    ),
+    "what each thread has of its own": (
+        threading.local,
+        "processor.extra could not be noticed, so nothing was cached: it is a _thread._local",
+    ),
+    "a connection": (
+        lambda: sqlite3.connect(":memory:"),
+        "processor.extra could not be noticed, so nothing was cached: it is a sqlite3.Connection",
+    ),
     "an object of a class without a hash": (
         lambda: Unhashable("A", (), {})(),
-        "expected to tell when the processor changes, and Wav2Vec2FeatureExtractor cannot be described (TypeError",
+        "Changes of the processor Wav2Vec2FeatureExtractor could not be noticed, so nothing was cached: looking",
     ),
-    "an object that refuses to be pickled": (Unwilling, "Unwilling: its state cannot be seen (never)"),
+    "an object that refuses to be pickled": (Unwilling, "Unwilling, and its state cannot be seen (never)"),
 }
 
 
@@ -578,7 +597,7 @@ def test_what_does_not_show_its_state_is_refused(case):
         sha_with(make())
     assert message in str(error.value)
     assert error.value.path in str(error.value)
-    assert "nothing can be cached, and nothing was" in str(error.value)
+    assert "could not be noticed, so nothing was cached" in str(error.value)
     assert 'Pass identity="my-front-end-v1" to CachedFeatures' in str(error.value)
     assert "0x" not in str(error.value)
 
@@ -678,9 +697,9 @@ def test_no_address_enters_and_no_order_of_hashing():
 
 
 def test_what_cannot_be_called_is_refused():
-    with pytest.raises(ProcessorError, match=r"expected a feature extractor, or a processor that has one as"):
+    with pytest.raises(ProcessorError, match=r"Not a feature extractor, nor a processor that has one as"):
         processor_sha256("whisper")
-    with pytest.raises(ProcessorError, match=r"got the class \w+, and not an object of it; nothing was"):
+    with pytest.raises(ProcessorError, match=r"feature_extractor: the class \w+, not an object of it\. Pass"):
         processor_sha256(extractors.extractor_class("Wav2Vec2"))
 
 

@@ -149,7 +149,9 @@ def test_its_manifest_says_its_name(clips, tmp_path):
 
 
 def test_a_function_needs_a_name(tmp_path):
-    with pytest.raises(ProcessorError, match=r"a function .*framed.* needs a name for its key, and its rate") as error:
+    with pytest.raises(
+        ProcessorError, match=r"The function .*framed.* needs a name for its key, and its rate"
+    ) as error:
         CachedFeatures(framed, tmp_path)
     assert 'Pass CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000).' in str(error.value)
     with pytest.raises((ProcessorError, UnfingerprintableProcessorError), match=r"needs a name|identity="):
@@ -157,17 +159,13 @@ def test_a_function_needs_a_name(tmp_path):
 
 
 def test_a_function_needs_a_rate(tmp_path):
-    with pytest.raises(
-        ProcessorError, match=r"does not say its sampling rate; nothing was computed\. Pass sampling_rate="
-    ):
+    with pytest.raises(ProcessorError, match=r"does not say its sampling rate\. Pass sampling_rate="):
         CachedFeatures(framed, tmp_path, identity="my-energy-v1")
 
 
 @pytest.mark.parametrize("function", [None, 3, "mel", [framed]])
 def test_what_cannot_be_called_is_refused(function, tmp_path):
-    with pytest.raises(
-        ProcessorError, match=r"expected a function of a waveform and its sampling rate beside identity="
-    ):
+    with pytest.raises(ProcessorError, match=r"names a function\(waveform, sampling_rate\), and .* cannot be called"):
         cached(function, tmp_path)
 
 
@@ -194,7 +192,7 @@ def test_what_the_function_raises_is_told(clips, tmp_path):
 
 
 def test_a_function_that_returns_nothing_is_refused(clips, tmp_path):
-    with pytest.raises(ProcessorError, match="nothing was stored") as error:
+    with pytest.raises(ProcessorError, match="Nothing was stored") as error:
         cached(lambda waveform, sampling_rate: {}, tmp_path)({"audio": data.columns(clips)["audio"]})
     assert "my-energy-v1" in str(error.value)
 

@@ -70,7 +70,7 @@ NAMED = "Pass AutoFeatureExtractor.from_pretrained(name), with the name of the m
         pytest.param(model, "a Wav2Vec2Model: a model, which takes the features", NAMED, marks=pytest.mark.torch),
         (
             lambda: extractors.extractor_class("Wav2Vec2"),
-            "the class Wav2Vec2FeatureExtractor, and not an object of it",
+            "the class Wav2Vec2FeatureExtractor, not an object of it",
             "Pass Wav2Vec2FeatureExtractor.from_pretrained(name).",
         ),
         (
@@ -93,10 +93,8 @@ NAMED = "Pass AutoFeatureExtractor.from_pretrained(name), with the name of the m
 def test_what_is_no_processor_is_told_what_it_is(make, found, remedy, tmp_path):
     with pytest.raises(ProcessorError) as caught:
         CachedFeatures(make(), tmp_path)
-    expected = (
-        "expected a feature extractor, or a processor that has one as audio_processor or feature_extractor, and got "
-    )
-    assert re.fullmatch(expected + found + "; nothing was computed. " + re.escape(remedy), str(caught.value))
+    expected = "Not a feature extractor, nor a processor that has one as audio_processor or feature_extractor: "
+    assert re.fullmatch(expected + found + r"\. " + re.escape(remedy) + " Nothing was computed.", str(caught.value))
     assert not any(tmp_path.iterdir())
 
 
