@@ -89,7 +89,7 @@ RUNNABLE = [pytest.param(path, id=path.stem, marks=NEEDS.get(path.stem, ())) for
 
 def test_there_are_notebooks():
     names = [path.stem for path in NOTEBOOKS]
-    assert names == ["dataset-versions", "object-stores", "quickstart", "training", "transcription"]
+    assert names == ["augment", "dataset-versions", "object-stores", "quickstart", "training", "transcription"]
 
 
 def test_is_committed_as_a_run_from_start_to_end_left_it(notebook):
