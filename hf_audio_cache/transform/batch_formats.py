@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from ..audio.source import check_column, flat_columns, is_audio_cell
 from ..errors import AudioSourceError, CannotSkipError
 from ..processors.output_specs import OutputSpec
 from .audio_rows import with_encoded_audio
+from .collate import array_of_rows
 from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
 
 __all__ = ["AudioBatch", "features_of", "read_batch", "with_columns"]
@@ -26,6 +28,9 @@ _WHOLE = (
     *(datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict),
     IterableColumn,
 )
+
+
+_MOST_VALUES = (1 << 31) - 1  # offsets of a list in Arrow have 32 bits
 
 
 @dataclass(frozen=True)
@@ -128,11 +133,28 @@ def with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]], feature:
     arrays = dict(zip(table.column_names, table.columns, strict=True))
     for name, values in columns.items():
         kind = feature(name)
-        arrays[name] = pa.array(datasets.arrow_writer.TypedSequence(values, type=kind))
+        arrays[name] = _without_copy(values, kind)
+        if arrays[name] is None:
+            arrays[name] = pa.array(datasets.arrow_writer.TypedSequence(values, type=kind))
         features[name] = (
             datasets.features.features.generate_from_arrow_type(arrays[name].type) if kind is None else kind
         )
     return pa.table(arrays).replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def _without_copy(values: Sequence[Any], kind: Any) -> pa.Array | None:
+    """Return the rows of one array as a column of this type that shares their memory; None if they are not that."""
+    whole = None if kind is None else array_of_rows(values)
+    if whole is None or whole.size > _MOST_VALUES or whole.dtype.kind not in "biuf":
+        return None
+    storage = pa.array(whole.reshape(-1))
+    for axis in range(whole.ndim - 1, 0, -1):
+        starts = np.arange(0, whole.size + 1, math.prod(whole.shape[axis:]), dtype=np.int32)
+        storage = pa.ListArray.from_arrays(starts // math.prod(whole.shape[axis + 1 :]), storage)
+    wanted = datasets.features.features.get_nested_type(kind)
+    if isinstance(wanted, pa.ExtensionType):
+        return pa.ExtensionArray.from_storage(wanted, storage) if storage.type == wanted.storage_type else None
+    return storage if storage.type == wanted else None
 
 
 def features_of(examples: Any) -> Mapping[str, Any]:

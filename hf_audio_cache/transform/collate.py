@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["collate", "copies_of_rows"]
+__all__ = ["array_of_rows", "collate", "copies_of_rows"]
 
 
 def collate(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return arrays of one dtype and shape as one array; without a copy if they are the rows of one, in this order."""
-    base = getattr(arrays[0], "base", None) if len(arrays) else None
-    start = None if base is None else _first_row(arrays, base)
-    return np.stack(arrays) if base is None or start is None else base[start : start + len(arrays)]
+    whole = array_of_rows(arrays)
+    return np.stack(arrays) if whole is None else whole
+
+
+def array_of_rows(values: Sequence[Any]) -> npt.NDArray[Any] | None:
+    """Return the part of an array that these values are the rows of, in this order; None if they are anything else."""
+    base = getattr(values[0], "base", None) if len(values) else None
+    start = None if base is None else _first_row(values, base)
+    return None if base is None or start is None else base[start : start + len(values)]
 
 
 def _first_row(arrays: Sequence[npt.NDArray[Any]], base: Any) -> int | None:
@@ -27,7 +33,9 @@ def _first_row(arrays: Sequence[npt.NDArray[Any]], base: Any) -> int | None:
         return None
     place, size = _address(arrays[0]), arrays[0].nbytes
     for number, array in enumerate(arrays):
-        is_of_form = array.base is base and (array.dtype, array.shape) == form and array.flags.c_contiguous
+        is_of_form = (
+            getattr(array, "base", None) is base and (array.dtype, array.shape) == form and array.flags.c_contiguous
+        )
         if not is_of_form or _address(array) != place + number * size:
             return None
     start, rest = divmod(place - _address(base), size)

@@ -79,7 +79,7 @@ def _mapped_references(
     flat = flat_columns(audio_column, dataset.column_names)
     audio_columns = [*flat.values()] or [audio_column]
     of_paths = [audio_column] if not flat else [flat["path"]] if "path" in flat else []
-    cells = dataset.select_columns(audio_columns)
+    cells = dataset.with_format(None).select_columns(audio_columns)
     # Where nothing is taken from what `datasets` kept, and nothing kept, no file need be looked at.
     keeps = map_kwargs.get("load_from_cache_file") is not False or not map_kwargs.get("keep_in_memory")
     files = _files_of(dataset, of_paths, columns.settings.data_dir) if keeps else ""
@@ -145,7 +145,7 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
     audio_columns = sorted(named & set(dataset.column_names))
     no_lengths = () if columns.settings.length_column is None else (columns.settings.length_column,)
     arrays = _map_rows(
-        undecoded(dataset, references),
+        undecoded(dataset, references).with_format("arrow"),
         FeatureReader(
             columns, references, False, no_lengths, _files_of(dataset, audio_columns, columns.settings.data_dir)
         ),
@@ -189,7 +189,7 @@ def _map_rows(dataset: datasets.Dataset, function: Any, features: datasets.Featu
     """Map a batched function over a dataset whose resulting features are known."""
     if len(dataset) == 0:  # which `datasets` gives back as it is, without the new columns
         return _empty(features, dataset)
-    return dataset.with_format(None).map(function, batched=True, features=features, **map_kwargs)
+    return dataset.map(function, batched=True, features=features, **map_kwargs)
 
 
 def _side_by_side(kept: datasets.Dataset, added: datasets.Dataset) -> datasets.Dataset:

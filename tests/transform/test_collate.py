@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
+from datasets.arrow_writer import TypedSequence
 
 from hf_audio_cache import CachedFeatures
+from hf_audio_cache.transform.batch_formats import with_columns
 from hf_audio_cache.transform.collate import collate
 
 BASE = np.arange(5 * 3 * 4, dtype=np.float32).reshape(5, 3, 4).copy()
@@ -44,6 +48,29 @@ def test_other_arrays_are_stacked(arrays):
 def test_arrays_of_two_shapes_are_no_batch():
     with pytest.raises(ValueError, match="same shape"):
         collate([np.ones(3), np.ones(4)])
+
+
+_LIST = datasets.List(datasets.List(datasets.Value("float32")))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "is_shared"),
+    [
+        (list(BASE), datasets.Array2D((3, 4), "float32"), True),
+        (list(BASE[1:3]), datasets.Array2D((None, 4), "float32"), True),
+        (list(BASE), _LIST, True),
+        (list(np.ones((3, 4), np.float32)), datasets.List(datasets.Value("float32")), True),
+        (list(BASE), datasets.List(datasets.List(datasets.Value("float64"))), False),
+        ([BASE[0], BASE[2]], _LIST, False),
+        ([BASE[0], None], _LIST, False),
+    ],
+)
+def test_rows_become_a_column_of_arrow_without_a_copy(values, kind, is_shared):
+    column = with_columns(pa.table({}), {"x": values}, lambda _: kind)["x"].chunk(0)
+    column.validate(full=True)
+    assert column.equals(pa.array(TypedSequence(values, type=kind)))
+    buffers = [buffer.address for buffer in column.buffers() if buffer is not None]
+    assert (values[0].__array_interface__["data"][0] in buffers) is is_shared
 
 
 def test_what_is_attached_is_read_into_one_array(make_processor, prompts, tmp_path):
