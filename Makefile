@@ -26,6 +26,9 @@ CORE := test_errors test_conftest support/test_threads cache/test_keys cache/tes
 	processors/test_code processors/test_own_code processors/test_own_code_reached transform/test_cached_array transform/test_prefetch
 CORE_TESTS = $(CORE:%=tests/%.py)
 
+# What behaves differently without torch: the room that asks for it, the main job, and what users copy. WITHOUT=. is all.
+WITHOUT := processors transform/test_main_job.py test_notebooks.py
+
 # The modules of the fault suite; `make test` runs a bounded form of each.
 FAULTS := $(wildcard tests/faults/test_*.py)
 
@@ -105,7 +108,7 @@ test: ## the whole suite, in all its parts
 
 test-all: ## the same with what is long, more Pythons, and the fault suite in its long form
 	@$(MAKE) -j2 test-environments
-	@$(MAKE) -j1 test-oldest test-py312 test-py313 test-codec test-bare test-main LONG="--long -o timeout=3600"
+	@$(MAKE) -j1 test-oldest test-py312 test-py313 test-codec test-bare test-main LONG="--long -o timeout=3600" WITHOUT=.
 	@$(MAKE) fuzz
 
 test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) $(SERVERS) \
@@ -116,7 +119,7 @@ test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VEN
 # ARGS, there may be nothing to run in one of the two, which is status 5.
 LONG :=
 define pytest
-$(VENVS)/$(1)/bin/pytest $(LONG) -n $(JOBS) --dist loadgroup -m "$(2) and not alone" $(3) $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
+$(VENVS)/$(1)/bin/pytest $(LONG) -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "$(2) and not alone" $(3) $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
 $(VENVS)/$(1)/bin/pytest $(LONG) -m "$(2) and alone" $(3) $(ARGS) || [ $$? = 5 ]
 endef
 WITHOUT_TORCH := not torch and not torchcodec and not servers and not ray
@@ -125,9 +128,9 @@ WITHOUT_TORCH := not torch and not torchcodec and not servers and not ray
 test-main: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) ## everything but the torchcodec tests, with torch
 	$(call pytest,main,not torchcodec)
 
-# The core has been seen without torch by test-oldest and test-py313; the fault suite is the same with it.
-test-bare: $(VENVS)/bare/package.stamp $(SPEECH) ## the rest of what needs no torch, in an environment without it
-	$(call pytest,bare,$(WITHOUT_TORCH),$(patsubst %,--ignore=%,$(CORE_TESTS) $(FAULTS)))
+# The core has been seen without torch by test-oldest and test-py313.
+test-bare: $(VENVS)/bare/package.stamp $(SPEECH) ## what behaves differently without torch, in an environment without it
+	$(call pytest,bare,$(WITHOUT_TORCH),$(WITHOUT:%=tests/%) $(patsubst %,--ignore=%,$(CORE_TESTS) $(FAULTS)))
 
 test-codec: $(VENVS)/main/package.stamp $(VENVS)/codec.stamp $(SPEECH) ffmpeg ## the torchcodec tests, with torchcodec and FFmpeg
 	PYTHONPATH=$(abspath $(VENVS)/codec) $(VENVS)/main/bin/pytest -m torchcodec $(ARGS)

@@ -65,12 +65,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run what `make test-all` alone runs, and long forms")
 
 
+# The groups that take longest, which begin first: else one of them alone would end the run, on one core.
+LONGEST = (
+    *("ray", "test_notebooks", "test_main_job", "test_main_job_remote", "test_faults_leaks", "test_cli"),
+    *("test_benchmarks", "test_guest", "test_identity", "test_faults_network", "test_faults_audio", "test_faults_disk"),
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep a module on one worker, for what its tests share, and all clusters of Ray's; leave out what is long."""
+    places = {}
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.stem))
+        group = "ray" if item.get_closest_marker("ray") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+        places[item] = LONGEST.index(group) if group in LONGEST else len(LONGEST)
+    items.sort(key=places.__getitem__)
     if not config.getoption("--long"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]

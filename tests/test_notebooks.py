@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pytest
 
 import hf_audio_cache
 
+# Those that need nothing are run where there is no torch, by `make test-bare`, and not once more with it.
+WITHOUT_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="`make test-bare` runs it")
 # What a notebook needs beside the package and matplotlib, by the markers of `setup.cfg`.
 NEEDS = {
     "object-stores": (pytest.mark.servers,),
@@ -84,7 +87,7 @@ def notebook(request) -> Path:
 
 
 # Those that can be run where the markers of `NEEDS` are asked for.
-RUNNABLE = [pytest.param(path, id=path.stem, marks=NEEDS.get(path.stem, ())) for path in NOTEBOOKS]
+RUNNABLE = [pytest.param(path, id=path.stem, marks=NEEDS.get(path.stem, WITHOUT_TORCH)) for path in NOTEBOOKS]
 
 
 def test_there_are_notebooks():

@@ -23,6 +23,7 @@ import soundfile
 import soxr
 from assertions import rows_of
 from children import start_child
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures, verify
 from hf_audio_cache.cache.stats import BadClip
@@ -453,8 +454,6 @@ def check_list(listed: list[BadClip], rows: Sequence[Row]) -> None:
 
 # References -----------------------------------------------------------------------------------------------------------
 
-PROCESSES = pytest.mark.parametrize("num_proc", [None, 2])
-
 
 def check_reasons(reasons: Sequence[str], cached_features: CachedFeatures, rows: Sequence[Row]) -> None:
     """Check that each reason is one that `bad_clips` has, of that very clip; and none where there are features."""
@@ -486,9 +485,7 @@ def arrays(cached_features, dataset, num_proc):
     return dataset.map(cached_features, batched=True, batch_size=BATCH, features=features, num_proc=num_proc)
 
 
-@PROCESSES
-@pytest.mark.parametrize("on_error", ["null", "skip"])
-@pytest.mark.parametrize("form", [references, arrays])
+@pytest.mark.parametrize(("form", "on_error", "num_proc"), crossed([references, arrays], ["null", "skip"], [None, 2]))
 def test_a_mapped_dataset_has_the_right_rows(rows, form, on_error, num_proc, faults, tmp_path):
     cached_features = make(tmp_path / "root", on_error)
     mapped = form(cached_features, dataset_of(rows), num_proc)
@@ -498,8 +495,7 @@ def test_a_mapped_dataset_has_the_right_rows(rows, form, on_error, num_proc, fau
     faults.survived(f"bad clips: {form.__name__}, {on_error}, {num_proc}", len(rows), wrong_values=wrong)
 
 
-@PROCESSES
-@pytest.mark.parametrize("form", [references, arrays])
+@pytest.mark.parametrize(("form", "num_proc"), crossed([references, arrays], [None, 2]))
 def test_a_run_ends_at_a_bad_clip_and_keeps_what_it_computed(rows, form, num_proc, faults, tmp_path):
     strict = make(tmp_path / "root", "raise")
     with pytest.raises(AudioError) as caught:
@@ -553,8 +549,7 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("on_error", ["null", "skip"])
-@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize(("stream", "on_error"), crossed([*STREAMS], ["null", "skip"]))
 def test_a_stream_has_the_right_rows(rows, stream, on_error, faults, tmp_path):
     cached_features = make(tmp_path / "root", on_error)
     attached = cached_features.attach(STREAMS[stream](dataset_of(rows)), remove_columns="audio")

@@ -348,7 +348,7 @@ def assert_same_threads(before: dict[str, Any], after: list[dict[str, Any]]) -> 
 
 
 def test_nothing_stays_open_and_no_thread_runs_on(scratch, tmp_path, faults):
-    n_rounds = faults.times(2, 30)
+    n_rounds = faults.times(1, 30)
     place = tmp_path / "work"
     before, *after = data.run_program(
         CALL, "after_each_round", place, n_rounds, SIGNED, timeout=800, TMPDIR=str(scratch)
@@ -360,7 +360,7 @@ def test_nothing_stays_open_and_no_thread_runs_on(scratch, tmp_path, faults):
     faults.survived("files and threads after runs and errors", n_rounds)
 
 
-@pytest.mark.parametrize("settings", ["{}", SIGNED], ids=["plain", "signed"])
+@pytest.mark.parametrize("settings", ["{}", pytest.param(SIGNED, marks=pytest.mark.long)], ids=["plain", "signed"])
 def test_of_many_roots_few_stay_open(settings, scratch, tmp_path, faults):
     n_roots = faults.times(45, 400)
     one, many = data.run_program(
@@ -464,15 +464,22 @@ def test_a_fork_while_another_thread_opens_a_clip_gives_a_process_that_decodes(t
     thread = threading.Thread(target=soundfile.info, args=(slow,))
     thread.start()
     slow.is_asked.wait(60)
-    code = fork_and_use(lambda: wrong_rows(cached_features({"audio": [str(clips[1])]}), clips[1:]) == 0, limit=10)
+    code = fork_and_use(lambda: wrong_rows(cached_features({"audio": [str(clips[1])]}), clips[1:]) == 0, limit=2)
     slow.may_go_on.set()
     thread.join()
     assert code == 0
     assert cached_features.stats.computed == 1
 
 
-@pytest.mark.parametrize("settings", [{}, {"signing_key": "a-key-of-twenty-bytes"}], ids=["plain", "signed"])
-@pytest.mark.parametrize("forking", ["by the main thread", "by another thread"])
+@pytest.mark.parametrize(
+    ("forking", "settings"),
+    [
+        ("by the main thread", {"signing_key": "a-key-of-twenty-bytes"}),
+        ("by another thread", {}),
+        pytest.param("by the main thread", {}, marks=pytest.mark.long),
+        pytest.param("by another thread", {"signing_key": "a-key-of-twenty-bytes"}, marks=pytest.mark.long),
+    ],
+)
 def test_a_fork_in_the_middle_of_a_batch_gives_a_process_that_works(forking, settings, tmp_path, faults):
     clips = short_clips(6)
     cached_features = make(tmp_path / "root", **settings)

@@ -15,6 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 from assertions import rows_of
+from crossed import crossed
 
 import hf_audio_cache
 from hf_audio_cache import CachedFeatures, CacheRoot
@@ -127,7 +128,7 @@ def assert_features(rows, expected):
         assert np.array_equal(row["attention_mask"], outputs["attention_mask"])
 
 
-@pytest.mark.parametrize("first", FORMS, ids=lambda form: form.__name__)
+@pytest.mark.parametrize(("first", "server"), crossed(FORMS, ["s3", "gs"]), indirect=["server"])
 def test_every_form_is_right_to_the_bit_and_then_finds_everything(first, open_far, server, bucket, clips, expected):
     dataset = data.in_memory(clips)
     cold = open_far()
