@@ -33,6 +33,14 @@ class Part:
     def method(self):
         return 1
 
+    @property
+    def size(self):
+        return 1
+
+    @classmethod
+    def make(cls):
+        return cls()
+
 
 class Child(Part):
     """Of a derived class."""
@@ -319,6 +327,9 @@ PLACES = {
     "the call": (FrontEnd, "__call__", lambda self, raw_speech, sampling_rate=None: {"y": raw_speech}),
     "an attribute of a parent": (Part, "gain", 2),
     "a method of a parent": (Part, "method", lambda self: 2),
+    "a property": (Part, "size", property(lambda self: 2)),
+    "a class method": (Part, "make", classmethod(lambda cls: 1)),
+    "the code of a class method": (Part.make.__func__, "__code__", (lambda cls: 1).__code__),
     "a new attribute of a class": (Child, "gain", 1),
     "an attribute of a metaclass": (Meta, "limit", 2),
     "an attribute of a member": (Mode.FAST, "limit", 2),
