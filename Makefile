@@ -241,7 +241,7 @@ $(SERVERS): locks/package.json locks/package-lock.json
 extras = test
 python = $(PYTHON)
 lock = $(call lock_of,$(python))
-$(VENVS)/main/requirements.stamp: extras = test servers model style
+$(VENVS)/main/requirements.stamp: extras = test servers model style train
 $(VENVS)/main/requirements.stamp: $(VENVS)/main-torch.stamp
 $(VENVS)/demo/requirements.stamp: extras =
 $(VENVS)/bench/requirements.stamp: extras = test bench

@@ -31,7 +31,17 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
                 column=key,
                 columns=tuple(self.column_names),
             )
+        if isinstance(key, str) and self._is_plain(key):
+            return self.with_format(None)[key]  # `datasets` would read whole rows: a sampler wants lengths alone
         return super().__getitem__(key)
+
+    def _is_plain(self, name: str) -> bool:
+        """Return whether rows have a column as it is stored."""
+        transform = self.format["format_kwargs"].get("transform")
+        if not isinstance(transform, Attached) or transform.before is not None or name not in self.column_names:
+            return False
+        made = transform.references().union(*(reader.columns.replaced_audio for reader in transform.readers))
+        return name not in made and name not in transform.dropped
 
     def _late_names(self) -> set[str]:
         """Return the names of the columns that rows get when they are read."""

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CachedWaveforms
 from hf_audio_cache.errors import AudioColumnError, ProcessorError
 from hf_audio_cache.transform.late_columns import LateColumns
 
@@ -253,3 +253,16 @@ def test_a_batch_in_a_loader(clips, expected, cached_features):
     assert np.asarray(attached[[3, 1]]["number"]).tolist() == [3, 1]
     assert isinstance(attached[[3, 1]], dict)
     assert isinstance(attached, datasets.Dataset)
+
+
+def test_a_column_that_is_stored_costs_nothing_row_by_row(clips, cached_features, tmp_path):
+    dataset = data.in_memory(clips)
+    attached = cached_features.attach(dataset)
+    assert [attached["text"][row] for row in range(len(clips))] == dataset["text"][:]
+    assert list(attached["number"]) == dataset["number"][:]
+    assert cached_features.stats.misses == 0
+    waveforms = CachedWaveforms(tmp_path / "root", sampling_rate=16_000, auto_resample=True)
+    attached = waveforms.attach(dataset)
+    assert attached["audio"][0]["array"].dtype == np.float32
+    upper = dataset.with_transform(lambda batch: {**batch, "text": [text.upper() for text in batch["text"]]})
+    assert cached_features.attach(upper)["text"][0] == clips[0].stem.upper()
