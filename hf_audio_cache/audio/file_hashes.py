@@ -1,9 +1,10 @@
-"""A database of the SHA-256 of local files, so that a file that has not changed is not read to be hashed.
+"""A database of the SHA-256 of files, so that a file that has not changed is not read to be hashed.
 
 A hash is valid for the same path, device, inode, size, mtime and ctime, to the nanosecond; only the machine's clock can
 set ctime back. A file that changed less than two seconds before it was read is not remembered: a second change in the
 same tick of its file system's clock would not show. (git's index has the same rule.) Nor is a file on a read-only mount
 remembered or looked up: another image mounted there has the same device and inodes, and may have the same times.
+A file at a URL has the same entity tag or generation, and the same size.
 
 The database is one SQLite file (see `hashes_path`). Each row has a checksum over all its fields. A failure here is no
 error: the file is read instead.
@@ -27,7 +28,7 @@ from ..support.mounts import is_network_mount
 from ..support.paths import hashes_path
 from ..support.process_local import ProcessLocal
 
-__all__ = ["FileState", "files_sha256", "find_hashes", "learn_hashes"]
+__all__ = ["FarState", "FileState", "files_sha256", "find_hashes", "learn_hashes"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,19 +73,44 @@ class FileState:
         return hashlib.blake2b(_STATE.pack(*self.numbers) + sha, digest_size=16, key=self._key()).digest()
 
 
+@dataclass(frozen=True)
+class FarState:
+    """State of a file at a URL.
+
+    Attributes
+    ----------
+    url, place
+        The URL, and what tells its store from others with the same URL.
+    tag, n_bytes
+        The file's entity tag or generation, and its size.
+    """
+
+    url: str
+    place: str
+    tag: str
+    n_bytes: int
+
+    def _key(self) -> bytes:
+        return hashlib.blake2b(f"{self.place} {self.url}".encode(), digest_size=16, person=b"far").digest()
+
+    def _check(self, sha: bytes) -> bytes:
+        said = f"{self.n_bytes} {self.tag}".encode()
+        return hashlib.blake2b(said + sha, digest_size=16, key=self._key()).digest()
+
+
 # By the path of the database; None if it cannot be used. A connection must not be carried over a fork.
 _opened: ProcessLocal[dict[str, tuple[sqlite3.Connection, threading.Lock] | None]] = ProcessLocal()
 _network_devices: dict[int, bool] = {}
 
 
-def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
-    """Return, for each path, the SHA-256 of the file's content in hexadecimal digits; None if it is unknown.
+def find_hashes(files: Sequence[str | FarState | None]) -> list[str | None]:
+    """Return, for each file, the SHA-256 of its content in hexadecimal digits; None if it is unknown.
 
-    A path may be None, and its hash is then, too.
+    A local file is given by its path, another by its state. A file may be None, and its hash is then, too.
     """
-    states = [None if path is None else _state(path) for path in paths]
+    states = [_state(file) if isinstance(file, str) else file for file in files]
     wanted = {state._key(): state for state in states if state is not None}
-    known: dict[FileState, str] = {}
+    known: dict[FileState | FarState, str] = {}
     opened = _open(make=False) if wanted else None
     if opened is not None:
         connection, lock = opened
@@ -98,12 +124,12 @@ def find_hashes(paths: Sequence[str | None]) -> list[str | None]:
     return [None if state is None else known.get(state) for state in states]
 
 
-def learn_hashes(found: Iterable[tuple[FileState, str]]) -> None:
+def learn_hashes(found: Iterable[tuple[FileState | FarState, str]]) -> None:
     """Remember the SHA-256 of files that were read whole; their states must have been settled then."""
     rows = [
         (state._key(), bytes.fromhex(sha), state._check(bytes.fromhex(sha)))
         for state, sha in found
-        if not (_is_on_network(state) or _is_on_read_only_mount(state.path))
+        if isinstance(state, FarState) or not (_is_on_network(state) or _is_on_read_only_mount(state.path))
     ]
     opened = _open(make=True) if rows else None
     if opened is None:

@@ -16,17 +16,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import AudioColumnError, AudioSourceError
-from .file_hashes import FileState
+from .file_hashes import FarState, FileState
 
 __all__ = [
     "AudioSource",
     "check_column",
+    "far_url",
     "flat_columns",
     "has_audio",
     "is_audio_cell",
     "local_path",
     "located",
     "read_source",
+    "source_of_file",
 ]
 
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
@@ -50,15 +52,15 @@ class AudioSource:
     source_rate
         Rate of a decoded array in Hz; None for encoded bytes, which state it themselves.
     file
-        State of the local file that the bytes were read from; None if there is no such file, or it changed while it was
-        read or just before, so that another change might not show.
+        State of the file that the bytes were read from; None if there is no such file, or it changed while it was read
+        or just before, so that another change might not show.
     """
 
     clip: str
     blob_sha: str
     content: bytes | memoryview | npt.NDArray[Any] | None
     source_rate: int | None = None
-    file: FileState | None = None
+    file: FileState | FarState | None = None
 
 
 def flat_columns(audio_column: str, columns: Collection[str]) -> dict[str, str]:
@@ -111,6 +113,14 @@ def local_path(cell: Any) -> str | None:
         cell = cell.get("path")
     path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
     return path if isinstance(path, str) and not _is_url(path) else None
+
+
+def far_url(cell: Any) -> str | None:
+    """Return the URL of the file that `read_source` would read for this cell; None if it would read none at a URL."""
+    cell = getattr(cell, "_hf_encoded", None) or cell
+    if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
+        cell = cell.get("path")
+    return cell if isinstance(cell, str) and "://" in cell and "::" not in cell else None
 
 
 def _is_url(path: str) -> bool:
@@ -209,9 +219,14 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
     return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, encoded)
 
 
+def source_of_file(path: str, content: bytes) -> AudioSource:
+    """Return the audio source of a file that was read."""
+    return _from_bytes(content, path)
+
+
 def _from_file(path: str) -> AudioSource:
     content, state = _read_file(path)
-    return replace(_from_bytes(content, path), file=state)
+    return replace(source_of_file(path, content), file=state)
 
 
 def _read_file(path: str) -> tuple[bytes, FileState | None]:

@@ -105,6 +105,9 @@ def fill_by_workers(
     from ..transform.ray_fill import fill_by_ray
     from .inputs import load_ray_dataset
 
+    refusal = cached_features.pipeline.root.refusal()
+    if refusal is not None:
+        raise _not_stored(cached_features, refusal)
     with waiting("Loading the dataset"):
         rows = load_ray_dataset(dataset, **source)
     n_seen = 0

@@ -106,7 +106,7 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     """
     import ray
 
-    from ..audio.source import check_column
+    from ..audio.source import check_column, flat_columns
     from ..errors import AudioColumnError
 
     # Reading takes next to no CPU, and must not wait for one: the workers have them all.
@@ -117,8 +117,9 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
         if name.endswith(".parquet"):
             files = where if "://" in name else sorted(glob.glob(where))
             rows = ray.data.read_parquet(files, **reading)
-            check_column(audio_column, rows.columns(fetch_if_missing=False) or (audio_column,))
-            return rows.select_columns([audio_column], **reading)
+            columns = rows.columns(fetch_if_missing=False) or (audio_column,)
+            check_column(audio_column, columns)
+            return rows.select_columns([*flat_columns(audio_column, columns).values()] or [audio_column], **reading)
         if "://" in name:
             suffixes = sorted(suffix[1:] for suffix in _AUDIO_SUFFIXES)
             files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
@@ -145,15 +146,16 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
     import datasets
     import ray
 
-    from ..audio.source import check_column
+    from ..audio.source import check_column, flat_columns
 
     streams = datasets.load_dataset(name, subset, split=split, streaming=True)
     parts = []
     for stream in streams.values() if isinstance(streams, dict) else [streams]:
-        check_column(audio_column, stream.column_names or (audio_column,))
+        columns = stream.column_names or (audio_column,)
+        check_column(audio_column, columns)
         stream.info.dataset_name = name  # by which Ray asks for the files; as it is, it lacks the owner
         parts.append(ray.data.from_huggingface(stream))
-    return parts[0].union(*parts[1:]).select_columns([audio_column])
+    return parts[0].union(*parts[1:]).select_columns([*flat_columns(audio_column, columns).values()] or [audio_column])
 
 
 @dataclass(frozen=True)

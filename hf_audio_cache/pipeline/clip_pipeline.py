@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..audio.length import ClipLength
-from ..audio.source import AudioSource, located
+from ..audio.source import AudioSource
 from ..cache.access_log import Run
 from ..cache.entry_cache import EntryCache, KeyT
 from ..cache.open_root import OpenRoot
@@ -16,6 +16,7 @@ from ..errors import AudioError, StoreError
 from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..support.write_behind import WriteError
+from .audio_reader import AudioReader
 from .clip_features import ClipFeatures, StoredClip
 from .look_up import Clips, look_up
 from .settings import ResultSettings
@@ -57,6 +58,7 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         self.store, self.counters, self.access_log = opened.store, opened.counters, opened.access_log
         self.audio_cache, self.waveform_cache = opened.audio_cache, opened.waveform_cache
         self.access_log.about.update(settings.waveform.arguments())
+        self.audio_reader = AudioReader(settings.data_dir, settings.audio_storage_options)
         self.waveforms = WaveformReader(self.waveform_cache, settings.waveform, settings.waveforms, self.counters)
         self.writer = EntryWriter(opened)
 
@@ -127,7 +129,6 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         known
             The ``blob_sha`` of each as a reference to a stored entry says, or None; files may have changed since.
         """
-        cells = [located(cell, self.settings.data_dir) for cell in cells]
         identity = self.identity()
         is_stored = True if known is not None else self._stores(identity)
 
@@ -137,7 +138,9 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
             self.cache.count(hits=0, misses=len(keys))
             return [None] * len(keys)
 
-        clips: Clips[KeyT, ClipFeatures] = look_up(cells, lambda blob_sha: self.key(blob_sha, identity), find, known)
+        clips: Clips[KeyT, ClipFeatures] = look_up(
+            cells, self.audio_reader, lambda blob_sha: self.key(blob_sha, identity), find, known
+        )
         results: dict[str, ClipFeatures | AudioError] = dict(clips.found)
         results.update(self._refused({blob_sha: found.length for blob_sha, found in clips.found.items()}, clips))
         results.update(self._compute(clips.missing(), clips.keys, identity, is_stored=is_stored))
@@ -193,10 +196,9 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
             If entries could not be stored.
         """
         identity = self._still(processor_sha)
-        cells = [located(cell, self.settings.data_dir) for cell in cells]
         self._begin(identity)  # also where all entries come from the near tier
         clips: Clips[KeyT, ClipLength | bool] = look_up(
-            cells, lambda blob_sha: self.key(blob_sha, identity), self._find_present
+            cells, self.audio_reader, lambda blob_sha: self.key(blob_sha, identity), self._find_present
         )
         missing = clips.missing()
         if claim is not None and missing:

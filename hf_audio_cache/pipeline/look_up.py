@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..audio.file_hashes import find_hashes, learn_hashes
-from ..audio.source import AudioSource, local_path, read_source
+from ..audio.source import AudioSource, local_path
 from ..cache.entry_cache import KeyT
 from ..errors import AudioError
-from ..support.threads import in_threads
+from .audio_reader import AudioReader
 
 __all__ = ["Clips", "look_up"]
 
@@ -45,6 +44,7 @@ class Clips(Generic[KeyT, FoundT]):
 
 def look_up(
     cells: Sequence[Any],
+    reader: AudioReader,
     key_of: Callable[[str], KeyT],
     find: Callable[[list[KeyT]], list[FoundT | None]],
     known: Sequence[str | None] | None = None,
@@ -57,21 +57,25 @@ def look_up(
     ----------
     cells
         The audio cells.
+    reader
+        Reads them.
     key_of
         Gives the key for a ``blob_sha``.
     find
         Gives what the cache has for each key, or None.
     known
-        The ``blob_sha`` of each cell, as far as it was known before. Of a file that is there it is not believed.
+        The ``blob_sha`` of each cell, as far as it was known before. Of a local file that is there it is not believed.
     """
-    paths = [local_path(cell) for cell in cells]
-    hashes = find_hashes(paths)
+    cells = reader.located(cells)
+    versions = reader.versions(cells) if known is None else [None] * len(cells)
+    hashes = reader.remembered(cells, versions)
     if known is not None:
+        paths = map(local_path, cells)
         hashes = [
             before if path is None or not os.path.exists(path) else remembered
             for path, remembered, before in zip(paths, hashes, known, strict=True)
         ]
-    sources = in_threads(_read, list(zip(cells, hashes, strict=True)))
+    sources = reader.read_unknown(cells, hashes, versions)
     clips: Clips[KeyT, FoundT] = Clips(sources, {}, {})
     _find_new(clips, key_of, find)
     unread = [
@@ -79,10 +83,10 @@ def look_up(
         for row, source in enumerate(sources)
         if isinstance(source, AudioSource) and source.content is None and source.blob_sha not in clips.found
     ]
-    for row, source in zip(unread, in_threads(_read, [(cells[row], None) for row in unread]), strict=True):
+    again = reader.read_unknown([cells[row] for row in unread], [None] * len(unread), [versions[row] for row in unread])
+    for row, source in zip(unread, again, strict=True):
         sources[row] = source
     _find_new(clips, key_of, find)  # files that changed since their hash was looked up
-    learn_hashes((s.file, s.blob_sha) for s in sources if isinstance(s, AudioSource) and s.file is not None)
     return clips
 
 
@@ -100,15 +104,3 @@ def _find_new(
     answers = zip(new, find(list(new.values())), strict=True) if new else ()
     clips.found.update((blob_sha, answer) for blob_sha, answer in answers if answer is not None)
     clips.keys.update(new)
-
-
-def _read(cell_and_hash: tuple[Any, str | None]) -> AudioSource | AudioError:
-    """Return the content of an audio cell, not read if its hash is known."""
-    cell, blob_sha = cell_and_hash
-    if blob_sha is not None:
-        path = local_path(cell) or (cell.get("path") if isinstance(cell, Mapping) else None)
-        return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, None)
-    try:
-        return read_source(cell)
-    except AudioError as exc:
-        return exc

@@ -11,6 +11,7 @@ from ..audio.length import ClipLength, Longer, Truncated
 from ..cache.keys import AudioCacheKey, WaveformCacheKey, check_channels
 from ..processors.precision import FloatType, check_dtype
 from ..processors.soundness import Nonfinite, check_nonfinite
+from ..support.secrets import Secret
 from .storage_policy import Policy, check_policy
 
 __all__ = ["FeatureSettings", "ResultSettings", "WaveformSettings"]
@@ -95,7 +96,7 @@ class ResultSettings:
     ----------
     waveform
         How clips become waveforms.
-    audio_column, data_dir, output_names, on_error, reason_column, length_column
+    audio_column, data_dir, audio_storage_options, output_names, on_error, reason_column, length_column
         As in `CachedFeatures`: where the audio is found, and the form of what is returned.
     waveforms
         Whether waveforms are stored.
@@ -109,6 +110,7 @@ class ResultSettings:
     waveform: WaveformSettings
     audio_column: str = "audio"
     data_dir: str | None = None
+    audio_storage_options: Secret[Mapping[str, Any]] | None = None
     output_names: Mapping[str, str] = field(default_factory=dict)
     on_error: str = "raise"
     reason_column: str | None = None

@@ -11,9 +11,12 @@ from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
 from .location import WritePolicy, absolute_root, check_root, open_store
 from .near_folders import near_folder
+from .remote.far_files import FarFiles, FileVersion
 from .remote.urls import local_path
 
 __all__ = [
+    "FarFiles",
+    "FileVersion",
     "LocalStore",
     "Store",
     "StoredObject",

@@ -14,7 +14,7 @@ from ..support.mounts import is_network_mount
 from ..support.paths import near_root
 from .remote.urls import flat_options, protocols_of
 
-__all__ = ["near_folder"]
+__all__ = ["near_folder", "place_of"]
 
 _IN_PROCESS = ("memory",)  # no disk is nearer
 
@@ -64,8 +64,17 @@ def near_folder(
         place = list(_of_options(protocol, flat_options(url, storage_options)))
     else:
         protocol, path, place = "mount", url, []
-    digest = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
+    digest = _digest(place)
     return os.path.join(near, f"{protocol}-{digest}" if place else protocol, *_segments(path))
+
+
+def place_of(url: str, storage_options: Mapping[str, Any] | None) -> str:
+    """Return a digest that tells the store at a URL from others whose URLs are the same; no secrets are in it."""
+    return _digest(list(_of_options(url.partition("://")[0], flat_options(url, storage_options))))
+
+
+def _digest(place: list[tuple[str, str]]) -> str:
+    return hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
 
 
 def _segments(path: str) -> Iterator[str]:

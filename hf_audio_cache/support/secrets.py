@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import json
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Secret", "learn_secret"]
+__all__ = ["Secret", "learn_secret", "secret_options"]
 
 T = TypeVar("T")
 
@@ -56,6 +57,13 @@ class Secret(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, tuple[str, T | None]]:
         return _unpickle, (self.token, self.value if _is_spawning() else None)
+
+
+def secret_options(options: Mapping[str, Any] | None) -> Secret[Mapping[str, Any]] | None:
+    """Return storage options as a secret; None if there are none."""
+    if not options:
+        return None
+    return Secret(dict(options), json.dumps(options, sort_keys=True, default=repr).encode())
 
 
 def learn_secret(token: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import datasets
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..audio.source import AudioSource, check_column, local_path, located, read_source
+from ..audio.source import check_column, flat_columns, local_path, located
 from ..errors import AudioError
+from ..pipeline.audio_reader import AudioReader
 
 __all__ = [
     "audio_rows",
@@ -21,7 +22,7 @@ __all__ = [
     "encoded_sizes",
     "loose_files",
     "of_each_split",
-    "read_rows",
+    "row_shas",
     "with_encoded_audio",
 ]
 
@@ -55,7 +56,22 @@ def audio_rows(dataset: Any, audio_column: str) -> datasets.Dataset:
             "number of rows, make a dataset of some rows. Nothing was read."
         )
     check_column(audio_column, dataset.column_names)
+    flat = flat_columns(audio_column, dataset.column_names)
+    if flat:
+        return _in_one_column(dataset, audio_column, flat)
     return with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)
+
+
+def _in_one_column(dataset: datasets.Dataset, audio_column: str, flat: Mapping[str, str]) -> datasets.Dataset:
+    """Return the dataset with one column of audio in the place of flat ones; nothing is copied."""
+    table = dataset.data.table.select(list(flat.values()))
+    chunks = [pa.StructArray.from_arrays(batch.columns, list(flat)) for batch in table.to_batches()]
+    column = pa.chunked_array(
+        chunks, pa.struct([(field, table.schema.field(name).type) for field, name in flat.items()])
+    )
+    return datasets.Dataset(
+        datasets.table.InMemoryTable(pa.table({audio_column: column})), indices_table=dataset._indices
+    )
 
 
 def with_encoded_audio(dataset: Any, audio_column: str) -> Any:
@@ -65,30 +81,17 @@ def with_encoded_audio(dataset: Any, audio_column: str) -> Any:
     return dataset
 
 
-def read_rows(
-    rows: datasets.Dataset, audio_column: str, data_dir: str | None = None
-) -> Iterator[list[AudioSource | AudioError]]:
-    """Yield the rows in batches: the content of each, or why it cannot be read."""
+def row_shas(rows: datasets.Dataset, audio_column: str, reader: AudioReader) -> Iterator[str | None]:
+    """Yield the ``blob_sha`` of each row; None where the audio cannot be read."""
     for start in range(0, len(rows), _BATCH_ROWS):
-        yield [_read(located(cell, data_dir)) for cell in rows[start : start + _BATCH_ROWS][audio_column]]
+        for source in reader.identify(rows[start : start + _BATCH_ROWS][audio_column]):
+            yield None if isinstance(source, AudioError) else source.blob_sha
 
 
-def _read(cell: Any) -> AudioSource | AudioError:
-    try:
-        return read_source(cell)
-    except AudioError as exc:
-        return exc
-
-
-def clip_shas(dataset: Any, audio_column: str) -> set[str]:
+def clip_shas(dataset: Any, audio_column: str, reader: AudioReader | None = None) -> set[str]:
     """Return the ``blob_sha`` of each clip that can be read."""
-    rows = audio_rows(dataset, audio_column)
-    return {
-        source.blob_sha
-        for batch in read_rows(rows, audio_column)
-        for source in batch
-        if isinstance(source, AudioSource)
-    }
+    shas = row_shas(audio_rows(dataset, audio_column), audio_column, reader or AudioReader())
+    return {sha for sha in shas if sha is not None}
 
 
 def encoded_sizes(rows: datasets.Dataset, audio_column: str, data_dir: str | None = None) -> npt.NDArray[np.float64]:
@@ -103,7 +106,7 @@ def encoded_sizes(rows: datasets.Dataset, audio_column: str, data_dir: str | Non
 
 def loose_files(dataset: datasets.Dataset, audio_column: str) -> list[str]:
     """Return the paths of local files that the rows are read from: of those that hold no bytes themselves."""
-    rows = with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)
+    rows = audio_rows(dataset, audio_column)
     if all(_hold_bytes(chunk).all() for chunk in rows.data.column(audio_column).chunks):  # without a copy of the bytes
         return []
     return [

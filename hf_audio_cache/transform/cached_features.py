@@ -17,6 +17,7 @@ from ..pipeline.storage_policy import Policy
 from ..processors.extractor import NamedFunction, check_takes_channels, name_of, processor_sampling_rate
 from ..processors.precision import FloatType
 from ..processors.soundness import Nonfinite
+from ..support.secrets import secret_options
 from .cached_transform import CachedTransform
 from .coverage import Coverage, coverage
 from .estimate import Estimate, estimate
@@ -45,6 +46,9 @@ class CachedFeatures(CachedTransform):
     data_dir
         Folder from which relative paths of audio files start, such as that of a JSONL manifest; by default the working
         directory.
+    audio_storage_options
+        Options of the file system of audio at URLs (``s3://…``), such as its credentials; by default it looks for them
+        as it does for `datasets`. They stay in this process and its children, as those of a `CacheRoot`.
     sampling_rate
         Rate in Hz of the waveforms that the processor takes. Needed only if the processor does not say it.
     max_length_seconds
@@ -116,6 +120,7 @@ class CachedFeatures(CachedTransform):
         *,
         audio_column: str = "audio",
         data_dir: str | os.PathLike[str] | None = None,
+        audio_storage_options: Mapping[str, Any] | None = None,
         sampling_rate: int | None = None,
         max_length_seconds: float | None = None,
         longer: Longer = "cut",
@@ -141,6 +146,7 @@ class CachedFeatures(CachedTransform):
             WaveformSettings(rate, max_length_ms(max_length_seconds), auto_resample, channels, longer, truncated),
             audio_column=audio_column,
             data_dir=None if data_dir is None else os.path.abspath(data_dir),
+            audio_storage_options=secret_options(audio_storage_options),
             output_names=output_names or {},
             on_error=on_error,
             reason_column=reason_column,

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import datasets
 import numpy.typing as npt
 
-from ..audio.source import located, read_source
 from ..cache.caches import WaveformCache
 from ..cache.stats import BadClip, Stats
+from ..errors import AudioError
 from ..maintenance.explain import Explanation, explain_key
 from ..pipeline.clip_pipeline import ClipPipeline
 from ..pipeline.settings import ResultSettings
@@ -91,8 +91,10 @@ class CachedTransform:
     def explain(self, example: Any) -> Explanation:
         """Say why an example or an audio cell hits or misses: new audio, another processor, rate or cap."""
         [cell] = read_batch(example, self.settings.audio_column).cells
-        source = read_source(located(cell, self.settings.data_dir))
         pipeline, identity = self.pipeline, self.pipeline.identity()
+        [source] = pipeline.audio_reader.identify([cell])
+        if isinstance(source, AudioError):
+            raise source
         key = pipeline.key(source.blob_sha, identity)
         return explain_key(pipeline.store, key, identity, source.clip, pipeline.root.signing_keys)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from ..audio.channels import Channels
 from ..audio.length import Longer, Truncated
@@ -10,6 +12,7 @@ from ..cache.keys import max_length_ms
 from ..cache.root import CacheRoot, as_cache_root
 from ..pipeline.settings import ResultSettings, WaveformSettings
 from ..pipeline.waveform_pipeline import AUDIO, WAVEFORM, WaveformPipeline
+from ..support.secrets import secret_options
 from .cached_transform import CachedTransform
 
 __all__ = ["CachedWaveforms"]
@@ -24,7 +27,7 @@ class CachedWaveforms(CachedTransform):
 
     Parameters
     ----------
-    root, audio_column, data_dir, max_length_seconds, longer, auto_resample, channels, truncated
+    root, audio_column, data_dir, audio_storage_options, max_length_seconds, longer, auto_resample, channels, truncated
         As in `CachedFeatures`.
     sampling_rate
         Rate in Hz of the waveforms.
@@ -63,6 +66,7 @@ class CachedWaveforms(CachedTransform):
         array_column: str | None = None,
         audio_column: str = "audio",
         data_dir: str | os.PathLike[str] | None = None,
+        audio_storage_options: Mapping[str, Any] | None = None,
         max_length_seconds: float | None = None,
         longer: Longer = "cut",
         auto_resample: bool = False,
@@ -80,6 +84,7 @@ class CachedWaveforms(CachedTransform):
             ),
             audio_column=audio_column,
             data_dir=None if data_dir is None else os.path.abspath(data_dir),
+            audio_storage_options=secret_options(audio_storage_options),
             output_names={AUDIO: audio_column} if array_column is None else {WAVEFORM: array_column},
             on_error=on_error,
             reason_column=reason_column,

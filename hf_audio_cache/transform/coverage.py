@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import AudioError
 from ..pipeline.feature_pipeline import FeaturePipeline
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
-from .audio_rows import audio_rows, read_rows
+from .audio_rows import audio_rows, row_shas
 from .estimate import Estimate, estimate
 
 __all__ = ["Coverage", "coverage"]
@@ -72,14 +71,9 @@ class Coverage(Report):
 
 def coverage(pipeline: FeaturePipeline, dataset: Any, *, estimates_rest: bool = True) -> Coverage:
     """Return how much of `dataset` is in the root; see `CachedFeatures.coverage`."""
-    settings = pipeline.settings
-    column = settings.audio_column
+    column = pipeline.settings.audio_column
     rows = audio_rows(dataset, column)
-    clips = [
-        None if isinstance(source, AudioError) else bytes.fromhex(source.blob_sha)
-        for batch in read_rows(rows, column, settings.data_dir)
-        for source in batch
-    ]
+    clips = [None if sha is None else bytes.fromhex(sha) for sha in row_shas(rows, column, pipeline.audio_reader)]
     identity = pipeline.identity()
     keys = {sha: pipeline.key(sha.hex(), identity) for sha in dict.fromkeys(clips) if sha is not None}
     present = pipeline.audio_cache.exists_many(list(keys.values()))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..audio.source import located, read_source
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import AudioError
@@ -173,7 +172,7 @@ def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int = _SAMPLE) 
     chosen = np.argsort(sizes, kind="stable")[((np.arange(n_sample) + 0.5) * len(rows) / max(n_sample, 1)).astype(int)]
     with tempfile.TemporaryDirectory(prefix="hf-audio-cache-estimate-") as folder:
         measured = _Measurement(pipeline, Path(folder))
-        lines = [measured.measure(lambda row=row: located(rows[int(row)][column], data_dir)) for row in chosen]
+        lines = [measured.measure(lambda row=row: rows[int(row)][column]) for row in chosen]
     good = [(size, line) for size, line in zip(sizes[chosen], lines, strict=True) if line is not None]
     totals = {
         name: _extrapolated(np.array([size for size, _ in good]), np.array([line[name] for _, line in good]), sizes)
@@ -208,7 +207,9 @@ class _Measurement:
         """Return the figures of one clip; None for one without features."""
         pipeline, steps = self._pipeline, _Steps()
         try:
-            source = read_source(read_cell())
+            [source] = pipeline.audio_reader.read([read_cell()])
+            if isinstance(source, AudioError):
+                return None
             steps.done("seconds_reading_audio")
             key = pipeline.key(source.blob_sha, self._identity)
             self.n_cached += pipeline.audio_cache.exists(key)

@@ -48,8 +48,9 @@ def fill_by_ray(
         With the audio column, as `ray.data.read_parquet` and `ray.data.from_huggingface` make it.
     cached_features
         What to fill. Bad clips are reported, whatever its ``on_error`` is; near tiers are neither read nor written. A
-        root that is a path must be the same folder for all workers. The root's ``storage_options`` are sent to the
-        workers over Ray's own connections. Signing keys are not: set their variable where the workers run.
+        root that is a path must be the same folder for all workers. Its ``storage_options``, and those of the audio,
+        are sent to the workers over Ray's own connections. Signing keys are not: set their variable where the workers
+        run.
     max_workers
         The most actors; by default as many as the cluster has room for.
     on_rows
@@ -72,7 +73,9 @@ def fill_by_ray(
     pipeline = _for_workers(cached_features.pipeline)
     check_storable(pipeline.output_specs(), name_of(pipeline.processor))
     identity = pipeline.identity()
-    sent = (ray.cloudpickle.dumps(pipeline), pipeline.root.root.secret, identity.sha)
+    options = pipeline.settings.audio_storage_options
+    secrets = [pipeline.root.root.secret, None if options is None else (options.token, options.value)]
+    sent = (ray.cloudpickle.dumps(pipeline), [secret for secret in secrets if secret is not None], identity.sha)
     # By a reference: Ray writes the arguments themselves into its descriptions of the dataset.
     work = _work_on(dataset, (ray.put(sent), claims), max_workers)
     report = FillReport()
@@ -162,8 +165,8 @@ class _Worker:
     def __init__(self, sent: Any, claims: Any) -> None:
         import ray
 
-        pickled, secret, processor_sha = ray.get(sent)
-        if secret is not None:
+        pickled, secrets, processor_sha = ray.get(sent)
+        for secret in secrets:
             learn_secret(*secret)
         self._pipeline: FeaturePipeline = ray.cloudpickle.loads(pickled)
         self._processor_sha = processor_sha

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 
 from ..audio.file_hashes import files_sha256
-from ..audio.source import check_column, flat_columns, located, read_source
+from ..audio.source import check_column, flat_columns, has_audio, located, read_source
 from ..cache.stats import BadClip
 from ..errors import AudioError
 from ..pipeline.unstorable import check_storable
@@ -78,11 +78,10 @@ def _mapped_references(
     audio_column = columns.settings.audio_column
     flat = flat_columns(audio_column, dataset.column_names)
     audio_columns = [*flat.values()] or [audio_column]
-    of_paths = [audio_column] if not flat else [flat["path"]] if "path" in flat else []
     cells = dataset.with_format(None).select_columns(audio_columns)
     # Where nothing is taken from what `datasets` kept, and nothing kept, no file need be looked at.
     keeps = map_kwargs.get("load_from_cache_file") is not False or not map_kwargs.get("keep_in_memory")
-    files = _files_of(dataset, of_paths, columns.settings.data_dir) if keeps else ""
+    files = _files_of(dataset, [audio_column], columns.settings.data_dir) if keeps else ""
     maker = ReferenceMaker(columns, types, files)
     started = time.time()
     arguments = {"remove_columns": audio_columns, "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
@@ -142,7 +141,7 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
     if not references:
         return dataset
     named = {reference.audio_column or columns.settings.audio_column for reference in references.values()}
-    audio_columns = sorted(named & set(dataset.column_names))
+    audio_columns = sorted(name for name in named if has_audio(name, dataset.column_names))
     no_lengths = () if columns.settings.length_column is None else (columns.settings.length_column,)
     arrays = _map_rows(
         undecoded(dataset, references).with_format("arrow"),

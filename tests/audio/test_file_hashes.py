@@ -21,7 +21,7 @@ from hf_audio_cache import CachedFeatures
 from hf_audio_cache.audio import file_hashes
 from hf_audio_cache.audio.file_hashes import FileState, files_sha256, find_hashes, learn_hashes
 from hf_audio_cache.audio.source import read_source
-from hf_audio_cache.pipeline import look_up
+from hf_audio_cache.pipeline import audio_reader
 from hf_audio_cache.support.process_local import ProcessLocal
 
 
@@ -324,7 +324,7 @@ def test_a_file_that_changes_between_its_hash_and_its_reading_gives_its_new_feat
         overwrite_in_place(clips[3])
         return shas
 
-    monkeypatch.setattr(look_up, "find_hashes", find_and_change)
+    monkeypatch.setattr(audio_reader, "find_hashes", find_and_change)
     results = cached_features({"audio": [str(path) for path in clips]})["input_features"]
     fresh = CachedFeatures(samples, tmp_path / "fresh", identity="x", sampling_rate=8000)
     expected = fresh({"audio": [{"bytes": path.read_bytes()} for path in clips]})["input_features"]

@@ -80,6 +80,7 @@ def test_a_pickle_has_every_setting(make_processor, tmp_path):
         "reason_column": "reason",
         "length_column": "input_length",
         "data_dir": "/data/clips",
+        "audio_storage_options": {"s3": {"key": "k"}},
         "processor_kwargs": {"padding": False},
         "dtype": "float16",
         "nonfinite": "keep",

@@ -1,0 +1,174 @@
+"""Files at URLs, such as a dataset's audio: many read at once, and the version of each without reading it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ...errors import StoreError
+from ..near_folders import place_of
+from .errors import kind_of, store_error
+from .fsspec_store import FsspecStore
+
+__all__ = ["FarFiles", "FileVersion"]
+
+# Listings of these have the version of each file, and take one request for a thousand files.
+_LISTED = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
+_FEWEST_LISTED = 8  # files that were asked for in a folder before it is listed
+_LISTING_COUNTS = 30.0  # s
+_LONGEST_LISTING = 3.0  # s; what takes longer has too many files to be listed
+_TAGS = ("generation", "ETag", "etag", "blob_id")
+_RETRIES = 2
+_DELAY = 0.5  # s, at most, before a retry
+_jitter = random.SystemRandom()  # no generator that the user has seeded
+
+
+class FileVersion(NamedTuple):
+    """What changes whenever a file at a URL does.
+
+    Attributes
+    ----------
+    tag
+        Its entity tag, or its generation.
+    n_bytes
+        Its size.
+    sha256
+        SHA-256 of its content, if the store says it: the Hub does for files under Git LFS.
+    """
+
+    tag: str
+    n_bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class _Listing:
+    taken: float
+    versions: Mapping[str, FileVersion] | None  # None: the folder is too large
+
+
+class FarFiles:
+    """The files of one host or bucket.
+
+    Parameters
+    ----------
+    url
+        Of any file there.
+    storage_options
+        Options of its file system, as `datasets` and fsspec take them.
+
+    Raises
+    ------
+    InvalidRootError
+        If there is no file system for it, or its driver is not installed.
+    """
+
+    def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:
+        self._base = self.base_of(url)
+        self._protocol = url.partition("://")[0]
+        # Recordings may be large: an object of a cache takes less time.
+        self._store = FsspecStore(self._base, storage_options, connect_timeout=5.0, read_timeout=60.0)
+        self.place = place_of(url, storage_options)
+        self._listings: dict[str, _Listing] = {}
+        self._asked: Counter[str] = Counter()
+        self._lock = threading.Lock()  # one thread lists a folder, and others wait for it
+
+    @staticmethod
+    def base_of(url: str) -> str:
+        """Return what the URLs of one host or bucket have in common."""
+        protocol, _, path = url.partition("://")
+        return f"{protocol}://{path.partition('/')[0]}"
+
+    def read_many(self, urls: Sequence[str]) -> list[bytes | StoreError]:
+        """Return, for each URL, the content of the file, or why it cannot be read."""
+        found: dict[str, bytes | StoreError] = {}
+        wanted = list(dict.fromkeys(urls))
+        for attempt in range(_RETRIES + 1):
+            if attempt:
+                time.sleep(_jitter.uniform(0, _DELAY * attempt))
+            answers = self._store.ask("cat_file", [(self._path(url),) for url in wanted])
+            found.update(zip(wanted, map(self._answer, wanted, answers), strict=True))
+            kinds = {url: answer.kind for url in wanted if isinstance(answer := found[url], StoreError)}
+            repeated = {"throttled", "unreachable"}
+            if attempt == 0 and repeated.isdisjoint(kinds.values()) and kinds and self._store.renew():
+                repeated |= {"denied", "unauthenticated"}  # the credentials may have expired
+            wanted = [url for url, kind in kinds.items() if kind in repeated]
+            if not wanted:
+                break
+        return [found[url] for url in urls]
+
+    def versions(self, urls: Sequence[str], *, are_new: bool = False) -> list[FileVersion | None]:
+        """Return, for each URL, the version of the file; None if its store does not say it.
+
+        Parameters
+        ----------
+        urls
+            The URLs.
+        are_new
+            Whether each file is asked for now; otherwise a listing of its folder counts for 30 s.
+        """
+        known: dict[str, FileVersion | None] = {}
+        alone = list(dict.fromkeys(urls))
+        if are_new and self._protocol == "hf":  # which lists the folder for each file; its hashes need not be learnt
+            return [None] * len(urls)
+        if not are_new and self._protocol in _LISTED:
+            for folder, n_files in Counter(map(_folder, alone)).items():
+                known.update(self._listed(folder, n_files))
+            alone = [url for url in alone if url not in known]
+        answers = self._store.ask("info", [(self._path(url),) for url in alone])
+        known.update(zip(alone, map(_version, answers), strict=True))
+        return [known.get(url) for url in urls]
+
+    def _listed(self, folder: str, n_files: int) -> Mapping[str, FileVersion]:
+        """Return the versions of all files of a folder, if it is worth a listing."""
+        with self._lock:
+            listing = self._listings.get(folder)
+            if listing is not None and listing.versions is None:
+                return {}
+            if listing is None or time.monotonic() - listing.taken > _LISTING_COUNTS:
+                self._asked[folder] += n_files
+                if self._asked[folder] < _FEWEST_LISTED and self._protocol != "hf":
+                    return {}
+                taken = time.monotonic()
+                [answer] = self._store.ask("ls", [(self._path(folder),)], limit=_LONGEST_LISTING)
+                if isinstance(answer, Exception) and kind_of(answer) not in ("", "unreachable"):
+                    return {}  # the files themselves say what is wrong
+                listing = _Listing(taken, None if isinstance(answer, Exception) else self._by_url(folder, answer))
+                self._listings[folder] = listing
+            return listing.versions or {}
+
+    def _by_url(self, folder: str, listing: Iterable[Mapping[str, Any]]) -> dict[str, FileVersion]:
+        versions: dict[str, FileVersion] = {}
+        for found in listing:
+            version = _version(found)
+            if version is not None:
+                versions[f"{folder}/{str(found['name']).rpartition('/')[2]}"] = version
+        return versions
+
+    def _path(self, url: str) -> str:
+        return url.removeprefix(self._base).removeprefix("/")
+
+    def _answer(self, url: str, answer: Any) -> bytes | StoreError:
+        if isinstance(answer, Exception):
+            return store_error("read", url, url, answer, self._store.redact)
+        return bytes(answer)
+
+
+def _folder(url: str) -> str:
+    return url.rpartition("/")[0]
+
+
+def _version(found: Any) -> FileVersion | None:
+    """Return the version in what fsspec says of a file."""
+    if not isinstance(found, Mapping) or found.get("type") == "directory" or found.get("size") is None:
+        return None
+    tag = next((str(found[name]) for name in _TAGS if found.get(name)), "")
+    if not tag or tag.startswith("W/"):  # a weak tag may stay when bytes change
+        return None
+    sha256 = getattr(found.get("lfs"), "sha256", None)
+    return FileVersion(tag, int(found["size"]), sha256 if isinstance(sha256, str) and len(sha256) == 64 else None)
