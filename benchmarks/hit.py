@@ -179,15 +179,16 @@ def bare(processor_name: str, folder: Path, output: str, encoded: Sequence[bytes
 
 
 def bare_batches(processor_name: str, folder: Path, output: str, encoded: Sequence[bytes]) -> Pass:
-    """Do the same for the rows of a batch, into one array."""
+    """Do the same for the rows of a batch, into one array where their shapes are one."""
     readers = _bare_readers(processor_name, folder, output, encoded)
-    shape, dtype = readers[0][1]
 
     def read() -> Iterator[list[np.ndarray]]:
         for start in range(0, len(readers), BATCH):
             some = readers[start : start + BATCH]
-            batch = np.empty((len(some), *shape), dtype)
-            yield [read(place) for (read, _), place in zip(some, batch, strict=True)]
+            forms = [form for _, form in some]
+            (shape, dtype), is_one = forms[0], len({shape for shape, _ in forms}) == 1
+            places = np.empty((len(some), *shape), dtype) if is_one else [np.empty(*form) for form in forms]
+            yield [read(place) for (read, _), place in zip(some, places, strict=True)]
 
     return Pass(len(readers), read)
 
