@@ -115,13 +115,11 @@ test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VEN
 	$(if $(call find_python,3.10),$(VENVS)/oldest/package.stamp) \
 	$(if $(call find_python,3.13),$(VENVS)/py313/package.stamp)
 
-# $(call pytest,ENVIRONMENT,MARKERS,MODULES): JOBS at a time, a module on one of them; then what has to run alone. With
-# ARGS, there may be nothing to run in one of the two, which is status 5.
+# $(call pytest,ENVIRONMENT,MARKERS,MODULES): JOBS at a time, a module on one of them, the longest first (see
+# tests/conftest.py). With ARGS, there may be nothing to run, which is status 5.
 LONG :=
-define pytest
-$(VENVS)/$(1)/bin/pytest $(LONG) -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "$(2) and not alone" $(3) $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
-$(VENVS)/$(1)/bin/pytest $(LONG) -m "$(2) and alone" $(3) $(ARGS) || [ $$? = 5 ]
-endef
+PARALLEL := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+pytest = $(VENVS)/$(1)/bin/pytest $(LONG) $(PARALLEL) -m "$(2)" $(3) $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
 WITHOUT_TORCH := not torch and not torchcodec and not servers and not ray
 
 .PHONY: test-main test-bare test-codec test-oldest test-newest

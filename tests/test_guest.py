@@ -206,8 +206,7 @@ import json, sys
 import configs, datasets
 from hf_audio_cache import CachedFeatures
 
-saved, root = sys.argv[1:]
-cached_features = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True, features="always")
+saved, *roots = sys.argv[1:]
 ds = datasets.load_from_disk(saved)
 
 def prepare(batch):
@@ -215,26 +214,30 @@ def prepare(batch):
     batch["length"] = [len(text) for text in batch["text"]]
     return batch
 
-files = []
-files.append(ds.map(cached_features).cache_files)
-files.append(ds.map(prepare, batched=True).cache_files)
-files.append(ds.map(cached_features, num_proc=2, remove_columns="audio").cache_files)
-files.append(cached_features.map(ds).cache_files)
-attached = cached_features.attach(ds)
-print(json.dumps({"files": files, "stats": cached_features.stats.to_dict(), "attached": attached._fingerprint}))
+found = []
+for root in roots:
+    cached_features = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True, features="always")
+    files = []
+    files.append(ds.map(cached_features).cache_files)
+    files.append(ds.map(prepare, batched=True).cache_files)
+    files.append(ds.map(cached_features, num_proc=2, remove_columns="audio").cache_files)
+    files.append(cached_features.map(ds).cache_files)
+    attached = cached_features.attach(ds)
+    found.append({"files": files, "stats": cached_features.stats.to_dict(), "attached": attached._fingerprint})
+print(json.dumps(found))
 """
 
 
 def test_datasets_finds_its_own_cache_again_in_a_fresh_process(clips, tmp_path):
     data.saved(clips, tmp_path / "saved")
-    first = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", PYTHONHASHSEED="1")
+    [first] = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", PYTHONHASHSEED="1")
     assert (first["stats"]["computed"], first["stats"]["hits"]) == (8, 24)
     # Nothing is asked of the cache again, wherever that is; only references name their root.
-    again = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", PYTHONHASHSEED="2")
+    roots = (tmp_path / "root", tmp_path / "another-root")
+    again, elsewhere = data.run_program(MAP, tmp_path / "saved", *roots, PYTHONHASHSEED="2")
     assert set(again["stats"].values()) == {0}
     assert again["files"] == first["files"]
     assert again["attached"] == first["attached"]
-    elsewhere = data.run_program(MAP, tmp_path / "saved", tmp_path / "another-root", PYTHONHASHSEED="3")
     assert elsewhere["files"][:3] == first["files"][:3]
     assert elsewhere["files"][3] != first["files"][3]
     assert (elsewhere["stats"]["computed"], elsewhere["stats"]["hits"]) == (8, 0)
