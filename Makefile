@@ -111,7 +111,7 @@ test-all: ## the same with what is long, more Pythons, and the fault suite in it
 	@$(MAKE) -j1 test-oldest test-py312 test-py313 test-codec test-bare test-main LONG="--long -o timeout=3600" WITHOUT=.
 	@$(MAKE) fuzz
 
-test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) $(SERVERS) \
+test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VENVS)/codec.stamp $(SPEECH) $(SERVERS) ffmpeg \
 	$(if $(call find_python,3.10),$(VENVS)/oldest/package.stamp) \
 	$(if $(call find_python,3.13),$(VENVS)/py313/package.stamp)
 
@@ -294,8 +294,9 @@ $(VENVS)/codec.stamp: $(LOCKS) | $(VENVS)/main-torch.stamp
 	@$(VENVS)/build/bin/pip --python $(VENVS)/main/bin/python install -qq --no-compile --no-deps --target $(VENVS)/codec $(TORCHCODEC)
 	@touch $@
 
+# After the speech: two runs of apt at a time get into each other's way.
 .PHONY: ffmpeg
-ffmpeg:
+ffmpeg: | $(SPEECH)
 	@if ! command -v ffmpeg > /dev/null; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 			SECONDS=0; \

@@ -189,6 +189,14 @@ def prompts() -> list[Path]:
     return _clips("prompts")
 
 
+@pytest.fixture(scope="module")
+def clips(request: pytest.FixtureRequest, prompts: list[Path]) -> list[Path]:
+    """The shortest prompts, at 8 kHz: as many as the module's `N_CLIPS` says, or eight."""
+    import audio_datasets  # not before the environment is set, which `datasets` reads
+
+    return audio_datasets.shortest(prompts, getattr(request.module, "N_CLIPS", 8))
+
+
 @pytest.fixture(scope="session")
 def letters() -> list[Path]:
     """Spoken letters and syllables: OGG Vorbis, mono and stereo, at 22.05, 44.1, 48 and 128 kHz."""

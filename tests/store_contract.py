@@ -254,14 +254,6 @@ def files_under(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def become_nobody():
-    """Give up root, which may read and write anywhere."""
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-
-
 @pytest.fixture
 def public_folder(tmp_path):
     """A folder that other users can reach."""

@@ -17,12 +17,6 @@ import hf_audio_cache
 from hf_audio_cache import CachedFeatures, CacheRoot
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    """Eight short prompts at 8 kHz."""
-    return data.shortest(prompts, 8)
-
-
 @pytest.fixture
 def batch(clips):
     return {"audio": data.columns(clips)["audio"]}

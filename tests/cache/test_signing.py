@@ -77,9 +77,7 @@ def make(
     return CachedFeatures(function, CacheRoot(root, signing_key=signing_key, compression=compression), **settings)
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 6)
+N_CLIPS = 6
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,6 @@ N_CLIPS = 32
 TIMEOUTS = (0.5, 1.0)
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, N_CLIPS)
-
-
 def mel_energies(waveform, sampling_rate):
     """Return something of a clip that is cheap to compute and differs from clip to clip."""
     frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)

@@ -33,7 +33,6 @@ OURS, THEIRS = "the-key-that-only-we-have", "the-key-that-others-have"
 KEYS = SigningKeys([OURS.encode()])
 KEY = AudioCacheKey("c0535e4b" * 8, "7d865e95" * 8, 16000, 0)
 SMALL = np.linspace(-1, 1, 60, dtype=np.float32).reshape(6, 10)
-EVIL = np.full((6, 10), 7, np.float32)
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -6,7 +6,6 @@ import array
 import builtins
 import collections
 import concurrent.futures
-import contextlib
 import enum
 import functools
 import io
@@ -128,18 +127,6 @@ class FrontEnd:
             helpers.A().g(),
         )
         return {"y": [raw_speech[0][: len(used)]]}
-
-
-def setattr_of(place, name, value):
-    return lambda held: setattr(place, name, value)
-
-
-def undo(place, name):
-    """Return a context in which an attribute is what it is now again at the end."""
-    before = vars(place).get(name, undo)
-    stack = contextlib.ExitStack()
-    stack.callback(lambda: delattr(place, name) if before is undo else setattr(place, name, before))
-    return stack
 
 
 # What is held, and how it is changed in place.

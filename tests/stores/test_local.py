@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
-from children import in_child, no_more_open_files, start_child
-from store_contract import BAD_NAMES, StoreContract, become_nobody, files_under, public_folder  # noqa: F401 - a fixture
+from children import become_nobody, in_child, no_more_open_files, start_child
+from store_contract import BAD_NAMES, StoreContract, files_under, public_folder  # noqa: F401 - a fixture
 
 from hf_audio_cache.errors import InvalidRootError, StoreError
 from hf_audio_cache.stores import LocalStore, is_temporary, local, open_store

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from children import in_child, start_child
+from children import become_nobody, in_child, start_child
 from scripted_store import ScriptedStore, denied, down, fine, kinds
-from store_contract import StoreContract, become_nobody, files_under, public_folder  # noqa: F401 - a fixture
+from store_contract import StoreContract, files_under, public_folder  # noqa: F401 - a fixture
 
 from hf_audio_cache.errors import InvalidNameError, StoreError
 from hf_audio_cache.stores import LocalStore, eviction

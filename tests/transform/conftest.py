@@ -8,12 +8,6 @@ import pytest
 from hf_audio_cache import CachedFeatures
 
 
-@pytest.fixture(scope="session")
-def clips(prompts):
-    """Eight short prompts at 8 kHz."""
-    return data.shortest(prompts, 8)
-
-
 @pytest.fixture
 def wav2vec2(make_processor):
     return make_processor("wav2vec2")

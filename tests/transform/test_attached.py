@@ -14,10 +14,7 @@ from hf_audio_cache import CachedFeatures, CachedWaveforms
 from hf_audio_cache.errors import AudioColumnError, ProcessorError
 from hf_audio_cache.transform.late_columns import LateColumns
 
-
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 6)
+N_CLIPS = 6
 
 
 @pytest.fixture

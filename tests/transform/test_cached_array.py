@@ -21,10 +21,7 @@ from hf_audio_cache.errors import AudioColumnError, AudioDecodeError, MissingEnt
 OUTPUTS = ("input_features", "attention_mask")
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    """Twelve short prompts at 8 kHz."""
-    return data.shortest(prompts, 12)
+N_CLIPS = 12
 
 
 @pytest.fixture

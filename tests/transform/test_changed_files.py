@@ -18,9 +18,7 @@ from hf_audio_cache.errors import MissingEntryError
 NAME = "input_values"
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 6)
+N_CLIPS = 6
 
 
 @pytest.fixture

@@ -12,10 +12,7 @@ import pytest
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, ProcessorError
 
-
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 4)
+N_CLIPS = 4
 
 
 @pytest.fixture

@@ -15,10 +15,7 @@ from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, ProcessorError
 from hf_audio_cache.transform import cached_array
 
-
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 3)
+N_CLIPS = 3
 
 
 @pytest.fixture

@@ -31,9 +31,7 @@ def two_nodes():
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 9)
+N_CLIPS = 9
 
 
 EXTRACTORS = ("seamless_m4t", "wav2vec2")

@@ -21,11 +21,6 @@ needs_resuming = pytest.mark.skipif(not RESUMES_TABLES, reason="this datasets ca
 
 
 @pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, N_CLIPS)
-
-
-@pytest.fixture(scope="module")
 def extractor():
     import configs
 

@@ -26,10 +26,6 @@ class Front:
     __hash__ = None
 
 
-def n_of(waveform):
-    return np.float32(np.abs(waveform).sum())
-
-
 def ragged(waveform):
     array = np.empty(2, object)
     array[:] = [waveform[:2].copy(), waveform[:3].copy()]
@@ -78,9 +74,7 @@ def entries(root):
     return list((root / "features").rglob("*.npz"))
 
 
-@pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, 3)
+N_CLIPS = 3
 
 
 @pytest.fixture

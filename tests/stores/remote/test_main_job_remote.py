@@ -36,11 +36,6 @@ def extractor():
 
 
 @pytest.fixture(scope="module")
-def clips(prompts):
-    return data.shortest(prompts, N_CLIPS)
-
-
-@pytest.fixture(scope="module")
 def expected(clips, extractor):
     return [data.expected_features(extractor, clip, auto_resample=True) for clip in clips]
 
