@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,20 @@ _INKS = {"light": "#24292f", "dark": "#e6edf3"}
 def main(path: Path) -> None:
     """Draw the pictures and write the sentence."""
     demo = json.loads(path.read_text("utf-8"))
-    for name, ink in _INKS.items():
-        draw(demo, ink).savefig(
-            ROOT / "docs" / "images" / f"saves-{name}.svg", transparent=True, metadata={"Date": None}
-        )
+    save("saves", lambda: draw(demo))
     readme = ROOT / "README.md"
     readme.write_text(FIGURES.sub(lambda _: sentence(demo), readme.read_text("utf-8")), "utf-8")
+
+
+def save(name: str, make: Callable[[], Any]) -> None:
+    """Save a figure for light and for dark pages."""
+    plt.rcParams.update({"font.size": 11, "svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": name})
+    for theme, ink in _INKS.items():
+        for part in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"):
+            plt.rcParams[part] = ink
+        path = ROOT / "docs" / "images" / f"{name}-{theme}.svg"
+        make().savefig(path, transparent=True, metadata={"Date": None})
+        plt.close("all")
 
 
 def passes(demo: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -54,11 +63,8 @@ def sentence(demo: dict[str, Any]) -> str:
     )
 
 
-def draw(demo: dict[str, Any], ink: str) -> Any:
+def draw(demo: dict[str, Any]) -> Any:
     """Return the figure: seconds on the left, bytes on the right."""
-    plt.rcParams.update({"font.size": 11, "svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "saves"})
-    for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"):
-        plt.rcParams[name] = ink
     plain_first, plain_new = passes(demo)["without"]
     first, again, new, _ = passes(demo)["with"]
     arrays, _, features, waveforms = demo["n_bytes"].values()
@@ -70,20 +76,21 @@ def draw(demo: dict[str, Any], ink: str) -> Any:
         ("cached: 5 % new rows", new["seconds"], READ),
         ("cached: the same again", again["seconds"], READ),
     ]
-    _bars(left, seconds, [f"{value:.2f} s" if value < 1 else f"{value:.1f} s" for _, value, _ in seconds])
+    bars(left, seconds, [f"{value:.2f} s" if value < 1 else f"{value:.1f} s" for _, value, _ in seconds])
     left.set_title(f"Time for {new['rows']} clips", loc="left", fontsize=12)
     sizes = [
         ("Arrow: each version", arrays, WITHOUT),
         ("features: all versions", features, READ),
         ("waveforms: all versions", waveforms, READ),
     ]
-    _bars(right, sizes, [_mb(value) for _, value, _ in sizes])
+    bars(right, sizes, [_mb(value) for _, value, _ in sizes])
     right.set_title("Bytes on disk", loc="left", fontsize=12)
     return figure
 
 
-def _bars(axes: Any, bars: list[tuple[str, float, str]], labels: list[str]) -> None:
-    names, values, colors = zip(*bars, strict=True)
+def bars(axes: Any, lines: list[tuple[str, float, str]], labels: list[str]) -> None:
+    """Draw horizontal bars, each with its name, value, color and label."""
+    names, values, colors = zip(*lines, strict=True)
     drawn = axes.barh(names, values, color=colors, height=0.7)
     axes.bar_label(drawn, labels, padding=5)
     axes.invert_yaxis()

@@ -102,6 +102,8 @@ class Section:
         What was wrong with what contenders returned.
     rounds
         The seconds of a row for each table, contender and round.
+    when
+        The day on which it was run.
     """
 
     title: str
@@ -110,6 +112,14 @@ class Section:
     claims: list[Claim] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     rounds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    when: str = ""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Section:
+        """Return the section that `to_json` described."""
+        names = ("what", "measured", "at_least", "at_most", "unit")
+        claims = [Claim(**{name: claim[name] for name in names}) for claim in values["claims"]]
+        return cls(**{**values, "claims": claims})
 
     def add(self, caption: str, comparison: Comparison, *, beside: str, net_of: str | None = None) -> None:
         """Add the times of a comparison, and how each relates to the contender `beside`."""
@@ -144,7 +154,7 @@ class Section:
 
     def to_markdown(self) -> str:
         """Return it as a part of a page."""
-        parts = [f"## {self.title}", *self.notes]
+        parts = [f"## {self.title}", *([f"(Run on {self.when}.)"] if self.when else []), *self.notes]
         parts += [f"{caption}:\n\n{_table(rows)}" for caption, rows in self.tables.items()]
         if self.claims:
             claims = [
@@ -208,5 +218,14 @@ def page(described: Mapping[str, Any], sections: Mapping[str, Section]) -> str:
     """Return the Markdown of a run."""
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     facts = [f"- {name}: {value}" for name, value in described.items() if name != "versions"]
-    head = "\n".join(["Times are of one machine; ratios are within a round, and what is quoted.", "", *facts])
+    head = "\n".join(
+        [
+            "# The tables",
+            "",
+            "Written by `make bench`. [Benchmarks](benchmarks.md) says how it is measured, and what the rows are. Times are",
+            "of one machine; ratios are within a round, and what is quoted.",
+            "",
+            *facts,
+        ]
+    )
     return "\n\n".join([f"{head}\n- libraries: {versions}", *(section.to_markdown() for section in sections.values())])

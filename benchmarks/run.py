@@ -1,7 +1,8 @@
 """Runs benchmarks: ``python benchmarks/run.py [NAMES] [--rounds N] [--out FILE] [--scratch DIR] [--quick]``.
 
-Prints Markdown. ``--out FILE.json`` writes the JSON, and the tables into FILE.md beside it, below its line `MARK` if it
-is there. Speed is no test: the exit code is 0 however slow, and 1 if a contender gave other arrays than the others.
+Prints Markdown. ``--out FILE.json`` writes the JSON, and the tables into FILE.md beside it; what the file has of other
+benchmarks stays. Speed is no test: the exit code is 0 however slow, and 1 if a contender gave other arrays than the
+others.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ NAMES = (
     "ray_fill",
     "scale_model",
 )
-
-MARK = "<!-- What follows is written by the last run. -->"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,23 +72,21 @@ def _run(names: Sequence[str], told: argparse.Namespace, scratch: Path) -> int:
 
     options = Options(told.rounds, told.quick, scratch)
     described = {**machine(scratch), "rounds": told.rounds}
-    sections: dict[str, Section] = {}
+    has_old = told.out and told.out.exists()
+    old = json.loads(told.out.read_text(encoding="utf-8")) if has_old else {"sections": {}}
+    sections = {name: Section.from_json(section) for name, section in old["sections"].items()}
     for name in names:
         started = time.perf_counter()
         sections[name] = importlib.import_module(f"benchmarks.{name}").run(options)
+        sections[name].when = time.strftime("%Y-%m-%d")
         sys.stdout.write(f"{sections[name].to_markdown()}\n({name}: {time.perf_counter() - started:.0f} s)\n\n")
         sys.stdout.flush()
         if told.out:  # after each, so that what was found is not lost with what comes after
-            content = {"machine": described, "sections": {each: sections[each].to_json() for each in sections}}
+            ordered = {each: sections[each] for each in NAMES if each in sections}
+            content = {"machine": described, "sections": {each: ordered[each].to_json() for each in ordered}}
             told.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            _write_page(told.out.with_suffix(".md"), page(described, sections))
-    return 1 if any(section.wrong for section in sections.values()) else 0
-
-
-def _write_page(path: Path, tables: str) -> None:
-    """Write the tables of a run, and keep what stands above them."""
-    before, mark, _ = path.read_text(encoding="utf-8").partition(MARK) if path.exists() else ("", "", "")
-    path.write_text(f"{before}{MARK}\n\n{tables}" if mark else tables, encoding="utf-8")
+            told.out.with_suffix(".md").write_text(page(described, ordered), encoding="utf-8")
+    return 1 if any(sections[name].wrong for name in names) else 0
 
 
 if __name__ == "__main__":
