@@ -1,4 +1,4 @@
-"""What is published: the wheel's metadata, and the figures that the README quotes."""
+"""What is published: the wheel's metadata, the figures that the README quotes, and the map of the modules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import runpy
 from pathlib import Path
 
+import module_map
 import pytest
 
 import hf_audio_cache
@@ -45,3 +46,7 @@ def test_the_figures_of_the_readme_are_those_of_the_measured_run():
     demo = json.loads((ROOT / "docs" / "images" / "demo.json").read_text("utf-8"))
     readme = (ROOT / "README.md").read_text("utf-8")
     assert picture["FIGURES"].findall(readme) == [picture["sentence"](demo)]
+
+
+def test_the_map_of_the_modules_is_what_their_docstrings_say():
+    assert module_map.MAP.findall(module_map.CONTRIBUTING.read_text("utf-8")) == [module_map.module_map()]

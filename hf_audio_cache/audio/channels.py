@@ -1,4 +1,4 @@
-"""Which channels of a clip its waveform has."""
+"""Choose one channel of a clip, or mix all of them to their mean."""
 
 from __future__ import annotations
 

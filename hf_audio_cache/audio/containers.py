@@ -1,4 +1,4 @@
-"""The length that the container of an audio file states, by which a truncated file is noticed.
+"""Find truncated files: read the length that a file's header promises.
 
 Only headers are read, as the formats' specifications define them. A file that states no length cannot be checked.
 """

@@ -1,4 +1,4 @@
-"""How long a clip is, and whether all of it is there: measured once, kept in the manifests of its entries."""
+"""The length of a clip, in full and as cut, and the errors of clips that are too long or truncated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples, decoded by us or by somebody else, to the waveform a processor is given: resampled, cut, checked.
+"""From decoded samples to the waveform that a processor is given: resampled, cut to the maximum length, checked.
 
 soxr resamples, and is used nowhere else.
 """

@@ -1,4 +1,4 @@
-"""Reading the manifest of an entry; nothing of it is believed."""
+"""Read the manifest of an entry, and check every field: the file may be damaged or hostile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of all files under a root: made here, and told apart here.
+"""The names of all files under a root, spelt in this module alone.
 
 ==================================================================  ==================================================
 name                                                                content

@@ -1,4 +1,4 @@
-"""Places for the arrays of a batch: those of one output and form are rows of one array.
+"""Memory for the arrays of a batch: arrays of one output and shape are rows of one large array.
 
 A large array is quicker to fill than many of its parts: its memory comes in huge pages, and from the system once.
 """

@@ -1,4 +1,4 @@
-"""`prune`, `remove` and `clear`: delete entries.
+"""`prune`, `remove` and `clear`: choose what to delete, and in which order.
 
 The access log tells when an entry was last used. An entry without a record counts as used when it was written.
 """

@@ -1,4 +1,4 @@
-"""Whether several clips are extracted at once: tried on the first clips of a process, for each processor."""
+"""Decide whether several clips are extracted at once: measured on the first clips of a process, for each processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether features are stored: always, never, or if reading them is faster than making them again."""
+"""Decide whether features are stored: always, never, or if reading them is faster than making them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that no entry can hold: returned as they were computed, and refused where a reference needs an entry."""
+"""Outputs that cannot be written to an entry, such as strings: returned uncached, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second step: the waveform of each missing clip, read from the cache or decoded."""
+"""Second step: read or decode the waveform of each missing clip; decide whether it is stored."""
 
 from __future__ import annotations
 

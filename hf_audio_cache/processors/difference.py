@@ -1,4 +1,4 @@
-"""What differs between two processors, by their descriptions."""
+"""Compare two processors: what differs, by their descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the outputs for a clip are features: numbers that are finite, and at least one frame of them."""
+"""Check outputs: all numbers are finite, and there is at least one frame."""
 
 from __future__ import annotations
 

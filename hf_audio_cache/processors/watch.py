@@ -1,4 +1,4 @@
-"""Noticing changes of what was described: of names by what they stand for, of arrays by their bytes."""
+"""Notice changes made to a processor since its identity was computed, without describing it anew for each batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A remote store that may fail: retries where they help, a circuit breaker where they do not."""
+"""What happens when a remote store fails or does not answer: retries, time-outs, a circuit breaker, warnings."""
 
 from __future__ import annotations
 

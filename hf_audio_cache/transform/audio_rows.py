@@ -1,4 +1,4 @@
-"""The audio column of a dataset, as it is stored: nothing here decodes audio."""
+"""Read the audio column of a dataset as it is stored, without decoding: Arrow rows to audio cells."""
 
 from __future__ import annotations
 

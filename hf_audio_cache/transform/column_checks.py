@@ -1,4 +1,4 @@
-"""What would be mixed up in silence: references to another audio column, and two columns of one name."""
+"""Refuse columns that would be mixed up: references to another audio column, and two columns of one name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `datasets` takes for the identity of one of our objects, when it looks for results that it kept."""
+"""Tell `datasets` how to hash our objects, when it looks for results that it kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch whose features are made when somebody looks at them."""
+"""A batch whose features are computed or read only when its column is looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray Data hands to a mapped function differs from what `datasets` does: it takes whole batches back.
+"""The batches of Ray Data, which differ from those of `datasets`: a mapped function returns all columns.
 
 `datasets` merges the columns that a function returns with those that it was given; Ray Data keeps those that are
 returned. And where `datasets` has lists and nulls, Ray Data has tensor columns, which have no nulls.
