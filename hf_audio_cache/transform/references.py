@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 64  # about a round trip's worth of entries, and the most that is in memory at once
 
+# Arguments of `datasets.Dataset.map` that are no choice here.
+_SET_HERE = frozenset({"batched", "features", "function", "input_columns", "with_indices", "with_rank"})
+
 
 def make_references(
     columns: FeatureColumns,
@@ -41,6 +44,11 @@ def make_references(
         raise TypeError(
             f"map needs a Dataset or a DatasetDict, not {type(dataset).__name__}. For a stream, which keeps no "
             f"columns, use cached_{columns.pipeline.what}.attach(stream). Nothing was computed."
+        )
+    if taken := sorted(_SET_HERE & map_kwargs.keys()):
+        raise TypeError(
+            f"Leave out {', '.join(f'{name}=' for name in taken)}: cached_{columns.pipeline.what}.map sets it itself, and "
+            "looks clips up in batches. Nothing was computed."
         )
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)

@@ -143,6 +143,12 @@ def test_a_whole_dataset_is_told_its_forms(whole, name, forms, cached_features, 
 # Of what came out
 
 
+@pytest.mark.parametrize("argument", [{"batched": True}, {"with_indices": True}, {"features": None}], ids=str)
+def test_an_argument_that_map_sets_itself_is_named(argument, cached_features, clips):
+    with pytest.raises(TypeError, match=f"^Leave out {next(iter(argument))}=: cached_features.map sets it itself"):
+        cached_features.map(data.in_memory(clips), **argument)
+
+
 def test_an_attached_dataset_says_why_it_has_no_column_of_features(make_processor, clips, tmp_path):
     cached_features = CachedFeatures(
         make_processor("wav2vec2"), tmp_path, auto_resample=True, length_column="input_length"
