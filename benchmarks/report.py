@@ -222,8 +222,8 @@ def page(described: Mapping[str, Any], sections: Mapping[str, Section]) -> str:
         [
             "# The tables",
             "",
-            "Written by `make bench`. [Benchmarks](benchmarks.md) says how it is measured, and what the rows are. Times are",
-            "of one machine; ratios are within a round, and what is quoted.",
+            "Written by `make bench`. [Benchmarks](benchmarks.md) says how it is measured, and what the rows are.",
+            "Times are of one machine; ratios are within a round, and what is quoted.",
             "",
             *facts,
         ]

@@ -47,8 +47,8 @@ def make_references(
         )
     if taken := sorted(_SET_HERE & map_kwargs.keys()):
         raise TypeError(
-            f"Leave out {', '.join(f'{name}=' for name in taken)}: cached_{columns.pipeline.what}.map sets it itself, and "
-            "looks clips up in batches. Nothing was computed."
+            f"Leave out {', '.join(f'{name}=' for name in taken)}: cached_{columns.pipeline.what}.map sets it itself, "
+            "and looks clips up in batches. Nothing was computed."
         )
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
