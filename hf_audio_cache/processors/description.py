@@ -36,6 +36,7 @@ import numpy as np
 
 from ..errors import UnfingerprintableProcessorError
 from .code import Code, read_code, source_digest
+from .extractor import real_extractor
 from .graph import Node, Ref, Unordered, names_of, printed
 from .ownership import Owner, file_digest, is_found, is_made_in_c, label_of, owner_of, owner_of_module
 from .watch import (
@@ -196,6 +197,7 @@ class Describer:
 
     def value(self, value: Any, path: str, *, lenient: bool = False, level: int = 0) -> Any:
         """Return the form of a value; `lenient` where JSON may have made a list of a tuple, or 0.0 of 0."""
+        value = real_extractor(value)
         kind = type(value)
         if value is None or kind in (bool, str):
             return value

@@ -18,10 +18,22 @@ from ..support.process_local import ProcessLocal, is_forked
 from ..support.torch_module import loaded_torch
 from .output_forms import without_batch_axis
 
-__all__ = ["NamedFunction", "audio_part", "check_takes_channels", "extract", "name_of", "processor_sampling_rate"]
+__all__ = [
+    "STANDS_FOR",
+    "NamedFunction",
+    "audio_part",
+    "check_takes_channels",
+    "extract",
+    "name_of",
+    "processor_sampling_rate",
+    "real_extractor",
+]
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
+
+# Attribute of the class of a stand-in: the extractor in whose place it is.
+STANDS_FOR = "_hf_audio_cache_stands_for"
 
 _MOST_SAID = 200  # characters of what was passed in the place of a processor
 
@@ -64,6 +76,11 @@ class NamedFunction:
         return {name: [value] for name, value in named.items()}
 
 
+def real_extractor(extractor: Any) -> Any:
+    """Return the extractor that a stand-in of ours has the place of; another object as it is."""
+    return getattr(type(extractor), STANDS_FOR, extractor)
+
+
 def audio_part(processor: Any) -> Any:
     """Return what is called for audio: a processor itself, or a part of one of transformers' own.
 
@@ -79,6 +96,7 @@ def audio_part(processor: Any) -> Any:
     if _is_taken_apart(processor):
         parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
         extractor = next((part for part in parts if part is not None), processor)
+    extractor = real_extractor(extractor)
     if inspect.isroutine(extractor):
         raise ProcessorError(
             f"The function {extractor!r} needs a name for its key, and its rate. Pass "

@@ -14,13 +14,14 @@ from ..cache.root import CacheRoot, as_cache_root
 from ..pipeline.feature_pipeline import FeaturePipeline
 from ..pipeline.settings import FeatureSettings, WaveformSettings
 from ..pipeline.storage_policy import Policy
-from ..processors.extractor import NamedFunction, check_takes_channels, name_of, processor_sampling_rate
+from ..processors.extractor import NamedFunction, audio_part, check_takes_channels, name_of, processor_sampling_rate
 from ..processors.precision import FloatType
 from ..processors.soundness import Nonfinite
 from ..support.secrets import secret_options
 from .cached_transform import CachedTransform
 from .coverage import Coverage, coverage
 from .estimate import Estimate, estimate
+from .stand_in import ExtractorCache, stand_in
 
 __all__ = ["CachedFeatures"]
 
@@ -191,3 +192,28 @@ class CachedFeatures(CachedTransform):
     def estimate(self, dataset: Any, *, sample: int = 64) -> Estimate:
         """Say what caching a dataset (or a dict of them) will take, from `sample` of its rows; nothing is stored."""
         return estimate(self.pipeline, dataset, sample=sample)
+
+    def feature_extractor(self) -> Any:
+        """Return a stand-in for the processor's feature extractor, which answers from the cache where it can.
+
+        A processor takes it in the place of its own: ``processor.feature_extractor =
+        cached_features.feature_extractor()``. So the scripts and collators of multimodal models work as they are. It
+        is an object of the extractor's class, shares its attributes, is saved and pickled as it is, and returns the
+        same bits.
+
+        It is called with arrays, at the extractor's rate. They are known by their content. The arguments of the call
+        decide, and of the settings of this object the root, `features` and `waveforms` alone.
+
+        A call for several clips is answered from the cache where each clip has the features that it has alone: padded
+        to a fixed length, or padded after it was normalised. The first results are compared with the extractor's. All
+        other calls go to the extractor itself, which is logged once.
+
+        Raises
+        ------
+        ProcessorError
+            If there is no feature extractor, but a function.
+        """
+        pipeline, settings = self.pipeline, self.settings
+        policies = {"features": settings.features, "waveforms": settings.waveforms}
+        extractor, run = audio_part(self.processor), pipeline.access_log.run
+        return stand_in(ExtractorCache(extractor, pipeline.root.root, policies, pipeline.counters, run))

@@ -6,6 +6,7 @@ import audio_datasets as data
 import pytest
 
 from hf_audio_cache import CachedFeatures
+from hf_audio_cache.transform.stand_in import ExtractorCache
 
 
 @pytest.fixture
@@ -21,3 +22,19 @@ def expected(wav2vec2, clips):
 @pytest.fixture
 def cached_features(wav2vec2, tmp_path):
     return CachedFeatures(wav2vec2, tmp_path / "root", auto_resample=True)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls that stand-ins have handed to their extractors."""
+    calls, answer = [], ExtractorCache.call
+
+    def counted(cache, call, positional, named):
+        def real(*args, **kwargs):
+            calls.append(args)
+            return call(*args, **kwargs)
+
+        return answer(cache, real, positional, named)
+
+    monkeypatch.setattr(ExtractorCache, "call", counted)
+    return calls
