@@ -213,7 +213,7 @@ class CachedFeatures(CachedTransform):
         ProcessorError
             If there is no feature extractor, but a function.
         """
-        pipeline, settings = self.pipeline, self.settings
+        pipeline, settings = self.pipeline, self.pipeline.settings
         policies = {"features": settings.features, "waveforms": settings.waveforms}
         extractor, run = audio_part(self.processor), pipeline.access_log.run
         return stand_in(ExtractorCache(extractor, pipeline.root.root, policies, pipeline.counters, run))
