@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.clips import clips
 from benchmarks.contenders import Recompute, cached_features, main_output, prepare, stored_bytes
-from benchmarks.harness import Contender, Pass, Worker, compare
+from benchmarks.harness import Contender, Pass, Worker, compare, resident_bytes
 from benchmarks.options import QUICK_PROCESSOR, Options, storing
 from benchmarks.report import Claim, Section
 
@@ -50,6 +50,8 @@ def run(options: Options) -> Section:
             sizes = worker.call(_prepare, processor_name, encoded, folder)
         caption = f"{processor_name}, {clip_set} ({len(encoded)} clips)"
         _weigh(section, caption, sizes, len(encoded))
+        with Worker(in_process=options.in_processes) as worker:
+            section.tables[f"{caption}, one row kept of each batch"] = worker.call(_kept, processor_name, folder)
         for workers in (0,) if options.is_quick else (0, 2):
             _compare(section, options, processor_name, folder, f"{caption}, {workers} workers", workers)
     return section
@@ -58,6 +60,30 @@ def run(options: Options) -> Section:
 def _prepare(processor_name: str, encoded: Sequence[bytes], folder: Path) -> dict[str, int]:
     sizes = prepare(processor_name, encoded, folder, keepers=False)
     return {**sizes, "features": stored_bytes(folder / "root" / "features")}
+
+
+def _kept(processor_name: str, folder: Path) -> list[dict[str, Any]]:
+    """Return the memory that one row of each batch holds, as it is and as a copy."""
+    import datasets
+
+    output = main_output(processor_name)
+    rows = cached_features(processor_name, folder / "root", **storing()).attach(
+        datasets.load_from_disk(folder / "audio")
+    )
+    rows[:BATCH][output]
+    found = []
+    for what, keep in (("the row", lambda row: row), ("a copy of it", np.copy)):
+        before = resident_bytes()
+        kept = [keep(rows[start : start + BATCH][output][0]) for start in range(0, len(rows), BATCH)]
+        found.append(
+            {
+                "what is kept": what,
+                "rows": len(kept),
+                "MB a row": round((resident_bytes() - before) / len(kept) / 1e6, 2),
+            }
+        )
+        kept.clear()
+    return found
 
 
 def _weigh(section: Section, caption: str, sizes: dict[str, int], count: int) -> None:

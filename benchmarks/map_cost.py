@@ -11,13 +11,17 @@ from typing import Any
 
 from benchmarks.clips import joined, save_dataset
 from benchmarks.contenders import cached_features, main_output
+from benchmarks.epoch import Constant
 from benchmarks.harness import Contender, Pass, Worker, compare
-from benchmarks.options import QUICK_PROCESSOR, Options
+from benchmarks.options import QUICK_PROCESSOR, Options, storing
 from benchmarks.report import Claim, Section
 
 BATCH = 64
 AT_MOST_COLD = 1.02
 AT_MOST_WARM_MS = 0.15
+AT_MOST_CONSTANT = 1.15
+CONSTANT = "Dataset.map of a function that returns one array"
+ARRAYS, TABLES = "Dataset.map of ours", "Dataset.map of ours, Arrow format"
 MAP, ATTACH = "ours: .map", "ours: .attach, read once"
 HASH = "sha256 of the bytes in Arrow"
 
@@ -29,7 +33,8 @@ def run(options: Options) -> Section:
         [
             "Clips of 10 s, FLAC at 48 kHz. Cold: `.map(ds)` into an empty root, beside one epoch of `.attach(ds)` in "
             f"batches of {BATCH}, also into an empty root. Warm: `.map(ds)` on a full root, where the result of "
-            "`datasets`' own cache is not used, beside the sha256 of each clip alone.",
+            "`datasets`' own cache is not used, beside the sha256 of each clip alone. Arrays: `Dataset.map` in batches "
+            "on a full root, which writes each array into Arrow, in batches of 32.",
         ],
     )
     for processor_name in [QUICK_PROCESSOR] if options.is_quick else ["whisper_tiny", "seamless_m4t"]:
@@ -57,7 +62,20 @@ def _compare(section: Section, options: Options, processor_name: str, folder: Pa
         options.rounds,
         in_processes=options.in_processes,
     )
+    arrays = compare(
+        [
+            Contender(name, map_arrays, {**arguments, "name": name}, is_checked=name != CONSTANT)
+            for name in (CONSTANT, ARRAYS, TABLES)
+        ],
+        options.rounds,
+        in_processes=options.in_processes,
+    )
     caption = f"{processor_name} ({count} rows)"
+    section.add(f"{caption}, arrays", arrays, beside=CONSTANT)
+    section.claims += [
+        Claim(f"{caption}: {name} / a constant", arrays.ratios(name, CONSTANT), at_most=AT_MOST_CONSTANT)
+        for name in (ARRAYS, TABLES)
+    ]
     section.add(f"{caption}, cold", cold, beside=ATTACH)
     section.add(f"{caption}, warm", warm, beside=HASH)
     pairs = zip(warm.seconds[MAP], warm.seconds[HASH], strict=True)
@@ -142,3 +160,27 @@ def hashes(folder: Path) -> Pass:
                 yield np.frombuffer(hashlib.sha256(encoded.as_buffer()).digest(), np.uint8)
 
     return Pass(len(dataset), read)
+
+
+def map_arrays(processor_name: str, folder: Path, name: str) -> Pass:
+    """Write the arrays of a full root into Arrow, or as many times one array."""
+    import datasets
+    import numpy as np
+
+    dataset, output = _audio(folder), main_output(processor_name)
+    cached = cached_features(processor_name, folder / "warm", **storing())
+    cached.map(dataset)
+    given = dataset.with_format("arrow" if name == TABLES else None)
+    function = Constant(output, np.array(cached(dataset[0])[output])) if name == CONSTANT else cached
+    how = {"batched": True, "batch_size": 32, "writer_batch_size": 32, "features": cached.features(dataset.features)}
+    numbers = itertools.count()
+
+    def read() -> Iterator[Any]:
+        number = next(numbers)
+        mapped: datasets.Dataset = given.map(
+            function, new_fingerprint=f"{''.join(filter(str.isalpha, name))}{number}", **how
+        )
+        # Once, in the pass that is looked at.
+        yield list(mapped.with_format("numpy")[output]) if number == 0 else []
+
+    return Pass(len(dataset), read, lambda: dataset.cleanup_cache_files())

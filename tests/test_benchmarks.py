@@ -66,11 +66,11 @@ def test_each_benchmark_gives_its_rows_and_right_arrays(tmp_path: Path) -> None:
     assert {"recompute", "ours: AudioCache.get", "numpy.savez, one file a clip"} <= contenders["hit"]
     assert {"ours: the callable, a row", "ours: .attach, 32 rows", "ours: .map, a row"} <= contenders["hit"]
     assert {"recompute", "Dataset.map, Arrow, numpy format", "ours: .attach", "ours: .map"} <= contenders["epoch"]
-    assert contenders["cold_pass"] == {"without a cache", "ours, into an empty root"}
+    assert contenders["cold_pass"] > {"without a cache", "ours, into an empty root"}
     assert len(contenders["new_rows"]) == 3
     assert len(contenders["loose_files"]) == 2
     assert contenders["many_entries"] == {"10 entries", "1,000 entries"}
-    assert len(contenders["map_cost"]) == 3
+    assert len(contenders["map_cost"]) == 6
     assert contenders["auto"] in (set(), {f'features="{setting}"' for setting in ("auto", "always", "never")})
     [sizes] = found["sections"]["sizes"]["tables"].values()
     assert sizes[0]["processor"] == "wav2vec2"

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from ..support.mounts import is_network_mount
 from ..support.paths import hashes_path
 from ..support.process_local import ProcessLocal
+from ..support.threads import in_threads
 
 __all__ = ["FarState", "FileState", "files_sha256", "find_hashes", "learn_hashes"]
 
@@ -152,15 +153,16 @@ def files_sha256(paths: Iterable[str], read: Callable[[str], str]) -> str:
     read
         Reads a file and returns the SHA-256 of its content, for those whose state might not show a change.
     """
-    digest = hashlib.sha256()
-    for path in paths:
+
+    def tell(path: str) -> bytes:
         state = _state(path)
         if state is not None and state.is_settled() and not _is_on_network(state):
             told = _STATE.pack(*state.numbers)
         else:
             told = read(path).encode() if os.path.exists(path) else b"none"
-        digest.update(hashlib.sha256(os.fsencode(path)).digest() + hashlib.sha256(told).digest())
-    return digest.hexdigest()
+        return hashlib.sha256(os.fsencode(path)).digest() + hashlib.sha256(told).digest()
+
+    return hashlib.sha256(b"".join(in_threads(tell, list(paths)))).hexdigest()
 
 
 def _is_on_network(state: FileState) -> bool:

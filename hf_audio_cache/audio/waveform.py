@@ -107,7 +107,7 @@ def finish_waveform(decoded: Decoded, request: Request, short: Shortfall | None 
             samples = soxr.resample(samples, source_rate, request.sampling_rate, quality="HQ")
     # All channels come as (n_channels, n_samples).
     waveform = np.array(samples[:n_samples].T, dtype=np.float32, order="C")
-    if not (waveform.size and np.isfinite(waveform).all()):
+    if not waveform.size or (is_resampled and not np.isfinite(waveform).all()):
         raise request.refusal(f"too short or too loud a clip to be resampled to {request.sampling_rate} Hz")
     is_cut = n_samples is not None and len(samples) > n_samples
     return Waveform(waveform, ClipLength(waveform.shape[-1], is_cut, short), decoded.cancels)

@@ -51,6 +51,7 @@ _MAX_SAID = 300  # characters of what a stranger's bytes may bring into a messag
 _DIGEST_LENGTH = 16
 _END_OF_DIRECTORY = b"PK\x05\x06"  # zip's last record: 22 bytes, of which the last two give the comment's length
 LONGEST_END = 22 + 0xFFFF  # zip's last record with the longest comment
+USUAL_END = 4096
 _MODEL_INPUTS = ("input_features", "input_values")  # in this order: what most models call their audio
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
@@ -214,14 +215,19 @@ def check_signature(data: bytes, name: str, signing_keys: SigningKeys) -> None:
         raise UnsignedEntryError("it has no signature that one of the signing keys made for it")
 
 
-def check_version_at_end(end: bytes) -> None:
-    """Raise `UnknownVersionError` if the last `LONGEST_END` bytes of an entry say that a later release wrote it.
+def manifest_at_end(end: bytes) -> bytes | None:
+    """Return what the last bytes of an entry have of its manifest on, unchecked; None if that starts before them.
 
-    Nothing else is checked.
+    Raises
+    ------
+    UnknownVersionError
+        If it says that a later release wrote the entry.
     """
     start = end.rfind(_END_OF_DIRECTORY)
-    if start >= 0:
-        check_stated_version(end, start + 22 + _DIGEST_LENGTH)
+    if start < 0:
+        return None
+    check_stated_version(end, start + 22 + _DIGEST_LENGTH)
+    return end[start + 22 + _DIGEST_LENGTH :]
 
 
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:

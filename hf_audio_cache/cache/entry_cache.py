@@ -110,15 +110,28 @@ class EntryCache(Generic[KeyT]):
         names = [self._name(key) for key in keys]
         answers, n_bytes = self._presence.secure(names)
         there = [] if are_read else [place for place, answer in enumerate(answers) if answer is True]
-        for place, reason in zip(there, self._presence.later_versions([names[place] for place in there]), strict=True):
-            if reason is not None:
-                self._leave(names[place], reason)
-                answers[place] = False
+        for place, says_short in zip(there, self.say_short_many([keys[place] for place in there]), strict=True):
+            answers[place] = says_short is not None
         errors = [answer for answer in answers if isinstance(answer, StoreError) and answer.kind != "read-only"]
         self._counters.add(bytes_written=n_bytes, write_errors=len(errors))
         for error in errors:
             self._fail(error, "only the near tier of this machine has it")
         return answers
+
+    def say_short_many(self, keys: Sequence[KeyT]) -> list[bool | None]:
+        """Return, for each entry, whether its manifest says that its clip is not whole; None for a later version.
+
+        Nothing is checked, and False said where only the network could tell.
+        """
+        names = [self._name(key) for key in keys]
+        said: list[bool | None] = []
+        for name, manifest in zip(names, self._presence.manifests(names), strict=True):
+            if isinstance(manifest, bytes):
+                said.append(b'"short":' in manifest)
+            else:
+                self._leave(name, manifest)
+                said.append(None)
+        return said
 
     def _check_signature(self, name: str, found: bytes) -> None:
         if self._signing_keys is not None:

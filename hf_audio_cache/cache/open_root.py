@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from ..errors import StoreError
+from ..errors import StoreError, UnknownVersionError
 from ..stores import Store
 from .access_log import Run, UseRecorder
 from .caches import AudioCache, WaveformCache
 from .layout import FEATURES, TAG, TAG_NAME, WAVEFORMS, manifest_name
-from .processor_manifest import Manifest, is_of_later_version, read_manifest
+from .processor_manifest import Manifest, parse_manifest, read_manifest
 from .root import CacheRoot, as_cache_root
 from .signing import SigningKeys
 from .stats import Counters
@@ -101,6 +101,8 @@ class OpenRoot:
         """Return whether a manifest of a processor may be written: the root has none, or a damaged one."""
         name = manifest_name(processor_sha)
         [found] = self.store.get_many([name])
-        if isinstance(found, bytes) and is_of_later_version(found, self.signing_keys):
+        try:
+            there = parse_manifest(found, processor_sha, self.signing_keys)
+        except UnknownVersionError:
             return False
-        return self.read_manifest(processor_sha) is None or not self.store.exists(name)
+        return there is None or not self.store.exists(name)

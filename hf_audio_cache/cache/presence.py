@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ..errors import StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store
-from .entry import LONGEST_END, check_signature, check_version_at_end
+from .entry import LONGEST_END, USUAL_END, check_signature, manifest_at_end
 from .signing import SigningKeys
 
 __all__ = ["Presence"]
@@ -74,15 +74,19 @@ class Presence:
                 n_bytes += sum(len(content) for name, content in objects.items() if name not in failed)
         return answers, n_bytes
 
-    def later_versions(self, names: Sequence[str]) -> list[UnknownVersionError | None]:
-        """Return, for each entry of these names, the error that it is of a later version, as far as this machine knows.
+    def manifests(self, names: Sequence[str]) -> list[bytes | UnknownVersionError]:
+        """Return the manifest of each entry, unchecked, or the error that it is of a later version.
 
-        The ends of files on this machine are read; an object store is not asked for each.
+        The ends of files on this machine are read. An object store is not asked for each: it gives no manifests.
         """
         store = self._store if self._store.is_local else self._store.copies
-        if store is None or not names:
-            return [None] * len(names)
-        return [_later_version(end) for batch in _batches(names) for end in store.ends_many(batch, LONGEST_END)]
+        if store is None:
+            return [b""] * len(names)
+        found = [_manifest(end) for end in store.ends_many(names, USUAL_END)]
+        longer = [place for place, manifest in enumerate(found) if manifest is None]
+        ends = store.ends_many([names[place] for place in longer], LONGEST_END)
+        found_longer = {place: _manifest(end) for place, end in zip(longer, ends, strict=True)}
+        return [found_longer.get(place, manifest) or b"" for place, manifest in enumerate(found)]
 
     def _good_copies(self, names: Sequence[str], copies: Store) -> dict[str, bytes]:
         found = copies.get_many(names)
@@ -106,12 +110,11 @@ class Presence:
         return True
 
 
-def _later_version(end: bytes | StoreError | None) -> UnknownVersionError | None:
+def _manifest(end: bytes | StoreError | None) -> bytes | UnknownVersionError | None:
     try:
-        check_version_at_end(end if isinstance(end, bytes) else b"")
+        return manifest_at_end(end) if isinstance(end, bytes) else b""
     except UnknownVersionError as exc:
         return exc
-    return None
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -22,7 +22,7 @@ from .entry_manifest import check_version
 from .layout import manifest_name
 from .signing import SigningKeys
 
-__all__ = ["Manifest", "is_of_later_version", "read_manifest"]
+__all__ = ["Manifest", "parse_manifest", "read_manifest"]
 
 VERSION = 1  # of the file; not written, since only a later one has to be told from it
 
@@ -102,24 +102,29 @@ def _text(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
 
 
-def is_of_later_version(content: bytes, signing_keys: SigningKeys | None = None) -> bool:
-    """Return whether a later release wrote the file of a manifest."""
+def parse_manifest(found: object, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:
+    """Return the manifest of a processor that a store gave; None if it gave none, or none that is good.
+
+    Raises
+    ------
+    UnknownVersionError
+        If a later release wrote it.
+    """
+    if not isinstance(found, bytes):
+        return None
     try:
-        Manifest.from_bytes(content, signing_keys)
+        manifest = Manifest.from_bytes(found, signing_keys)
     except UnknownVersionError:
-        return True
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
-    return False
+        return None
+    return manifest if manifest.identity.sha == processor_sha else None
 
 
 def read_manifest(store: Store, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:
     """Return the manifest of a processor; None where there is none, or none that can be read."""
     [found] = store.get_many([manifest_name(processor_sha)])
-    if not isinstance(found, bytes):
-        return None
     try:
-        manifest = Manifest.from_bytes(found, signing_keys)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return parse_manifest(found, processor_sha, signing_keys)
+    except UnknownVersionError:
         return None
-    return manifest if manifest.identity.sha == processor_sha else None

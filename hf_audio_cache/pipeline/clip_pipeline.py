@@ -231,21 +231,24 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
 
         An entry that the near tier has and the root does not take counts as a miss: nobody else can read it.
         """
-        # A remote root is not made to send all of its entries only because one may be of a truncated file.
-        is_strict = self.settings.waveform.truncated == "error" and self.store.is_local
-        are_read = self.settings.needs_length or is_strict
-        present = self.cache.secure_many(keys, are_read=are_read)
+        needs_length = self.settings.needs_length
+        present = self.cache.secure_many(keys, are_read=True)
         found: list[ClipLength | bool | None] = [True if answer else None for answer in present]
-        if are_read:
-            self._read_lengths(keys, found)
+        there = [row for row, is_there in enumerate(found) if is_there]
+        if not needs_length:  # only entries that say that their clip is not whole are opened
+            is_strict = self.settings.waveform.truncated == "error" and self.store.is_local
+            said = self.cache.say_short_many([keys[row] for row in there])
+            for row, says_short in zip(there, said, strict=True):
+                found[row] = True if says_short is not None else None
+            there = [row for row, says_short in zip(there, said, strict=True) if says_short and is_strict]
+        self._read_lengths(keys, there, found)
         n_hits = sum(answer is True and there is not None for answer, there in zip(present, found, strict=True))
         self.cache.count(hits=n_hits, misses=len(keys) - n_hits)
         self.cache.note_use([key.name() for key, there in zip(keys, found, strict=True) if there is not None])
         return found
 
-    def _read_lengths(self, keys: Sequence[KeyT], found: list[ClipLength | bool | None]) -> None:
-        """Put the lengths of clips in the place of the entries that were found."""
-        rows = [row for row, is_there in enumerate(found) if is_there]
+    def _read_lengths(self, keys: Sequence[KeyT], rows: Sequence[int], found: list[ClipLength | bool | None]) -> None:
+        """Put the lengths of these clips in the place of the entries that were found."""
         for row, entry in zip(rows, self.cache.open_many([keys[row] for row in rows]), strict=True):
             if entry is None or (entry.length is None and self.settings.needs_length):
                 found[row] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +13,7 @@ from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
 from ..errors import AudioError
 from ..processors.extractor import audio_part, name_of
+from ..support.threads import forks_wait
 from ..support.write_behind import WriteError
 from .clip_features import ClipFeatures
 from .compute import Extraction
@@ -90,14 +92,13 @@ class ClipSteps:
 
     def read(self, source: AudioSource) -> Result | Clip:
         """Return a clip with its waveform; its error, or features that another process stored meanwhile."""
-        made, key = self.waveform_of(source), self.keys[source.blob_sha]
-        if isinstance(made.waveform, AudioError):
-            return made.waveform
+        key = self.keys[source.blob_sha]
         if self.is_stored and self.root.store.is_local:  # a far root is not asked for each clip
             stored = self.root.audio_cache.peek(key)
             if stored is not None and stored[1] is not None:
                 return ClipFeatures(*stored)
-        return Clip(source, key, made)
+        made = self.waveform_of(source)
+        return made.waveform if isinstance(made.waveform, AudioError) else Clip(source, key, made)
 
     def count(self, done: Computed) -> None:
         """Count a clip, and keep it for the decision whether features are stored."""
@@ -107,18 +108,21 @@ class ClipSteps:
 
     def extract(self, clip: Clip, **how: Any) -> dict[str, Any]:
         """Return the outputs for a clip; `how` are arguments of `Extraction.extract`."""
-        return self.extraction.extract(clip.waveform.samples, clip.source.clip, clip.key.processor_sha, **how)
+        # A front end of the user's own may have a thread that forks, and wait for it.
+        with forks_wait if self.extraction.is_safe_in_threads() else contextlib.nullcontext():
+            return self.extraction.extract(clip.waveform.samples, clip.source.clip, clip.key.processor_sha, **how)
 
-    def store_waveform(self, clip: Clip) -> None:
-        """Store the waveform of a clip behind the next clips, if it is new."""
+    def store_waveform(self, clip: Clip, *, behind: bool) -> None:
+        """Store the waveform of a clip, if it is new, behind the next clips or in this thread."""
         if clip.made.is_new:
-            self.writer.store_waveform(clip.key.waveform_key(), clip.waveform, clip.made.seconds)
+            self.writer.store_waveform(clip.key.waveform_key(), clip.waveform, clip.made.seconds, behind=behind)
 
-    def store(self, done: Computed) -> None:
-        """Count a clip, and store its features behind the next clips."""
+    def store(self, done: Computed, *, behind: bool) -> None:
+        """Count a clip, and store its features behind the next clips or in this thread."""
         self.count(done)
         if self.is_stored:
-            self.writer.store(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
+            length, seconds = done.clip.waveform.length, done.total_seconds
+            self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
 
     def write_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip in this thread, if it is new."""

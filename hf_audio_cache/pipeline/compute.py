@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -105,11 +106,16 @@ class Extraction:
 
     def is_safe_in_threads(self) -> bool:
         """Return whether the processor may be called by several threads at once, as far as that is known."""
-        kind = type(audio_part(self.processor))
-        return owner_of(kind) is Owner.FOLLOWED and kind.__name__ not in _NOT_IN_THREADS
+        kind: Any = type(audio_part(self.processor))
+        return _is_safe_in_threads(kind)
 
     def probe(self) -> dict[str, OutputSpec]:
         """Return the form of each output, found by extracting made-up clips."""
         kwargs, dtype = self._settings.processor_kwargs, self._settings.dtype
         channels = self._settings.waveform.channels
         return probe_outputs(audio_part(self.processor), self._sampling_rate, kwargs, dtype, channels=channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_safe_in_threads(kind: type) -> bool:
+    return owner_of(kind) is Owner.FOLLOWED and kind.__name__ not in _NOT_IN_THREADS

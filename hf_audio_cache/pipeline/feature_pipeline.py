@@ -134,7 +134,8 @@ class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
         self.manifests.ensure(identity)
 
     def _end(self, errors: Sequence[WriteError], identity: ProcessorIdentity) -> None:
-        self.unstorable.of(errors, self.name)
+        if errors:
+            self.unstorable.of(errors, self.name)
         self._decide_storage(identity)
 
     def _decide_storage(self, identity: ProcessorIdentity) -> None:

@@ -30,9 +30,10 @@ _IN_MEMORY = 64  # clips that are computed at once before their outputs are hand
 class MissingClips:
     """Computes and stores the features of clips that the cache lacks.
 
-    One at a time: the calling thread extracts; others decode the next clips and store the last ones. At once: each
-    thread takes a clip from its content to its stored entry, with libraries kept to one thread. If a random generator
-    was drawn from meanwhile, or a clip failed, nothing of it is kept, and it is computed alone.
+    One or several threads take a clip each from its content to its stored entry: one with all threads of the libraries,
+    or several with one each. If a random generator was drawn from meanwhile, or a clip failed, nothing of it is kept,
+    and it is computed alone. For object stores, and front ends that no other thread may call, the calling thread
+    extracts instead, while others decode the next clips and store the last ones.
 
     Parameters
     ----------
@@ -74,49 +75,58 @@ class MissingClips:
             *(self._root, keys, is_stored, self._waveforms.reader_of(sources, keys)),
             *(self._extraction, self._policy, self._writer),
         )
-        n_threads = self._n_at_once(len(sources))
+        is_local, is_safe = self._root.store.is_local, self._extraction.is_safe_in_threads()
+        if not is_local or not (is_safe or is_worker() or len(sources) == 1):
+            yield from _overlapping(steps, sources)
+            return
+        if not is_safe:
+            yield from _in_turn(steps, sources)
+            return
         sha = keys[sources[0].blob_sha].processor_sha
-        if n_threads > 1 and pace.is_faster_at_once(sha) is None and len(sources) > pace.ROUNDS * n_threads:
-            n_tried = 1 + pace.ROUNDS * n_threads
-            yield from _one_at_a_time(steps, sources[:1])  # what is loaded or made only once is there then
+        n_threads = 1 if is_worker() or is_own_thread() else min(thread_count(), len(sources))
+        n_tried = 1 + pace.ROUNDS * n_threads
+        if n_threads > 1 and pace.is_faster_at_once(sha) is None and len(sources) >= n_tried:
+            yield from _at_once(steps, sources[:1], 1)  # what is loaded or made only once is there then
             yield from _try_out(steps, sources[1:n_tried], n_threads)
             sources = sources[n_tried:]
-        while sources and n_threads > 1 and pace.is_faster_at_once(sha):
-            yield from _at_once(steps, sources[:_IN_MEMORY], n_threads)
-            sources = sources[_IN_MEMORY:]
-        yield from _one_at_a_time(steps, sources)
-
-    def _n_at_once(self, n_clips: int) -> int:
-        """Return how many clips may be under way at once: one in a worker, which has a core for itself."""
-        is_for_one = is_worker() or is_own_thread() or not self._root.store.is_local
-        return 1 if is_for_one or not self._extraction.is_safe_in_threads() else min(thread_count(), n_clips)
+        for start in range(0, len(sources), _IN_MEMORY):
+            is_faster = n_threads > 1 and pace.is_faster_at_once(sha)
+            yield from _at_once(steps, sources[start : start + _IN_MEMORY], n_threads if is_faster else 1)
 
 
 # One at a time ----------------------------------------------------------------------------------------------------
 
 
-def _one_at_a_time(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
-    """Compute clips in this thread, while others decode and store; a worker does all itself, under a local root."""
-    reads_here = is_worker() and steps.root.store.is_local
-    read = map(steps.read, sources) if reads_here else ahead(steps.read, sources)
-    for source, clip in zip(sources, read, strict=True):
-        yield (
-            source.blob_sha,
-            _alone(steps, clip, leaves_a_core=len(sources) > 1) if isinstance(clip, Clip) else clip,
-        )
+def _in_turn(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
+    """Read, compute and store each clip in this thread."""
+    with _share_of_cores():
+        for source in sources:
+            clip = steps.read(source)
+            yield source.blob_sha, _alone(steps, clip, behind=False) if isinstance(clip, Clip) else clip
 
 
-def _alone(steps: ClipSteps, clip: Clip, *, leaves_a_core: bool) -> Result:
-    steps.store_waveform(clip)
+def _share_of_cores() -> contextlib.AbstractContextManager[None]:
+    """Leave other cores to other workers, in a worker."""
+    return leaving_a_core() if is_worker() else contextlib.nullcontext()
+
+
+def _overlapping(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
+    """Compute each clip in this thread, while others read the next ones and store the last ones."""
+    # A clip alone has no decoding beside it that would need a core.
+    with leaving_a_core() if len(sources) > 1 else contextlib.nullcontext():
+        for source, clip in zip(sources, ahead(steps.read, sources), strict=True):
+            yield source.blob_sha, _alone(steps, clip, behind=True) if isinstance(clip, Clip) else clip
+
+
+def _alone(steps: ClipSteps, clip: Clip, *, behind: bool) -> Result:
+    steps.store_waveform(clip, behind=behind)
     started = time.perf_counter()
     try:
-        # A clip alone has no decoding beside it that would need a core.
-        with leaving_a_core() if leaves_a_core else contextlib.nullcontext():
-            outputs = steps.extract(clip)
+        outputs = steps.extract(clip)
     except AudioError as exc:
         return exc
     done = Computed(clip, outputs, time.perf_counter() - started)
-    steps.store(done)
+    steps.store(done, behind=behind)
     return done.features
 
 
@@ -124,40 +134,52 @@ def _alone(steps: ClipSteps, clip: Clip, *, leaves_a_core: bool) -> Result:
 
 
 def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -> Iterator[tuple[str, Result]]:
-    """Compute the first clips at once and then one at a time, to decide how the others are."""
-    read = [(source, steps.read(source)) for source in sources]
-    clips = [clip for _, clip in read if isinstance(clip, Clip)]
-    yield from ((source.blob_sha, result) for source, result in read if not isinstance(result, Clip))
-    if len(clips) < len(sources):  # a later batch tells
-        yield from ((clip.source.blob_sha, _alone(steps, clip, leaves_a_core=True)) for clip in clips)
-        return
+    """Compute the first clips one at a time and then at once, to decide how the others are."""
+    clips: dict[int, Clip] = {}
+    found: dict[int, Result] = {}
+
+    def alone(number: int) -> pace.Tried:
+        started = time.perf_counter()
+        clip = steps.read(sources[number])
+        if not isinstance(clip, Clip):
+            found[number] = clip
+            return pace.Tried()
+        clips[number] = clip
+        steps.store_waveform(clip, behind=False)
+        begun = time.perf_counter()
+        return pace.Tried(extract(number), time.perf_counter() - begun, begun - started)
+
+    def extract(number: int, **how: Any) -> dict[str, Any] | None:
+        try:
+            return steps.extract(clips[number], **how)
+        except AudioError as exc:
+            found[number] = exc
+            return None
 
     def beside(number: int) -> dict[str, Any]:
         if is_own_thread():
             keep_this_thread_to_one()
         return steps.extract(clips[number], is_alone=False, twice=False)
 
-    for clip in clips:
-        steps.store_waveform(clip)
-    sha = clips[0].key.processor_sha
     tried = pace.try_out(
-        *(sha, steps.name, n_threads),
+        *(steps.keys[sources[0].blob_sha].processor_sha, steps.name, n_threads),
+        alone=alone,
         beside=beside,
-        alone=lambda number, twice: steps.extract(clips[number], twice=twice),
+        again=lambda number: extract(number, twice=True),
     )
-    for clip, (result, seconds) in zip(clips, tried, strict=True):
-        if isinstance(result, AudioError):
-            yield clip.source.blob_sha, result
+    for number, (source, one) in enumerate(zip(sources, tried, strict=True)):
+        if one.outputs is None:
+            yield source.blob_sha, found[number]
             continue
-        done = Computed(clip, result, seconds)
-        steps.store(done)
-        yield clip.source.blob_sha, done.features
+        done = Computed(clips[number], one.outputs, one.seconds)
+        steps.store(done, behind=False)
+        yield source.blob_sha, done.features
 
 
 def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -> Iterator[tuple[str, Result]]:
-    """Compute clips in several threads. Each thread takes a clip from its content to its stored entry."""
+    """Compute clips in several threads, or in this one. Each takes a clip from its content to its stored entry."""
     work = AtOnce(steps)
-    with one_thread_each():
+    with one_thread_each() if n_threads > 1 else _share_of_cores():
         share_out(work.take, sources, n_threads)
         work.keep_rest()
     steps.writer.note(work.errors)
@@ -170,8 +192,7 @@ def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
             yield sha, work.found[sha]
         else:
             clip = work.doubtful.get(sha) or steps.read(source)
-            result = _alone(steps, clip, leaves_a_core=True) if isinstance(clip, Clip) else clip
+            result = _alone(steps, clip, behind=False) if isinstance(clip, Clip) else clip
             if not isinstance(result, AudioError) and sha in work.doubtful:
-                sha_of_processor = steps.keys[sha].processor_sha
-                pace.refuse(sha_of_processor, steps.name, work.reason)
+                pace.refuse(steps.keys[sha].processor_sha, steps.name, work.reason)
             yield sha, result

@@ -22,7 +22,7 @@ __all__ = ["EntryWriter", "ProcessorManifests", "tag_root"]
 
 
 class EntryWriter:
-    """Encodes and stores entries in threads, behind the computation of the next clips."""
+    """Encodes and stores entries, in the calling thread or behind the computation of the next clips."""
 
     def __init__(self, root: OpenRoot) -> None:
         self._root = root
@@ -34,13 +34,17 @@ class EntryWriter:
         outputs: Mapping[str, Any],
         length: ClipLength,
         compute_seconds: float,
+        *,
+        behind: bool = True,
     ) -> None:
-        """Store the entry of a clip of this length."""
-        self._submit(lambda: self.write(key, outputs, length, compute_seconds))
+        """Store the entry of a clip of this length, behind the next clips or in the calling thread."""
+        self._submit(lambda: self.write(key, outputs, length, compute_seconds), behind)
 
-    def store_waveform(self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float) -> None:
+    def store_waveform(
+        self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float, *, behind: bool
+    ) -> None:
         """Store the waveform of a clip, to which nothing refers."""
-        self._submit(lambda: self.write_waveform(key, waveform, compute_seconds))
+        self._submit(lambda: self.write_waveform(key, waveform, compute_seconds), behind)
 
     def write(
         self,
@@ -68,10 +72,11 @@ class EntryWriter:
         """Take errors of features that other threads wrote for this one."""
         self.write_behind.submit(lambda: errors, at_once=True)
 
-    def _submit(self, write: Callable[[], list[WriteError]]) -> None:
+    def _submit(self, write: Callable[[], list[WriteError]], behind: bool) -> None:
         # A store that takes nothing now refuses before anything is encoded: no thread is needed for that. A worker
         # has no core to spare for one, unless it waits for the network.
-        is_quick = bool(self._root.store.refuse_puts((TAG_NAME,))) or (self._root.store.is_local and is_worker())
+        store = self._root.store
+        is_quick = not behind or (store.is_local and is_worker()) or bool(store.refuse_puts((TAG_NAME,)))
         self.write_behind.submit(write, at_once=is_quick)
 
     def wait(self) -> list[WriteError]:

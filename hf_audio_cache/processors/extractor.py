@@ -312,15 +312,23 @@ def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
 
     Where it has a default of its own for ``return_tensors``, it is left at it: some take only that one.
     """
-    parameters = inspect.signature(extractor).parameters
+    call = type(extractor).__call__
+    is_known = getattr(call, "__module__", "").startswith("transformers.") and not hasattr(extractor, "__signature__")
+    takes_rate, takes_type = _known_arguments(call) if is_known else _find_arguments(extractor)
+    arguments: dict[str, Any] = {"sampling_rate": sampling_rate} if takes_rate else {}
+    return arguments | ({"return_tensors": "np"} if takes_type else {})
+
+
+def _find_arguments(call: Any) -> tuple[bool, bool]:
+    """Return whether a call takes ``sampling_rate``, and ``return_tensors`` without a default of its own."""
+    parameters = inspect.signature(call).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    arguments: dict[str, Any] = {}
-    if takes_any or "sampling_rate" in parameters:
-        arguments["sampling_rate"] = sampling_rate
     default = parameters["return_tensors"].default if "return_tensors" in parameters else None
-    if default is None and (takes_any or "return_tensors" in parameters):
-        arguments["return_tensors"] = "np"
-    return arguments
+    takes_type = default is None and (takes_any or "return_tensors" in parameters)
+    return takes_any or "sampling_rate" in parameters, takes_type
+
+
+_known_arguments = functools.lru_cache(maxsize=64)(_find_arguments)  # of calls of transformers, which nobody edits
 
 
 _torch_is_limited: ProcessLocal[bool] = ProcessLocal()

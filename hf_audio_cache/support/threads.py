@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from .process_local import ForkStep, ProcessLocal, at_fork
 
-__all__ = ["ahead", "in_threads", "is_own_thread", "n_cores", "share_out", "thread_count"]
+__all__ = ["ahead", "forks_wait", "in_threads", "is_own_thread", "n_cores", "share_out", "thread_count"]
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -107,7 +107,7 @@ def ahead(call: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[
 
 
 class _Gate:
-    """Lets threads work on items, but not while the process is forked.
+    """Lets threads compute, but not while the process is forked.
 
     A fork ends the threads of BLAS, and a call that waits for them never returns.
     """
@@ -116,25 +116,26 @@ class _Gate:
         self._changed = threading.Condition()
         self._n_closed = 0  # forks at once
         self._n_inside = 0
-        self._own = threading.local()
+        self._own = _Depth()
 
     def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._n_closed)
+            # Who is inside already is waited for by a fork, and must not wait for it.
+            self._changed.wait_for(lambda: not self._n_closed or self._own.depth)
             self._n_inside += 1
-        self._own.is_inside = True
+            self._own.depth += 1
 
     def __exit__(self, *_: object) -> None:
-        self._own.is_inside = False
         with self._changed:
+            self._own.depth -= 1
             self._n_inside -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait for the items under way, but for that of the calling thread; no other is begun."""
+        """Wait for other threads that are inside; no other goes in."""
         with self._changed:
             self._n_closed += 1
-            self._changed.wait_for(lambda: self._n_inside == self._n_own())
+            self._changed.wait_for(lambda: self._n_inside == self._own.depth)
 
     def open(self) -> None:
         """Let work go on."""
@@ -145,21 +146,23 @@ class _Gate:
     def open_in_child(self) -> None:
         """Let work go on where no other thread is any more; one of them may have held the lock."""
         self._changed = threading.Condition()
-        self._n_inside = self._n_own()
+        self._n_inside = self._own.depth
         self._n_closed = 0
 
-    def _n_own(self) -> int:
-        return int(getattr(self._own, "is_inside", False))
+
+class _Depth(threading.local):
+    depth = 0  # how often the calling thread has entered
 
 
-_gate = _Gate()
-at_fork(ForkStep.SHARED_ITEMS, before=_gate.close, in_parent=_gate.open, in_child=_gate.open_in_child)
+forks_wait = _Gate()
+at_fork(ForkStep.SHARED_ITEMS, before=forks_wait.close, in_parent=forks_wait.open, in_child=forks_wait.open_in_child)
 
 
 def share_out(call: Callable[[ItemT], object], items: Sequence[ItemT], n_threads: int) -> None:
     """Call for each item in so many threads, in order; each thread takes the next item when it is done with one.
 
-    The calling thread waits. After an exception no further item is begun, and it is raised when all threads are done.
+    The calling thread waits; if there is to be one thread, it is that. After an exception no further item is begun, and
+    it is raised when all threads are done.
     """
     waiting = deque(items)
 
@@ -170,12 +173,15 @@ def share_out(call: Callable[[ItemT], object], items: Sequence[ItemT], n_threads
                     item = waiting.popleft()
                 except IndexError:
                     return
-                with _gate:
+                with forks_wait:
                     call(item)
         except BaseException:
             waiting.clear()
             raise
 
+    if n_threads == 1:
+        work(0)
+        return
     threads = [_submit(work, number) for number in range(min(n_threads, _MOST))]
     try:
         for thread in threads:

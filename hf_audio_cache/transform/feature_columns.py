@@ -43,6 +43,7 @@ class FeatureColumns:
 
     def __init__(self, pipeline: ClipPipeline[Any, Any]) -> None:
         self.pipeline = pipeline
+        self._specs_there: dict[tuple[str, str], dict[str, OutputSpec]] = {}  # by root and processor, of references
         root = pipeline.root
         if root.signing_keys is not None or not root.store.is_local:
             # `datasets` decodes references by the name of their root alone, which says neither keys nor credentials.
@@ -192,10 +193,15 @@ class FeatureColumns:
         """Return the form of an array behind a reference, as the manifest under the reference's root says."""
         if reference.processor_sha is None:
             return waveform_spec(reference.name, reference.channels)
-        root, own = os.path.dirname(reference.root), self.pipeline.root
-        opened = own if root == str(own.store.location()) else OpenRoot(CacheRoot(root, signing_key=own.signing_keys))
-        manifest = opened.read_manifest(reference.processor_sha)
-        specs = manifest.outputs if manifest is not None else {}
+        specs = self._specs_there.get((reference.root, reference.processor_sha), {})
+        if not specs:
+            root, own = os.path.dirname(reference.root), self.pipeline.root
+            there = (
+                own if root == str(own.store.location()) else OpenRoot(CacheRoot(root, signing_key=own.signing_keys))
+            )
+            manifest = there.read_manifest(reference.processor_sha)
+            specs = {} if manifest is None else dict(manifest.outputs)
+            self._specs_there[reference.root, reference.processor_sha] = specs
         return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
 
     def references(self) -> dict[str, CachedArray]:

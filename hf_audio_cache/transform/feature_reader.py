@@ -9,9 +9,10 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from ..audio.file_hashes import find_hashes
+from ..audio.file_hashes import find_hashes, learn_hashes
 from ..audio.source import AudioSource, has_audio, local_path, located, read_source
 from ..errors import AudioError, MissingEntryError
+from ..support.threads import in_threads
 from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, pick_output, read_lengths, read_references
 from .collate import copies_of_rows
@@ -127,8 +128,9 @@ class FeatureReader:
         elsewhere = {name: each for name, each in references.items() if name not in here}
         arrays = self._of_audio(here, shas, cells or ()) if here else {}
         try:
+            files = _hashed_files(cells or ()) if elsewhere else {}
             for name, reference in elsewhere.items():
-                _check_files(shas[name], cells or (), reference)
+                _check_files(files, shas[name], reference)
             arrays |= read_references(shas, elsewhere, cache)
         except MissingEntryError:
             if not elsewhere.keys() <= own.keys():
@@ -173,14 +175,31 @@ def _names(examples: Any) -> set[str]:
     return set(examples.column_names if isinstance(examples, pa.Table) else examples)
 
 
-def _check_files(shas: Sequence[bytes | None], cells: Sequence[Any], reference: CachedArray) -> None:
-    """Raise `MissingEntryError` if a file is not the one any more that a reference was made from."""
+def _hashed_files(cells: Sequence[Any]) -> dict[int, tuple[str, str]]:
+    """Return path and ``blob_sha`` of each cell's file by its row; not of files that are gone."""
     paths = [local_path(cell) for cell in cells]
-    for path, sha, remembered in zip(paths, shas, find_hashes(paths), strict=False):  # there may be no cells
-        if path is None or sha is None:
-            continue
-        found = remembered or _hash(path)
-        if found not in (None, reference.key(sha).blob_sha):  # None: the file is gone, and the features need not be
+    hashes = find_hashes(paths)
+    unknown = [row for row, path in enumerate(paths) if path is not None and hashes[row] is None]
+    sources = dict(zip(unknown, in_threads(_read, [str(paths[row]) for row in unknown]), strict=True))
+    read = {row: source for row, source in sources.items() if source is not None}
+    learn_hashes((source.file, source.blob_sha) for source in read.values() if source.file is not None)
+    known = {row: found for row, found in enumerate(hashes) if found is not None}
+    known |= {row: source.blob_sha for row, source in read.items()}
+    return {row: (str(paths[row]), blob_sha) for row, blob_sha in known.items()}
+
+
+def _read(path: str) -> AudioSource | None:
+    try:
+        return read_source(path)
+    except AudioError:
+        return None
+
+
+def _check_files(files: Mapping[int, tuple[str, str]], shas: Sequence[bytes | None], reference: CachedArray) -> None:
+    """Raise `MissingEntryError` if a file is not the one any more that a reference was made from."""
+    for row, (path, found) in files.items():
+        sha = shas[row]
+        if sha is not None and found != reference.key(sha).blob_sha:
             raise MissingEntryError(
                 f"the audio file {path} has changed since the reference was made, and the features of its content now "
                 "are not known here. Call map(ds) again, with the cached_features that made the references. The row "
@@ -188,11 +207,3 @@ def _check_files(shas: Sequence[bytes | None], cells: Sequence[Any], reference: 
                 key=reference.key(sha),
                 root=reference.root,
             )
-
-
-def _hash(path: str) -> str | None:
-    try:
-        source: AudioSource = read_source(path)
-    except AudioError:
-        return None
-    return source.blob_sha

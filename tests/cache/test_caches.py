@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 from assertions import is_same
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, WaveformCache, WaveformCacheKey
+from hf_audio_cache.audio.length import ClipLength, Shortfall
 from hf_audio_cache.cache.entry import encode_entry
 from hf_audio_cache.cache.stats import Counters
 from hf_audio_cache.errors import InvalidRootError, UnstorableOutputError
@@ -441,3 +443,14 @@ def test_caches_can_share_counters(tmp_path):
     size = features.put(KEY, FEATURES).stat().st_size + waveforms.put(WAVEFORM_KEY, WAVEFORM).stat().st_size
     assert features.stats == waveforms.stats == counters.total()
     assert counters.total().bytes_written == size
+
+
+@pytest.mark.parametrize("n_outputs", [1, 100])
+def test_an_entry_says_at_its_end_that_its_clip_is_not_whole(n_outputs, tmp_path):
+    """Also if its manifest is longer than what is read first."""
+    cache = AudioCache(tmp_path)
+    outputs = {f"{'x' * 40}_{number}": np.zeros(3) for number in range(n_outputs)}
+    short = ClipLength(3, short=Shortfall(1.0, 2.0, 3, "cut"))
+    for key, length in ((KEY, short), (replace(KEY, max_length_ms=1), ClipLength(3))):
+        assert cache.store_many({key: outputs}, length=length) == []
+    assert cache.say_short_many([KEY, replace(KEY, max_length_ms=1)]) == [True, False]

@@ -48,7 +48,8 @@ def shared(monkeypatch):
     share_out = missing_clips.share_out
 
     def noted(call, items, n_threads):
-        given.append(len(items))
+        if n_threads > 1:
+            given.append(len(items))
         share_out(call, items, n_threads)
 
     monkeypatch.setattr(missing_clips, "share_out", noted)
@@ -179,21 +180,31 @@ def test_threads_that_draw_random_numbers_change_nothing(make_processor, cells, 
     assert_same_rows(pipeline.features(cells), rows)
 
 
-@pytest.mark.parametrize(("slow", "is_faster"), [("beside", False), ("alone", True)])
-def test_what_was_faster_is_done(slow, is_faster, at_once):
+def timed(extract, other_seconds=0.0):
+    """`alone` of `try_out`, of a function that extracts."""
+
+    def alone(number):
+        started = time.perf_counter()
+        return pace.Tried(extract(number), time.perf_counter() - started, other_seconds)
+
+    return alone
+
+
+@pytest.mark.parametrize(
+    ("beside_seconds", "alone_seconds", "other_seconds", "is_faster"),
+    [(0.04, 0.0, 0.0, False), (0.0, 0.04, 0.0, True), (0.06, 0.02, 0.1, True), (0.06, 0.02, 0.01, False)],
+)
+def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, is_faster, at_once):
     decided = at_once(None)
 
-    def beside(number):
-        time.sleep(0.04 if slow == "beside" else 0)
+    def extract(number, seconds):
+        time.sleep(seconds)
         return {"x": np.full(3, number)}
 
-    def alone(number, twice):
-        time.sleep(0.04 if slow == "alone" else 0)
-        assert not twice
-        return {"x": np.full(3, number)}
-
-    results = pace.try_out("sha", "one", 2, beside=beside, alone=alone)
-    assert [int(outputs["x"][0]) for outputs, _ in results] == [0, 1, 2, 3]
+    alone = timed(lambda number: extract(number, alone_seconds), other_seconds)
+    beside = lambda number: extract(number, beside_seconds)  # noqa: E731
+    tried = pace.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
+    assert [int(one.outputs["x"][0]) for one in tried] == list(range(2 * pace.ROUNDS))
     assert decided == {"sha": is_faster}
 
 
@@ -211,11 +222,11 @@ def test_rounds_are_compared_with_their_own_clips(at_once):
     """A short clip alone takes less than the mean of a round with a long one."""
     decided = at_once(None)
 
-    def extract(number, *_):
+    def extract(number):
         time.sleep(0.1 if number % 2 else 0.3)
         return {"x": np.full(3, number)}
 
-    pace.try_out("sha", "one", 2, beside=extract, alone=extract)
+    pace.try_out("sha", "one", 2, alone=timed(extract), beside=extract, again=pytest.fail)
     assert decided == {"sha": True}
 
 
@@ -223,13 +234,11 @@ def test_one_that_is_random_now_and_then_is_an_error_of_its_clip(at_once):
     decided = at_once(None)
     draws = itertools.count()
 
-    def alone(number, twice):
-        if twice:
-            raise RandomOutputError("it is random")
+    def extract(_):
         return {"x": np.full(3, next(draws))}
 
-    results = pace.try_out("sha", "one", 2, beside=lambda number: {"x": np.full(3, next(draws))}, alone=alone)
-    assert [type(result) for result, _ in results] == [RandomOutputError] * 4
+    tried = pace.try_out("sha", "one", 2, alone=timed(extract), beside=extract, again=lambda number: None)
+    assert [one.outputs for one in tried] == [None] * 2 * pace.ROUNDS
     assert decided == {"sha": False}
 
 

@@ -39,7 +39,7 @@ def steps(pipeline, monkeypatch):
     note(pipeline.manifests, "ensure")
     note(pipeline.waveforms, "reader_of")
     note(pipeline.extraction, "extract")
-    for name in ("store_waveform", "store", "wait"):
+    for name in ("write_waveform", "write", "wait"):
         note(pipeline.writer, name)
     return taken
 
@@ -50,8 +50,8 @@ def cells(clips):
 
 def test_a_batch_goes_down_once_and_comes_back_once(pipeline, steps, clips):
     rows = pipeline.features([*cells(clips), cells(clips)[0]])
-    each = ["store_waveform", "extract", "store"]
-    assert steps == ["look_up 4", "ensure", "reader_of", *each * 3, "wait"]
+    each = ["write_waveform", "write", "extract"]
+    assert steps == ["look_up 4", "ensure", "reader_of", *each * 3, *["write"] * 3, "wait"]
     rows = [row.outputs for row in rows]
     assert rows[0]["input_values"] is not rows[3]["input_values"]
     data.assert_same_bits(rows[0]["input_values"], rows[3]["input_values"])
@@ -67,8 +67,8 @@ def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
     stored = pipeline.ensure(cells(clips), sha)
     keys = [clip.key for clip in stored]
     assert [clip.length.n_samples for clip in stored] == [2 * soundfile.info(clip).frames for clip in clips]
-    each = ["store_waveform", "extract", "store"]
-    assert steps == ["ensure", "look_up 3", "ensure", "reader_of", *each * 3, "wait"]
+    each = ["write_waveform", "write", "extract"]
+    assert steps == ["ensure", "look_up 3", "ensure", "reader_of", *each * 3, *["write"] * 3, "wait"]
     assert keys == [pipeline.settings.waveform.features_key(data.sha256(clip), sha) for clip in clips]
     assert all(pipeline.audio_cache.exists_many(keys))
 
@@ -76,5 +76,5 @@ def test_a_batch_that_is_ensured_takes_the_same_steps(pipeline, steps, clips):
 def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
     rows = pipeline.features([{"bytes": b"no audio", "path": "bad.wav"}, *cells(clips[:1])])
     assert isinstance(rows[0], AudioError)
-    assert steps == ["look_up 2", "ensure", "reader_of", "store_waveform", "extract", "store", "wait"]
+    assert steps == ["look_up 2", "ensure", "reader_of", "write_waveform", "write", "extract", "write", "wait"]
     assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]

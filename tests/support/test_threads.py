@@ -159,11 +159,11 @@ def test_a_core_is_left_and_given_back(n_cores, before, meanwhile, monkeypatch):
         assert set(blas_threads()) == {before}
 
 
-def test_a_clip_alone_has_all_cores(monkeypatch, make_processor, prompts, tmp_path):
-    """Nothing is done beside it."""
+@pytest.mark.parametrize(("is_own", "of_several"), [(False, {2}), (True, {1})])
+def test_a_clip_alone_has_all_cores(is_own, of_several, monkeypatch, make_processor, prompts, tmp_path):
+    """Nothing is done beside it; beside a front end of one's own, the next clips are decoded."""
     monkeypatch.setattr(library_threads, "n_cores", lambda: 2)
     seen = []
-    extractor = make_processor("wav2vec2")
     extract = Extraction.extract
 
     def note(self, *arguments, **how):
@@ -171,8 +171,10 @@ def test_a_clip_alone_has_all_cores(monkeypatch, make_processor, prompts, tmp_pa
         return extract(self, *arguments, **how)
 
     monkeypatch.setattr(Extraction, "extract", note)
-    cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
+    own = {"processor": lambda waveform, _: waveform[:400], "identity": "own", "sampling_rate": 16_000}
+    how = own if is_own else {"processor": make_processor("wav2vec2")}
+    cached_features = CachedFeatures(**how, root=tmp_path, auto_resample=True)
     with threadpool_limits(2, user_api="blas"):
         cached_features({"audio": str(prompts[0])})
         cached_features({"audio": [str(clip) for clip in prompts[1:3]]})
-    assert seen == [{2}, {1}, {1}]
+    assert seen == [{2}, of_several, of_several]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 from pathlib import Path
@@ -199,6 +200,16 @@ def test_what_a_tolerant_run_stored_is_refused_by_a_strict_one(form, waveforms, 
     if waveforms == "always":
         with pytest.raises(TruncatedAudioError):
             other({"audio": lying["audio"][1]})
+
+
+def test_a_warm_map_reads_no_entry_but_those_of_clips_that_are_not_whole(make, lying):
+    tolerant = make(truncated="accept")
+    tolerant.map(lying)
+    strict = make(on_error="null")
+    assert strict.map(lying, load_from_cache_file=False)["input_values"][1] is None
+    sha = hashlib.sha256(lying["audio"][1]["bytes"]).hexdigest()
+    key = tolerant.pipeline.key(sha, tolerant.pipeline.identity())
+    assert strict.stats.bytes_read == tolerant.audio_cache.path_for(key).stat().st_size
 
 
 def test_a_renamed_file_is_named_by_its_own_name(make, lying):

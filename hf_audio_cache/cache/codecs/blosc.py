@@ -87,7 +87,7 @@ def _as_pcm16(waveform: npt.NDArray[Any]) -> npt.NDArray[np.int16] | None:
     """Return the 16-bit numbers that `waveform` is made of, or None where they would not give back its exact bits."""
     if waveform.dtype != np.float32:
         return None
-    some = waveform[:: 1 + waveform.size // _PCM16_SAMPLES]
+    some = waveform.reshape(-1)[:: 1 + waveform.size // _PCM16_SAMPLES]
     if not _is_within_full_scale(some) or (some * np.float32(32768) % 1).any():
         return None  # as nearly all that was resampled or decoded from MP3
     if not _is_within_full_scale(waveform):
