@@ -50,6 +50,7 @@ def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return child.returncode, found
 
 
+# Half a minute: nine benchmarks, each with all that it is compared with.
 @pytest.mark.torch
 def test_each_benchmark_gives_its_rows_and_right_arrays(tmp_path: Path) -> None:
     names = ["hit", "epoch", "cold_pass", "new_rows", "loose_files", "many_entries", "sizes", "auto", "map_cost"]

@@ -124,6 +124,7 @@ def test_absolute_paths_are_recognised(text, found):
     assert ABSOLUTE_PATH.findall(text) == found
 
 
+# Up to a minute each: a kernel, and whole jobs in it, some on several machines.
 @pytest.mark.timeout(TIME_LIMIT + 10)
 @pytest.mark.parametrize("notebook", RUNNABLE)
 def test_runs_and_shows_what_is_committed(notebook, tmp_path):

@@ -564,7 +564,7 @@ def read_rows(dataset: Any) -> list[dict[str, Any]]:
     ("form", "method"),
     [
         ("references", "fork"),
-        ("attached references", "fork"),
+        pytest.param("attached references", "fork", marks=pytest.mark.long),
         ("attached audio", "fork"),
         ("references", "spawn"),
         ("attached references", "spawn"),
@@ -642,9 +642,9 @@ def collate(rows: Any) -> Any:
     [
         ("references", "fork"),
         ("attached references", "fork"),
-        ("attached audio", "fork"),
+        pytest.param("attached audio", "fork", marks=pytest.mark.long),
         ("attached stream", "fork"),
-        ("attached references", "spawn"),  # which takes its time
+        pytest.param("attached references", "spawn", marks=pytest.mark.long),
     ],
 )
 def test_the_workers_of_a_dataloader_have_the_key(form, method, tmp_path, clips, expected):
@@ -710,7 +710,7 @@ def test_an_unrelated_process_without_the_key_says_so_and_changes_nothing(tmp_pa
     assert stats["bad_entries"] == stats["unsigned_entries"] == 0
 
 
-@pytest.mark.parametrize("variable", [KEY_VARIABLE, FILE_VARIABLE])
+@pytest.mark.parametrize("variable", [pytest.param(KEY_VARIABLE, marks=pytest.mark.long), FILE_VARIABLE])
 def test_an_unrelated_process_has_the_key_of_a_variable(variable, tmp_path, batch, clips):
     cached_features = make(tmp_path / "root")
     cached_features({"audio": batch["audio"][:4]})

@@ -151,20 +151,6 @@ def test_bookkeeping_does_not_count(attribute):
     assert processor_sha256(extractor) == sha
 
 
-IDENTITIES = """
-import json, extractors
-from hf_audio_cache.processors.identity import Fingerprinter
-print(json.dumps({name: Fingerprinter(extractor, {}).identity().description
-                  for name, extractor in reversed(extractors.constructible().items())}))
-"""
-
-
-def test_other_interpreters_find_the_same_identities():
-    here = {name: identity_of(extractor).description for name, extractor in extractors.constructible().items()}
-    assert len(here) >= 20
-    assert data.run_program(IDENTITIES, PYTHONHASHSEED="1") == here
-
-
 @pytest.mark.parametrize("name", ["whisper_tiny", "wav2vec2", "seamless_m4t"])
 def test_a_published_configuration_gives_what_its_arguments_give(name, make_processor, processor_directory):
     made = make_processor(name)
@@ -674,26 +660,30 @@ def test_nested_extractors_count():
     assert len(shas) == 2
 
 
-DESCRIPTIONS = """
-import json, test_identity
-from hf_audio_cache.processors.identity import Fingerprinter
-import extractors
-def description(value):
+def descriptions():
+    """Return how all extractors are described, and all values of `DIFFERENT`."""
+    made = {name: identity_of(extractor).description for name, extractor in extractors.constructible().items()}
+    return [made, [[described_with(value) for value in pair] for pair in DIFFERENT.values()]]
+
+
+def described_with(value):
     extractor = extractors.make("Wav2Vec2")
     extractor.extra = value
     try:
-        return Fingerprinter(extractor, {}).identity().description
+        return identity_of(extractor).description
     except (RecursionError, TypeError) as exc:  # other tests tell whether it may
         return str(exc)
-print(json.dumps([[description(value) for value in pair] for pair in test_identity.DIFFERENT.values()]))
-"""
 
 
-def test_no_address_enters_and_no_order_of_hashing():
-    one, other = (data.run_program(DESCRIPTIONS, PYTHONHASHSEED=seed) for seed in ("1", "2"))
-    assert "0x" not in json.dumps(one)
-    for case, a, b in zip(DIFFERENT, one, other, strict=True):
-        assert a == b, case
+def test_another_interpreter_finds_the_same_without_addresses_in_another_order_of_hashing():
+    program = "import json, test_identity; print(json.dumps(test_identity.descriptions()))"
+    made, values = data.run_program(program, PYTHONHASHSEED="1")
+    made_here, values_here = json.loads(json.dumps(descriptions()))
+    assert len(made) >= 20
+    assert made == made_here
+    assert "0x" not in json.dumps(values)
+    for case, there, here in zip(DIFFERENT, values, values_here, strict=True):
+        assert there == here, case
 
 
 def test_what_cannot_be_called_is_refused():

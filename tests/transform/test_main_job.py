@@ -467,7 +467,7 @@ ds.map(cached_features, num_proc=int(num_proc) or None, features=cached_features
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("num_proc", [0, 2])
+@pytest.mark.parametrize("num_proc", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_after_a_kill_only_what_was_not_stored_is_computed(num_proc, prompts, tmp_path):
     clips = data.shortest(prompts, 60)
     parquet, root = data.parquet_file(clips, tmp_path / "clips.parquet"), tmp_path / "root"

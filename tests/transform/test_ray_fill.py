@@ -64,6 +64,7 @@ def in_ray(clips: Any, n_blocks: int) -> Any:
     return ray.data.from_arrow(data.pa_table(clips)).repartition(n_blocks)
 
 
+# Half a minute on a busy machine: the first workers of the cluster start, and import what extracts.
 def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_path, counted):
     clips = data.shortest(prompts, 90)
     rows = [*clips, *clips[:30], *clips[10:20]]
@@ -93,6 +94,7 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
     assert (again.rows, again.stats.computed, again.stats.bytes_written) == (130, 0, 0)
 
 
+# Half a minute: a third node starts, and each worker imports what extracts, also those that take the place of the lost.
 def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, tmp_path, counted):
     clips = random.Random(7).sample(data.shortest(prompts, 240), 240)  # by length, each would be tried twice
     url, options = s3_root
@@ -152,6 +154,7 @@ def test_a_column_that_a_parquet_file_has_not_is_refused_at_once(nodes, prompts,
         load_ray_dataset(str(place), split=None, subset=None, audio_column="speech")
 
 
+# More than twenty seconds on a busy machine: each of two commands joins the cluster and starts its workers.
 def test_warm_on_a_cluster(nodes, prompts, tmp_path):
     clips = data.shortest(prompts, 12)
     folder = tmp_path / "clips"

@@ -183,6 +183,7 @@ print(json.dumps([digests, stats.hits, stats.computed, stats.decodes]))
 """
 
 
+@pytest.mark.parametrize("server", ["s3", pytest.param("gs", marks=pytest.mark.long)], indirect=True)
 def test_a_second_machine_computes_nothing(server, bucket, clips, expected, tmp_path):
     digests = [data.digest(outputs["input_features"]) for outputs in expected]
     job = json.dumps([server.url(bucket, "cache"), server.storage_options, *map(str, clips)])
