@@ -157,6 +157,7 @@ STATE = {
     "a method of a dict": ("held = {'a': VALUE}.get", "held('a')"),
     "which of two lambdas": ("held = [lambda: 2, lambda: 3][VALUE - 2]", "held()"),
     "which of two functions of a library": ("held = [max, min][VALUE - 2]", "held(2, 3)"),
+    "which of two classes of Python's": ("held = [int, float][VALUE - 2]", "(1 if held is int else 2)"),
     "which of two libraries": ("import math, cmath\nheld = [math, cmath][VALUE - 2]", "len(held.__name__)"),
     "a property": ("class A:\n    @property\n    def a(self): return VALUE\nheld = A()", "held.a"),
     "a setter": (
@@ -274,6 +275,12 @@ KEPT = {
     "a closure": "def make(held):\n    class P:\n        CALL return {'y': raw[0] * GET}\n    return P()\np = make(held)",
     "a partial": "def f(held, raw, sampling_rate=None): return {'y': raw[0] * GET}\np = functools.partial(f, held)",
 }
+
+DECORATOR = (
+    "class A:\n    def __init__(self, f, n=0): functools.update_wrapper(self, f); self.f, self.n = f, n\n"
+    "    def __get__(self, owner, kind=None): return functools.partial(self, owner)\n"
+    "    def __call__(self, owner, x): return self.f(owner, x) * self.n"
+)
 
 # Ways to reach a function: before `P`, members of it, and what its call returns. The number stands in the function.
 REACHED = {
@@ -427,6 +434,45 @@ REACHED = {
     "a default of the call": ("", "def f(self, x, n=VALUE): return x * n", "self.f(x)"),
     "a global that is set by a function": ("N = 0\ndef f():\n    global N\n    N = VALUE\nf()", "", "x * N"),
     "a docstring that is used": ("def f():\n    'VALUE'", "", "x * int(f.__doc__)"),
+    "an operator from the right": ("class A:\n    def __rmul__(self, x): return x * VALUE", "", "x[0].item() * A()"),
+    "a truth value": ("class A:\n    def __bool__(self): return VALUE > 2", "", "x * (1 if A() else 2)"),
+    "a number": ("class A:\n    def __float__(self): return float(VALUE)", "", "x * float(A())"),
+    "a comparison": ("class A:\n    def __eq__(self, other): return VALUE", "", "x * (A() == 0)"),
+    "an array": (
+        "class A:\n    def __array__(self, dtype=None, copy=None): return np.array(VALUE)",
+        "",
+        "x * np.asarray(A())",
+    ),
+    "a context that a library enters": (
+        "class C:\n    def __enter__(self): return VALUE\n    def __exit__(self, *a): pass",
+        "",
+        "x * contextlib.ExitStack().enter_context(C())",
+    ),
+    "a callable object of the class": (
+        "class A:\n    def __init__(self, n): self.n = n\n    def __call__(self, x): return x * self.n",
+        "f = A(VALUE)",
+        "self.f(x)",
+    ),
+    "an object that decorates a method": (
+        DECORATOR.replace("* self.n", "* VALUE"),
+        "@A\n    def f(self, x): return x",
+        "self.f(x)",
+    ),
+    "what such an object holds": (DECORATOR, "def f(self, x): return x\n    f = A(f, VALUE)", "self.f(x)"),
+    "what is wrapped around a function of a library": (
+        "def by(f):\n    @functools.wraps(f)\n    def g(x): return f(x) * VALUE\n    return g\nf = by(np.abs)",
+        "",
+        "f(x)",
+    ),
+    "a function in a deque": ("F = collections.deque([lambda x: x * VALUE])", "", "F[0](x)"),
+    "a function in a UserList": ("F = collections.UserList([lambda x: x * VALUE])", "", "F[0](x)"),
+    "a function in a namespace": ("F = types.SimpleNamespace(f=lambda x: x * VALUE)", "", "F.f(x)"),
+    "a function in an object of a library": (
+        "def g(x): return x * VALUE\nf = np.vectorize(lambda x: g(x))",
+        "",
+        "f(x)",
+    ),
+    "one behind a method of it": ("def g(x): return x * VALUE\nf = np.vectorize(lambda x: g(x)).__call__", "", "f(x)"),
 }
 
 # The same with a second file: its text, how it is imported before `P`, and what the call returns.
@@ -448,6 +494,12 @@ HELPERS = {
         "use(helpers, x)",
     ),
     "a module in a dict": ("def f(x): return x * VALUE", "import helpers\nM = {'h': helpers}", "M['h'].f(x)"),
+    "a module that is held": (
+        "def f(x): return x * VALUE",
+        "import helpers\nclass A:\n    def __init__(self): self.h = helpers\nA = A()",
+        "A.h.f(x)",
+    ),
+    "a module in a class": ("def f(x): return x * VALUE", "import helpers\nclass A: h = helpers", "A.h.f(x)"),
     "getattr of a module": ("def f(x): return x * VALUE", "import helpers", "getattr(helpers, 'f')(x)"),
     "a made name of a module": (
         "def f_one(x): return x * VALUE",
@@ -560,6 +612,47 @@ def test_state_counts_wherever_it_is_kept(name, place, imported):
 @pytest.mark.parametrize("name", REACHED)
 def test_code_counts_however_it_is_reached(name, imported):
     check(imported, reached(*REACHED[name]))
+
+
+def test_a_method_counts_that_runs_by_syntax_of_code_without_source():
+    shas = []
+    for length in ("2", "3"):
+        source = reached("class A:\n    def __len__(self): return VALUE", "", "x * len(A())")
+        namespace = {"__name__": "__main__"}
+        exec(source.replace("CALL", "def __call__(self, raw, sampling_rate=None):").replace("VALUE", length), namespace)
+        shas.append(processor_sha256(namespace["p"]))
+    assert shas[0] != shas[1]
+
+
+def test_code_without_source_that_looks_into_a_module_counts(imported):
+    shas = []
+    for value in (2, 3):
+        imported("p = 0", value, "def f(x): return x * VALUE")
+        namespace = {"__name__": "__main__"}
+        exec("import helpers\nclass P:\n    def __call__(self, raw): return helpers.f(raw[0])", namespace)
+        shas.append(processor_sha256(namespace["P"]()))
+    assert shas[0] != shas[1]
+
+
+@pytest.mark.torch
+def test_a_layer_of_ones_own_among_those_of_torch_counts(imported):
+    layer = "import torch\nclass Scaled(torch.nn.Module):\n    def forward(self, x): return x * VALUE"
+    members = "def __init__(self): self.layers = torch.nn.Sequential(torch.nn.Identity(), Scaled())"
+    check(imported, reached(layer, members, "self.layers(x)"))
+
+
+@pytest.mark.parametrize(
+    ("before", "expression"),
+    [
+        ("from numpy.random import randn", "x + randn() if len(x) > 9 else x"),
+        ("from random import gauss", "x + gauss() if len(x) > 9 else x"),
+        ("import logging\ninfo = logging.getLogger('own').info", "(info('2'), x)[1]"),
+    ],
+    ids=["a function that draws and is not called", "another", "a log"],
+)
+def test_what_has_a_state_of_the_program_is_no_reason_to_refuse(before, expression, imported):
+    shas = {processor_sha256(imported(reached(before, "", expression), 2)) for _ in range(2)}
+    assert len(shas) == 1
 
 
 def reached(before, members, expression, parents="", after=""):
