@@ -1,4 +1,4 @@
-"""Several clips at once: each thread takes one from its content to its stored entry."""
+"""Several clips at once, or one after the other: a thread takes each from its content to its stored entry."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import replace
 from ..audio.source import AudioSource
 from ..errors import AudioError
 from ..processors.determinism import GeneratorWatch
-from ..support.library_threads import keep_this_thread_to_one
-from ..support.threads import is_own_thread
 from ..support.write_behind import WriteError
 from .clip_steps import Clip, ClipSteps, Computed, Result
 
@@ -40,7 +38,7 @@ class AtOnce:
         self._watch = GeneratorWatch()
         self._lock = threading.Lock()
         self._unwatched: list[Computed] = []
-        self._is_stopped = self._has_moved = False
+        self._is_stopped = False
         self.reason = "a clip failed beside others, and not alone"
         self.done: dict[str, Computed] = {}
         self.found: dict[str, Result] = {}
@@ -51,8 +49,6 @@ class AtOnce:
         """Compute a clip; store it, or the last few, once it is known that they drew no random number."""
         if self._is_stopped:
             return
-        if is_own_thread():
-            keep_this_thread_to_one()
         clip = self._steps.read(source)
         if not isinstance(clip, Clip):
             self.found[source.blob_sha] = clip
@@ -77,13 +73,12 @@ class AtOnce:
     def keep_rest(self) -> None:
         """Store what the threads have left, now that they are done."""
         self._keep(self._unwatched)
-        # A clip that came to nothing may have drawn, too.
-        if self._has_moved or (self.doubtful and self._watch.has_moved()):
+        if self.doubtful and self._watch.has_moved():  # a clip that came to nothing may have drawn, too
             self._watch.put_back()
 
     def _keep(self, taken: Sequence[Computed]) -> None:
         if taken and self._watch.has_moved():
-            self._is_stopped = self._has_moved = True
+            self._is_stopped = True
             self.reason = "random numbers are drawn meanwhile"
             return
         for done in taken:

@@ -11,7 +11,7 @@ from ..audio.source import AudioSource
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
 from ..errors import AudioError
-from ..support.library_threads import keep_this_thread_to_one, leaving_a_core, one_thread_each
+from ..support.library_threads import leaving_a_core, share_out_on_one_core_each
 from ..support.process_local import is_worker
 from ..support.threads import ahead, is_own_thread, share_out, thread_count
 from . import pace
@@ -156,15 +156,10 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
             found[number] = exc
             return None
 
-    def beside(number: int) -> dict[str, Any]:
-        if is_own_thread():
-            keep_this_thread_to_one()
-        return steps.extract(clips[number], is_alone=False, twice=False)
-
     tried = pace.try_out(
         *(steps.keys[sources[0].blob_sha].processor_sha, steps.name, n_threads),
         alone=alone,
-        beside=beside,
+        beside=lambda number: steps.extract(clips[number], is_alone=False, twice=False),
         again=lambda number: extract(number, twice=True),
     )
     for number, (source, one) in enumerate(zip(sources, tried, strict=True)):
@@ -179,9 +174,12 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
 def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -> Iterator[tuple[str, Result]]:
     """Compute clips in several threads, or in this one. Each takes a clip from its content to its stored entry."""
     work = AtOnce(steps)
-    with one_thread_each() if n_threads > 1 else _share_of_cores():
-        share_out(work.take, sources, n_threads)
-        work.keep_rest()
+    if n_threads > 1:
+        share_out_on_one_core_each(work.take, sources, n_threads)
+    else:
+        with _share_of_cores():
+            share_out(work.take, sources, 1)
+    work.keep_rest()
     steps.writer.note(work.errors)
     for source in sources:
         sha = source.blob_sha

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..processors.determinism import GeneratorWatch, difference
-from ..support.library_threads import one_thread_each
+from ..support.library_threads import share_out_on_one_core_each
 from ..support.process_local import ProcessLocal
-from ..support.threads import share_out
 
 __all__ = ["ROUNDS", "Tried", "is_faster_at_once", "refuse", "try_out"]
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 Outputs = dict[str, Any]
 
-ROUNDS = 3  # the first one is a warm-up: each thread makes some things for itself
+ROUNDS = 3  # of which the last two are timed
 
 # By the processor's identity. Pipelines share it: it is a matter of the machine, too.
 _decided: ProcessLocal[dict[str, bool]] = ProcessLocal()
@@ -81,16 +80,11 @@ def try_out(
             logger.debug("%s failed beside other clips: %s", name, exc)
 
     kept = {number: one.outputs for number, one in enumerate(tried) if one.outputs is not None}
-    numbers = list(kept)
-    is_faster = []
-    with one_thread_each():
-        for start in range(0, len(numbers), n_threads):
-            some = numbers[start : start + n_threads]
-            started = time.perf_counter()
-            share_out(extract, some, n_threads)
-            together = time.perf_counter() - started
-            others = sum(tried[number].other_seconds for number in some)  # which threads share without loss
-            is_faster.append(together + others / n_threads < sum(tried[number].seconds for number in some) + others)
+    first, timed = list(kept)[:n_threads], list(kept)[n_threads:]
+    share_out_on_one_core_each(extract, first, n_threads)  # each thread makes some things for itself
+    started = time.perf_counter()
+    share_out_on_one_core_each(extract, timed, n_threads)
+    together = time.perf_counter() - started
     if watch.has_moved():
         watch.put_back()
     doubtful = [number for number in kept if number not in found or difference(found[number], kept[number]) is not None]
@@ -98,7 +92,9 @@ def try_out(
         tried[number] = replace(tried[number], outputs=again(number))
     if doubtful:
         refuse(processor_sha, name, "beside other clips it gives other outputs")
-    elif is_faster:  # else a later batch tells
-        _decided.get(dict)[processor_sha] = any(is_faster)
-        logger.info("%s is %s at once in this process", name, "faster" if any(is_faster) else "no faster")
+    elif timed:  # else a later batch tells
+        others = sum(tried[number].other_seconds for number in timed)  # which threads share without loss
+        is_faster = together + others / n_threads < sum(tried[number].seconds for number in timed) + others
+        _decided.get(dict)[processor_sha] = is_faster
+        logger.info("%s is %s at once in this process", name, "faster" if is_faster else "no faster")
     return tried

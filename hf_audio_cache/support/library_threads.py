@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from .process_local import ProcessLocal
-from .threads import n_cores
+from .threads import is_own_thread, n_cores, share_out
 from .torch_module import loaded_torch
 
-__all__ = ["keep_this_thread_to_one", "leaving_a_core", "one_thread_each"]
+__all__ = ["leaving_a_core", "share_out_on_one_core_each"]
+
+ItemT = TypeVar("ItemT")
 
 
 @functools.lru_cache(maxsize=1)
@@ -93,11 +95,16 @@ def leaving_a_core() -> Iterator[None]:
                 library.set_num_threads(before)
 
 
-@contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Keep BLAS to the calling thread, whichever it is; for OpenMP and torch see `keep_this_thread_to_one`."""
+def share_out_on_one_core_each(call: Callable[[ItemT], object], items: Sequence[ItemT], n_threads: int) -> None:
+    """Do as `share_out`, with all libraries kept to the thread that calls them."""
+
+    def call_here(item: ItemT) -> None:
+        if is_own_thread():
+            _keep_this_thread_to_one()
+        call(item)
+
     with _blas_limited(1, _libraries()[0]):
-        yield
+        share_out(call_here, items, n_threads)
 
 
 class _Kept(threading.local):
@@ -107,7 +114,7 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def keep_this_thread_to_one() -> None:
+def _keep_this_thread_to_one() -> None:
     """Keep OpenMP and torch from starting threads for the calling thread, for good: it is one of our own."""
     torch = loaded_torch()
     if _kept.has_torch is (torch is not None):

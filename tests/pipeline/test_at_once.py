@@ -45,14 +45,13 @@ def cells(prompts):
 def shared(monkeypatch):
     """How many clips were given to threads, each time."""
     given = []
-    share_out = missing_clips.share_out
+    share_out = missing_clips.share_out_on_one_core_each
 
     def noted(call, items, n_threads):
-        if n_threads > 1:
-            given.append(len(items))
+        given.append(len(items))
         share_out(call, items, n_threads)
 
-    monkeypatch.setattr(missing_clips, "share_out", noted)
+    monkeypatch.setattr(missing_clips, "share_out_on_one_core_each", noted)
     return given
 
 
