@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, cast
 
 import typer
 
+from ..maintenance.explain import Explanation
 from ..support.report import Table
 from ..support.units import format_seconds, format_size
 from .options import (
@@ -147,7 +148,7 @@ def explain(
         channels=channels,
         nonfinite=nonfinite,
     )
-    report = cached_features.explain(clip)
+    report = cast(Explanation, cached_features.explain(clip))
     if quiet:
         show_names([report.status])
     elif form is Format.table:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..audio.source import check_column, flat_columns, local_path, located
 from ..errors import AudioError
 from ..pipeline.audio_reader import AudioReader
+from .clip_lists import is_list_feature
 
 __all__ = [
     "audio_rows",
@@ -41,6 +42,8 @@ def of_each_split(dataset: DatasetT, call: Callable[[Any], Any]) -> DatasetT:
 def audio_rows(dataset: Any, audio_column: str) -> datasets.Dataset:
     """Return the audio column of a dataset, or of all datasets in a dict, as encoded bytes and paths.
 
+    Each clip of a list is a row of its own.
+
     Raises
     ------
     AudioColumnError
@@ -59,7 +62,17 @@ def audio_rows(dataset: Any, audio_column: str) -> datasets.Dataset:
     flat = flat_columns(audio_column, dataset.column_names)
     if flat:
         return _in_one_column(dataset, audio_column, flat)
-    return with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)
+    rows = with_encoded_audio(dataset.with_format(None).select_columns([audio_column]), audio_column)
+    return _without_lists(rows, audio_column) if is_list_feature(rows.features[audio_column]) else rows
+
+
+def _without_lists(rows: datasets.Dataset, audio_column: str) -> datasets.Dataset:
+    """Return the clips of all lists as rows; only those of a dataset that was shuffled or selected from are copied."""
+    table = rows.data.table if rows._indices is None else rows.with_format("arrow")[:]
+    chunks = [chunk.flatten() for chunk in table.column(audio_column).chunks]
+    column = pa.chunked_array(chunks, table.schema.field(audio_column).type.value_type)
+    features = datasets.Features({audio_column: rows.features[audio_column].feature})
+    return datasets.Dataset(datasets.table.InMemoryTable(pa.table({audio_column: column}, features.arrow_schema)))
 
 
 def _in_one_column(dataset: datasets.Dataset, audio_column: str, flat: Mapping[str, str]) -> datasets.Dataset:
@@ -78,6 +91,9 @@ def with_encoded_audio(dataset: Any, audio_column: str) -> Any:
     """Return the dataset with its audio column as encoded bytes and paths."""
     if isinstance(dataset.features.get(audio_column), datasets.Audio):
         return dataset.cast_column(audio_column, datasets.Audio(decode=False))
+    feature = dataset.features.get(audio_column)
+    if is_list_feature(feature) and isinstance(feature.feature, datasets.Audio):
+        return dataset.cast_column(audio_column, type(feature)(datasets.Audio(decode=False)))
     return dataset
 
 

@@ -31,6 +31,8 @@ from ..processors.output_forms import copied
 
 __all__ = [
     "CachedArray",
+    "CachedArrayList",
+    "missing_at",
     "pick_output",
     "read_lengths",
     "read_references",
@@ -125,6 +127,46 @@ class CachedArray:
         return AudioCacheKey(blob_sha, self.processor_sha, *settings)
 
 
+@dataclass
+class CachedArrayList(CachedArray):
+    """Feature type of a list of cached arrays, for audio columns whose cells are lists of clips.
+
+    Reading a row gives a list of arrays. A clip without features is None. (`datasets` cannot decode a
+    ``List(CachedArray)``: it compares decoded with stored values.) The parameters are those of `CachedArray`.
+    """
+
+    dtype: ClassVar[str] = "CachedArrayList"
+    pa_type: ClassVar[Any] = pa.list_(pa.binary())
+    _type: str = field(default="CachedArrayList", init=False, repr=False)
+
+    def encode_example(self, value: Any) -> Any:
+        """Return the 32 bytes of each ``blob_sha``; see `CachedArray.encode_example`."""
+        encode = super().encode_example
+        return [None if each is None else encode(each) for each in value]
+
+    def cast_storage(self, storage: pa.Array) -> pa.Array:
+        """Return a column of lists of any binary type as this type's storage; see `CachedArray.cast_storage`."""
+        if not pa.types.is_null(storage.type) and pa.types.is_nested(storage.type.value_type):
+            _warn_of_lists(self.name)
+        return storage.cast(self.pa_type)
+
+    def decode_example(self, value: Any, token_per_repo_id: Mapping[str, Any] | None = None) -> Any:
+        """Return the arrays that the ``blob_sha`` of 32 bytes refer to; see `CachedArray.decode_example`."""
+        decode = super().decode_example
+        arrays = []
+        for item, each in enumerate(value):
+            try:
+                arrays.append(None if each is None else decode(each))
+            except MissingEntryError as exc:
+                raise missing_at(f"item {item} of a list", exc) from exc
+        return arrays
+
+
+def missing_at(place: str, error: MissingEntryError) -> MissingEntryError:
+    """Return an error that says where the missing entry is needed."""
+    return MissingEntryError(f"For {place}, {error}", key=error.key, root=error.root)
+
+
 @functools.cache
 def _warn_of_lists(name: str) -> None:
     """Warn once of an output whose references became lists."""
@@ -141,6 +183,7 @@ with warnings.catch_warnings():
     # `datasets` warns every user that this function is experimental. Its oldest and newest releases are tested here.
     warnings.simplefilter("ignore", UserWarning)
     register_feature(CachedArray, "CachedArray")
+    register_feature(CachedArrayList, "CachedArrayList")
 
 
 def reference_columns(features: Mapping[str, Any]) -> dict[str, CachedArray]:

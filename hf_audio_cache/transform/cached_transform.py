@@ -18,6 +18,7 @@ from ..pipeline.settings import ResultSettings
 from .attach import attach
 from .audio_rows import of_each_split
 from .batch_formats import read_batch
+from .clip_lists import ListLayout
 from .collate import collate
 from .feature_columns import FeatureColumns
 from .hash_hook import hash_by
@@ -88,15 +89,22 @@ class CachedTransform:
     def _processor_in_words(self) -> str:
         return ""
 
-    def explain(self, example: Any) -> Explanation:
-        """Say why an example or an audio cell hits or misses: new audio, another processor, rate or cap."""
-        [cell] = read_batch(example, self.settings.audio_column).cells
+    def explain(self, example: Any) -> Explanation | list[Explanation]:
+        """Say why an example or an audio cell hits or misses: new audio, another processor, rate or cap.
+
+        Of a list of clips, or a batch, it says so of each in a list.
+        """
+        cells = read_batch(example, self.settings.audio_column).cells
+        layout = ListLayout.of(cells)
         pipeline, identity = self.pipeline, self.pipeline.identity()
-        [source] = pipeline.audio_reader.identify([cell])
-        if isinstance(source, AudioError):
-            raise source
-        key = pipeline.key(source.blob_sha, identity)
-        return explain_key(pipeline.store, key, identity, source.clip, pipeline.root.signing_keys)
+        explanations = []
+        for source in pipeline.audio_reader.identify(cells if layout is None else layout.flat(cells)):
+            if isinstance(source, AudioError):
+                raise source
+            key = pipeline.key(source.blob_sha, identity)
+            keys = pipeline.root.signing_keys
+            explanations.append(explain_key(pipeline.store, key, identity, source.clip, keys))
+        return explanations[0] if len(cells) == 1 and layout is None else explanations
 
     def features(self, features: datasets.Features) -> datasets.Features:
         """Return the features of a dataset after ``map``, with the types that are fastest to write and to read.

@@ -18,7 +18,8 @@ from ..pipeline.settings import ResultSettings
 from ..pipeline.waveform_pipeline import WaveformPipeline, waveform_spec
 from ..processors.output_specs import OutputSpec
 from .batch_formats import AudioBatch, features_of, read_batch
-from .cached_array import CachedArray, reference_columns, register_reader
+from .cached_array import CachedArray, CachedArrayList, reference_columns, register_reader
+from .clip_lists import ListLayout, in_one, is_list_feature
 from .column_checks import check_references
 from .hash_hook import hash_by
 
@@ -67,7 +68,8 @@ class FeatureColumns:
         """Return the features of an example or a batch in the form it came in; rows of bad clips have None."""
         self._check_references(examples)
         batch = read_batch(examples, self.settings.audio_column)
-        return self.give_back(batch, self.pipeline.features(batch.cells))
+        layout = self._layout(batch.cells, examples)
+        return self.give_back(batch, self.pipeline.features(_clips(batch.cells, layout)), layout)
 
     def of_good_clips(self, examples: Any) -> Any:
         """Return the features of a batch without the rows of bad clips.
@@ -80,9 +82,21 @@ class FeatureColumns:
         self._check_references(examples)
         batch = read_batch(examples, self.settings.audio_column)
         batch.without(())  # raises at the first batch, and not at the first bad clip
-        results = self.pipeline.features(batch.cells)
-        bad = {row for row, result in enumerate(results) if isinstance(result, AudioError)}
-        return self.give_back(batch.without(bad), [result for row, result in enumerate(results) if row not in bad])
+        layout = self._layout(batch.cells, examples)
+        results = self.pipeline.features(_clips(batch.cells, layout))
+        rows = results if layout is None else layout.grouped(results)
+        bad = {row for row, result in enumerate(rows) if _has_error(result)}
+        if layout is None:
+            return self.give_back(batch.without(bad), [result for row, result in enumerate(rows) if row not in bad])
+        layout = ListLayout(tuple(size for row, size in enumerate(layout.sizes) if row not in bad))
+        good = [result for row, result in enumerate(rows) if row not in bad]
+        return self.give_back(batch.without(bad), _clips(good, layout), layout)
+
+    def _layout(self, cells: Sequence[Any], examples: Any) -> ListLayout | None:
+        """Return how many clips each row has, if rows have lists of clips."""
+        if is_list_feature(features_of(examples).get(self.settings.audio_column)):
+            return ListLayout(tuple(None if cell is None else len(cell) for cell in cells))
+        return ListLayout.of(cells)
 
     def _check_references(self, examples: Any) -> None:
         """Raise if `datasets` would replace references to other features by these."""
@@ -90,15 +104,42 @@ class FeatureColumns:
         if references:
             check_references(references, self.references())
 
-    def give_back(self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError]) -> Any:
-        """Return the results of a batch in the form in which the batch came."""
+    def give_back(
+        self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError], layout: ListLayout | None = None
+    ) -> Any:
+        """Return the results of a batch in the form in which the batch came; as lists for rows that have lists."""
         for outputs in {tuple(result.outputs) for result in results if isinstance(result, ClipFeatures)}:
             self._check_names(outputs)
         rows = [self._row(result) for result in results]
         names = list(dict.fromkeys(name for row in rows for name in row))
-        if all(isinstance(result, AudioError) for result in results) and (rows or batch.lazy is not None):
-            names = self.all_names()  # the columns are there even if every clip is bad
-        return batch.give_back(rows, names, self._type_in_table, self._spec)
+        are_needed = rows or batch.lazy is not None or not (batch.for_ray or batch.table is not None)
+        if all(isinstance(result, AudioError) for result in results) and are_needed:
+            names = self.all_names()  # the columns are there even if every clip is bad, or there is none
+        if layout is None:
+            return batch.give_back(rows, names, self._type_in_table, self._spec)
+        names = names or self.all_names()  # and if every list is empty
+        listed = [
+            self._listed(row, names) if isinstance(row, list) else row
+            for row in self._without_partial(layout.grouped(rows), layout.grouped(results))
+        ]
+        return batch.give_back(listed, names, lambda name: self._in_lists(name, self._type_in_table(name)), self._spec)
+
+    def _without_partial(self, rows: list[Any], results: list[Any]) -> list[Any]:
+        """Return the rows, without outputs where a clip of a list has none and such rows are to be left out."""
+        if self.settings.on_error != "skip":
+            return rows
+        return [{} if _has_error(result) else row for row, result in zip(rows, results, strict=True)]
+
+    def _listed(self, rows: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+        """Return the columns of a row with a list of clips."""
+        lists: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
+        if self.settings.reason_column is not None:
+            lists[self.settings.reason_column] = in_one([row[self.settings.reason_column] for row in rows])
+        return lists
+
+    def _in_lists(self, column: str, feature: Any) -> Any:
+        """Return the type of a column whose rows are lists of what has another type; there is one reason for a row."""
+        return feature if feature is None or column == self.settings.reason_column else datasets.List(feature)
 
     def _row(self, result: ClipFeatures | AudioError) -> dict[str, Any]:
         reason = str(result) if isinstance(result, AudioError) else ""
@@ -184,9 +225,12 @@ class FeatureColumns:
         references = reference_columns(features)
         for column, reference in references.items():
             spec = self._spec_of_reference(reference)
-            result[column] = spec.feature(nullable=self.settings.on_error == "null")
+            kind = spec.feature(nullable=self.settings.on_error == "null")
+            result[column] = self._in_lists(column, kind) if isinstance(reference, CachedArrayList) else kind
         if not references:
-            result.update({name: self.type_of(name) for name in self.all_names()})
+            lists = is_list_feature(features.get(self.settings.audio_column))
+            types = {name: self.type_of(name) for name in self.all_names()}
+            result.update({name: self._in_lists(name, kind) if lists else kind for name, kind in types.items()})
         return result
 
     def _spec_of_reference(self, reference: CachedArray) -> OutputSpec:
@@ -204,12 +248,13 @@ class FeatureColumns:
             self._specs_there[reference.root, reference.processor_sha] = specs
         return specs[reference.name] if reference.name in specs else self._specs()[reference.name]
 
-    def references(self) -> dict[str, CachedArray]:
-        """Return the type of each column of references to this processor's features."""
+    def references(self, *, lists: bool = False) -> dict[str, CachedArray]:
+        """Return the type of each column of references to this processor's features; `lists` if rows have lists."""
+        kind = CachedArrayList if lists else CachedArray
         outputs, identity = self._specs(), self.pipeline.identity()
         waveform = self.settings.waveform
         return {
-            self.name_of(output): CachedArray(
+            self.name_of(output): kind(
                 root=str(self.pipeline.cache.root),
                 processor_sha=identity and identity.sha,
                 sampling_rate=waveform.sampling_rate,
@@ -240,6 +285,15 @@ class FeatureColumns:
     def __setstate__(self, state: dict[str, Any]) -> None:
         kind = state.pop("kind")
         self.__init__(kind(**state))  # type: ignore[misc]
+
+
+def _clips(cells: Sequence[Any], layout: ListLayout | None) -> Sequence[Any]:
+    return cells if layout is None else layout.flat(cells)
+
+
+def _has_error(result: Any) -> bool:
+    """Return whether a row, or a clip of its list, has no features."""
+    return any(isinstance(each, AudioError) for each in (result if isinstance(result, list) else [result]))
 
 
 HAS_HASH_HOOK = hash_by(FeatureColumns, FeatureColumns.hashed_state)

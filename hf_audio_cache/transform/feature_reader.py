@@ -14,7 +14,8 @@ from ..audio.source import AudioSource, has_audio, local_path, located, read_sou
 from ..errors import AudioError, MissingEntryError
 from ..support.threads import in_threads
 from .batch_formats import read_batch, with_columns
-from .cached_array import CachedArray, pick_output, read_lengths, read_references
+from .cached_array import CachedArray, CachedArrayList, missing_at, pick_output, read_lengths, read_references
+from .clip_lists import ListLayout
 from .collate import copies_of_rows
 from .column_checks import check_not_replaced
 from .feature_columns import FeatureColumns
@@ -63,7 +64,9 @@ class FeatureReader:
         if not arrays:
             return examples
         features = self.columns.types_with(datasets.Features.from_arrow_schema(examples.schema))
-        features.setdefault(str(self.columns.settings.length_column), datasets.Value("int64"))
+        lists = any(isinstance(reference, CachedArrayList) for reference in self.references.values())
+        length = datasets.Value("int64")
+        features.setdefault(str(self.columns.settings.length_column), datasets.List(length) if lists else length)
         return with_columns(examples, arrays, features.__getitem__)
 
     def compute(self, examples: Any) -> Any:
@@ -90,7 +93,7 @@ class FeatureReader:
         for audio_column, group in self._by_audio_column(present).items():
             has_cells = audio_column not in self.references and has_audio(audio_column, _names(examples))
             cells = self._cells(examples, audio_column) if has_cells else None
-            found = self._read_group({name: shas[name] for name in group}, group, cells)
+            found = self._read_lists({name: shas[name] for name in group}, group, cells)
             if audio_column != self.columns.settings.audio_column or length_column in {
                 *_names(examples),
                 *self.dropped,
@@ -100,8 +103,27 @@ class FeatureReader:
         return arrays
 
     def _cells(self, examples: Any, audio_column: str) -> list[Any]:
-        data_dir = self.columns.settings.data_dir
-        return [located(cell, data_dir) for cell in read_batch(examples, audio_column).cells]
+        return list(read_batch(examples, audio_column).cells)
+
+    def _read_lists(
+        self, shas: Mapping[str, Sequence[Any]], references: dict[str, CachedArray], cells: Sequence[Any] | None
+    ) -> dict[str, list[Any]]:
+        """Return the arrays of `_read_group`, as lists for rows that have lists of clips."""
+        first = next(iter(references))
+        layout = ListLayout.of(shas[first] if cells is None else cells)
+        if layout is not None:
+            shas = {name: layout.flat(column) for name, column in shas.items()}
+            cells = None if cells is None else layout.flat(cells)
+        if cells is not None:
+            cells = [located(cell, self.columns.settings.data_dir) for cell in cells]
+        try:
+            arrays = self._read_group(shas, references, cells)
+        except MissingEntryError as exc:
+            keys = [None if sha is None else references[first].key(sha) for sha in shas[first]]
+            if layout is None or exc.key not in keys:
+                raise
+            raise missing_at(layout.place(keys.index(exc.key)), exc) from exc
+        return arrays if layout is None else {name: layout.grouped(column) for name, column in arrays.items()}
 
     def _by_audio_column(self, references: Mapping[str, CachedArray]) -> dict[str, dict[str, CachedArray]]:
         groups: dict[str, dict[str, CachedArray]] = {}

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from ..errors import AudioError
 from .batch_formats import read_batch
-from .cached_array import CachedArray
+from .cached_array import CachedArray, CachedArrayList
+from .clip_lists import ListLayout, in_one
 from .feature_columns import FeatureColumns
 
 __all__ = ["HasFeatures", "ReferenceMaker"]
@@ -29,10 +30,13 @@ class ReferenceMaker:
         settings = self.columns.settings
         batch = read_batch(examples, settings.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
-        clips = self.columns.pipeline.ensure(batch.cells, processor_sha)
-        shas: list[bytes | None] = []
-        lengths: list[int | None] = []
-        reasons: list[str] = []
+        lists = any(isinstance(reference, CachedArrayList) for reference in self.types.values())
+        layout = ListLayout(tuple(None if cell is None else len(cell) for cell in batch.cells)) if lists else None
+        cells = batch.cells if layout is None else layout.flat(batch.cells)
+        clips = self.columns.pipeline.ensure(cells, processor_sha)
+        shas: list[Any] = []
+        lengths: list[Any] = []
+        reasons: list[Any] = []
         for clip in clips:
             if isinstance(clip, AudioError) and settings.on_error == "raise":
                 raise clip
@@ -44,6 +48,11 @@ class ReferenceMaker:
                 shas.append(bytes.fromhex(clip.key.blob_sha))
                 lengths.append(None if clip.length is None else clip.length.n_samples)
                 reasons.append("")
+        if layout is not None:
+            shas, lengths, reasons = layout.grouped(shas), layout.grouped(lengths), layout.grouped(reasons)
+            if settings.on_error == "skip":  # a row goes with any of its clips
+                shas = [None if row is None or None in row else row for row in shas]
+            reasons = [reason if isinstance(reason, str) else in_one(reason) for reason in reasons]
         columns: dict[str, list[Any]] = dict.fromkeys(self.types, shas)
         if settings.length_column is not None:
             columns[settings.length_column] = lengths

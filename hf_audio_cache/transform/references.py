@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 from ..audio.file_hashes import files_sha256
 from ..audio.source import check_column, flat_columns, has_audio, located, read_source
@@ -18,6 +19,7 @@ from ..pipeline.unstorable import check_storable
 from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
+from .clip_lists import is_list_feature
 from .column_checks import check_audio, check_new_columns
 from .feature_columns import FeatureColumns
 from .feature_reader import FeatureReader
@@ -54,13 +56,15 @@ def make_references(
     check_column(settings.audio_column, dataset.column_names)
     check_audio(settings.audio_column, dataset.features)
     check_storable(columns.pipeline.output_specs(), columns.pipeline.name)
-    types = columns.references()
+    lists = is_list_feature(dataset.features.get(settings.audio_column))
+    types = columns.references(lists=lists)
     dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
     check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features(types)
     if settings.length_column is not None:
-        features[settings.length_column] = datasets.Value("int64")
+        length = datasets.Value("int64")
+        features[settings.length_column] = datasets.List(length) if lists else length
     if settings.reason_column is not None:
         features[settings.reason_column] = datasets.Value("string")
     references = _mapped_references(columns, dataset, types, features, map_kwargs)
@@ -104,7 +108,9 @@ def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Map
     """Return whether each reference has an entry; one that only the near tier has is put into the root again."""
     cache = columns.pipeline.cache
     name, feature = next(iter(types.items()))
-    shas = set(references.with_format("arrow")[:][name].to_pylist()) - {None} if len(references) else set()
+    column = references.with_format("arrow")[:][name] if len(references) else pa.chunked_array([], pa.binary())
+    column = column.combine_chunks().flatten() if pa.types.is_list(column.type) else column
+    shas = set(column.to_pylist()) - {None}
     keys = [feature.key(sha) for sha in shas]
     cache.note_use([key.name() for key in keys])  # workers may be killed before they record it
     return all(cache.secure_many(keys))  # an error is true: this machine can read that entry
@@ -114,10 +120,20 @@ def _has_found_more(maker: ReferenceMaker, cells: datasets.Dataset, references: 
     """Return whether a row that had no features, when `datasets` kept the result, has some now; those are stored."""
     audio_column = cells.column_names[0]
     shas = references.with_format("arrow")[:].column(next(iter(maker.types)))
-    without = [row for row, is_valid in enumerate(shas.is_valid().to_pylist()) if not is_valid]
+    without = _rows_without(shas)
     rows = with_encoded_audio(cells.with_format(None).select(without), audio_column)
     batches = rows.iter(batch_size=_BATCH_ROWS) if without else ()
-    return any(sha is not None for batch in batches for sha in maker(batch)[next(iter(maker.types))])
+    found = (sha for batch in batches for sha in maker(batch)[next(iter(maker.types))])
+    return any(
+        sha != before for sha, before in zip(found, shas.take(pa.array(without, pa.int64())).to_pylist(), strict=True)
+    )
+
+
+def _rows_without(shas: pa.ChunkedArray) -> list[int]:
+    """Return the rows that have no features, or a clip without."""
+    if not pa.types.is_list(shas.type):
+        return [row for row, is_valid in enumerate(shas.is_valid().to_pylist()) if not is_valid]
+    return [row for row, each in enumerate(shas.to_pylist()) if each is None or None in each]
 
 
 def _without_bad_rows(
@@ -125,13 +141,14 @@ def _without_bad_rows(
 ) -> datasets.Dataset:
     """Return a dataset of references as `on_error` wants it, and log how many clips are bad."""
     shas = dataset.with_format("arrow").select_columns([next(iter(types))])[:].column(0)
-    if shas.null_count == 0:
+    without = _rows_without(shas)
+    if not without:
         return dataset
     skips = columns.settings.on_error == "skip"
     new = [clip.reason for clip in columns.pipeline.counters.bad_clips() if clip not in known]
     logger.warning(
         "%d of %d rows have no %s and %s%s (cached_%s.bad_clips lists them)",
-        shas.null_count,
+        len(without),
         len(dataset),
         columns.pipeline.what,
         "were left out" if skips else "have None in their place",
@@ -140,7 +157,7 @@ def _without_bad_rows(
     )
     if not skips:
         return dataset
-    return dataset.select([row for row, sha in enumerate(shas.is_valid().to_pylist()) if sha])
+    return dataset.select(sorted({*range(len(dataset))} - {*without}))
 
 
 def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]) -> datasets.Dataset:

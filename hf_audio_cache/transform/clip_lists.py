@@ -1,0 +1,77 @@
+"""Audio columns whose cells are lists of clips: the clips of a batch one after another, and back into lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+__all__ = ["ListLayout", "in_one", "is_list_feature", "is_list_of_clips"]
+
+
+def is_list_feature(feature: Any) -> bool:
+    """Return whether the cells of a column are lists of clips, and not arrays of samples."""
+    if isinstance(feature, (datasets.List, datasets.LargeList)):
+        feature = feature.feature
+        return not (isinstance(feature, datasets.Value) and feature.dtype not in ("string", "large_string", *_BYTES))
+    return False
+
+
+_BYTES = ("binary", "large_binary")
+
+
+def is_list_of_clips(cell: Any) -> bool:
+    """Return whether a cell is a list of clips, and not an array of samples."""
+    if isinstance(cell, np.ndarray):
+        return cell.dtype.kind in "OUS" and cell.ndim == 1
+    return isinstance(cell, (list, tuple)) and not (cell and isinstance(cell[0], (int, float, np.number)))
+
+
+@dataclass(frozen=True)
+class ListLayout:
+    """How many clips each row of a batch has.
+
+    Attributes
+    ----------
+    sizes
+        The number of clips in each row's list; None for a row without a list.
+    """
+
+    sizes: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, cells: Sequence[Any]) -> ListLayout | None:
+        """Return the layout of a batch of cells; None if none of them is a list."""
+        sizes = tuple(len(cell) if is_list_of_clips(cell) else None for cell in cells)
+        return None if all(size is None for size in sizes) else cls(sizes)
+
+    def flat(self, cells: Sequence[Any]) -> list[Any]:
+        """Return the clips of all rows, one after another. A row without a list is one of them."""
+        clips: list[Any] = []
+        for cell, size in zip(cells, self.sizes, strict=True):
+            if size is None:
+                clips.append(cell)
+            else:  # what is known of a list may be of another one
+                clips += list(cell) if cell is not None and len(cell) == size else [None] * size
+        return clips
+
+    def grouped(self, values: Sequence[Any]) -> list[Any]:
+        """Return what belongs to each row: a list for one with a list, else the value."""
+        ahead = iter(values)
+        return [next(ahead) if size is None else [next(ahead) for _ in range(size)] for size in self.sizes]
+
+    def place(self, number: int) -> str:
+        """Say in which row of the batch a clip is, and where in its list."""
+        for row, size in enumerate(self.sizes):
+            if number < (1 if size is None else size):
+                return f"row {row} of the batch" if size is None else f"item {number} of row {row} of the batch"
+            number -= 1 if size is None else size
+        raise IndexError(number)
+
+
+def in_one(reasons: Sequence[str]) -> str:
+    """Return why clips of a list have no features, as one text."""
+    return "; ".join(f"item {item}: {reason}" for item, reason in enumerate(reasons) if reason)
