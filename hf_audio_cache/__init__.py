@@ -9,20 +9,53 @@ from __future__ import annotations
 
 __version__ = "0.2.0"
 
-from .cache.caches import AudioCache, WaveformCache
-from .cache.keys import AudioCacheKey, WaveformCacheKey
-from .cache.root import CacheRoot
-from .cache.stats import BadClip, Stats
-from .maintenance.explain import Explanation
-from .maintenance.prune import PruneReport, prune
-from .maintenance.usage import Usage, usage
-from .maintenance.verify import VerifyReport, verify
-from .processors.identity import processor_sha256
-from .transform.cached_array import CachedArray
-from .transform.cached_features import CachedFeatures
-from .transform.cached_waveforms import CachedWaveforms
-from .transform.coverage import Coverage
-from .transform.estimate import Estimate
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache.caches import AudioCache, WaveformCache
+    from .cache.keys import AudioCacheKey, WaveformCacheKey
+    from .cache.root import CacheRoot
+    from .cache.stats import BadClip, Stats
+    from .maintenance.explain import Explanation
+    from .maintenance.prune import PruneReport, prune
+    from .maintenance.usage import Usage, usage
+    from .maintenance.verify import VerifyReport, verify
+    from .processors.identity import processor_sha256
+    from .transform.cached_array import CachedArray
+    from .transform.cached_features import CachedFeatures
+    from .transform.cached_waveforms import CachedWaveforms
+    from .transform.coverage import Coverage
+    from .transform.estimate import Estimate
+
+_HOMES = {
+    **dict.fromkeys(("AudioCache", "WaveformCache"), "cache.caches"),
+    **dict.fromkeys(("AudioCacheKey", "WaveformCacheKey"), "cache.keys"),
+    "CacheRoot": "cache.root",
+    **dict.fromkeys(("BadClip", "Stats"), "cache.stats"),
+    "Explanation": "maintenance.explain",
+    **dict.fromkeys(("PruneReport", "prune"), "maintenance.prune"),
+    **dict.fromkeys(("Usage", "usage"), "maintenance.usage"),
+    **dict.fromkeys(("VerifyReport", "verify"), "maintenance.verify"),
+    "processor_sha256": "processors.identity",
+    "CachedArray": "transform.cached_array",
+    "CachedFeatures": "transform.cached_features",
+    "CachedWaveforms": "transform.cached_waveforms",
+    "Coverage": "transform.coverage",
+    "Estimate": "transform.estimate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for by its name."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
 
 __all__ = [
     "AudioCache",
@@ -47,3 +80,9 @@ __all__ = [
     "usage",
     "verify",
 ]
+
+# All of it at once, since `datasets` must know the type of references when it reads a dataset with them. The command
+# imports what it needs: its --help would wait for `datasets`.
+if os.path.basename(sys.argv[0] if sys.argv else "").partition(".")[0] != "hf-audio-cache":
+    for _name in _HOMES:
+        __getattr__(_name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import resource
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,6 +50,8 @@ def no_more_open_files() -> Iterator[None]:
     """Let this process open no file, for a time."""
     for descriptor in range(3):  # which are taken; the limit is one of numbers, so none comes free when others close
         os.fstat(descriptor)
+    import resource  # which is not everywhere
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     yield

@@ -174,6 +174,8 @@ def _is_on_network(state: FileState) -> bool:
 
 
 def _is_on_read_only_mount(path: str) -> bool:
+    if not hasattr(os, "ST_RDONLY"):  # Windows: nothing tells it
+        return False
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)  # each time: a mount may change, and its device stay
     except (OSError, ValueError):
@@ -222,7 +224,7 @@ def _state(path: str) -> FileState | None:
 def _connect(path: str) -> sqlite3.Connection:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     os.close(
-        os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
     )  # private, since it tells which files the user has
     connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other

@@ -28,9 +28,9 @@ __all__ = [
     "local_path",
     "located",
     "read_source",
-    "source_of_file",
 ]
 
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
 # Hashed before a decoded array. No file starts like this, so that no file has the hash of an array.
 _ARRAY_DOMAIN = b"\x00hf_audio_cache: decoded array\x00"
@@ -219,14 +219,9 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
     return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, encoded)
 
 
-def source_of_file(path: str, content: bytes) -> AudioSource:
-    """Return the audio source of a file that was read."""
-    return _from_bytes(content, path)
-
-
 def _from_file(path: str) -> AudioSource:
     content, state = _read_file(path)
-    return replace(source_of_file(path, content), file=state)
+    return replace(_from_bytes(content, path), file=state)
 
 
 def _read_file(path: str) -> tuple[bytes, FileState | None]:
@@ -236,8 +231,8 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
             with fsspec.open(path, "rb") as file:
                 content = file.read()
         else:
-            # Without O_NONBLOCK this would wait for a pipe.
-            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            # Without O_NONBLOCK this would wait for a pipe, where a system has them.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode):
                     raise OSError("it is not a regular file")

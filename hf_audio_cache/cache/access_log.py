@@ -7,51 +7,58 @@ that it read or wrote, and writes a few thousand at a time into a new object, wh
 object                                                    content
 ========================================================  =============================================================
 ``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``       names of entries under the root, one a line, gzipped
-``runs/<run>/<processor_sha[:12]>.json``                  what the run was: when it began, its processor, rate and cap
+``runs/<run>/<processor_sha[:12]>.json``                  what the run was: when it began, its processor, rate and cap,
+                                                          who ran it where, and over which datasets
+``runs/<run>/figures-<machine>.json``                     its `Stats` so far, of all its processes on one machine;
+                                                          replaced by later ones
 ========================================================  =============================================================
 
 Days are in UTC. A run is one `CachedFeatures` object with all its worker processes. A process that only reads
-references is a run of its own (``runs/<run>/references.json``). The log lags by at most 4,096 names or 30 s. Names that
-a killed process had not written are lost, and so are those that cannot be written: no run depends on them.
+references is a run of its own (``runs/<run>/references.json``). The log lags by at most 4,096 names or 30 s. What a
+killed process had not written is lost, and so is what cannot be written: no run depends on it.
 """
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import functools
 import gzip
-import io
 import json
 import logging
 import multiprocessing
 import multiprocessing.util
 import os
+import platform
 import secrets
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..errors import CorruptEntryError, StoreError
-from ..stores import Store, StoredObject
+from ..errors import StoreError
+from ..stores import Store
 from ..support.process_local import ProcessLocal, finalize_here
 from ..support.write_behind import Writer
-from .layout import ACCESS, FEATURES, WAVEFORMS, access_name, is_like_entry, parse_record_name, run_name
+from .layout import (
+    FEATURES,
+    WAVEFORMS,
+    access_name,
+    figures_name,
+    run_name,
+)
+from .stats import Counters, Stats
 
-__all__ = ["Run", "UseRecorder", "check_use", "last_uses", "names_of_run", "records_of"]
+__all__ = ["Run", "UseRecorder"]
 
 logger = logging.getLogger(__name__)
 
 _MAX_NAMES = 4096  # of a record
 _MAX_SECONDS = 30.0  # from the first name of a record to its writing
 _MAX_REMEMBERED = 1 << 18  # names a process remembers as recorded today; beyond that, some are recorded twice
-_MAX_BYTES = 4 << 20  # maximum size of an unpacked record
 _MAX_FAILURES = 3  # in a row; after that a process stops recording
-_BATCH = 64
 _DAY = 86_400.0
 
 
@@ -65,10 +72,13 @@ class Run:
         Its name: when it began, and a few random digits.
     started
         When it began, as ISO 8601 in UTC.
+    datasets
+        The number of rows of each dataset that it was given, by name.
     """
 
     id: str
     started: str
+    datasets: dict[str, int] = field(default_factory=dict, compare=False)
 
     @classmethod
     def new(cls) -> Run:
@@ -90,6 +100,9 @@ class UseRecorder:
         The root of the cache.
     run
         The run; by default one that begins now.
+    counters
+        What the run counts. Workers are often killed when they are done; so each process writes the sum over all of
+        them on its machine.
 
     Attributes
     ----------
@@ -97,9 +110,10 @@ class UseRecorder:
         Description of the run, as JSON values. ``processor_sha`` is part of the record's name.
     """
 
-    def __init__(self, store: Store, run: Run | None = None) -> None:
+    def __init__(self, store: Store, run: Run | None = None, *, counters: Counters | None = None) -> None:
         self.run = run or Run.new()
-        self.about: dict[str, Any] = {}
+        self.about: dict[str, Any] = {"user": _user(), "host": platform.node()}
+        self._counters = counters or Counters("")
         self._store = store.bare()
         self._writer = Writer()
         self._own: ProcessLocal[_OwnUses] = ProcessLocal()
@@ -121,27 +135,34 @@ class UseRecorder:
         return self._own.get(self._make)
 
     def _make(self) -> _OwnUses:
-        own = _OwnUses(self._store, self.run, self.about, self._writer)
+        own = _OwnUses(self._store, self.run, self.about, self._counters, self._writer)
         finalize_here(self, own.close, weakref.ref(self))
         return own
 
 
-_Record: TypeAlias = tuple[str, list[str], dict[str, bytes]]  # its name, its names, and files about the run
+_Record: TypeAlias = tuple[dict[str, bytes], list[str]]  # files, and entries of which one must still be there
+
+
+def _user() -> str:
+    return next((os.environ[name] for name in ("USER", "LOGNAME", "USERNAME") if os.environ.get(name)), "")
 
 
 class _OwnUses:
     """The entries that one process used."""
 
-    def __init__(self, store: Store, run: Run, about: dict[str, Any], writer: Writer) -> None:
+    def __init__(self, store: Store, run: Run, about: dict[str, Any], counters: Counters, writer: Writer) -> None:
         self._token = secrets.token_hex(6)
-        self._store, self._run, self._about, self._writer = store, run, about, writer
+        self._store, self._run, self._about, self._counters, self._writer = store, run, about, counters, writer
+        self._told = Stats()
+        self._told_at = time.time()
+        self._some: list[str] = []  # the last names of entries
         self._lock, self._submitting = threading.Lock(), threading.Lock()
         self._day = 0
         self._known: set[int] = set()  # hashes: a name would take several times as much
         self._pending: list[str] = []
         self._since = 0.0
         self._n_records = 0
-        self._described: set[str] = set()
+        self._described: set[tuple[str, int]] = set()
         self._n_failures = 0
         if multiprocessing.parent_process() is not None:  # such a process runs no other finalizers at its end
             multiprocessing.util.Finalize(self, _close, (weakref.ref(self),), exitpriority=0)
@@ -161,7 +182,9 @@ class _OwnUses:
                 self._known.update(map(hash, new))
                 self._since = self._since if self._pending else now
                 self._pending += new
+            self._some = [*names[:1], *names[-1:]] or self._some
             is_due = len(self._pending) >= _MAX_NAMES or (self._pending and now - self._since >= _MAX_SECONDS)
+            is_due = is_due or now - self._told_at >= _MAX_SECONDS
         if is_due:
             self.flush()
 
@@ -185,30 +208,42 @@ class _OwnUses:
             _left.append((os.getpid(), self, record))
 
     def _take(self) -> _Record | None:
-        """Return the next record's name and content, and the run's description if it is not written yet."""
+        """Return the next record, the run's description if it is not written yet, and its figures if they are new."""
         with self._lock:
             names, self._pending = self._pending, []
-            if not names or self._n_failures >= _MAX_FAILURES:
+            self._told_at = time.time()
+            figures = self._counters.total()
+            if self._n_failures >= _MAX_FAILURES or not (names or (self._some and figures != self._told)):
                 return None
-            day = time.strftime("%Y-%m-%d", time.gmtime(self._day * _DAY))
-            name = access_name(day, self._run.id, self._token, self._n_records)
-            self._n_records += 1
+            files = {}
+            if names:
+                day = time.strftime("%Y-%m-%d", time.gmtime(self._day * _DAY))
+                name = access_name(day, self._run.id, self._token, self._n_records)
+                files[name] = gzip.compress("\n".join(names).encode(), mtime=0)
+                self._n_records += 1
             about = run_name(self._run.id, self._about.get("processor_sha"))
-            run = {} if about in self._described else {about: self._description()}
-            self._described.add(about)
-        return name, names, run
+            if (about, len(self._run.datasets)) not in self._described:
+                files[about] = self._description()
+                self._described.add((about, len(self._run.datasets)))
+            if figures != self._told:
+                files[figures_name(self._run.id, self._counters.token or self._token)] = self._told_figures(figures)
+                self._told = figures
+            return files, self._some
+
+    def _told_figures(self, figures: Stats) -> bytes:
+        counted = {name: value for name, value in figures.to_dict().items() if value}
+        return json.dumps({"run": self._run.id, "processor_sha": self._about.get("processor_sha"), **counted}).encode()
 
     def _description(self) -> bytes:
-        description = {"run": self._run.id, "started": self._run.started, **self._about}
+        description = {"run": self._run.id, "started": self._run.started, "datasets": self._run.datasets, **self._about}
         return (json.dumps(description, indent=1, sort_keys=True) + "\n").encode()
 
-    def _write(self, name: str, names: Sequence[str], run: dict[str, bytes]) -> list[StoreError]:
+    def _write(self, files: dict[str, bytes], entries: Sequence[str]) -> list[StoreError]:
         """Write a record. Failures are not returned: they would count as lost entries."""
         try:
-            # Do not create a root again that was deleted meanwhile.
-            if not any(self._store.exists_many([names[0], names[-1]])):
+            if not any(self._store.exists_many(entries)):  # do not create a root again that was deleted meanwhile
                 return []
-            failed = self._store.put_many({name: gzip.compress("\n".join(names).encode(), mtime=0), **run})
+            failed = self._store.put_many(files)
             for error in failed.values():
                 logger.debug("a record of use was not written: %s", error)
             is_final = any(error.kind in ("read-only", "denied") for error in failed.values())
@@ -245,76 +280,3 @@ def _write_left() -> None:
 
 # Registered before any log is made, so that at the end of the process it comes after them.
 finalize_here(_left, _write_left)
-
-
-# Reading the log ----------------------------------------------------------------------------------------------------
-
-
-def check_use(name: str, content: bytes) -> CorruptEntryError | None:
-    """Return what is wrong with a record of this name."""
-    try:
-        record = parse_record_name(name)
-        if record is None or record.day is not None:
-            _read_record(content)
-        elif json.loads(content)["run"] != record.run:
-            return CorruptEntryError("it is the record of another run")
-    except CorruptEntryError as exc:
-        return exc
-    except Exception as exc:  # noqa: BLE001 - whatever bytes of another form make of it
-        return CorruptEntryError(f"it is no record of use ({type(exc).__name__}: {exc})")
-    return None
-
-
-def _read_record(content: bytes) -> list[str]:
-    with gzip.open(io.BytesIO(content)) as file:
-        text = file.read(_MAX_BYTES + 1)
-    if len(text) > _MAX_BYTES:
-        raise CorruptEntryError(f"it unpacks to more than {_MAX_BYTES} bytes")
-    names = text.decode("ascii").splitlines()
-    if not all(map(is_like_entry, names)):
-        raise CorruptEntryError("it has names that are not those of entries")
-    return names
-
-
-def records_of(store: Store, run: str | None = None) -> Iterator[tuple[StoredObject, list[str]]]:
-    """Yield each record of use that can be read, or those of one run, with the names in it; the latest day first.
-
-    Raises
-    ------
-    StoreError
-        If the root cannot be listed.
-    """
-    records = ((one, parse_record_name(one.name)) for one in store.scan(f"{ACCESS}/"))
-    found = [one for one, record in records if record is not None and run in (None, record.run)]
-    found.sort(key=lambda one: one.name, reverse=True)
-    for start in range(0, len(found), _BATCH):
-        batch = found[start : start + _BATCH]
-        for one, content in zip(batch, store.get_many([one.name for one in batch]), strict=True):
-            if isinstance(content, bytes):
-                with contextlib.suppress(Exception):  # a damaged record says nothing; `verify` names it
-                    yield one, _read_record(content)
-
-
-def _used_at(record: StoredObject) -> float:
-    """Return when the entries of a record were used, in seconds since 1970: when it was written, on its day."""
-    name = parse_record_name(record.name)
-    if name is None or name.day is None:
-        return record.modified
-    start = float(calendar.timegm(time.strptime(name.day, "%Y-%m-%d")))
-    return min(max(record.modified, start), start + _DAY)
-
-
-def last_uses(store: Store) -> dict[str, float]:
-    """Return the time of last use of each recorded entry, in seconds since 1970, by name under the root."""
-    uses: dict[str, float] = {}
-    for record, names in records_of(store):
-        when = _used_at(record)
-        for name in names:
-            if when > uses.get(name, 0.0):
-                uses[name] = when
-    return uses
-
-
-def names_of_run(store: Store, run: str) -> set[str]:
-    """Return the names of the entries that a run used; empty for an unknown run."""
-    return {name for _, names in records_of(store, run) for name in names}

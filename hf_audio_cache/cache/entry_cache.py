@@ -7,6 +7,7 @@ a miss, and stays. Failed reads are misses; failed writes are counted. The first
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -36,6 +37,8 @@ from .stats import Counters, Stats
 __all__ = ["EntryCache"]
 
 logger = logging.getLogger(__name__)
+
+_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
 Pick = Callable[[Entry], Any]
@@ -70,6 +73,10 @@ class EntryCache(Generic[KeyT]):
         self._on_use = on_use
         self._warned = False
         self._has_later_versions = False
+
+    def __repr__(self) -> str:
+        n_read = getattr(self.stats, self._hits)
+        return f"{type(self).__name__}({str(self.root)!r}, {n_read:,} {'entry' if n_read == 1 else 'entries'} read)"
 
     @property
     def root(self) -> Path | str:
@@ -147,7 +154,6 @@ class EntryCache(Generic[KeyT]):
         once_took = sum([compute_seconds for _, compute_seconds in picked])
         values = [value for value, _ in picked]
         hits = [name for (name, *_), value in zip(read, values, strict=True) if value is not None]
-        self.note_use(hits)
         contents = [content for _, _, content, _ in read]
         self._counters.add(
             **{self._hits: len(hits), self._misses: len(values) - len(hits)},
@@ -155,6 +161,7 @@ class EntryCache(Generic[KeyT]):
             read_errors=sum([isinstance(content, StoreError) for content in contents]),
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
+        self.note_use(hits)  # with which a record of the counts may be written
         return values
 
     def read_many(self, keys: Sequence[KeyT]) -> list[tuple[dict[str, Any], ClipLength | None] | None]:
@@ -282,11 +289,11 @@ class EntryCache(Generic[KeyT]):
             }
             failed = self._store.put_many(objects)
         written = sum(len(content) for name, content in objects.items() if name not in failed)
-        self.note_use([name for name in objects if name not in failed])
         by_fault = [error for error in failed.values() if error.kind != "read-only"]
         self._counters.add(bytes_written=written, write_errors=len(by_fault))
+        self.note_use([name for name in objects if name not in failed])
         for error in by_fault:
-            self._fail(error, "the run goes on without it")
+            self._fail(error, f"the run goes on without it{self._remedy(error)}")
         return [*failed.values(), *left]
 
     def _without_later_versions(self, entries: Mapping[KeyT, Mapping[str, Any]]) -> dict[KeyT, Mapping[str, Any]]:
@@ -375,6 +382,11 @@ class EntryCache(Generic[KeyT]):
         self._has_later_versions = True
         self._counters.add(unknown_versions=1)
         self._warn(f"the entry {self._store.location(name)} counts as a miss and stays: {reason}")
+
+    def _remedy(self, error: StoreError) -> str:
+        if self._store.is_local and error.errno in _NOT_ALLOWED:
+            return ". To keep entries, set HF_AUDIO_CACHE to a folder that you may write to, or pass it as root"
+        return ""
 
     def _fail(self, error: StoreError, consequence: str) -> None:
         """Warn of a failure of the store, or raise it if the root is strict."""

@@ -8,6 +8,7 @@ name                                                                content
 ``processors/<processor>.json``                                     the manifest of a processor
 ``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``                 which entries a process used on a day
 ``runs/<run>/<processor[:12]>.json``, ``runs/<run>/references.json``  what a run was
+``runs/<run>/figures-<machine>.json``                               hits, misses, … of a run on one machine so far
 ``CACHEDIR.TAG``                                                    tells backup programs to leave the folder out
 ==================================================================  ==================================================
 
@@ -36,12 +37,14 @@ __all__ = [
     "RecordName",
     "access_name",
     "entry_name",
+    "figures_name",
     "finished_name",
     "is_entry",
     "is_like_entry",
     "is_ours",
     "manifest_name",
     "parse_entry_name",
+    "parse_figures_name",
     "parse_manifest_name",
     "parse_record_name",
     "run_name",
@@ -65,6 +68,7 @@ _MANIFEST = re.compile(rf"{PROCESSORS}/(?P<sha>[0-9a-f]{{64}})\.json")
 _RUN = r"(?P<run>[0-9]{8}T[0-9]{6}-[0-9a-f]{8})"
 _ACCESS = re.compile(rf"{ACCESS}/(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})/{_RUN}-[0-9a-f]{{12}}-[0-9]+\.gz")
 _RUN_RECORD = re.compile(rf"{RUNS}/{_RUN}/(?:[0-9a-f]{{12}}|references)\.json")
+_FIGURES = re.compile(rf"{RUNS}/{_RUN}/figures-[0-9a-f]{{12}}\.json")
 _TEMPORARY = re.compile(r"(?P<folder>(?:.*/)?)\.(?P<name>[^/]+)\.[0-9]+-[0-9a-f]{8}\.tmp")
 
 
@@ -172,6 +176,17 @@ def run_name(run: str, processor_sha: str | None) -> str:
     return f"{RUNS}/{run}/{'references' if processor_sha is None else processor_sha[:12]}.json"
 
 
+def figures_name(run: str, machine: str) -> str:
+    """Return the name of the figures of a run on one machine, which twelve digits stand for."""
+    return f"{RUNS}/{run}/figures-{machine}.json"
+
+
+def parse_figures_name(name: str) -> str | None:
+    """Return the run whose figures are under this name; None for another name."""
+    match = _FIGURES.fullmatch(name)
+    return None if match is None else match["run"]
+
+
 def parse_record_name(name: str) -> RecordName | None:
     """Return what the name of a finished record says, of the access log or of a run; None for another name."""
     match = _ACCESS.fullmatch(name) or _RUN_RECORD.fullmatch(name)
@@ -188,4 +203,4 @@ def is_ours(name: str) -> bool:
     """Return whether a name under the root is one that this package gives, finished or not."""
     name = finished_name(name)
     is_single = name == TAG_NAME or _MANIFEST.fullmatch(name) is not None
-    return is_single or is_entry(name) or parse_record_name(name) is not None
+    return is_single or is_entry(name) or (parse_record_name(name) or parse_figures_name(name)) is not None

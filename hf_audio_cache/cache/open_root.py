@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from ..errors import StoreError, UnknownVersionError
+from ..errors import InvalidRootError, StoreError, UnknownVersionError
 from ..stores import Store
 from .access_log import Run, UseRecorder
 from .caches import AudioCache, WaveformCache
@@ -54,13 +55,24 @@ class OpenRoot:
         self.root = as_cache_root(root)
         self.store = self.root.open_store() if store is None else store
         self.counters = counters or Counters()
-        self.access_log = UseRecorder(self.store, run)
+        self.access_log = UseRecorder(self.store, run, counters=self.counters)
         self.audio_cache, self.waveform_cache = self._caches(self.counters)
 
     @classmethod
-    def for_maintenance(cls, root: str | os.PathLike[str] | CacheRoot) -> OpenRoot:
-        """Open the root itself, and not what this machine's near tier has of it; nothing is counted."""
-        return cls(as_cache_root(root).without_near_tier(), counters=Counters(""))
+    def for_maintenance(cls, root: str | os.PathLike[str] | CacheRoot, *, may_be_new: bool = False) -> OpenRoot:
+        """Open the root itself, and not what this machine's near tier has of it; nothing is counted.
+
+        Raises
+        ------
+        InvalidRootError
+            If it is a path where there is no folder, unless it `may_be_new`. A mistyped name must not be reported as
+            an empty cache.
+        """
+        opened = cls(as_cache_root(root).without_near_tier(), counters=Counters(""))
+        where = opened.store.location()
+        if isinstance(where, Path) and not (may_be_new or where.is_dir()):
+            raise InvalidRootError(f"no cache found at {where}; nothing was read or deleted.", root=str(where))
+        return opened
 
     def uncounted(self, *, records_use: bool = False) -> tuple[AudioCache, WaveformCache]:
         """Return both caches for reads that are nobody's hits or misses."""

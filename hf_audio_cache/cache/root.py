@@ -175,12 +175,17 @@ class CacheRoot:
             timeouts=self.timeouts,
         )
 
-    def open_near_tier(self) -> Store | None:
-        """Return the store of this machine's near tier of the root; None without one."""
+    @property
+    def near_path(self) -> str | None:
+        """The folder of this machine's near tier of the root; None without one."""
         access = self._known_access
-        folder = near_folder(
+        return near_folder(
             self.url, near=self.near, storage_options=access.storage_options, filesystem=access.filesystem
         )
+
+    def open_near_tier(self) -> Store | None:
+        """Return the store of this machine's near tier of the root; None without one."""
+        folder = self.near_path
         return None if folder is None or self.read_only else LocalStore(folder)
 
     @property

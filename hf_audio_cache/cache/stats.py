@@ -8,6 +8,7 @@ directory; `Counters.total` adds the files up.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import mmap
 import os
@@ -181,6 +182,11 @@ class Counters:
                         # The last line of a process that was killed may be a part of one.
                         found.update((BadClip(*json.loads(line)), None) for line in lines if line.endswith("]\n"))
         return list(found)
+
+    @property
+    def token(self) -> str | None:
+        """Twelve digits that these processes share; None if each has its own figures."""
+        return hashlib.sha256(self.directory.encode()).hexdigest()[:12] if self.directory else None
 
     def total(self) -> Stats:
         """Return the sum over all processes so far."""

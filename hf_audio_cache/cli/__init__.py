@@ -6,34 +6,46 @@ done. Results go to the standard output, everything else to the standard error.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from . import clean, fill, show, transfer
+from .. import __version__
+from . import clean, fill, operate, processors, show, transfer
 from .output import Format, FormatOption, show_report
+from .registry import add_command
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-for _module in (fill, show, clean, transfer):
-    _module.add_to(app)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hf_audio_cache {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Keep audio features and waveforms so that nothing is decoded or extracted twice."""
+    # transformers would say on import, in each process, that it has not found PyTorch.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
-@app.command()
 def demo(
     # typer reads annotations at run time, where Python 3.10's unions of strings cannot be read by its oldest release
     audio: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder with your own audio files.", exists=True, file_okay=False),
+        typer.Option(metavar="DIR", help="Folder with your own audio files.", exists=True, file_okay=False),
     ] = None,
-    clips: Annotated[int, typer.Option(help="Maximum number of clips.", min=20)] = 600,
+    clips: Annotated[int, typer.Option(metavar="N", help="Maximum number of clips.", min=20)] = 600,
     form: FormatOption = Format.table,
 ) -> None:
     """Cache the features of real speech, cold and then warm, and show the times.
@@ -45,3 +57,8 @@ def demo(
     from .demo import run_demo  # what it needs takes seconds to import, and --help should not
 
     show_report(run_demo(audio, clips), form)
+
+
+for _module in (fill, show, processors, operate, clean, transfer):
+    _module.add_to(app)
+add_command(app, demo)

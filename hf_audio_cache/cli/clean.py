@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..support.units import format_size, parse_seconds, parse_share, parse_size
-from .options import (
-    DryRunOption,
-    NearOption,
-    RootOption,
-    SigningKeyFileOption,
-    StorageOptions,
-    YesOption,
-    guarded,
-    plan_confirm_run,
-    root_of,
-    waiting,
-)
-from .output import Format, FormatOption, QuietOption, show_report
+from .options import DryRunOption, NearOption, RootOption, SigningKeyFileOption, StorageOptions, YesOption, root_of
+from .output import Format, FormatOption, show_report
+from .registry import add_command
+from .running import guarded, plan_confirm_run, progress
 
 if TYPE_CHECKING:
     from ..maintenance.delete import PruneReport
@@ -31,7 +22,7 @@ __all__ = ["add_to"]
 
 CacheOption = Annotated[
     Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-    typer.Option("--cache", help="Delete only features, or only waveforms."),
+    typer.Option("--cache", metavar="CACHE", help="Delete only features, or only waveforms."),
 ]
 
 
@@ -41,13 +32,14 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Delete bad entries; they are computed again.")] = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of damaged entries.")] = False,
 ) -> None:
     """Check every entry and report damaged ones.
 
-    The exit code is 1 if any are damaged, repaired or not. With -q only their names are printed.
+    The exit code is 1 if any are damaged, repaired or not.
 
     Examples
     --------
@@ -58,8 +50,10 @@ def verify(
     from ..maintenance.verify import repair_root
     from ..maintenance.verify import verify as check
 
-    where = root_of(root, storage_option, signing_key_file, exists=True)
-    with waiting("Reading every entry"):
+    if yes and not repair:
+        raise ValueError("expected --repair with -y: without it, nothing is deleted, and nobody is asked")
+    where = root_of(root, storage_option, signing_key_file, near=near)
+    with progress("Reading entries"):
         found = report = check(where)
     if repair and found.repairable:
         report = plan_confirm_run(
@@ -78,36 +72,35 @@ def prune(
     root: RootOption = None,
     max_size: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Option("--max-size", help="Maximum size of all entries afterwards, such as 100GB."),
+        typer.Option("--max-size", metavar="SIZE", help="Maximum size of all entries afterwards, such as 100GB."),
     ] = None,
     older_than: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--older-than", help="Delete entries not used for this long, such as 30d."),
+        typer.Option("--older-than", metavar="AGE", help="Delete entries not used for this long, such as 30d."),
     ] = None,
     processor: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--processor", help="Delete only features of this processor, given by name or sha."),
+        typer.Option("--processor", metavar="NAME_OR_SHA", help="Delete only features of this processor."),
     ] = None,
     cache: CacheOption = None,
     keep_run: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--keep-run", help="Keep what this run used; an id from the folder runs/. Repeat for more."),
+        typer.Option("--keep-run", metavar="RUN", help="Keep what this run used; `runs` has the ids. Repeat for more."),
     ] = None,
     keep_free: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--keep-free", help="Share of the disk to be free afterwards, such as 10%."),
+        typer.Option("--keep-free", metavar="SHARE", help="Share of the disk to be free afterwards, such as 10%."),
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
     near: NearOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of deleted entries.")] = False,
 ) -> None:
     """Delete entries, those that were not used for longest first.
 
-    Among entries last used on the same day, those go first that are cheapest to make again for their bytes. With -q
-    only the names of deleted entries are printed.
+    Among entries last used on the same day, those go first that are cheapest to make again for their bytes.
 
     Runs can continue meanwhile: what is deleted under them is computed again. The record of what a run used lags by at
     most 4,096 entries or 30 seconds.
@@ -116,7 +109,7 @@ def prune(
     --------
         hf-audio-cache prune --max-size 100GB --dry-run
 
-        hf-audio-cache prune --older-than 30d --keep-run 20260102T030405-0a1b2c3d -y
+        hf-audio-cache prune --older-than 30d --keep-run RUN -y
     """
     from ..maintenance.prune import prune as make_room
 
@@ -129,7 +122,7 @@ def prune(
         "older_than_seconds": None if older_than is None else parse_seconds(older_than),
         "keep_free": None if keep_free is None else parse_share(keep_free),
     }
-    where = root_of(root, storage_option, exists=True, near=near)
+    where = root_of(root, storage_option, near=near)
     settings: dict[str, Any] = {**limits, "processor": processor, "cache": cache, "keep_run": keep_run or ()}
     report = _delete(functools.partial(make_room, where, **settings), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
@@ -139,36 +132,43 @@ def prune(
 def clear(
     root: RootOption = None,
     cache: CacheOption = None,
+    only_near: Annotated[
+        bool, typer.Option("--only-near", help="Delete only this machine's near tier of it; the root stays.")
+    ] = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
     near: NearOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of deleted entries.")] = False,
 ) -> None:
-    """Delete the whole cache. Other files under the root stay.
+    """Delete the whole cache, with this machine's near tier of it; other files under the root stay.
 
-    Example:
-
+    Examples
+    --------
         hf-audio-cache clear --cache waveforms -y
+
+        hf-audio-cache clear --root s3://bucket/audio-cache --only-near
     """
     from ..maintenance.prune import clear as delete_all
 
-    where = root_of(root, storage_option, exists=True, near=near)
-    report = _delete(functools.partial(delete_all, where, cache=cache), dry_run=dry_run, yes=yes)
+    where = root_of(root, storage_option, near=near)
+    report = _delete(functools.partial(delete_all, where, cache=cache, only_near=only_near), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
 
 @guarded
 def rm(
-    entries: Annotated[list[str], typer.Argument(help="Names of entries, or at least 8 digits of clips' sha256.")],
+    entries: Annotated[
+        list[str], typer.Argument(metavar="ENTRY...", help="Names of entries, or at least 8 digits of clips' sha256.")
+    ],
     root: RootOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     storage_option: StorageOptions = None,
     near: NearOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of deleted entries.")] = False,
 ) -> None:
     """Delete entries.
 
@@ -178,7 +178,7 @@ def rm(
     """
     from ..maintenance.prune import remove
 
-    where = root_of(root, storage_option, exists=True, near=near)
+    where = root_of(root, storage_option, near=near)
     report = _delete(functools.partial(remove, where, entries), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
@@ -187,7 +187,7 @@ def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> 
     """Plan, ask, and delete. `delete` only plans if it is called with ``dry_run=True``."""
 
     def act(*, dry_run: bool) -> PruneReport:
-        with waiting("Listing" if dry_run else "Deleting"):
+        with progress("Listing" if dry_run else "Deleting"):
             return delete(dry_run=dry_run)
 
     return plan_confirm_run(
@@ -205,4 +205,4 @@ def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (verify, prune, clear, rm):
-        app.command()(command)
+        add_command(app, command)

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
-from .options import waiting
+from .running import waiting
 
 if TYPE_CHECKING:
     import datasets

@@ -10,11 +10,13 @@ import typer
 from .engines import Engine, cluster, fill_by_processes, fill_by_workers
 from .options import (
     AudioColumnOption,
+    AudioStorageOptions,
     AutoResampleOption,
     CapOption,
     ChannelsOption,
     DataDirOption,
     LongerOption,
+    NearOption,
     NonfiniteOption,
     ProcessorOption,
     RateOption,
@@ -25,17 +27,21 @@ from .options import (
     SubsetOption,
     TruncatedOption,
     WaveformsOption,
-    guarded,
+    options_of,
     root_of,
-    waiting,
 )
-from .output import Format, FormatOption, QuietOption, show_report
+from .output import Format, FormatOption, show_report
+from .registry import add_command
+from .running import guarded, waiting
 from .warm_report import WarmReport
 
 __all__ = ["add_to"]
 
 DatasetArgument = Annotated[
-    str, typer.Argument(help="Hub name, Parquet file, folder of audio files, or folder written by save_to_disk.")
+    str,
+    typer.Argument(
+        metavar="DATASET", help="Hub name, Parquet file, folder of audio files, or folder written by save_to_disk."
+    ),
 ]
 
 
@@ -48,19 +54,26 @@ def warm(
     subset: SubsetOption = None,
     audio_column: AudioColumnOption = "audio",
     data_dir: DataDirOption = None,
+    audio_storage_option: AudioStorageOptions = None,
     num_proc: Annotated[
         Optional[int],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Option(
-            "--num-proc", help="Number of processes; with --engine ray, the maximum number of workers.", min=1
+            "--num-proc",
+            metavar="N",
+            help="Number of processes; with --engine ray, the maximum number of workers.",
+            min=1,
         ),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option("--engine", help="Processes of this machine, or workers of a Ray cluster.")
+        Engine,
+        typer.Option("--engine", metavar="ENGINE", help="processes of this machine, or ray: workers of a Ray cluster."),
     ] = Engine.processes,
     address: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--address", help="Address of the Ray cluster; default: $RAY_ADDRESS, else a new one on this machine."
+            "--address",
+            metavar="ADDRESS",
+            help="Address of the Ray cluster; default: $RAY_ADDRESS, else a new one on this machine.",
         ),
     ] = None,
     sampling_rate: RateOption = None,
@@ -72,14 +85,15 @@ def warm(
     nonfinite: NonfiniteOption = "error",
     waveforms: WaveformsOption = "auto",
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of bad clips.")] = False,
 ) -> None:
     """Fill a cache with the features of a dataset.
 
     Entries that exist stay, so you can interrupt it and start again. Rate, cap, resampling, channels and nonfinite are
-    part of the key: pass the same ones as in training. With -q only the names of bad clips are printed.
+    part of the key: pass the same ones as in training.
 
     The exit code is 1 if there are bad clips, or if the root did not take some of the features; 2 if nothing was
     stored. Nothing is computed for a root that takes no entries.
@@ -102,9 +116,10 @@ def warm(
     with waiting("Loading the processor"):
         cached_features = open_cache(
             processor,
-            root_of(root, storage_option, signing_key_file),
+            root_of(root, storage_option, signing_key_file, near=near),
             audio_column=audio_column,
             data_dir=data_dir,
+            audio_storage_options=options_of(audio_storage_option, "--audio-storage-option"),
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
             longer=longer,
@@ -138,7 +153,8 @@ def estimate(
     subset: SubsetOption = None,
     audio_column: AudioColumnOption = "audio",
     data_dir: DataDirOption = None,
-    sample: Annotated[int, typer.Option("--sample", help="Number of rows to try.", min=1)] = 64,
+    audio_storage_option: AudioStorageOptions = None,
+    sample: Annotated[int, typer.Option("--sample", metavar="N", help="Number of rows to try.", min=1)] = 64,
     sampling_rate: RateOption = None,
     max_length_seconds: CapOption = None,
     longer: LongerOption = "cut",
@@ -148,13 +164,14 @@ def estimate(
     nonfinite: NonfiniteOption = "error",
     waveforms: WaveformsOption = "auto",
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")] = False,
 ) -> None:
     """Estimate the cost of caching a dataset, and whether it saves time.
 
-    A sample goes through all steps; nothing is stored. With -q only the verdict is printed.
+    A sample goes through all steps; nothing is stored.
 
     Example:
 
@@ -166,9 +183,10 @@ def estimate(
         rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
         cached_features = open_cache(
             processor,
-            root_of(root, storage_option, signing_key_file, read_only=True),
+            root_of(root, storage_option, signing_key_file, read_only=True, near=near),
             audio_column=audio_column,
             data_dir=data_dir,
+            audio_storage_options=options_of(audio_storage_option, "--audio-storage-option"),
             sampling_rate=sampling_rate,
             max_length_seconds=max_length_seconds,
             longer=longer,
@@ -184,5 +202,5 @@ def estimate(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command()(warm)
-    app.command()(estimate)
+    add_command(app, warm)
+    add_command(app, estimate)

@@ -71,7 +71,10 @@ def load_dataset(name: str, *, split: str | None, subset: str | None, audio_colu
         if split not in loaded:
             raise ValueError(f"expected a split of {name!r}, which has {', '.join(loaded)}, and not {split!r}")
         loaded = loaded[split]
-    return audio_rows(loaded, audio_column)
+    rows = audio_rows(loaded, audio_column)
+    rows.info.dataset_name = f"{name} {split}" if split else name  # by which the run is recorded
+    rows._split = None
+    return rows
 
 
 def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:

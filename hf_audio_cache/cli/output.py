@@ -6,6 +6,7 @@ import csv
 import enum
 import io
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from ..support.report import Report, Table
 
-__all__ = ["Format", "FormatOption", "QuietOption", "show_report", "show_rows"]
+__all__ = ["Format", "FormatOption", "NoTruncateOption", "QuietOption", "show_report", "show_rows"]
 
 
 class Format(str, enum.Enum):
@@ -24,8 +25,11 @@ class Format(str, enum.Enum):
     csv = "csv"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="Form of the output.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", metavar="FORM", help="table, json or csv; --json is short for --format json.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names, one per line.")]
+NoTruncateOption = Annotated[bool, typer.Option("--no-truncate", help="Show long names whole, and wrap nothing.")]
 
 
 def show_report(
@@ -44,17 +48,22 @@ def show_report(
     elif form is Format.csv:
         _show_csv([_flat(report.to_dict())] if rows is None else list(rows))
     else:
-        typer.echo(_printable(repr(report)))
+        typer.echo(_printable(report.to_text(terminal_width())))
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], table: Table, form: Format) -> None:
-    """Print a listing; `table` is its readable form."""
+def terminal_width() -> int:
+    """Return how many characters a line has room for: ``$COLUMNS``, or the terminal's; 80 if that is unknown."""
+    return shutil.get_terminal_size().columns
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], table: Table, form: Format, *, is_whole: bool = False) -> None:
+    """Print a listing; `table` is its readable form, cut to the terminal's width unless it `is_whole`."""
     if form is Format.json:
         _show_json(list(rows))
     elif form is Format.csv:
         _show_csv(rows)
     else:
-        typer.echo(_printable(table.to_text()))
+        typer.echo(_printable(table.to_text(None if is_whole else terminal_width())))
 
 
 def show_names(names: Iterable[str]) -> None:

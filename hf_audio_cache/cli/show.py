@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any, Optional, cast
@@ -12,20 +13,23 @@ from ..maintenance.explain import Explanation
 from ..support.report import Table
 from ..support.units import format_seconds, format_size
 from .options import (
+    AudioStorageOptions,
     AutoResampleOption,
     CapOption,
     ChannelsOption,
+    NearOption,
     NonfiniteOption,
     ProcessorOption,
     RateOption,
     RootOption,
     SigningKeyFileOption,
     StorageOptions,
-    guarded,
+    options_of,
     root_of,
-    waiting,
 )
-from .output import Format, FormatOption, QuietOption, show_names, show_report, show_rows
+from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
+from .registry import add_command
+from .running import guarded, waiting
 
 __all__ = ["add_to"]
 
@@ -33,14 +37,15 @@ __all__ = ["add_to"]
 @guarded
 def usage(
     root: RootOption = None,
-    sample: Annotated[int, typer.Option("--sample", help="Entries to read for the compression ratio.", min=0)] = 64,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", help="Entries to read for the compression ratio.", min=0)
+    ] = 64,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the shas of processors.")] = False,
 ) -> None:
-    """Show entries and bytes by processor, rate, cap and age.
-
-    With -q only the shas of processors are printed.
+    """Show entries and bytes by processor, rate, cap and age, and this machine's near tier.
 
     Examples
     --------
@@ -51,7 +56,7 @@ def usage(
     from ..maintenance.usage import usage as measure
 
     with waiting("Listing"):
-        report = measure(root_of(root, storage_option, exists=True), sample=sample)
+        report = measure(root_of(root, storage_option, near=near), sample=sample)
     show_report(
         report,
         form,
@@ -68,21 +73,33 @@ def ls(
         Optional[list[str]],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Option(
             "--filter",
+            metavar="TEST",
             help="Such as size>1MB, accessed>30d, modified<2h, processor=NAME_OR_SHA, clip=SHA, cache=waveforms, "
             "rate=16000, cap=30. Repeat for more; all must hold.",
         ),
     ] = None,
     sort: Annotated[
-        str, typer.Option("--sort", help="name, size, modified, accessed, processor, rate or cap; :desc for downwards.")
+        str,
+        typer.Option(
+            "--sort",
+            metavar="FIELD",
+            help="name, size, modified, accessed, processor, rate or cap; FIELD:desc for downwards.",
+        ),
     ] = "name",
-    limit: Annotated[Optional[int], typer.Option("--limit", help="Maximum number of lines.", min=1)] = None,  # noqa: UP045
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--limit", metavar="N", help="Maximum number of lines.", min=1),
+    ] = None,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    no_truncate: NoTruncateOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only whole names, one per line.")] = False,
 ) -> None:
     """List entries.
 
-    Times of last use lag by at most 4,096 entries or 30 seconds.
+    A clip is the beginning of its sha256, which `show` and `rm` take. Times of last use lag by at most 4,096 entries or
+    30 seconds.
 
     Examples
     --------
@@ -93,7 +110,7 @@ def ls(
     from ..maintenance.listing import list_entries
 
     with waiting("Listing"):
-        where = root_of(root, storage_option, exists=True)
+        where = root_of(root, storage_option, near=near)
         entries = list_entries(where, filters=filters or (), sort=sort)[:limit]
     if quiet:
         show_names(entry.name for entry in entries)
@@ -101,22 +118,23 @@ def ls(
     now = time.time()
     lines = [
         (
-            entry.name,
+            entry.name if no_truncate else entry.blob_sha[:12],
             entry.cache,
             entry.processor,
             f"{entry.sampling_rate}",
+            f"{entry.max_length_ms / 1000:g} s" if entry.max_length_ms else "none",
             format_size(entry.n_bytes),
             format_seconds(max(now - entry.accessed, 0.0)),
         )
         for entry in entries
     ]
-    table = Table("", ("name", "cache", "processor", "rate", "size", "used before"), lines)
-    show_rows([entry.to_dict() for entry in entries], table, form)
+    table = Table("", ("clip", "cache", "processor", "rate", "cap", "size", "used before"), lines)
+    show_rows([entry.to_dict() for entry in entries], table, form, is_whole=no_truncate)
 
 
 @guarded
 def explain(
-    clip: Annotated[str, typer.Argument(help="An audio file, or its URL.")],
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="An audio file, or its URL.")],
     processor: ProcessorOption,
     root: RootOption = None,
     sampling_rate: RateOption = None,
@@ -124,14 +142,16 @@ def explain(
     auto_resample: AutoResampleOption = False,
     channels: ChannelsOption = "mean",
     nonfinite: NonfiniteOption = "error",
+    audio_storage_option: AudioStorageOptions = None,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the status.")] = False,
 ) -> None:
     """Say why a clip hits or misses.
 
-    The exit code is 0 for a hit and 1 for anything else. With -q only the status is printed.
+    The exit code is 0 for a hit and 1 for anything else.
 
     Example:
 
@@ -141,10 +161,11 @@ def explain(
 
     cached_features = open_cache(
         processor,
-        root_of(root, storage_option, signing_key_file, read_only=True),
+        root_of(root, storage_option, signing_key_file, read_only=True, near=near),
         sampling_rate=sampling_rate,
         max_length_seconds=max_length_seconds,
         auto_resample=auto_resample,
+        audio_storage_options=options_of(audio_storage_option, "--audio-storage-option"),
         channels=channels,
         nonfinite=nonfinite,
     )
@@ -162,28 +183,41 @@ def explain(
 
 @guarded
 def show(
-    entry: Annotated[str, typer.Argument(help="Name of an entry, or at least 8 digits of a clip's sha256.")],
+    entry: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLIP_OR_ENTRY",
+            help="An audio file or its URL, the name of an entry, or at least 8 digits of a clip's sha256.",
+        ),
+    ],
     root: RootOption = None,
     plot: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--plot", help="PNG file for a picture; needs matplotlib."),
+        typer.Option("--plot", metavar="FILE", help="PNG file for a picture; needs matplotlib."),
     ] = None,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
-    """Show what an entry holds, and draw it.
+    """Show what the entries of a clip hold, and draw one.
 
-    The exit code is 1 if one is bad. With -q only names are printed.
+    The exit code is 1 if one is bad.
 
-    Example:
+    Examples
+    --------
+        hf-audio-cache show clip.wav
 
         hf-audio-cache show features/ab/ab….npz --plot features.png
     """
+    from ..audio.source import read_source
     from ..maintenance.inspect import inspect_entries, plot_entry
 
-    entries = inspect_entries(root_of(root, storage_option, signing_key_file, exists=True), entry)
+    where = root_of(root, storage_option, signing_key_file, near=near)
+    is_audio = "://" in entry or Path(entry).expanduser().is_file()
+    what = read_source(os.path.expanduser(entry)).blob_sha if is_audio else entry
+    entries = inspect_entries(where, what)
     if plot is not None:
         if len(entries) != 1:
             raise ValueError(
@@ -203,78 +237,7 @@ def show(
         raise typer.Exit(1)
 
 
-processors = typer.Typer(help="List and compare the processors of a root.", invoke_without_command=True)
-
-
-@processors.callback()
-def _list_by_default(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        context.invoke(list_, root=None, storage_option=None, signing_key_file=None, form=Format.table, quiet=False)
-
-
-@guarded
-def list_(
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    signing_key_file: SigningKeyFileOption = None,
-    form: FormatOption = Format.table,
-    quiet: QuietOption = False,
-) -> None:
-    """List the processors of a root.
-
-    Example:
-
-        hf-audio-cache processors list --root /data/audio-cache
-    """
-    from ..maintenance.processors import list_processors
-
-    found = list_processors(root_of(root, storage_option, signing_key_file, exists=True))
-    if quiet:
-        show_names(one.sha for one in found)
-        return
-    lines = [
-        (
-            one.sha[:12],
-            one.name,
-            ", ".join(f"{name}: {form_of}" for name, form_of in one.outputs.items()),
-            ", ".join(f"{library} {version}" for library, version in one.versions.items()),
-        )
-        for one in found
-    ]
-    rows = [one.to_dict() for one in found]
-    show_rows(rows, Table("", ("sha", "name", "outputs", "first used with"), lines), form)
-
-
-@guarded
-def diff(
-    old: Annotated[str, typer.Argument(metavar="A", help="The sha of a processor, or its first digits.")],
-    new: Annotated[str, typer.Argument(metavar="B", help="That of another one.")],
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    signing_key_file: SigningKeyFileOption = None,
-    form: FormatOption = Format.table,
-    quiet: QuietOption = False,
-) -> None:
-    """Show what differs between two processors; the exit code is 1 if something does.
-
-    Example:
-
-        hf-audio-cache processors diff 6e675520 b900a361
-    """
-    from ..maintenance.processors import diff_processors
-
-    report = diff_processors(root_of(root, storage_option, signing_key_file, exists=True), old, new)
-    show_report(
-        report, form, rows=[{"difference": line} for line in report.differences], quiet=quiet, names=report.differences
-    )
-    if report.differences:
-        raise typer.Exit(1)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (usage, ls, explain, show):
-        app.command()(command)
-    processors.command("list")(list_)
-    processors.command("diff")(diff)
-    app.add_typer(processors, name="processors")
+        add_command(app, command)

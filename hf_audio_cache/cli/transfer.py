@@ -10,16 +10,20 @@ import typer
 
 from .options import (
     AudioColumnOption,
+    AudioStorageOptions,
+    DataDirOption,
+    NearOption,
     RootOption,
     SigningKeyFileOption,
     SplitOption,
     StorageOptions,
     SubsetOption,
-    guarded,
+    options_of,
     root_of,
-    waiting,
 )
-from .output import Format, FormatOption, QuietOption, show_report
+from .output import Format, FormatOption, show_report
+from .registry import add_command
+from .running import guarded, waiting
 
 if TYPE_CHECKING:
     from ..cache.root import CacheRoot
@@ -32,12 +36,14 @@ def export(
     to: Annotated[str, typer.Option("--to", metavar="FILE.tar|ROOT", help="Archive to write, or another root.")],
     dataset: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Argument(help="Dataset whose clips to take, as for warm; by default all clips."),
+        typer.Argument(metavar="DATASET", help="Dataset whose clips to take, as for warm; by default all clips."),
     ] = None,
     processor: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--processor", help="Export only features of this processor: its name or sha, a Hub name or a directory."
+            "--processor",
+            metavar="PROCESSOR",
+            help="Export only features of this one: its name or sha, a Hub name or a directory.",
         ),
     ] = None,
     with_waveforms: Annotated[bool, typer.Option("--with-waveforms", help="Include cached waveforms.")] = False,
@@ -45,15 +51,17 @@ def export(
     split: SplitOption = None,
     subset: SubsetOption = None,
     audio_column: AudioColumnOption = "audio",
+    data_dir: DataDirOption = None,
+    audio_storage_option: AudioStorageOptions = None,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of bad entries.")] = False,
 ) -> None:
     """Write entries into one tar, or into another root.
 
-    Each entry is checked before it is written. Bad ones are left out, and the exit code is 1. With -q only their names
-    are printed.
+    Each entry is checked before it is written. Bad ones are left out, and the exit code is 1.
 
     Examples
     --------
@@ -67,13 +75,19 @@ def export(
         raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
     clips = None
     if dataset is not None:
+        from ..pipeline.audio_reader import AudioReader
+        from ..support.secrets import secret_options
         from ..transform.audio_rows import clip_shas
         from .inputs import load_dataset
 
         with waiting("Reading the dataset"):
             rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
-            clips = clip_shas(rows, audio_column)
-    source = root_of(root, storage_option, signing_key_file, exists=True)
+            reader = AudioReader(
+                None if data_dir is None else str(data_dir),
+                secret_options(options_of(audio_storage_option, "--audio-storage-option")),
+            )
+            clips = clip_shas(rows, audio_column, reader)
+    source = root_of(root, storage_option, signing_key_file, near=near)
     chosen: dict[str, Any] = {
         "clips": clips,
         "processor": None if processor is None else _sha_of(processor, source),
@@ -104,18 +118,18 @@ def _sha_of(processor: str, root: CacheRoot) -> str:
 
 @guarded
 def import_(
-    archive: Annotated[Path, typer.Argument(help="A tar that export wrote.")],
+    archive: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A tar that export wrote.")],
     root: RootOption = None,
     storage_option: StorageOptions = None,
+    near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of refused entries.")] = False,
 ) -> None:
     """Import the entries of a tar into a root.
 
     Each entry is checked before it is stored. Entries that are there already stay. The exit code is 1 if something was
-    refused; with -q only the names of that are printed. Unless the root is signed, trust an archive as much as whoever
-    made it.
+    refused. Unless the root is signed, trust an archive as much as whoever made it.
 
     Example:
 
@@ -124,7 +138,7 @@ def import_(
     from ..maintenance.transfer import import_archive
 
     with waiting("Importing"):
-        report = import_archive(archive, root_of(root, storage_option, signing_key_file))
+        report = import_archive(archive, root_of(root, storage_option, signing_key_file, near=near))
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
@@ -132,5 +146,5 @@ def import_(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command()(export)
-    app.command("import")(import_)
+    add_command(app, export)
+    add_command(app, import_, "import")

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
+from .messages import in_flags, problems
 
 if TYPE_CHECKING:
     from ..transform.cached_features import CachedFeatures
     from ..transform.fill_report import FillReport
 
 __all__ = ["WarmReport"]
+
+_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,8 +30,10 @@ class WarmReport(Report):
         Rows of the dataset.
     hits, computed
         Distinct clips that were there, and that were computed.
-    bad_clips
-        Rows without features, with the reason.
+    duplicates
+        Further rows with the audio of these clips.
+    bad_rows, bad_clips
+        Rows without features; their clips, with the reason of each.
     bytes_written
         Bytes of new entries, waveforms included.
     not_stored, reason
@@ -45,6 +50,8 @@ class WarmReport(Report):
     rows: int
     hits: int
     computed: int
+    duplicates: int
+    bad_rows: int
     bad_clips: list[dict[str, str]]
     bytes_written: int
     seconds: float
@@ -56,13 +63,16 @@ class WarmReport(Report):
     @classmethod
     def of(cls, cached_features: CachedFeatures, filling: FillReport, seconds: float) -> WarmReport:
         """Return the report on a cache that was filled."""
+        seen = filling.stats.hits + filling.stats.computed + filling.stats.bad_clips
         return cls(
             root=str(cached_features.root),
             processor_sha=cached_features.processor_sha,
             rows=filling.rows,
             hits=filling.stats.hits,
             computed=filling.stats.computed,
-            bad_clips=[asdict(clip) for clip in filling.bad_clips],
+            duplicates=max(0, filling.rows - seen),
+            bad_rows=filling.stats.bad_clips,
+            bad_clips=[{**asdict(clip), "reason": in_flags(clip.reason)} for clip in filling.bad_clips],
             bytes_written=filling.stats.bytes_written,
             seconds=seconds,
             not_stored=filling.n_not_stored,
@@ -87,11 +97,15 @@ class WarmReport(Report):
             ("computed", f"{self.computed:,}"),
             *([("left to another worker", f"{self.elsewhere:,}")] if self.elsewhere else []),
             *([("begun again", f"{self.again:,}")] if self.again else []),
-            ("bad clips", f"{len(self.bad_clips):,}"),
+            ("duplicates", f"{self.duplicates:,}"),
+            ("bad", f"{self.bad_rows:,}"),
             *([("not stored", f"{self.not_stored:,}")] if self.not_stored else []),
             ("written", format_size(self.bytes_written)),
             ("time", format_seconds(self.seconds)),
             ("clips/s", f"{self.clips_per_second:,.1f}"),
         ]
-        bad = [(clip["clip"], clip["reason"]) for clip in self.bad_clips[:50]]
-        return [Table(self.root, (), figures), *([Table("bad clips", ("clip", "reason"), bad)] if bad else [])]
+        bad = [(f"{count:,}", problem, first) for count, problem, first in problems(self.bad_clips)[:_MOST_PROBLEMS]]
+        return [
+            Table(self.root, (), figures),
+            *([Table("problems", ("clips", "why", "the first"), bad)] if bad else []),
+        ]

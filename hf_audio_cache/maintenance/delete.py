@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..cache.access_log import last_uses, records_of
+from ..cache.access_records import last_uses, records_of
 from ..cache.layout import is_ours, parse_record_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot, as_cache_root
 from ..stores import Store, StoredObject, is_temporary
+from ..support.progress import note_progress
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import ListedEntry, parse_entry
@@ -116,6 +117,22 @@ class Contents:
         objects = [one for one in store.scan() if is_ours(one.name)]
         return cls(store, near, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
 
+    @classmethod
+    def of_near_tier(cls, root: str | os.PathLike[str] | CacheRoot) -> Contents:
+        """List this machine's near tier of a root.
+
+        Raises
+        ------
+        ValueError
+            If the root has none.
+        """
+        root = as_cache_root(root)
+        near = root.open_near_tier()
+        if near is None:
+            raise ValueError(f"there is no near tier of {root.url} on this machine; nothing was deleted.")
+        objects = [one for one in near.scan() if is_ours(one.name)]
+        return cls(near, None, time.time(), objects, [entry for one in objects if (entry := parse_entry(one))])
+
     def unfinished(self) -> list[StoredObject]:
         """Return the unfinished files that are older than an hour."""
         return [one for one in self.objects if is_temporary(one.name) and self.now - one.modified > UNFINISHED_AFTER]
@@ -125,7 +142,8 @@ class Contents:
         going: Sequence[ListedEntry],
         more: Sequence[StoredObject] = (),
         *,
-        copies: Iterable[str] = (),
+        copies: Sequence[str] = (),
+        all_copies: bool = False,
         dry_run: bool,
     ) -> PruneReport:
         """Delete entries, files that were left unfinished, and the records of use of which no entry is left.
@@ -140,6 +158,8 @@ class Contents:
             Other objects, which the report does not count.
         copies
             Names of further files in the near tier.
+        all_copies
+            Whether those are all of its files, so that none is looked for.
         dry_run
             Whether to report only what would be deleted.
 
@@ -153,7 +173,7 @@ class Contents:
         kept = [entry for entry in self.entries if entry.name not in gone]
         # In this order: it may be killed.
         objects = dict.fromkeys([*(one.name for one in (*unfinished, *more)), *(entry.name for entry in going)])
-        near = self._among_copies([*objects, *copies])
+        near = list(copies) if all_copies else self._among_copies([*objects, *copies])
         if not dry_run:
             delete(self.store, objects)
             if self.near is not None:
@@ -202,7 +222,9 @@ def delete(store: Store, names: Iterable[str]) -> int:
         If one could not be deleted.
     """
     n_deleted = 0
+    total = len(names) if isinstance(names, Sized) else None
     for batch in batches(names, _BATCH):
+        note_progress(n_deleted, total)
         n_deleted += len(batch)
         for error in store.delete(batch).values():
             raise error

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..audio.channels import Channels
-from ..cache.access_log import last_uses
+from ..cache.access_records import last_uses
 from ..cache.layout import FEATURES, WAVEFORMS, parse_entry_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
@@ -22,6 +22,7 @@ from .processors import processor_names
 __all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "parse_entry", "parse_filter"]
 
 _FILTER = re.compile(r"\s*([a-z_]+)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*")
+_SHA = re.compile(r"[0-9a-f]{8,64}")
 _OPERATORS: dict[str, Any] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -197,21 +198,34 @@ def _entries(store: Store) -> Iterator[ListedEntry]:
                 yield entry
 
 
-def find_entries(store: Store, what: Sequence[str], *, near: Store | None = None) -> list[ListedEntry]:
+def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
     """Return the entries that names, as a listing gives them, or the beginnings of clips' shas stand for.
 
     Raises
     ------
     ValueError
-        If one matches nothing, in the near tier either.
+        If one matches nothing.
     """
-    found: dict[str, ListedEntry] = {}
+    objects = {match.name: match for one in what for match in _matches(store, one)}
     uses = last_uses(store)
+    entries = [entry for match in objects.values() if (entry := parse_entry(match, uses))]
+    return find_listed(entries, what, store.location())
+
+
+def find_listed(
+    entries: Sequence[ListedEntry], what: Sequence[str], where: object, *, near: Store | None = None
+) -> list[ListedEntry]:
+    """Do what `find_entries` does among the listed entries of a place; what only a near tier has is no error."""
+    by_name = {entry.name: entry for entry in entries}
+    found: dict[str, ListedEntry] = {}
     for one in what:
-        matches = [entry for match in _matches(store, one) if (entry := parse_entry(match, uses))]
+        if _SHA.fullmatch(one):
+            matches = [entry for entry in entries if entry.blob_sha.startswith(one)]
+        else:
+            matches = [by_name[one]] if one in by_name else []
         if not matches and (near is None or not find_copies(near, [one])):
             raise ValueError(
-                f"No entry {one!r} under {store.location()}. Pass the name of one, as `hf-audio-cache ls -q` prints "
+                f"No entry {one!r} under {where}. Pass the name of one, as `hf-audio-cache ls -q` prints "
                 "it, or the first 8 digits or more of a clip's sha256."
             )
         found.update((entry.name, entry) for entry in matches)

@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..cache.access_log import names_of_run
+from ..cache.access_records import names_of_run
 from ..cache.layout import FEATURES, WAVEFORMS, is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
 from .delete import Contents, PruneReport
-from .listing import ListedEntry, find_copies, find_entries, is_processor
+from .listing import ListedEntry, find_copies, find_listed, is_processor
 from .processors import processor_names
 from .remake_cost import seconds_per_byte
 
@@ -166,12 +166,18 @@ def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry
         If the root cannot be listed, or an entry not be deleted.
     """
     contents = Contents.of(root)
-    going = find_entries(contents.store, what, near=contents.near)
+    going = find_listed(contents.entries, what, contents.store.location(), near=contents.near)
     copies = () if contents.near is None else find_copies(contents.near, what)
     return contents.delete(going, copies=copies, dry_run=dry_run)
 
 
-def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None, dry_run: bool = False) -> PruneReport:
+def clear(
+    root: str | os.PathLike[str] | CacheRoot,
+    *,
+    cache: str | None = None,
+    only_near: bool = False,
+    dry_run: bool = False,
+) -> PruneReport:
     """Delete all files of the cache under a root, unfinished ones too. Other files stay.
 
     Parameters
@@ -180,20 +186,22 @@ def clear(root: str | os.PathLike[str] | CacheRoot, *, cache: str | None = None,
         A path, a URL or a `CacheRoot`.
     cache
         ``"features"`` or ``"waveforms"``, to delete the entries of that one alone.
+    only_near
+        Whether to delete this machine's near tier of the root, and nothing in the root itself.
     dry_run
         Whether to report only what would be deleted.
 
     Raises
     ------
     ValueError
-        If there is no such cache.
+        If there is no such cache, or no near tier.
     StoreError
         If the root cannot be listed, or an object not be deleted.
     """
     _check_cache(cache)
-    contents = Contents.of(root)
+    contents = Contents.of_near_tier(root) if only_near else Contents.of(root)
     going = [entry for entry in contents.entries if cache in (None, entry.cache)]
     folder = "" if cache is None else f"{cache}/"
     more = [one for one in contents.objects if one.name.startswith(folder)]
-    copies = () if contents.near is None else filter(is_ours, contents.near.names(folder))
-    return contents.delete(going, more, copies=copies, dry_run=dry_run)
+    copies = [] if contents.near is None else list(filter(is_ours, contents.near.names(folder)))
+    return contents.delete(going, more, copies=copies, all_copies=True, dry_run=dry_run)

@@ -211,7 +211,7 @@ def copy_entries(
     StoreError
         If one root cannot be read, or the other not be written.
     """
-    source, other = OpenRoot.for_maintenance(root), OpenRoot.for_maintenance(target).store
+    source, other = OpenRoot.for_maintenance(root), OpenRoot.for_maintenance(target, may_be_new=True).store
     report = TransferReport(str(source.store.location()), str(other.location()))
     manifests, entries = _selected(source.store, clips, processor, waveforms=waveforms)
     names = [*manifests, *entries]
@@ -248,7 +248,7 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
     StoreError
         If the root cannot be written.
     """
-    target = OpenRoot.for_maintenance(root)
+    target = OpenRoot.for_maintenance(root, may_be_new=True)
     path = os.path.expanduser(os.fspath(archive))
     report = TransferReport(path, str(target.store.location()))
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 import os
-import random
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from ..audio.channels import Channels, in_words
 from ..cache.entry import open_entry
 from ..cache.layout import FEATURES, WAVEFORMS, is_entry
 from ..cache.open_root import OpenRoot
-from ..cache.root import CacheRoot
+from ..cache.root import CacheRoot, as_cache_root
 from ..stores import Store, StoredObject
 from ..support.report import Report, Table
 from ..support.units import format_size
@@ -89,6 +90,8 @@ class Usage(Report):
         Other files: manifests, records of use, unfinished files, and what is not the cache's.
     n_sample, sample_bytes, sample_decoded_bytes
         Entries that were read for the compression ratio: their number, their size, and the size of their arrays.
+    near, n_near, n_near_bytes
+        Folder of this machine's near tier of the root, None without one; the entries in it, and their size.
     """
 
     root: str
@@ -101,6 +104,9 @@ class Usage(Report):
     n_sample: int = 0
     sample_bytes: int = 0
     sample_decoded_bytes: int = 0
+    near: str | None = None
+    n_near: int = 0
+    n_near_bytes: int = 0
 
     @property
     def compression_ratio(self) -> float | None:
@@ -132,7 +138,10 @@ class Usage(Report):
             shown.append(Table("written", ("ago", "number", "size"), ages))
         if self.compression_ratio is not None:
             ratio = f"{self.compression_ratio:.2f} (of a sample of {self.n_sample} entries)"
-            shown.append(Table("", (), [("bytes of arrays to a byte stored", ratio)]))
+            shown.append(Table("", (), [("compression ratio", ratio)]))
+        if self.near is not None:
+            near = [("entries", f"{self.n_near:,}"), ("size", format_size(self.n_near_bytes))]
+            shown.append(Table(f"near tier {self.near}", (), near))
         return shown
 
 
@@ -156,7 +165,7 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
     kinds: dict[str, _Kind] = {}  # by the part of the name after the clip: parsing each name is much slower
     ages = [[0, 0] for _ in _AGES]
     n_other = n_other_bytes = 0
-    chosen = _Reservoir(sample)
+    chosen = _Sample(sample)
     for found in store.scan():
         name = found.name
         kind_of_name = name[:1] + name[_KIND_START[name[:1]] :] if name[:1] in _KIND_START else ""
@@ -174,6 +183,8 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         chosen.offer(name)
     lines = _lines(kinds.values(), processor_names(store))
     n_sample, sample_bytes, decoded_bytes = _decoded_size(store, chosen.names)
+    near = as_cache_root(root).open_near_tier()
+    copies = [one.n_bytes for one in near.scan() if is_entry(one.name)] if near is not None else []
     return Usage(
         str(store.location()),
         sum(line.n_entries for line in lines),
@@ -185,6 +196,9 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         n_sample,
         sample_bytes,
         decoded_bytes,
+        None if near is None else str(near.location()),
+        len(copies),
+        sum(copies),
     )
 
 
@@ -216,21 +230,25 @@ def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine,
     return tuple(sorted(lines, key=lambda line: -line.n_bytes))
 
 
-class _Reservoir:
-    """Reservoir sampling: a uniform sample of the names offered."""
+class _Sample:
+    """A uniform sample of the names offered: the same one for the same names, in whatever order they come."""
 
     def __init__(self, size: int) -> None:
-        self.names: list[str] = []
         self._size = size
-        self._n_offered = 0
-        self._random = random.Random(0)  # the same sample for the same listing
+        self._chosen: list[tuple[int, str]] = []  # a heap of the smallest hashes, negated
 
     def offer(self, name: str) -> None:
-        self._n_offered += 1
-        if len(self.names) < self._size:
-            self.names.append(name)
-        elif (place := int(self._random.random() * self._n_offered)) < self._size:
-            self.names[place] = name
+        if self._size == 0:
+            return
+        ranked = (-zlib.crc32(name.encode()), name)
+        if len(self._chosen) < self._size:
+            heapq.heappush(self._chosen, ranked)
+        elif ranked > self._chosen[0]:
+            heapq.heapreplace(self._chosen, ranked)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(name for _, name in self._chosen)
 
 
 def _decoded_size(store: Store, names: Iterable[str]) -> tuple[int, int, int]:

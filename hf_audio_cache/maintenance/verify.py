@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from ..cache.access_log import check_use
+from ..cache.access_records import check_use
 from ..cache.layout import TAG_NAME, is_entry, is_ours, manifest_name, parse_manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest
@@ -19,6 +19,7 @@ from ..cache.root import CacheRoot
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store, StoredObject, is_temporary
+from ..support.progress import note_progress
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .delete import UNFINISHED_AFTER, batches, delete
@@ -120,6 +121,7 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
     now = time.time()
     entries = (found for found in store.scan() if _is_to_be_read(found, report, now))
     for batch in batches(entries, _BATCH):
+        note_progress(report.n_entries)
         for folder, cache in opened.caches.items():
             inside = [found for found in batch if found.name.startswith(f"{folder}/")]
             names = [found.name.partition("/")[2] for found in inside]

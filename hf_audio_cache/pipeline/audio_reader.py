@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..audio.file_hashes import FarState, find_hashes, learn_hashes
-from ..audio.source import AudioSource, far_url, local_path, located, read_source, source_of_file
+from ..audio.source import AudioSource, far_url, local_path, located, read_source
 from ..errors import AudioError, AudioSourceError, InvalidRootError, StoreError
 from ..stores import FarFiles, FileVersion
 from ..support.secrets import Secret
@@ -107,7 +107,11 @@ class AudioReader:
             contents = files.read_many([str(urls[row]) for row in rows])
             for row, content in zip(rows, contents, strict=True):
                 url = str(urls[row])
-                sources[row] = _error(url, content) if isinstance(content, StoreError) else source_of_file(url, content)
+                sources[row] = (
+                    _error(url, content)
+                    if isinstance(content, StoreError)
+                    else read_source({"bytes": content, "path": url})
+                )
         self._note_states(cells, urls, versions, sources)
         near = [row for row, source in enumerate(sources) if source is None]
         for row, source in zip(near, in_threads(_read_one, [cells[row] for row in near]), strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .base import Store, StoredObject
 from .local import LocalStore, is_temporary
-from .location import WritePolicy, absolute_root, check_root, open_store
+from .location import WritePolicy, absolute_root, check_root, near_limit, open_store
 from .near_folders import near_folder
 from .remote.far_files import FarFiles, FileVersion
 from .remote.urls import local_path
@@ -26,5 +26,6 @@ __all__ = [
     "is_temporary",
     "local_path",
     "near_folder",
+    "near_limit",
     "open_store",
 ]

@@ -60,7 +60,10 @@ class NearTier:
         if self._max_bytes is not None and hash(name) not in self._used:
             self._used.add(hash(name))
             with contextlib.suppress(OSError):  # on a read-only disk, or gone
-                os.utime(self._store.location(name), follow_symlinks=False)
+                if os.utime in os.supports_follow_symlinks:
+                    os.utime(self._store.location(name), follow_symlinks=False)
+                else:
+                    os.utime(self._store.location(name))
 
     def admits(self, n_bytes: int) -> bool:
         """Return whether there is room for so many bytes, evicting entries if needed; they then count as written."""

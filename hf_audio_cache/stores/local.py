@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -15,18 +14,13 @@ from pathlib import Path
 from ..errors import StoreError
 from ..support.threads import in_threads
 from .base import Store, StoredObject, check_name
+from .folders import MAKE_FILE, Below, OpenFolder, is_file, open_in, open_top, read_end, replace_in, unlink_in
 
 __all__ = ["LocalStore", "is_temporary"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 
 _MAX_BYTES = 1 << 34  # more than any entry has: a sparse file may claim any size
-
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OPEN_STEP = _OPEN_FOLDER | os.O_NOFOLLOW
-# Without O_NONBLOCK a reader would wait for a pipe in an object's place.
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MAKE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_temporary(name: str) -> bool:
@@ -66,7 +60,7 @@ class LocalStore(Store):
         self._root = os.path.abspath(root)
         self._folders = tuple(check_name(inside).split("/")) if inside else ()
         self._path = os.path.join(self._root, *self._folders)
-        self._kept: _OpenFolder | None = None
+        self._kept: OpenFolder | None = None
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         try:
@@ -84,13 +78,13 @@ class LocalStore(Store):
             return [None for name in names if check_name(name)]
         return in_threads(lambda name: self._read(top, name, n_bytes), names)
 
-    def _read(self, top: _OpenFolder, name: str, n_last: int | None = None) -> bytes | StoreError | None:
+    def _read(self, top: OpenFolder, name: str, n_last: int | None = None) -> bytes | StoreError | None:
         folders, file_name = _split(name)
         try:
-            with _Below(top, folders) as folder:
-                file = os.open(file_name, _OPEN_FILE, dir_fd=folder)
+            with Below(top, folders) as folder:
+                file = open_in(folder, file_name)
             try:
-                return self._read_open(name, file) if n_last is None else _read_end(file, n_last)
+                return self._read_open(name, file) if n_last is None else read_end(file, n_last)
             finally:
                 os.close(file)
         except (FileNotFoundError, NotADirectoryError):
@@ -131,19 +125,19 @@ class LocalStore(Store):
 
     def _write(self, folders: Sequence[str], file_name: str, content: bytes) -> None:
         temporary = f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
-        with _Below(self._top(make=True), folders, make=True) as folder:
+        with Below(self._top(make=True), folders, make=True) as folder:
             try:
-                file = os.open(temporary, _MAKE_FILE, 0o666, dir_fd=folder)
+                file = open_in(folder, temporary, MAKE_FILE)
                 try:
                     remaining = memoryview(content)
                     while remaining:  # one call may write less than all: Linux stops at 2 GiB
                         remaining = remaining[os.write(file, remaining) :]
                 finally:
                     os.close(file)
-                os.replace(temporary, file_name, src_dir_fd=folder, dst_dir_fd=folder)
+                replace_in(folder, temporary, file_name)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=folder)
+                    unlink_in(folder, temporary)
                 raise
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
@@ -151,15 +145,15 @@ class LocalStore(Store):
             top = self._top()
         except OSError:
             return [False for name in names if check_name(name)]
-        return [_is_file(top, *_split(name)) for name in names]
+        return [is_file(top, *_split(name)) for name in names]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         failed = {}
         for name in names:
             folders, file_name = _split(name)
             try:
-                with _Below(self._top(), folders) as folder:
-                    os.unlink(file_name, dir_fd=folder)
+                with Below(self._top(), folders) as folder:
+                    unlink_in(folder, file_name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as exc:
@@ -173,7 +167,7 @@ class LocalStore(Store):
     def _walk(self, folders: tuple[str, ...], prefix: str) -> Iterator[StoredObject]:
         relative = "".join(f"{name}/" for name in folders)
         try:
-            with _Below(self._top(), folders) as folder:
+            with Below(self._top(), folders) as folder:
                 with os.scandir(folder) as entries:
                     found = sorted(entries, key=lambda entry: entry.name)
                 inner, files = self._sort_out(found, relative, prefix)
@@ -208,14 +202,14 @@ class LocalStore(Store):
     def child(self, prefix: str) -> LocalStore:
         return LocalStore(self._root, "/".join((*self._folders, check_name(prefix))))
 
-    def _top(self, *, make: bool = False) -> _OpenFolder:
+    def _top(self, *, make: bool = False) -> OpenFolder:
         """Return the folder that all objects lie in, opened step by step where it is not open."""
         kept = self._kept
         if kept is not None and kept.is_at(self._path):
             return kept
         if make:
             os.makedirs(self._root, exist_ok=True)
-        self._kept = top = _OpenFolder(_open_below(os.open(self._root, _OPEN_FOLDER), self._folders, make=make))
+        self._kept = top = open_top(self._root, self._folders, make=make)
         _with_open_folder.append(weakref.ref(self))
         if len(_with_open_folder) > _MOST_OPEN:
             with contextlib.suppress(IndexError, AttributeError):  # another thread was first; the store is gone
@@ -229,97 +223,7 @@ class LocalStore(Store):
         return error
 
 
-class _OpenFolder:
-    """An open folder, closed when nobody uses it any more."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self._status = os.fstat(descriptor)
-
-    def is_at(self, path: str) -> bool:
-        """Return whether it is still the folder at a path, and its descriptor still that of this folder."""
-        try:
-            return os.path.samestat(os.stat(path), self._status) and self._is_open()
-        except OSError:
-            return False
-
-    def _is_open(self) -> bool:
-        """Return whether the descriptor is open; one that a program closed is forgotten, since its number comes again.
-
-        A program that becomes a daemon closes whatever is open.
-        """
-        try:
-            is_open = os.path.samestat(os.fstat(self.descriptor), self._status)
-        except OSError:
-            is_open = False
-        if not is_open:
-            self.descriptor = -1
-        return is_open
-
-    def __del__(self) -> None:
-        if self._is_open():
-            os.close(self.descriptor)
-
-
-class _Below:
-    """Opens a folder below another one for a while; gives its descriptor."""
-
-    def __init__(self, top: _OpenFolder, folders: Sequence[str], *, make: bool = False) -> None:
-        self._top, self._folders, self._make = top, folders, make
-
-    def __enter__(self) -> int:
-        if self._folders:
-            first = _open_step(self._top.descriptor, self._folders[0], make=self._make)
-            self._descriptor = _open_below(first, self._folders[1:], make=self._make)
-            return self._descriptor
-        return self._top.descriptor
-
-    def __exit__(self, *exc: object) -> None:
-        if self._folders:
-            os.close(self._descriptor)
-
-
 def _split(name: str) -> tuple[list[str], str]:
     """Return the folders of an object and its file name."""
     *folders, file_name = check_name(name).split("/")
     return folders, file_name
-
-
-def _read_end(file: int, n_bytes: int) -> bytes | None:
-    status = os.fstat(file)
-    is_regular = stat.S_ISREG(status.st_mode)
-    return os.pread(file, n_bytes, max(0, status.st_size - n_bytes)) if is_regular else None
-
-
-def _is_file(top: _OpenFolder, folders: Sequence[str], file_name: str) -> bool:
-    try:
-        with _Below(top, folders) as folder:
-            return stat.S_ISREG(os.stat(file_name, dir_fd=folder, follow_symlinks=False).st_mode)
-    except OSError:
-        return False
-
-
-def _open_below(folder: int, names: Iterable[str], *, make: bool = False) -> int:
-    """Return a descriptor of a folder that is reached step by step; that of the first is closed."""
-    for name in names:
-        parent = folder
-        try:
-            folder = _open_step(parent, name, make=make)
-        finally:
-            os.close(parent)
-    return folder
-
-
-def _open_step(parent: int, name: str, *, make: bool) -> int:
-    try:
-        return os.open(name, _OPEN_STEP, dir_fd=parent)
-    except FileNotFoundError:
-        if not make:
-            raise
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, dir_fd=parent)
-        return os.open(name, _OPEN_STEP, dir_fd=parent)
-    except NotADirectoryError:  # Linux raises this for a link, others ELOOP
-        if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            raise OSError(errno.ELOOP, f"{name} is a symbolic link, and links under a root are not followed") from None
-        raise

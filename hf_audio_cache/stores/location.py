@@ -19,7 +19,7 @@ from .remote.urls import check_url, is_scheme
 from .resilient import ResilientStore
 from .tiered import TieredStore
 
-__all__ = ["WritePolicy", "absolute_root", "check_root", "open_store"]
+__all__ = ["WritePolicy", "absolute_root", "check_root", "near_limit", "open_store"]
 
 WritePolicy: TypeAlias = Literal["both", "near", "none"]
 
@@ -143,8 +143,12 @@ def open_store(
     folder = near_folder(url, near=near, storage_options=storage_options, filesystem=filesystem)
     if folder is None:
         return store if write == "both" else ReadOnlyStore(store)
-    limit = near_max_bytes or shutil.disk_usage(_existing(folder)).total // _NEAR_SHARE
-    return TieredStore(LocalStore(folder), store, write=write, near_max_bytes=limit)
+    return TieredStore(LocalStore(folder), store, write=write, near_max_bytes=near_max_bytes or near_limit(folder))
+
+
+def near_limit(folder: str) -> int:
+    """Return how many bytes a near tier may take by default."""
+    return shutil.disk_usage(_existing(folder)).total // _NEAR_SHARE
 
 
 def _existing(path: str) -> str:

@@ -35,6 +35,8 @@ _PLACES: dict[str, _Places] = {
 }
 _OTHER_CLOUD = r"(cn|us-gov|us-iso\w*|eusc)-"  # AWS partitions, which have buckets of their own
 _IN_AWS_FILES = re.compile(rf"^\s*(?:endpoint_url\s*=.*|region\s*=\s*{_OTHER_CLOUD}.*)$", re.MULTILINE)
+_NOT_EVERYWHERE = re.compile(r'[<>:"\\|?*%\x00-\x1f]|[. ]+$')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _SECRET = re.compile(r"key|secret|token|pass|sas|cred|sig", re.IGNORECASE)
 
 
@@ -78,10 +80,12 @@ def _digest(place: list[tuple[str, str]]) -> str:
 
 
 def _segments(path: str) -> Iterator[str]:
-    """Yield the folders of a path, without any that leads upwards."""
+    """Yield the folders of a path, without any that leads upwards, under names that every system takes."""
     for segment in path.split("/"):
         if segment:
-            yield segment.replace(".", "%2E") if segment.strip(".") == "" else segment
+            name = _NOT_EVERYWHERE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), segment)
+            # Windows has devices of these names in every folder.
+            yield f"%{ord(name[0]):02X}{name[1:]}" if _DEVICE.fullmatch(name) else name
 
 
 def _of_options(protocol: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

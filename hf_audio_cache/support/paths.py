@@ -30,7 +30,7 @@ def near_root() -> str:
         return os.path.expanduser(named)
     path = os.path.expanduser(os.path.join(_home(), "audio_cache_near"))
     if is_network_mount(path):
-        return os.path.join(tempfile.gettempdir(), f"hf-audio-cache-near-{os.getuid()}")
+        return os.path.join(tempfile.gettempdir(), f"hf-audio-cache-near-{_user()}")
     return path
 
 
@@ -45,6 +45,10 @@ def hashes_path() -> str | None:
         return os.path.abspath(os.path.expanduser(named)) if named else None
     path = os.path.abspath(os.path.expanduser(os.path.join(_home(), "audio_cache_hashes.sqlite")))
     return None if _has_unreliable_locks(path) else path
+
+
+def _user() -> object:
+    return os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from .attached_dataset import AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .column_checks import check_audio, check_new_columns, check_references
-from .feature_columns import FeatureColumns
+from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import HasFeatures
 from .prefetch import read_ahead
@@ -27,6 +27,7 @@ _BATCH_ROWS = 64  # of a stream
 def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence[str] | None) -> Any:
     """Return a dataset or a stream that has features when it is read; see `CachedFeatures.attach`."""
     settings, features = columns.settings, dataset.features or {}
+    note_dataset(columns, dataset)
     is_stream = isinstance(dataset, datasets.IterableDataset)
     attached = Attached() if is_stream else Attached.of(dataset)
     references = reference_columns(features)

@@ -210,7 +210,7 @@ def read_references(
     types
         The feature of each column.
     own_cache
-        The cache to read references to its own root from.
+        The cache to read references to its own root from, and those that their own root has lost.
 
     Raises
     ------
@@ -226,6 +226,9 @@ def read_references(
         wanted.update(dict.fromkeys(key for key in keys_of[name] if key is not None))
     for cache, wanted in entries.items():
         wanted.update(zip(wanted, cache.read_many(list(wanted)), strict=True))
+        if cache is not own_cache and type(cache) is type(own_cache):  # where their root may have been moved
+            lost = [key for key, entry in wanted.items() if entry is None]
+            wanted.update(zip(lost, own_cache.read_many(lost), strict=True))
     arrays: dict[str, list[Any]] = {}
     for name, feature in types.items():
         arrays[name] = []
@@ -250,6 +253,9 @@ def read_lengths(
     keys = [None if value is None else feature.key(value) for value in columns[name]]
     wanted = list(dict.fromkeys(key for key in keys if key is not None))
     entries = dict(zip(wanted, cache.open_many(wanted), strict=True))
+    if cache is not own_cache and type(cache) is type(own_cache):
+        lost = [key for key, entry in entries.items() if entry is None]
+        entries.update(zip(lost, own_cache.open_many(lost), strict=True))
     lengths = {key: entry.length.n_samples for key, entry in entries.items() if entry is not None and entry.length}
     return [None if key is None else lengths.get(key) for key in keys]
 

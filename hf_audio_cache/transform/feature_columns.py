@@ -297,3 +297,13 @@ def _has_error(result: Any) -> bool:
 
 
 HAS_HASH_HOOK = hash_by(FeatureColumns, FeatureColumns.hashed_state)
+
+
+def note_dataset(columns: FeatureColumns, dataset: Any) -> None:
+    """Note in the record of the run which dataset it is given, if that has a name, and how many rows it has."""
+    info = getattr(dataset, "info", None)
+    name = getattr(info, "dataset_name", None) or getattr(info, "builder_name", None)
+    if name:
+        split = getattr(dataset, "split", None)
+        n_rows = len(dataset) if isinstance(dataset, datasets.Dataset) else 0
+        columns.pipeline.access_log.run.datasets[f"{name} {split}" if split else str(name)] = n_rows

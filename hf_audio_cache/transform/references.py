@@ -21,7 +21,7 @@ from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .clip_lists import is_list_feature
 from .column_checks import check_audio, check_new_columns
-from .feature_columns import FeatureColumns
+from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import ReferenceMaker
 
@@ -55,6 +55,7 @@ def make_references(
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
     check_audio(settings.audio_column, dataset.features)
+    note_dataset(columns, dataset)
     check_storable(columns.pipeline.output_specs(), columns.pipeline.name)
     lists = is_list_feature(dataset.features.get(settings.audio_column))
     types = columns.references(lists=lists)

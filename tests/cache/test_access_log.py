@@ -8,6 +8,8 @@ import gzip
 import json
 import logging
 import multiprocessing
+import os
+import platform
 import shutil
 import threading
 import time
@@ -19,7 +21,8 @@ import pytest
 
 from hf_audio_cache import AudioCacheKey, CachedFeatures, CacheRoot, verify
 from hf_audio_cache.cache import access_log
-from hf_audio_cache.cache.access_log import UseRecorder, check_use, last_uses, names_of_run, records_of
+from hf_audio_cache.cache.access_log import UseRecorder
+from hf_audio_cache.cache.access_records import check_use, last_uses, names_of_run, read_figures, records_of
 from hf_audio_cache.errors import CorruptEntryError
 from hf_audio_cache.stores import LocalStore, open_store
 
@@ -74,11 +77,14 @@ def test_a_run_records_each_entry_once(tmp_path, clips, extractor):
     assert set(names) == entries(tmp_path)
 
     run = cached_features.pipeline.access_log.run
-    [path] = tmp_path.glob("runs/*/*.json")
+    [path] = [path for path in tmp_path.glob("runs/*/*.json") if not path.name.startswith("figures-")]
     assert path.relative_to(tmp_path) == Path("runs", run.id, f"{cached_features.processor_sha[:12]}.json")
     assert json.loads(path.read_text()) == {
         "run": run.id,
         "started": run.started,
+        "user": os.environ.get("USER", ""),
+        "host": platform.node(),
+        "datasets": {},
         "processor": "Wav2Vec2FeatureExtractor",
         "processor_sha": cached_features.processor_sha,
         "sampling_rate": 8000,
@@ -153,8 +159,9 @@ def test_reading_references_is_a_run_of_its_own(tmp_path, clips, extractor):
     shutil.rmtree(root / "access")
     shutil.rmtree(root / "runs")
     assert data.run_program(READER, tmp_path / "saved") == N_CLIPS
-    [path] = root.glob("runs/*/*.json")
+    [figures, path] = sorted(root.glob("runs/*/*.json"))
     assert path.name == "references.json"
+    assert read_figures(figures.read_bytes())[1].hits == N_CLIPS
     assert names_of_run(LocalStore(root), path.parent.name) == features(root)
 
 

@@ -23,7 +23,7 @@ from full_roots import N_CLIPS, RATE, SIGNING_KEY, age, cached_by_all, contents,
 from hf_audio_cache import CachedFeatures, verify
 
 COMMANDS = ("warm", "estimate", "usage", "ls", "explain", "show", "processors", "processors list", "processors diff")
-COMMANDS += ("verify", "prune", "clear", "rm", "export", "import", "demo")
+COMMANDS += ("verify", "prune", "clear", "rm", "export", "import", "demo", "config", "stats", "runs")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_root_that_is_none_is_not_taken_for_an_empty_one(arguments, kind, tmp_
     if kind == "file":
         root.write_text("kept")
     result = run(*arguments, "--root", root, code=2)
-    assert "no cache found at " in result.err
+    assert ("no cache found at " if kind == "missing" else "is a file") in result.err
     assert result.out == ""
     assert [path.name for path in tmp_path.iterdir()] == (["root"] if kind == "file" else [])
 
@@ -225,7 +225,8 @@ def test_estimate_stores_nothing_and_says_what_it_takes(folder, mel_processor, t
 # usage, ls, explain, show, processors ---------------------------------------------------------------------------------
 
 
-def test_usage_is_what_the_disk_says(root):
+def test_usage_is_what_the_disk_says(root, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     count = Counter(f"{name.split('/')[0]}{name.split('/')[2][64:]}" for name in entries(root))
     report = run_json("usage", "--root", root)
     found = {
@@ -265,7 +266,7 @@ def test_ls_filters_and_sorts(root):
     )
     assert [row["processor"] for row in by_name] == [cached_by_all(root)[2].processor_sha[:12]] * 2
     assert run("ls", "--root", root, "--filter", "rate=1").lines == [
-        "  name  cache  processor  rate  size  used before"
+        "  clip  cache  processor  rate  cap  size  used before"
     ]
     assert "is not a filter" in run("ls", "--root", root, "--filter", "size", code=2).err
     assert "Cannot sort by 'x'" in run("ls", "--root", root, "--sort", "x", code=2).err

@@ -9,7 +9,8 @@ import pytest
 import typer
 
 from hf_audio_cache import CacheRoot
-from hf_audio_cache.cli.options import plan_confirm_run, root_of
+from hf_audio_cache.cli.options import root_of
+from hf_audio_cache.cli.running import plan_confirm_run
 
 
 class Terminal(io.StringIO):
@@ -73,18 +74,18 @@ def test_options_describe_a_root(tmp_path):
     root = root_of("s3://bucket/x", ["key=me", 'client_kwargs={"region_name": "x"}', "anon=false"], read_only=True)
     options = {"key": "me", "client_kwargs": {"region_name": "x"}, "anon": False}
     assert root == CacheRoot("s3://bucket/x", storage_options=options, read_only=True)
-    assert root_of(str(tmp_path), exists=True) == CacheRoot(tmp_path)
+    assert root_of(str(tmp_path)) == CacheRoot(tmp_path)
+    assert root_of(str(tmp_path), near=str(tmp_path / "near")) == CacheRoot(tmp_path, near=tmp_path / "near")
     assert root_of(None) == CacheRoot()
 
 
 @pytest.mark.parametrize(
     ("root", "options", "said"),
     [
-        ("{}/typo", [], "--root"),
         ("{}", ["secret"], "found no '='"),
         ("{}", ["client_kwargs={not json"], "JSON"),
     ],
 )
 def test_what_is_wrong_is_said(root, options, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        root_of(root.format(tmp_path), options, exists=True)
+        root_of(root.format(tmp_path), options)

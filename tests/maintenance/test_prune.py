@@ -20,6 +20,7 @@ from full_roots import N_CLIPS, RATE, age, cached_by_all, contents, entries
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, WaveformCacheKey, prune, verify
 from hf_audio_cache.maintenance.prune import clear, remove
+from hf_audio_cache.maintenance.runs import list_runs, total_stats
 
 DAY = 86_400.0
 
@@ -98,6 +99,11 @@ def test_with_a_limit_a_processor_says_whose_entries_may_go(aged):
     assert prune(aged, processor="ffff", max_bytes=0).n_deleted == 0
 
 
+def described(root):
+    """Return the descriptions of runs, and not what they counted."""
+    return [path for path in root.glob("runs/*/*.json") if not path.name.startswith("figures-")]
+
+
 def test_a_run_s_entries_are_kept(aged, clips):
     runs = [use(aged, clips[:2]), use(aged, clips[2:3], processor=1)]
     shas = [cached_features.processor_sha[:12] for cached_features in cached_by_all(aged)]
@@ -108,9 +114,11 @@ def test_a_run_s_entries_are_kept(aged, clips):
         prune(aged, keep_run="20200101T000000-00000000", max_bytes=0)
     prune(aged, keep_run=runs)
     assert set(entries(aged)) == used[0] | used[1]
-    assert len(list(aged.glob("access/*/*.gz"))) == len(list(aged.glob("runs/*/*.json"))) == 2
+    assert len(list(aged.glob("access/*/*.gz"))) == len(described(aged)) == 2
     prune(aged, keep_run=runs[0])
-    assert [path.name for path in aged.glob("runs/*") if any(path.iterdir())] == [runs[0]]  # the other's are gone
+    assert [path.parent.name for path in described(aged)] == [runs[0]]  # the other's is gone
+    assert [line.run for line in list_runs(aged).runs] == [runs[0]]
+    assert total_stats(aged).n_runs == 2  # what they counted stays
     assert len(list(aged.glob("access/*/*.gz"))) == 1
 
 
@@ -337,7 +345,7 @@ def test_records_of_entries_that_are_gone_go_too(aged, clips):
         shutil.rmtree(aged / folder)
     assert len(list(aged.glob("access/*/*.gz"))) == 1
     prune(aged)
-    assert list(aged.glob("access/*/*.gz")) == list(aged.glob("runs/*/*.json")) == []
+    assert list(aged.glob("access/*/*.gz")) == described(aged) == []
 
 
 def test_a_far_root_is_pruned_by_use(clips):

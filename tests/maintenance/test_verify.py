@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -57,18 +58,22 @@ def report_of(root: Path, **found: Any) -> VerifyReport:
 # A root in which nothing is wrong -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [False, True])
-def test_a_root_that_is_missing_or_empty_stays_so(make, tmp_path):
+def test_a_root_that_is_missing_stays_so_and_is_an_error(tmp_path):
+    for call in (verify, prune, functools.partial(verify, repair=True)):
+        with pytest.raises(InvalidRootError, match=r"no cache found at .*/root; nothing was read or deleted"):
+            call(tmp_path / "root")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_empty_stays_so(tmp_path):
     root = tmp_path / "root"
-    if make:
-        root.mkdir()
+    root.mkdir()
     for report in (verify(root), verify(root, repair=True)):
         assert report == VerifyReport(str(root))
         assert report.is_clean
     for pruned in (prune(root), prune(root, max_bytes=0, older_than_seconds=0)):
         assert (pruned.n_deleted, pruned.n_bytes_deleted, pruned.n_kept, pruned.n_bytes_kept) == (0, 0, 0, 0)
-    assert list(tmp_path.iterdir()) == [root] * make
-    assert not make or list(root.iterdir()) == []
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["blosc", "plain", "signed"])

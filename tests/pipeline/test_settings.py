@@ -7,6 +7,7 @@ import pytest
 
 from hf_audio_cache import AudioCacheKey, CachedFeatures, WaveformCacheKey
 from hf_audio_cache.pipeline import FeatureSettings, WaveformSettings
+from hf_audio_cache.support.secrets import secret_options
 
 BLOB, PROCESSOR = "ab" * 32, "cd" * 32
 
@@ -89,6 +90,7 @@ def test_a_pickle_has_every_setting(make_processor, tmp_path):
     }
     waveform = {"auto_resample": True, "channels": 1, "longer": "error", "truncated": "accept"}
     made = CachedFeatures(make_processor("wav2vec2"), tmp_path, max_length_seconds=1.5, **waveform, **given)
+    given["audio_storage_options"] = secret_options(given["audio_storage_options"])
     assert made.settings == FeatureSettings(WaveformSettings(16_000, 1_500, **waveform), **given)
     left = FeatureSettings(WaveformSettings(16_000))
     assert not [name for name in vars(left) if getattr(left, name) == getattr(made.settings, name)]  # none is forgotten

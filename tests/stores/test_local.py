@@ -9,7 +9,6 @@ import io
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import stat
 import time
@@ -354,6 +353,8 @@ def test_a_temporary_name_is_told_from_others(name, expected):
 
 def put_on_a_full_disk(root):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit is an error then
+    import resource  # which is not everywhere
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     failed = LocalStore(root).put_many({"ab/small": b"x" * 1000, "ab/big": b"x" * 300_000, "cd/small": b"y" * 1000})
     return {name: error.errno for name, error in failed.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hf_audio_cache import CachedFeatures
-from hf_audio_cache.errors import AudioColumnError, SamplingRateError
+from hf_audio_cache.errors import AudioColumnError, MissingEntryError, SamplingRateError
 
 SOURCES = {
     "memory": lambda clips, folder: data.in_memory(clips),
@@ -236,3 +236,20 @@ def test_dataloader_with_its_own_collator(clips, make_processor, tmp_path):
     assert features.dtype == torch.float32
     expected = [data.expected_features(whisper, clip, auto_resample=True)["input_features"] for clip in clips[:4]]
     data.assert_same_bits(features.numpy(), np.stack(expected))
+
+
+def test_references_whose_root_was_moved_are_read_from_the_new_one(tmp_path, clips, wav2vec2, expected):
+    references = CachedFeatures(wav2vec2, tmp_path / "root", auto_resample=True, length_column="length").map(
+        data.of_paths(clips), remove_columns="audio"
+    )
+    (tmp_path / "root").rename(tmp_path / "moved")
+    moved = CachedFeatures(wav2vec2, tmp_path / "moved", auto_resample=True, length_column="length")
+    rows = moved.attach(references)[:]
+    for row, outputs in zip(rows["input_values"], expected, strict=True):
+        data.assert_same_bits(row, outputs["input_values"])
+    assert rows["length"] == references["length"][:]
+    assert moved.stats.hits == len(clips)
+    assert repr(moved.audio_cache) == f"AudioCache('{tmp_path / 'moved' / 'features'}', {len(clips)} entries read)"
+    other = CachedFeatures(wav2vec2, tmp_path / "elsewhere", auto_resample=True)
+    with pytest.raises(MissingEntryError):
+        other.attach(references)[:]["input_values"]

@@ -154,3 +154,25 @@ def test_what_has_no_rows_to_count_is_an_error(prompts, extractor, tmp_path):
             ask(data.in_memory(prompts[:2]).to_iterable_dataset())
         with pytest.raises(AudioColumnError):
             ask(data.in_memory(prompts[:2]).remove_columns("audio"))
+
+
+@pytest.mark.parametrize("kind", ["files", "flat columns"])
+def test_coverage_reads_no_file_whose_hash_is_remembered(kind, clips, cached_features, monkeypatch):
+    dataset = data.of_paths(clips)
+    cached_features.map(dataset, load_from_cache_file=False)
+    monkeypatch.setattr("hf_audio_cache.pipeline.audio_reader.read_source", lambda cell: pytest.fail("a file was read"))
+    if kind == "flat columns":
+        dataset = dataset.flatten()
+        assert "audio" not in dataset.column_names
+    assert cached_features.coverage(dataset).n_cached == len(clips)
+    assert len(clip_shas(dataset, "audio", cached_features.pipeline.audio_reader)) == len(clips)
+
+
+@pytest.mark.parametrize("made", ["decoded", "encoded"])
+def test_flat_columns_are_estimated_and_materialized(made, clips, cached_features, tmp_path):
+    dataset = data.in_memory(clips) if made == "encoded" else data.of_paths(clips)
+    dataset = dataset.flatten().shuffle(seed=1)
+    assert cached_features.estimate(dataset).n_sample == len(clips)
+    references = cached_features.map(dataset)
+    assert cached_features.coverage(dataset).share == 1
+    assert len(cached_features.materialize(references)["input_values"]) == len(clips)

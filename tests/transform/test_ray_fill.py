@@ -175,7 +175,7 @@ def test_warm_on_a_cluster(nodes, prompts, tmp_path):
     figures = {
         " ".join(words[:-1]): words[-1] for words in (re.findall(r"[\w./]+", line) for line in again.lines) if words
     }
-    assert (figures["rows"], figures["hits"], figures["computed"], figures["bad clips"]) == ("13", "12", "0", "1")
+    assert (figures["rows"], figures["hits"], figures["computed"], figures["bad"]) == ("13", "12", "0", "1")
     cached_features = CachedFeatures(configs.make_processor("wav2vec2"), tmp_path / "root", **SETTINGS)
     rows = cached_features({"audio": data.columns(clips)["audio"]})["input_values"]
     assert (cached_features.stats.hits, cached_features.stats.computed) == (12, 0)

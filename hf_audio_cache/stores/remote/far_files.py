@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +48,7 @@ class FileVersion(NamedTuple):
 @dataclass(frozen=True)
 class _Listing:
     taken: float
-    versions: Mapping[str, FileVersion] | None  # None: the folder is too large
+    versions: Mapping[str, FileVersion] | None  # None: the folder is too large, or may not be listed
 
 
 class FarFiles:
@@ -76,7 +75,6 @@ class FarFiles:
         self.place = place_of(url, storage_options)
         self._listings: dict[str, _Listing] = {}
         self._asked: Counter[str] = Counter()
-        self._lock = threading.Lock()  # one thread lists a folder, and others wait for it
 
     @staticmethod
     def base_of(url: str) -> str:
@@ -125,22 +123,21 @@ class FarFiles:
         return [known.get(url) for url in urls]
 
     def _listed(self, folder: str, n_files: int) -> Mapping[str, FileVersion]:
-        """Return the versions of all files of a folder, if it is worth a listing."""
-        with self._lock:
-            listing = self._listings.get(folder)
-            if listing is not None and listing.versions is None:
+        """Return the versions of all files of a folder where a listing pays; two threads may list it at once."""
+        listing = self._listings.get(folder)
+        if listing is not None and listing.versions is None:
+            return {}
+        if listing is None or time.monotonic() - listing.taken > _LISTING_COUNTS:
+            self._asked[folder] += n_files
+            if self._asked[folder] < _FEWEST_LISTED and self._protocol != "hf":
                 return {}
-            if listing is None or time.monotonic() - listing.taken > _LISTING_COUNTS:
-                self._asked[folder] += n_files
-                if self._asked[folder] < _FEWEST_LISTED and self._protocol != "hf":
-                    return {}
-                taken = time.monotonic()
-                [answer] = self._store.ask("ls", [(self._path(folder),)], limit=_LONGEST_LISTING)
-                if isinstance(answer, Exception) and kind_of(answer) not in ("", "unreachable"):
-                    return {}  # the files themselves say what is wrong
-                listing = _Listing(taken, None if isinstance(answer, Exception) else self._by_url(folder, answer))
-                self._listings[folder] = listing
-            return listing.versions or {}
+            taken = time.monotonic()
+            [answer] = self._store.ask("ls", [(self._path(folder),)], limit=_LONGEST_LISTING)
+            if isinstance(answer, Exception) and kind_of(answer) in ("throttled", "unauthenticated", "no bucket"):
+                return {}  # the files themselves say what is wrong
+            listing = _Listing(taken, None if isinstance(answer, Exception) else self._by_url(folder, answer))
+            self._listings[folder] = listing
+        return listing.versions or {}
 
     def _by_url(self, folder: str, listing: Iterable[Mapping[str, Any]]) -> dict[str, FileVersion]:
         versions: dict[str, FileVersion] = {}

@@ -1,0 +1,151 @@
+"""Running a command: errors in one line, Ctrl-C, confirmation, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, TypeVar
+
+import typer
+
+from .messages import in_flags, shown_log
+
+__all__ = ["guarded", "plan_confirm_run", "progress", "waiting"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+ReportT = TypeVar("ReportT")
+
+
+def guarded(command: F) -> F:
+    """Report errors of the user or of a store in one line with exit code 2, and Ctrl-C with exit code 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from ..errors import HfAudioCacheError
+
+        is_interrupted = threading.Event()
+        try:
+            with _interruptible(is_interrupted), shown_log():
+                return command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # the reader of the output has closed it; click handles that
+        except (Exception, KeyboardInterrupt) as exc:
+            # `datasets` raises an error of its own where workers are interrupted.
+            if is_interrupted.is_set() or isinstance(exc, KeyboardInterrupt):
+                typer.echo("Interrupted; what was finished until now stays.", err=True)
+                raise typer.Exit(130) from None
+            if not isinstance(exc, (HfAudioCacheError, ValueError, OSError, TypeError)):
+                raise
+            typer.echo(f"Error: {in_flags(str(exc))}", err=True)
+            raise typer.Exit(2) from None
+
+    return run  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _interruptible(is_interrupted: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C end a command even while Python ignores exceptions, and leave workers to it.
+
+    It ignores them in the callbacks through which libsndfile reads, where the clip would seem to end, and in
+    ``__del__``. The interrupt is delayed until these return.
+    """
+    owner = os.getpid()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker, which the command ends
+            return
+        while frame is not None:
+            if frame.f_code.co_name.startswith("vio_") or frame.f_code.co_name == "__del__":
+                threading.Timer(0.01, _thread.interrupt_main).start()
+                return
+            frame = frame.f_back
+        is_interrupted.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def plan_confirm_run(
+    plan: Callable[[], ReportT],
+    run: Callable[[ReportT | None], ReportT],
+    question: Callable[[ReportT], str],
+    *,
+    yes: bool,
+    dry_run: bool = False,
+) -> ReportT:
+    """Report what would be deleted, ask, and delete. All commands that delete use this.
+
+    Parameters
+    ----------
+    plan
+        Returns what would be deleted.
+    run
+        Deletes it, and returns what was deleted. It gets the plan, or None with ``-y``, which needs none.
+    question
+        What to ask about a plan.
+    yes
+        Whether not to ask.
+    dry_run
+        Whether to plan only.
+
+    Raises
+    ------
+    typer.Abort
+        If the answer is no.
+    ValueError
+        If there is no terminal to ask on.
+    """
+    if yes and not dry_run:
+        return run(None)
+    planned = plan()
+    if dry_run:
+        return planned
+    if not sys.stdin.isatty():
+        raise ValueError("nothing deleted: there is no terminal to confirm on. Pass -y.")
+    typer.confirm(question(planned), abort=True, err=True)
+    return run(planned)
+
+
+@contextlib.contextmanager
+def progress(message: str) -> Iterator[None]:
+    """Show a message, and how much of the work is done, on a terminal."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from ..support.progress import watched
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as shown:
+        task = shown.add_task(message, total=None)
+        with watched(lambda done, total: shown.update(task, completed=done, total=total)):
+            yield
+
+
+@contextlib.contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Show a message and a spinner, on a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(message):
+        yield

@@ -1,0 +1,235 @@
+"""Runs of a root, and what all of them counted, from the records that they left."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..cache.access_records import read_figures
+from ..cache.layout import RUNS, parse_figures_name, parse_record_name
+from ..cache.open_root import OpenRoot
+from ..cache.root import CacheRoot
+from ..cache.stats import Stats
+from ..stores import Store
+from ..support.report import Report, Table
+from ..support.units import format_seconds, format_size
+from .delete import batches
+from .processors import processor_names
+
+__all__ = ["AllRuns", "RunLine", "TotalStats", "list_runs", "total_stats"]
+
+_BATCH = 64
+
+
+@dataclass
+class RunLine:
+    """One run, with all its processes.
+
+    Attributes
+    ----------
+    run
+        Its id, which `prune` takes as ``keep_run``.
+    started
+        When it began, as ISO 8601 in UTC.
+    user, host
+        Who ran it, and on which machine.
+    datasets
+        The number of rows of each dataset that it was given, by name.
+    processor, name
+        The first twelve digits of its processor's sha, and the processor's class.
+    figures
+        What it counted, as far as it is recorded.
+    """
+
+    run: str
+    started: str = ""
+    user: str = ""
+    host: str = ""
+    datasets: dict[str, int] = field(default_factory=dict)
+    processor: str = ""
+    name: str = ""
+    figures: Stats = field(default_factory=Stats)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**vars(self), "figures": self.figures.to_dict()}
+
+
+@dataclass(frozen=True, repr=False)
+class AllRuns(Report):
+    """The runs of a root, the latest first."""
+
+    root: str
+    runs: tuple[RunLine, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {"root": self.root, "runs": [one.to_dict() for one in self.runs]}
+
+    def tables(self) -> list[Table]:
+        lines = [
+            (
+                one.run,
+                f"{one.user}@{one.host}".strip("@"),
+                ", ".join(one.datasets),
+                f"{sum(one.datasets.values()):,}" if one.datasets else "",
+                f"{one.figures.hits:,}",
+                f"{one.figures.computed:,}",
+            )
+            for one in self.runs
+        ]
+        return [Table(self.root, ("run", "who", "dataset", "rows", "hits", "computed"), lines)]
+
+
+@dataclass(frozen=True)
+class _OfProcessor:
+    """What the runs of one processor counted."""
+
+    processor: str
+    name: str
+    n_runs: int
+    figures: Stats
+
+    @property
+    def seconds_saved(self) -> float:
+        """What the hits would have taken, at the mean time of computing a clip here; else what the runs say."""
+        if not self.figures.computed:
+            return self.figures.seconds_saved
+        return self.figures.hits * self.figures.seconds_computing / self.figures.computed
+
+
+@dataclass(frozen=True, repr=False)
+class TotalStats(Report):
+    """What all runs of a root counted, as far as they are recorded.
+
+    Attributes
+    ----------
+    root
+        Where.
+    n_runs
+        How many runs left a record.
+    lines
+        Their figures by processor, those with most hits first.
+    """
+
+    root: str
+    n_runs: int
+    lines: tuple[_OfProcessor, ...]
+
+    @property
+    def figures(self) -> Stats:
+        """The sum over all processors."""
+        return sum((line.figures for line in self.lines), Stats())
+
+    @property
+    def seconds_saved(self) -> float:
+        """What all hits would have taken to compute."""
+        return sum(line.seconds_saved for line in self.lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        lines = [
+            {**vars(line), "figures": line.figures.to_dict(), "seconds_saved": line.seconds_saved}
+            for line in self.lines
+        ]
+        total = {**self.figures.to_dict(), "seconds_saved": self.seconds_saved, "hit_rate": self.figures.hit_rate}
+        return {"root": self.root, "n_runs": self.n_runs, **total, "lines": lines}
+
+    def tables(self) -> list[Table]:
+        total = self.figures
+        figures = [
+            ("runs", f"{self.n_runs:,}"),
+            ("hits", f"{total.hits:,} ({total.hit_rate:.1%})"),
+            ("misses", f"{total.misses:,}"),
+            ("computed", f"{total.computed:,}"),
+            ("bad clips", f"{total.bad_clips:,}"),
+            ("read", format_size(total.bytes_read)),
+            ("written", format_size(total.bytes_written)),
+            ("time saved", format_seconds(self.seconds_saved)),
+        ]
+        lines = [
+            (
+                line.name or line.processor or "references",
+                line.processor,
+                f"{line.n_runs:,}",
+                f"{line.figures.hits:,}",
+                f"{line.figures.computed:,}",
+                format_seconds(line.seconds_saved),
+            )
+            for line in self.lines
+        ]
+        columns = ("processor", "sha", "runs", "hits", "computed", "saved")
+        return [Table(self.root, (), figures), *([Table("", columns, lines)] if lines else [])]
+
+
+def list_runs(root: str | os.PathLike[str] | CacheRoot) -> AllRuns:
+    """Return the runs of a root that left a description, the latest first.
+
+    Raises
+    ------
+    StoreError
+        If the root cannot be listed.
+    """
+    store = OpenRoot.for_maintenance(root).store
+    runs: dict[str, RunLine] = {}
+    for name, content in _records(store):
+        record, counted = parse_record_name(name), parse_figures_name(name)
+        try:
+            if counted is not None:
+                line = runs.setdefault(counted, RunLine(counted))
+                line.figures += read_figures(content)[1]
+            elif record is not None:
+                line = runs.setdefault(record.run, RunLine(record.run))
+                _describe(line, json.loads(content))
+        except Exception:  # noqa: BLE001 - a damaged record says nothing; `verify` names it
+            continue
+    lines = [line for line in runs.values() if line.started]  # of others only what they counted is left
+    return AllRuns(str(store.location()), tuple(sorted(lines, key=lambda line: line.run, reverse=True)))
+
+
+def _describe(line: RunLine, told: dict[str, Any]) -> None:
+    """Add what a record says of its run."""
+    line.started, line.user, line.host = (str(told.get(name) or "") for name in ("started", "user", "host"))
+    line.datasets.update({str(name): int(rows) for name, rows in (told.get("datasets") or {}).items()})
+    line.processor = line.processor or str(told.get("processor_sha") or "")[:12]
+    line.name = line.name or str(told.get("processor") or "")
+
+
+def total_stats(root: str | os.PathLike[str] | CacheRoot) -> TotalStats:
+    """Return what all runs of a root counted; it lags by at most 30 s, and lacks what killed processes did since.
+
+    Raises
+    ------
+    StoreError
+        If the root cannot be listed.
+    """
+    store = OpenRoot.for_maintenance(root).store
+    figures: dict[str, Stats] = {}
+    runs: dict[str, set[str]] = {}
+    for name, content in _records(store):
+        run = parse_figures_name(name)
+        if run is None:
+            continue
+        try:
+            sha, counted = read_figures(content)
+        except Exception:  # noqa: BLE001 - as above
+            continue
+        processor = (sha or "")[:12]
+        figures[processor] = figures.get(processor, Stats()) + counted
+        runs.setdefault(processor, set()).add(run)
+    names = processor_names(store)
+    lines = [_OfProcessor(sha, names.get(sha, ""), len(runs[sha]), counted) for sha, counted in figures.items()]
+    lines.sort(key=lambda line: (-line.figures.hits, line.processor))
+    return TotalStats(str(store.location()), len(set().union(*runs.values())), tuple(lines))
+
+
+def _records(store: Store) -> Iterator[tuple[str, bytes]]:
+    """Yield what runs left under ``runs/``, by name."""
+    names: Iterable[str] = store.names(f"{RUNS}/")
+    for batch in batches(names, _BATCH):
+        for name, content in zip(batch, store.get_many(batch), strict=True):
+            if isinstance(content, bytes):
+                yield name, content
