@@ -140,6 +140,12 @@ def _features_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _unprobed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test know the outputs of processors from the tests before it."""
+    monkeypatch.setattr("hf_audio_cache.pipeline.store._PROBED", {})
+
+
+@pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], dict[str, bool]]:
     """``at_once(True)``: compute two clips at once; with None it is measured. By default one at a time.
 

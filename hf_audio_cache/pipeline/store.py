@@ -84,6 +84,11 @@ class EntryWriter:
         return self.write_behind.wait()
 
 
+# What each processor was found to give, for the next root of this process, and for workers that are forked from it.
+_PROBED: dict[str, dict[str, OutputSpec]] = {}
+_MOST_PROBED = 64
+
+
 class ProcessorManifests:
     """The manifests of processors in a root: what each is, and the form of its outputs.
 
@@ -105,9 +110,16 @@ class ProcessorManifests:
         """Return the manifest of a processor as the root has it, or as it will be written."""
         known = self._known.get(identity.sha) or self._root.read_manifest(identity.sha)
         if known is None:
-            known = Manifest.of(identity, self._probe())
+            known = Manifest.of(identity, self._specs(identity.sha))
         self._known[identity.sha] = known
         return known
+
+    def _specs(self, processor_sha: str) -> dict[str, OutputSpec]:
+        found = _PROBED.get(processor_sha) or self._probe()
+        if len(_PROBED) >= _MOST_PROBED:
+            _PROBED.clear()
+        _PROBED[processor_sha] = found
+        return found
 
     def ensure(self, identity: ProcessorIdentity) -> None:
         """Write the manifest, and the root's tag, if the root has none; tried once in a process."""

@@ -78,3 +78,11 @@ def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
     assert isinstance(rows[0], AudioError)
     assert steps == ["look_up 2", "ensure", "reader_of", "write_waveform", "write", "extract", "write", "wait"]
     assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]
+
+
+def test_the_next_root_is_told_what_the_processor_gives(pipeline, clips, tmp_path, monkeypatch):
+    specs = pipeline.output_specs()
+    other = FeaturePipeline(pipeline.processor, CacheRoot(tmp_path / "other"), pipeline.settings)
+    monkeypatch.setattr(other.manifests, "_probe", pytest.fail)
+    other.features(cells(clips))
+    assert other.root.read_manifest(other.identity().sha).outputs == specs
