@@ -12,9 +12,9 @@ __version__ = "0.2.0"
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from .cache.caches import AudioCache, WaveformCache
     from .cache.keys import AudioCacheKey, WaveformCacheKey
     from .cache.root import CacheRoot
@@ -48,7 +48,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """Import what is asked for by its name."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import typer
 
 from ..support.report import Table
 from .options import NearOption, RootOption, SigningKeyFileOption, StorageOptions, root_of
-from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
+from .output import Format, FormatOption, NoTruncateOption, show_names, show_report, show_rows
 from .registry import Group, add_command
 from .running import guarded
 
@@ -77,7 +77,7 @@ def diff(
     near: NearOption = None,
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the differences, one per line.")] = False,
 ) -> None:
     """Show what differs between two processors; the exit code is 1 if something does.
 
