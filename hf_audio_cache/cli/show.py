@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 
-from ..maintenance.explain import Explanation
 from ..support.report import Table
 from ..support.units import format_seconds, format_size
 from .options import (
@@ -30,6 +29,9 @@ from .options import (
 from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
 from .registry import add_command
 from .running import guarded, waiting
+
+if TYPE_CHECKING:
+    from ..maintenance.explain import Explanation
 
 __all__ = ["add_to"]
 
@@ -169,7 +171,7 @@ def explain(
         channels=channels,
         nonfinite=nonfinite,
     )
-    report = cast(Explanation, cached_features.explain(clip))
+    report = cast("Explanation", cached_features.explain(clip))
     if quiet:
         show_names([report.status])
     elif form is Format.table:
