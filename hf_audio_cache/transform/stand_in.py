@@ -118,7 +118,7 @@ class ExtractorCache:
     def _look_up(self, asked: ExtractorCall) -> tuple[list[Mapping[str, Any]], str]:
         """Return the outputs of each clip, read or computed, and the form of the call with that of its outputs."""
         if self._evidence.is_refused(asked.form):
-            raise UncacheableCallError(_DIFFERS)
+            raise UncacheableCallError("")  # why was said then
         try:
             pipeline = self._pipeline(asked.arguments)
             sha = pipeline.identity().sha
@@ -131,12 +131,8 @@ class ExtractorCache:
                 if isinstance(result, AudioError):
                     raise result
                 entries.append(result.outputs)
-        except (
-            ProcessorError,
-            RandomOutputError,
-            UnfingerprintableProcessorError,
-        ):  # the next call would only take as long to fail
-            self._evidence.refuse(asked.form)
+        except (ProcessorError, RandomOutputError, UnfingerprintableProcessorError):
+            self._evidence.refuse(asked.form)  # the next call would only take as long to fail
             raise
         ranks = {name: getattr(value, "ndim", type(value).__name__) for name, value in entries[0].items()}
         return entries, f"{sha} {asked.form} {ranks}"
@@ -153,8 +149,8 @@ class ExtractorCache:
         return self._pipelines[name]
 
     def _say(self, kind: str, reason: str) -> None:
-        """Say once of a kind of reason that the extractor itself is called."""
-        if kind not in self._said and len(self._said) < _MOST_SAID:
+        """Say once of a kind of reason that the extractor itself is called; nothing without a reason."""
+        if reason and kind not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(kind)
             logger.warning(
                 "A call of %s is not answered from the cache, and the extractor itself is called, here and whenever "

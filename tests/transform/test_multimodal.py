@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 
+import datasets
+import numpy as np
 import pytest
+import soundfile
 from test_stand_in import RATE, flat
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CachedWaveforms, CacheRoot
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -46,8 +49,6 @@ def processor_of(name, make_processor):
 @pytest.fixture(scope="module")
 def rows(sentences):
     """Eight sentences, and what is asked of each."""
-    import soundfile
-
     arrays = [soundfile.read(path, dtype="float32")[0] for path in sentences[:8]]
     return [{"audio": {"array": array, "sampling_rate": RATE}, "text": "<|AUDIO|> what is said"} for array in arrays]
 
@@ -113,3 +114,68 @@ def test_whispers_processor_and_the_call_of_voxtral(rows, calls, make_processor,
             expected = plain.feature_extractor(audio["array"], sampling_rate=RATE, **voxtral)
             assert flat(processor.feature_extractor(audio["array"], sampling_rate=RATE, **voxtral)) == flat(expected)
     assert not calls
+
+
+def test_chat_messages_with_audio_parts(calls, make_processor, sentences, tmp_path):
+    def turn(number, *parts):
+        audio = [{"type": "audio", "audio": str(path), "text": None} for path in parts]
+        return {"role": "user", "content": [*audio, {"type": "text", "audio": None, "text": f"what is said {number}"}]}
+
+    chats = [
+        [turn(0, *sentences[:2])],
+        [turn(1, sentences[2]), turn(2, sentences[3])],
+        [turn(3, sentences[0])],
+        [turn(4)],
+    ]
+    dataset = datasets.Dataset.from_dict({"messages": chats})
+
+    def audio_parts(example):
+        contents = [message["content"] for message in example["messages"]]
+        return {"audio": [part["audio"] for content in contents for part in content if part["type"] == "audio"]}
+
+    def without_nulls(messages):  # Arrow gives each part the keys of all
+        parts = [[{k: v for k, v in part.items() if v is not None} for part in each["content"]] for each in messages]
+        return [{**each, "content": content} for each, content in zip(messages, parts, strict=True)]
+
+    def collator(processor):
+        def collate(batch):
+            texts = [processor.apply_chat_template(without_nulls(row["messages"]), tokenize=False) for row in batch]
+            clips = [clip["array"] for row in batch for clip in row["audio"]]
+            return processor(text=texts, audio=clips, sampling_rate=RATE, return_tensors="pt", padding=True)
+
+        return collate
+
+    root = CacheRoot(tmp_path / "root")
+    dataset = dataset.map(audio_parts)
+    plain, processor = (processor_of("Qwen2AudioProcessor", make_processor) for _ in range(2))
+    cached_features = CachedFeatures(processor, root, features="always")
+    processor.feature_extractor = cached_features.feature_extractor()
+    rows = CachedWaveforms(root, sampling_rate=RATE).attach(dataset)
+    decoded = [
+        {
+            "messages": row["messages"],
+            "audio": [{"array": soundfile.read(path, dtype="float32")[0]} for path in row["audio"]],
+        }
+        for row in dataset
+    ]
+    for epoch in range(2):
+        calls.clear()
+        for start in (0, 2):
+            expected = collator(plain)(decoded[start : start + 2])
+            found = collator(processor)([rows[row] for row in range(start, start + 2)])
+            assert flat(found) == flat(expected)
+        assert not (epoch and calls)
+    assert cached_features.stats.computed == 4
+
+    # Without a waveform: the features of each row, in the order of its audio parts.
+    lists = CachedFeatures(
+        make_processor("qwen2_audio"),
+        root,
+        processor_kwargs={"return_attention_mask": True},
+        output_names={"attention_mask": "feature_attention_mask"},
+    ).map(dataset)
+    features = torch.tensor(np.concatenate([row["input_features"] for row in lists if row["audio"]]))
+    clips = [clip["array"] for row in decoded for clip in row["audio"]]
+    wanted = plain.feature_extractor(clips, sampling_rate=RATE, return_attention_mask=True, return_tensors="pt")
+    assert torch.equal(features, wanted["input_features"])
+    assert [len(row["feature_attention_mask"]) for row in lists] == [2, 2, 1, 0]

@@ -257,7 +257,9 @@ def test_after_a_difference_the_extractor_is_called_for_good_and_that_is_said_on
 
 
 @pytest.mark.parametrize("broken", ["random", "full", "method"])
-def test_what_the_cache_cannot_answer_the_extractor_does(broken, whisper, make, make_processor, monkeypatch, tmp_path):
+def test_what_the_cache_cannot_answer_the_extractor_does(
+    broken, whisper, make, make_processor, tmp_path, warnings_logged
+):
     other = make_processor("whisper_tiny")
     if broken == "random":
         whisper.dither = other.dither = 1e-3
@@ -275,6 +277,8 @@ def test_what_the_cache_cannot_answer_the_extractor_does(broken, whisper, make, 
         expected = flat(other(clips, sampling_rate=RATE, return_tensors="np"))
         seed(3)
         assert flat(stand_in(clips, sampling_rate=RATE, return_tensors="np")) == expected
+    said = [message for message in warnings_logged() if "is not answered from the cache" in message]
+    assert len(said) == (broken != "full")
 
 
 def test_a_function_has_no_stand_in(make):
