@@ -41,6 +41,8 @@ def workspace(prompts, tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         data.in_memory(clips, decode=True).to_parquet(folder / "train.parquet")
     data.copies(clips, Path("recordings"))
+    for root in ("bucket/audio-cache", "data/audio-cache"):
+        CachedWaveforms(root, sampling_rate=16_000, auto_resample=True)(str(clips[0]))
     return clips
 
 
