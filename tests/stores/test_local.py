@@ -9,6 +9,7 @@ import io
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import stat
 import time
@@ -438,6 +439,20 @@ def start_writer(root):
         writer = start_child(write_for_ever, root, sender)
         receiver.recv()
     return writer
+
+
+def test_a_folder_that_somebody_deletes_meanwhile_is_made_again(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def replace_too_late(*paths, **folders):
+        monkeypatch.setattr(os, "replace", replace)
+        shutil.rmtree(tmp_path / "root" / "ab")
+        replace(*paths, **folders)
+
+    monkeypatch.setattr(os, "replace", replace_too_late)
+    store = LocalStore(tmp_path / "root")
+    store.put("ab/name", b"content")
+    assert store.get("ab/name") == b"content"
 
 
 def test_a_killed_writer_leaves_no_torn_object(tmp_path):
