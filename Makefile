@@ -154,9 +154,10 @@ test-newest: $(SPEECH) ## the core, and all extractors, with the releases of tod
 stress: $(VENVS)/main/package.stamp $(SPEECH) $(SERVERS) fuzz ## the fault suite in its long form, and fuzzing, with a closing table
 	$(VENVS)/main/bin/pytest --long -o timeout=3600 -m "not torchcodec" $(FAULTS) $(ARGS)
 
-fuzz: $(VENVS)/main/package.stamp ## the reader of entries, for FUZZ_SECONDS
+fuzz: $(VENVS)/main/package.stamp ## the readers of entries and of packs, for FUZZ_SECONDS each
 	@$(call UV_INSTALL,main) $(foreach lock,$(call lock_of,$(PYTHON)),--constraint $(lock)) -r setup.cfg --extra fuzz
 	$(VENVS)/main/bin/python tests/fuzz_entry.py $(FUZZ_SECONDS)
+	$(VENVS)/main/bin/python tests/fuzz_packs.py $(FUZZ_SECONDS)
 
 FUZZ_SECONDS ?= 300
 

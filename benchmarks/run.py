@@ -23,6 +23,9 @@ NAMES = (
     *("hit", "epoch", "cold_pass", "new_rows", "loose_files", "many_entries", "sizes", "auto", "map_cost", "remote"),
     "ray_fill",
     "scale_model",
+    "packs",
+    "packs_remote",
+    "packs_many",
 )
 
 

@@ -15,6 +15,7 @@ from benchmarks.harness import Worker
 from benchmarks.options import QUICK_PROCESSOR, Options
 from benchmarks.report import Claim, Section, Spread
 from benchmarks.scale_near_tables import near_tier_table, nodes_table, tried_tier_table
+from benchmarks.scale_packs import packs_table
 from benchmarks.scale_steps import Bench, Steps, steps
 from benchmarks.scale_stores import PUBLISHED, S3, Plan
 from benchmarks.scale_tables import (
@@ -23,7 +24,6 @@ from benchmarks.scale_tables import (
     fleets_table,
     plan_table,
     published_table,
-    shards_table,
     small_objects_table,
     upkeep_table,
     workers_table,
@@ -157,5 +157,5 @@ def add_plan(section: Section, options: Options, found: Steps, per_name: float, 
         "Near tiers of several nodes": nodes_table(),
         "Keeping it": upkeep_table(plan, found.costs, memory, near, record),
         "Small objects": small_objects_table(S3),
-        "Shards of a thousand clips": shards_table(plan, S3),
+        "Packs": packs_table(plan, S3),
     }

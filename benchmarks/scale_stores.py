@@ -183,11 +183,3 @@ def minutes_to_grow(store: Published, rate: Requests) -> float:
 def months_to_outweigh_put(store: Published, n_bytes: float) -> float:
     """Return how many months an object of this size is kept for the price of its put."""
     return store.put_1000 / 1000 / (n_bytes / GB * store.gb_month)
-
-
-def shards_touched(share: float, clips_of_a_shard: int) -> float:
-    """Return the share of all shards that have one of a random `share` of the clips.
-
-    To delete these, they are written anew. One of ``n`` clips is left alone with the probability ``(1 - share) ** n``.
-    """
-    return 1 - (1 - share) ** clips_of_a_shard

@@ -20,7 +20,6 @@ from benchmarks.scale_stores import (
     load,
     minutes_to_grow,
     months_to_outweigh_put,
-    shards_touched,
 )
 from benchmarks.scale_throughput import Cost, farther
 from benchmarks.scale_throughput import filling as filling_work
@@ -30,9 +29,6 @@ ROUND_TRIPS = (0.003, 0.03, 0.1)  # seconds of a request that its processor time
 FAR = ROUND_TRIPS[-1]
 FLEETS = (16, 128, 1024)  # cores
 SIZES = (4_000, 50_000, 270_000, 800_000)  # of entries: tiny ones, Whisper's of prompts, of 10 s and of 30 s
-SHARD = 1000  # clips
-INDEX_BYTES = 32 + 4 + 8 + 4  # of an entry: its sha256, the number of its shard, its offset and its length
-DELETED = (0.0001, 0.001, 0.01, 0.1)
 FOLDERS_AT_ONCE = 32  # that fsspec lists
 PRUNED = 0.1
 
@@ -217,43 +213,4 @@ def small_objects_table(store: Published) -> Rows:
             "billed bytes in an infrequent-access class": f"{max(size, SMALLEST_BILLED):,}",
         }
         for size in SIZES
-    ]
-
-
-def shards_table(plan: Plan, store: Published) -> Rows:
-    """Return what objects of many clips would save, and what they would cost."""
-    shards = plan.clips / SHARD * plan.caches
-    whole = Requests(plan.clips / SHARD, 0, 0)
-    lines = {
-        "objects": (f"{plan.objects:,}", f"{shards:,.0f}"),
-        "puts of a fill": (
-            _dollars(plan.objects / 1000 * store.put_1000),
-            _dollars(shards / 1000 * store.put_1000),
-        ),
-        "reads of an epoch, clip by clip": (_dollars(plan.clips / 1000 * store.get_1000),) * 2,
-        "reads of an epoch, by whole objects": (
-            _dollars(plan.clips / 1000 * store.get_1000),
-            _dollars(whole.dollars(store)),
-        ),
-        "requests of a listing": (f"{listing(plan.objects):,.0f}", f"{listing(shards):,.0f}"),
-        "GB of an index, of sha256, object, offset and length": (
-            "none",
-            f"{plan.objects * INDEX_BYTES / GB:.1f}",
-        ),
-        "clips that a killed worker has to compute again": ("a few", f"{SHARD:,}"),
-        "MB of an object of features": (
-            f"{plan.feature_bytes / 1e6:.2f}",
-            f"{plan.feature_bytes * SHARD / 1e6:.0f}",
-        ),
-        **{
-            f"written anew to delete {share:.2%} of the clips, TB": (
-                "0.0",
-                f"{shards_touched(share, SHARD) * (1 - share) * plan.n_bytes / 1e12:.1f}",
-            )
-            for share in DELETED
-        },
-    }
-    return [
-        {"what": what, "an object for a clip": one, f"an object for {SHARD:,} clips": many}
-        for what, (one, many) in lines.items()
     ]

@@ -20,6 +20,7 @@ if typing.TYPE_CHECKING:
     from .cache.root import CacheRoot
     from .cache.stats import BadClip, Stats
     from .maintenance.explain import Explanation
+    from .maintenance.pack import PackReport, pack
     from .maintenance.prune import PruneReport, prune
     from .maintenance.usage import Usage, usage
     from .maintenance.verify import VerifyReport, verify
@@ -36,6 +37,7 @@ _HOMES = {
     "CacheRoot": "cache.root",
     **dict.fromkeys(("BadClip", "Stats"), "cache.stats"),
     "Explanation": "maintenance.explain",
+    **dict.fromkeys(("PackReport", "pack"), "maintenance.pack"),
     **dict.fromkeys(("PruneReport", "prune"), "maintenance.prune"),
     **dict.fromkeys(("Usage", "usage"), "maintenance.usage"),
     **dict.fromkeys(("VerifyReport", "verify"), "maintenance.verify"),
@@ -68,6 +70,7 @@ __all__ = [
     "Coverage",
     "Estimate",
     "Explanation",
+    "PackReport",
     "PruneReport",
     "Stats",
     "Usage",
@@ -75,6 +78,7 @@ __all__ = [
     "WaveformCache",
     "WaveformCacheKey",
     "__version__",
+    "pack",
     "processor_sha256",
     "prune",
     "usage",

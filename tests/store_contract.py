@@ -99,6 +99,12 @@ class StoreContract:
         names = ["x/short", "x/missing", "x/long", "x/empty"]
         assert store.ends_many(names, 3) == [b"89", None, b"789", b""]
 
+    def test_ranges_are_parts_of_objects(self, store):
+        self.write_raw(store, "x/object", b"0123456789")
+        ranges = [("x/object", 2, 3), ("x/missing", 0, 4), ("x/object", 0, 10), ("x/object", 7, 30), ("x/object", 2, 3)]
+        assert store.get_ranges(ranges) == [b"234", None, b"0123456789", b"789", b"234"]
+        assert store.get_ranges([]) == []
+
     def test_a_folder_is_no_object(self, store):
         self.write_raw(store, "ab/name", b"content")
         assert not store.exists("ab")

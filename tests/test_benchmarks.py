@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import servers
+from pack_tools import without_waiting
 
 from benchmarks.harness import BenchmarkError, Comparison, Contender, Pass, compare
 from benchmarks.report import Claim, Section, Spread
@@ -93,6 +94,23 @@ def test_the_benchmark_of_object_stores_gives_its_rows(s3_server: servers.S3Serv
     assert section.notes == []
     assert list(section.rounds["2 objects"]) == [
         *(remote.OBSTORE, remote.S3FS, remote.BARE_OBSTORE, remote.BARE_HTTP),
+    ]
+
+
+@pytest.mark.servers
+def test_the_benchmarks_of_packs_give_their_rows(s3_server: servers.S3Server, tmp_path: Path) -> None:
+    from benchmarks import options, packs, packs_many, packs_remote
+
+    told = options.Options(rounds=1, is_quick=True, scratch=tmp_path)
+    with without_waiting():
+        local, many, far = packs.run(told), packs_many.run(told), Section("")
+        packs_remote.measure(far, told, s3_server)
+    assert local.wrong == []
+    assert [row["root"] for row in local.tables["The roots"]] == ["loose", "packed"]
+    assert {name for rounds in local.rounds.values() for name in rounds} == {"loose", "packed"}
+    assert all(claim.holds for claim in many.claims)  # the model is arithmetic
+    assert [row["epoch"] for row in far.tables["Epochs"]] == [
+        *("loose, stored order", "loose, shuffled", "packing", "packed, stored order", "packed, shuffled")
     ]
 
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pack_tools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from benchmarks.scale_near_tier import (
     sequential,
     shuffled,
 )
+from benchmarks.scale_packs import Packs
 from benchmarks.scale_steps import machine_seconds, server_seconds
 from benchmarks.scale_stores import (
     PUBLISHED,
@@ -35,7 +37,6 @@ from benchmarks.scale_stores import (
     load,
     minutes_to_grow,
     months_to_outweigh_put,
-    shards_touched,
 )
 from benchmarks.scale_throughput import Cost, Site, bounds, farther, predict, reading
 from benchmarks.scale_throughput import filling as filling_work
@@ -160,11 +161,38 @@ def test_a_bucket_that_doubles() -> None:
     assert minutes_to_grow(STORE, Requests(0, 0, 0)) == 0.0
 
 
-def test_listings_and_shards() -> None:
+def test_a_listing_has_a_thousand_names_a_page() -> None:
     assert [listing(objects) for objects in (0, 1, 1000, 1001)] == [0, 1, 1, 2]
-    assert shards_touched(0.5, 2) == 0.75
-    assert shards_touched(0.01, 1) == pytest.approx(0.01)
-    assert shards_touched(0.0, 1000) == 0.0
+
+
+# Packs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_packs_of_a_plan() -> None:
+    packs = Packs(1_000_000, 4_000)
+    assert packs.n_bytes == 1_000_000 * (512 + 4096 + 60)  # a header, padding to 512, a line of contents
+    assert packs.packs == 19
+    assert packs.files == 20  # an index for all
+    assert packs.index_bytes == pytest.approx(1_000_000 * 32.125, rel=1e-4)
+    assert packs.memory == 125_000
+    # Each entry is read; 1,000 names a page are listed, twice; the packs are put in parts of 5 MiB, and the index.
+    assert packs.packing() == Requests(1_000_000, 2 * 1_000 + 19 * 49 + 7 + 19, 0)
+    # 32 entries of a batch lie together: 150 kB, one request. Shuffled, each is one.
+    assert packs.epoch(in_order=True).reads == 1_000_000 / 32
+    assert packs.epoch(in_order=False).reads == 1_000_000
+    assert Packs(1_000, 1_000_000).epoch(in_order=True).reads == pytest.approx(1_000 * 4 / 32)  # of 8 MiB at most
+
+
+def test_packs_are_as_large_as_real_ones(tmp_path) -> None:
+    names = [pack_tools.entry_name(number) for number in range(3000)]
+    pack_tools.make_packed(tmp_path, dict.fromkeys(names, bytes(4000)), 2_000_000)
+    pack_tools.open_packed(tmp_path).tidy()
+    model = Packs(3000, 4000, pack_bytes=2_000_000)
+    files = pack_tools.packs(tmp_path)
+    assert sum(path.stat().st_size for path in files) == pytest.approx(model.n_bytes, rel=0.05)
+    assert len(files) == pytest.approx(model.packs, abs=1)
+    index_bytes = sum(path.stat().st_size for path in pack_tools.indexes(tmp_path))
+    assert index_bytes == pytest.approx(model.index_bytes, rel=0.02)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -65,7 +65,7 @@ class EntryCache(Generic[KeyT]):
     ) -> None:
         root = as_cache_root(root, compression=None)
         self.compression = root.compression
-        self._store = root.open_store() if store is None else store
+        self._store = root.open_folder(self._folder) if store is None else store
         self._strict = root.strict
         self._signing_keys = root.signing_keys
         self._presence = Presence(self._store, self.check, self._signing_keys)
@@ -321,6 +321,7 @@ class EntryCache(Generic[KeyT]):
         own = [name for name in self._store.names() if self.owns(name)]
         for error in self._store.delete(own).values():
             raise error
+        self._store.tidy()
         return len(own)
 
     @classmethod

@@ -9,6 +9,7 @@ name                                                                content
 ``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``                 which entries a process used on a day
 ``runs/<run>/<processor[:12]>.json``, ``runs/<run>/references.json``  what a run was
 ``runs/<run>/figures-<machine>.json``                               hits, misses, … of a run on one machine so far
+``packs/<32 digits>.tar``, ``.index``, ``.deleted``                 many entries, where they are, which are deleted
 ``CACHEDIR.TAG``                                                    tells backup programs to leave the folder out
 ==================================================================  ==================================================
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..audio.channels import Channels
+from ..stores.packs.names import is_pack_file
 
 __all__ = [
     "ACCESS",
@@ -202,5 +204,5 @@ def finished_name(name: str) -> str:
 def is_ours(name: str) -> bool:
     """Return whether a name under the root is one that this package gives, finished or not."""
     name = finished_name(name)
-    is_single = name == TAG_NAME or _MANIFEST.fullmatch(name) is not None
+    is_single = name == TAG_NAME or _MANIFEST.fullmatch(name) is not None or is_pack_file(name)
     return is_single or is_entry(name) or (parse_record_name(name) or parse_figures_name(name)) is not None

@@ -175,6 +175,19 @@ class CacheRoot:
             timeouts=self.timeouts,
         )
 
+    def open_folder(self, folder: str) -> Store:
+        """Return the store of a cache's entries, where this is the root of that cache alone.
+
+        If it is the folder of a root with both caches, the entries in that root's packs belong to it.
+        """
+        above, _, name = self.url.rstrip("/").rpartition("/")
+        is_inside = name == folder and above and not above.endswith(":/") and not os.path.islink(self.url)
+        if not is_inside:
+            return self.open_store()
+        other = copy.copy(self)
+        other._set(url=above)
+        return other.open_store().child(folder)
+
     @property
     def near_path(self) -> str | None:
         """The folder of this machine's near tier of the root; None without one."""

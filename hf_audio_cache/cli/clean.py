@@ -1,4 +1,4 @@
-"""``verify``, ``prune``, ``clear`` and ``rm``: find damage, and delete entries."""
+"""``verify``, ``pack``, ``prune``, ``clear`` and ``rm``: find damage, pack entries, and delete them."""
 
 from __future__ import annotations
 
@@ -183,6 +183,52 @@ def rm(
     show_report(report, form, quiet=quiet, names=report.names)
 
 
+@guarded
+def pack(
+    root: Annotated[
+        Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+        typer.Argument(help="Directory or URL of the cache; the default is that of CachedFeatures."),
+    ] = None,
+    cache: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cache", help="Pack only features, or only waveforms."),
+    ] = None,
+    processor: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--processor", help="Pack only features of this processor, given by name or sha."),
+    ] = None,
+    older_than: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--older-than", help="Pack only entries written longer ago than this, such as 1d."),
+    ] = None,
+    pack_size: Annotated[str, typer.Option("--pack-size", help="Size of a pack, about.")] = "256MB",
+    storage_option: StorageOptions = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Move entries into a few large files.
+
+    Runs can continue meanwhile. Everything works as before: reading, references, verify, usage, ls, prune, export.
+
+    Examples
+    --------
+        hf-audio-cache pack ~/audio-cache
+
+        hf-audio-cache pack s3://bucket/audio-cache --older-than 1d
+    """
+    from ..maintenance.pack import pack as move
+
+    where = root_of(root, storage_option)
+    with progress("Packing"):
+        report = move(
+            where,
+            cache=cache,
+            processor=processor,
+            older_than_seconds=parse_seconds(older_than) if older_than else 0.0,
+            pack_bytes=parse_size(pack_size),
+        )
+    show_report(report, form)
+
+
 def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> PruneReport:
     """Plan, ask, and delete. `delete` only plans if it is called with ``dry_run=True``."""
 
@@ -204,5 +250,5 @@ def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (verify, prune, clear, rm):
+    for command in (verify, pack, prune, clear, rm):
         add_command(app, command)

@@ -28,7 +28,7 @@ __all__ = ["UNFINISHED_AFTER", "Contents", "PruneReport", "batches", "delete"]
 T = TypeVar("T")
 
 UNFINISHED_AFTER = 3600.0  # seconds after which a file counts as left by a killed writer
-_BATCH = 1000
+_BATCH = 100_000  # each is one list of deleted entries, where they are in packs
 _RECENT = 86_400.0  # seconds
 
 
@@ -176,6 +176,7 @@ class Contents:
         near = list(copies) if all_copies else self._among_copies([*objects, *copies])
         if not dry_run:
             delete(self.store, objects)
+            self.store.tidy()
             if self.near is not None:
                 delete(self.near, near)
             _delete_records(self.store, self.objects, {entry.name for entry in kept})

@@ -19,6 +19,7 @@ from ..cache.layout import FEATURES, WAVEFORMS, is_entry
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot, as_cache_root
 from ..stores import Store, StoredObject
+from ..stores.packs.names import PACKS, is_pack_file
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import parse_entry
@@ -86,6 +87,8 @@ class Usage(Report):
         The entries by cache, processor, rate and cap; the largest first.
     ages
         Entries and bytes by the time since they were written, the youngest first.
+    n_packs, n_pack_bytes
+        Files of packs, and their size: most entries may lie in them.
     n_other, n_other_bytes
         Other files: manifests, records of use, unfinished files, and what is not the cache's.
     n_sample, sample_bytes, sample_decoded_bytes
@@ -107,6 +110,8 @@ class Usage(Report):
     near: str | None = None
     n_near: int = 0
     n_near_bytes: int = 0
+    n_packs: int = 0
+    n_pack_bytes: int = 0
 
     @property
     def compression_ratio(self) -> float | None:
@@ -131,6 +136,8 @@ class Usage(Report):
             for line in self.lines
         ]
         kinds.append(("all entries", "", "", "", "", f"{self.n_entries:,}", format_size(self.n_bytes)))
+        if self.n_packs:
+            kinds.append(("files of packs", "", "", "", "", f"{self.n_packs:,}", format_size(self.n_pack_bytes)))
         kinds.append(("other files", "", "", "", "", f"{self.n_other:,}", format_size(self.n_other_bytes)))
         shown = [Table(self.root, ("entries of", "sha", "rate", "cap", "resampled", "number", "size"), kinds)]
         if self.n_entries:
@@ -182,6 +189,7 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         age[1] += found.n_bytes
         chosen.offer(name)
     lines = _lines(kinds.values(), processor_names(store))
+    packs = [found.n_bytes for found in store.listing(f"{PACKS}/") if is_pack_file(found.name)]
     n_sample, sample_bytes, decoded_bytes = _decoded_size(store, chosen.names)
     near = as_cache_root(root).open_near_tier()
     copies = [one.n_bytes for one in near.scan() if is_entry(one.name)] if near is not None else []
@@ -199,6 +207,8 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         None if near is None else str(near.location()),
         len(copies),
         sum(copies),
+        len(packs),
+        sum(packs),
     )
 
 

@@ -19,6 +19,10 @@ from ..cache.root import CacheRoot
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store, StoredObject, is_temporary
+from ..stores.packs.check import check_packs
+from ..stores.packs.names import PACK, PACKS, id_of
+from ..stores.packs.store import PackedStore
+from ..stores.packs.tidy import tidy
 from ..support.progress import note_progress
 from ..support.report import Report, Table
 from ..support.units import format_size
@@ -132,13 +136,30 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
         for found in batch:
             if not is_entry(found.name):
                 _note(report, found.name, _check_other(store, found.name, opened.signing_keys))
+    _check_packs(store, report, now)
     return repair_root(root, report) if repair else report
 
 
+def _check_packs(store: Store, report: VerifyReport, now: float) -> None:
+    if not isinstance(store, PackedStore):
+        return
+    for found in store.listing(f"{PACKS}/"):
+        _is_to_be_read(found, report, now)
+    report.bad |= check_packs(store.catalog)
+    report.unknown_versions += sorted(store.catalog.state().later)
+
+
 def repair_root(root: str | os.PathLike[str] | CacheRoot, report: VerifyReport) -> VerifyReport:
-    """Delete what `verify` reports as bad, unsigned or left unfinished; return the report with their number."""
+    """Delete what `verify` reports as bad, unsigned or left unfinished; return the report with their number.
+
+    Indexes of packs are written anew from the packs.
+    """
     store = OpenRoot.for_maintenance(root).store
-    return dataclasses.replace(report, n_deleted=delete(store, report.repairable))
+    packs = {name: pack for name in report.bad if (pack := id_of(name, PACK))}
+    n_deleted = delete(store, [name for name in report.repairable if name not in packs])
+    if isinstance(store, PackedStore):  # a pack with a damaged list of contents is written anew
+        tidy(store, anew=packs.values())
+    return dataclasses.replace(report, n_deleted=n_deleted)
 
 
 def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> bool:

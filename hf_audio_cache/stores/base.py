@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from ..errors import InvalidNameError, StoreError
 
-__all__ = ["Store", "StoredObject", "check_name"]
+__all__ = ["Range", "Store", "StoredObject", "check_name"]
+
+Range: TypeAlias = "tuple[str, int, int]"  # name, start, number of bytes
 
 _SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.\-]+"  # neither "." nor ".."
 _NAME = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
@@ -85,6 +87,17 @@ class Store(ABC):
         found = self.get_many(names)
         return [content[-n_bytes:] if isinstance(content, bytes) else content for content in found]
 
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        """Return, for each name, start and length, those bytes of an object as `get_many` does; fewer at its end.
+
+        It is for objects that are never replaced: a store may keep them open.
+        """
+        found = dict(zip(names := {name for name, _, _ in ranges}, self.get_many(list(names)), strict=True))
+        return [
+            content[start : start + n_bytes] if isinstance(content := found[name], bytes) else content
+            for name, start, n_bytes in ranges
+        ]
+
     @abstractmethod
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         """Store each object under its name; return an error for each that could not be stored."""
@@ -130,6 +143,28 @@ class Store(ABC):
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete these objects, whether they exist or not; return an error for each that could not be deleted."""
 
+    def delete_unchanged(self, objects: Iterable[StoredObject]) -> dict[str, StoreError]:
+        """Do as `delete`, and leave what was replaced since it was listed, where a store can tell."""
+        return self.delete(one.name for one in objects)
+
+    def sync(self, names: Iterable[str]) -> None:  # noqa: B027 - not all have to do anything
+        """Wait until a power cut can no longer take these objects; what an object store has taken is there.
+
+        Raises
+        ------
+        StoreError
+            If one is not there, or cannot be written to the disk.
+        """
+
+    def tidy(self) -> None:  # noqa: B027
+        """Give back the room of deleted objects that lay in packs.
+
+        Raises
+        ------
+        StoreError
+            If the root cannot be read or written.
+        """
+
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield each object whose name starts with `prefix`.
@@ -139,6 +174,10 @@ class Store(ABC):
         StoreError
             If the root cannot be listed. A root that does not exist is empty.
         """
+
+    def listing(self, prefix: str) -> list[StoredObject]:
+        """Return what `scan` yields for a folder of few objects, as ``folder/``; with retries where a get has them."""
+        return list(self.scan(prefix))
 
     @abstractmethod
     def location(self, name: str = "") -> Path | str:

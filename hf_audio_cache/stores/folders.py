@@ -14,7 +14,18 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-__all__ = ["MAKE_FILE", "Below", "OpenFolder", "is_file", "open_in", "open_top", "read_end", "replace_in", "unlink_in"]
+__all__ = [
+    "MAKE_FILE",
+    "Below",
+    "OpenFolder",
+    "is_file",
+    "open_in",
+    "open_top",
+    "read_end",
+    "replace_in",
+    "stat_in",
+    "unlink_in",
+]
 
 HAS_DESCRIPTORS = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.stat, os.unlink} <= os.supports_dir_fd
 
@@ -69,7 +80,7 @@ def is_file(top: OpenFolder, folders: Sequence[str], name: str) -> bool:
     """Return whether there is a regular file, and no link, of this name."""
     try:
         with Below(top, folders) as folder:
-            return stat.S_ISREG(_stat_in(folder, name).st_mode)
+            return stat.S_ISREG(stat_in(folder, name).st_mode)
     except OSError:
         return False
 
@@ -176,7 +187,7 @@ def _open_step(parent: Folder, name: str, *, make: bool) -> Folder:
                 os.mkdir(os.path.join(parent, name))
         return _step(parent, name)
     except NotADirectoryError:  # Linux raises this for a link, others ELOOP
-        if stat.S_ISLNK(_stat_in(parent, name).st_mode):
+        if stat.S_ISLNK(stat_in(parent, name).st_mode):
             raise _link_error(name) from None
         raise
 
@@ -191,7 +202,8 @@ def _step(parent: Folder, name: str) -> Folder:
     return path
 
 
-def _stat_in(folder: Folder, name: str) -> os.stat_result:
+def stat_in(folder: Folder, name: str) -> os.stat_result:
+    """Return the status of a file in a folder, or of a link itself."""
     if isinstance(folder, int):
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     return os.stat(os.path.join(folder, name), follow_symlinks=False)

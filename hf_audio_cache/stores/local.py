@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,13 +14,15 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..support.threads import in_threads
-from .base import Store, StoredObject, check_name
-from .folders import MAKE_FILE, Below, OpenFolder, is_file, open_in, open_top, read_end, replace_in, unlink_in
+from .base import Range, Store, StoredObject, check_name
+from .folders import MAKE_FILE, Below, OpenFolder, is_file, open_in, open_top, read_end, replace_in, stat_in, unlink_in
+from .open_files import OpenFile, OpenFiles
 
 __all__ = ["LocalStore", "is_temporary"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 
+_CACHED_SECONDS = 40e-6  # that reading a part of a file takes from the page cache, at most
 _MAX_BYTES = 1 << 34  # more than any entry has: a sparse file may claim any size
 
 
@@ -61,6 +64,8 @@ class LocalStore(Store):
         self._folders = tuple(check_name(inside).split("/")) if inside else ()
         self._path = os.path.join(self._root, *self._folders)
         self._kept: OpenFolder | None = None
+        self._open_files = OpenFiles()
+        self._disk_is_read = False
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         try:
@@ -77,6 +82,45 @@ class LocalStore(Store):
         except OSError:
             return [None for name in names if check_name(name)]
         return in_threads(lambda name: self._read(top, name, n_bytes), names)
+
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        def read(one: Range) -> bytes | StoreError | None:
+            name, start, n_bytes = one
+            try:
+                return self._open_files.read(name, self.open_file, start, n_bytes)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, MemoryError) as exc:
+                return self._error("read", name, exc)
+
+        if len(ranges) == 1:
+            return [read(ranges[0])]
+        started = time.perf_counter()
+        if self._disk_is_read:  # not the page cache: many reads at once take hardly longer than one
+            self._open_files.announce(ranges)
+        found = in_threads(read, ranges)
+        self._disk_is_read = time.perf_counter() - started > _CACHED_SECONDS * len(ranges)
+        return found
+
+    def open_file(self, name: str) -> OpenFile:
+        """Return an object as an open file; OSError if it cannot be opened."""
+        folders, file_name = _split(name)
+        with Below(self._top(), folders) as folder:
+            return OpenFile(open_in(folder, file_name))
+
+    def close_all_but(self, names: set[str]) -> None:
+        """Close the files that `get_ranges` keeps open, but those of these objects."""
+        self._open_files.keep_only(names)
+
+    def sync(self, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                self.open_file(name).sync()
+                with Below(self._top(), _split(name)[0]) as folder:
+                    if isinstance(folder, int):
+                        os.fsync(folder)
+            except OSError as exc:
+                raise self._error("write", name, exc) from exc
 
     def _read(self, top: OpenFolder, name: str, n_last: int | None = None) -> bytes | StoreError | None:
         folders, file_name = _split(name)
@@ -160,6 +204,26 @@ class LocalStore(Store):
                 failed[name] = self._error("delete", name, exc)
         return failed
 
+    def delete_unchanged(self, objects: Iterable[StoredObject]) -> dict[str, StoreError]:
+        failed = {}
+        for one in objects:
+            folders, file_name = _split(one.name)
+            aside = f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+            try:
+                with Below(self._top(), folders) as folder:
+                    # Moved aside first: between a look at it and its deletion somebody could replace it.
+                    replace_in(folder, file_name, aside)
+                    status = stat_in(folder, aside)
+                    if (status.st_size, status.st_mtime) == (one.n_bytes, one.modified):
+                        unlink_in(folder, aside)
+                    else:
+                        replace_in(folder, aside, file_name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as exc:
+                failed[one.name] = self._error("delete", one.name, exc)
+        return failed
+
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield each file but symbolic links: what they point to is not in the root."""
         yield from self._walk((), prefix)
@@ -216,9 +280,13 @@ class LocalStore(Store):
                 _with_open_folder.popleft()()._kept = None  # type: ignore[union-attr]
         return top
 
-    def _error(self, action: str, name: str, exc: OSError) -> StoreError:
+    def _error(self, action: str, name: str, exc: OSError | MemoryError) -> StoreError:
         where = os.path.join(self._root, *self._folders, name)
-        error = StoreError(f"could not {action} {where}: {exc.strerror or exc}", name=name, errno=exc.errno)
+        error = StoreError(
+            f"could not {action} {where}: {getattr(exc, 'strerror', None) or exc}",
+            name=name,
+            errno=getattr(exc, "errno", None),
+        )
         error.__cause__ = exc
         return error
 

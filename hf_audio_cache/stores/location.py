@@ -12,6 +12,7 @@ from ..errors import InvalidRootError
 from .base import Store
 from .local import LocalStore
 from .near_folders import near_folder
+from .packs.store import PackedStore
 from .read_only import ReadOnlyStore
 from .remote.open import open_remote
 from .remote.option_names import check_option_names
@@ -138,9 +139,12 @@ def open_store(
                 read_timeout=read_timeout,
             )
         )
+    folder = None
+    if not read_only:
+        folder = near_folder(url, near=near, storage_options=storage_options, filesystem=filesystem)
+    store = PackedStore.at_root(store, None if folder is None else LocalStore(folder))
     if read_only:
         return ReadOnlyStore(store)
-    folder = near_folder(url, near=near, storage_options=storage_options, filesystem=filesystem)
     if folder is None:
         return store if write == "both" else ReadOnlyStore(store)
     return TieredStore(LocalStore(folder), store, write=write, near_max_bytes=near_max_bytes or near_limit(folder))

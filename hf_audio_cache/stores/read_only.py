@@ -23,5 +23,8 @@ class ReadOnlyStore(WrappingStore):
         why = "was left as it is: the root is only read"
         return {name: StoreError(f"{self.location(name)} {why}", name=name, kind="read-only") for name in names}
 
+    def tidy(self) -> None:
+        pass
+
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         return self.refuse_puts(names)

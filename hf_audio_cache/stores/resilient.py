@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import time
@@ -10,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import StoreError
-from .base import Store, check_name
+from .base import Range, Store, StoredObject, check_name
 from .circuit_breaker import CircuitBreaker, OpenCircuit
+from .evidence import Evidence
 from .presence import find_by_listing
 from .wrapper import WrappingStore
 
@@ -41,44 +41,11 @@ _POLICIES = {
 }
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
 _SLOW = 2.0  # a round that took longer and has no answer ran into a time-out, and another one would too
-_DOUBTFUL_ROUNDS = 8
-_EVIDENCE_LASTS = 60.0
 _BY_CREDENTIALS = ("denied", "unauthenticated")
 _RENEWAL_LASTS = 30.0  # as long as the first pause: a client that is made anew connects anew
 
 # A generator that the user has seeded must not advance, and forked workers must not wait for equal times.
 _jitter = random.SystemRandom()
-
-
-class _Evidence:
-    """Tells an absent object from one that may not be read; the rule is in `ResilientStore`."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._present: tuple[Store, str] | None = None
-        self._seen = 0.0
-        self._doubtful_rounds = 0
-        self.tells_absence = False
-
-    def saw(self, store: Store, name: str) -> None:
-        """Note an object that is there."""
-        self._present, self._seen, self._doubtful_rounds = (store, name), self._clock(), 0
-
-    def denied_is_absent(self, *, writing_is_denied: bool) -> bool:
-        """Return whether a denied read means that there is no such object."""
-        if self.tells_absence:
-            return False
-        if self._present is not None:
-            if self._clock() - self._seen < _EVIDENCE_LASTS:
-                return True
-            store, name = self._present
-            with contextlib.suppress(StoreError):
-                if store.exists(name):
-                    self.saw(store, name)
-                    return True
-            self._present = None
-        self._doubtful_rounds += 1
-        return self._doubtful_rounds <= _DOUBTFUL_ROUNDS and not writing_is_denied
 
 
 class _Health:
@@ -91,7 +58,7 @@ class _Health:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
-        self.evidence = _Evidence(clock)
+        self.evidence = Evidence(clock)
         self._renew, self._renewed = renew, -_RENEWAL_LASTS
         self._location, self._clock, self._sleep = location, clock, sleep
         self._server = CircuitBreaker(clock)
@@ -226,6 +193,37 @@ class ResilientStore(WrappingStore):
         found: dict[str, bytes | None] = {}
         failed = self._health.ask("reading", list(dict.fromkeys(names)), lambda wanted: self._read(wanted, found))
         return [failed[name] if name in failed else found[name] for name in names]
+
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        names = [f"{check_name(name)}/{start}-{n_bytes}" for name, start, n_bytes in ranges]
+        asked = dict(zip(names, ranges, strict=True))
+        found: dict[str, bytes | StoreError | None] = {}
+
+        def read(wanted: Sequence[str]) -> dict[str, StoreError]:
+            found.update(zip(wanted, self._wrapped.get_ranges([asked[name] for name in wanted]), strict=True))
+            return {name: error for name in wanted if isinstance(error := found[name], StoreError)}
+
+        failed = self._health.ask("reading", list(asked), read)
+        return [failed[name] if name in failed else found[name] for name in names]
+
+    def listing(self, prefix: str) -> list[StoredObject]:
+        where = prefix.rstrip("/")
+        answers: list[list[StoredObject] | StoreError] = []
+
+        def look(_: Sequence[str]) -> dict[str, StoreError]:
+            try:
+                answers.append(self._wrapped.listing(prefix))
+            except StoreError as exc:
+                if exc.kind != "denied":
+                    return {where: exc}
+                answers.append(exc)  # it says nothing of reading
+            return {}
+
+        failed = self._health.ask("reading", [where], look)
+        answer = [*answers, *failed.values()][-1]
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
 
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         return self.get_many(names)  # a network may have damaged what it brought

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from ..errors import StoreError
-from .base import Store, StoredObject
+from .base import Range, Store, StoredObject
 from .eviction import NearTier
 from .local import LocalStore
+from .packs.names import is_pack_file
 from .read_only import ReadOnlyStore
 from .wrapper import WrappingStore
 
@@ -71,6 +72,9 @@ class TieredStore(WrappingStore):
         if missing:
             found.update(zip(missing, self._read_remote(missing), strict=True))
         return [found[name] for name in names]
+
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        return Store.get_ranges(self, ranges)  # of whole objects, which are kept
 
     def _read_remote(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         answers = self._wrapped.get_many(names)
@@ -150,7 +154,9 @@ class TieredStore(WrappingStore):
         for found in self._wrapped.scan(prefix):
             seen.add(hash(found.name))
             yield found
-        yield from (found for found in self._near.scan(prefix) if hash(found.name) not in seen)
+        for found in self._near.scan(prefix):
+            if hash(found.name) not in seen and not is_pack_file(self._inside + found.name):  # copies of indexes
+                yield found
 
     def bare(self) -> Store:
         return self._wrapped.bare() if self._write == "both" else ReadOnlyStore(self._wrapped.bare())

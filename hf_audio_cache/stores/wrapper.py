@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import StoreError
-from .base import Store, StoredObject
+from .base import Range, Store, StoredObject
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,6 +40,9 @@ class WrappingStore(Store):
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         return self._wrapped.get_again(names)
 
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        return self._wrapped.get_ranges(ranges)
+
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         return self._wrapped.put_many(objects)
 
@@ -55,8 +58,17 @@ class WrappingStore(Store):
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         return self._wrapped.delete(names)
 
+    def sync(self, names: Iterable[str]) -> None:
+        self._wrapped.sync(names)
+
+    def tidy(self) -> None:
+        self._wrapped.tidy()
+
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._wrapped.scan(prefix)
+
+    def listing(self, prefix: str) -> list[StoredObject]:
+        return self._wrapped.listing(prefix)
 
     def location(self, name: str = "") -> Path | str:
         return self._wrapped.location(name)

@@ -18,7 +18,7 @@ from hf_audio_cache.errors import AudioSourceError, StoreError
 from hf_audio_cache.maintenance.explain import explain_difference, explain_key
 from hf_audio_cache.processors.identity import SCHEME, Fingerprinter, ProcessorIdentity
 from hf_audio_cache.processors.output_specs import OutputSpec
-from hf_audio_cache.stores import LocalStore, open_store
+from hf_audio_cache.stores import Store, open_store
 
 RATE = 16000
 CELL = {"audio": extractors.cell(1.0, RATE)}
@@ -251,7 +251,7 @@ def test_unreadable(root, monkeypatch):
     def fail(store, name):
         raise StoreError(f"could not read {name}: Permission denied", name=name)
 
-    monkeypatch.setattr(LocalStore, "get", fail)
+    monkeypatch.setattr(Store, "get", fail)
     explanation = cached_features.explain(CELL)
     assert explanation.status == "unreadable"
     assert explanation.reasons[0].startswith("could not read ")

@@ -20,7 +20,7 @@ from children import become_nobody, in_child, no_more_open_files, start_child
 from store_contract import BAD_NAMES, StoreContract, files_under, public_folder  # noqa: F401 - a fixture
 
 from hf_audio_cache.errors import InvalidRootError, StoreError
-from hf_audio_cache.stores import LocalStore, is_temporary, local, open_store
+from hf_audio_cache.stores import LocalStore, StoredObject, is_temporary, local, open_store
 from hf_audio_cache.support.paths import default_root
 
 BAD_NAMES += ["a b", "a\n", "a\0", "ä", "~x/$HOME", "s3://x", "C:x", "*", "a/x?y", "a#b", "%2e%2e/x"]
@@ -503,3 +503,14 @@ def test_an_object_is_whole_though_the_system_takes_less_at_once(tmp_path, monke
     LocalStore(tmp_path).put("ab/name", bytes(range(256)) * 40)
     monkeypatch.undo()
     assert files_under(tmp_path) == {"ab/name": bytes(range(256)) * 40}
+
+
+def test_what_was_replaced_since_it_was_listed_is_not_deleted(tmp_path):
+    store = LocalStore(tmp_path)
+    assert store.put_many({"ab/old": b"old", "ab/replaced": b"old"}) == {}
+    listed = list(store.scan())
+    os.utime(tmp_path / "ab/replaced", (1, 1))
+    assert store.delete_unchanged([*listed, StoredObject("ab/gone", 1, 1.0)]) == {}
+    assert {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {
+        "ab/replaced": b"old"
+    }

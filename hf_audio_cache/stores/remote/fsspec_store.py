@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 from ...errors import StoreError
-from ..base import Store, StoredObject, check_name
+from ..base import Range, Store, StoredObject, check_name
 from .batching import NOT_ASKED, in_threads, on_loop
 from .errors import Redactor, is_missing, kind_of, store_error
 from .filesystems import FileSystems
@@ -73,6 +73,12 @@ class FsspecStore(Store):
         paths = [self._path(check_name(name)) for name in names]
         results = self.ask("cat_file", [(path,) for path in paths])
         return [self._error_or_none("read", name, got) for name, got in zip(names, results, strict=True)]
+
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        # By keywords: the second argument of s3fs is a version.
+        places = [{"start": start, "end": start + n_bytes} for _, start, n_bytes in ranges]
+        results = self.ask("cat_file", [(self._path(check_name(name)),) for name, _, _ in ranges], places)
+        return [self._error_or_none("read", one[0], got) for one, got in zip(ranges, results, strict=True)]
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         results = self.ask("pipe_file", [(self._path(check_name(name)), objects[name]) for name in objects])
@@ -159,10 +165,17 @@ class FsspecStore(Store):
         """Return the path of an object or a folder, relative to the root of the file system."""
         return "/".join(filter(None, (self._inside, name)))
 
-    def ask(self, method: str, arguments: Sequence[tuple[Any, ...]], *, limit: float | None = None) -> list[Any]:
+    def ask(
+        self,
+        method: str,
+        arguments: Sequence[tuple[Any, ...]],
+        keywords: Sequence[Mapping[str, Any]] = (),
+        *,
+        limit: float | None = None,
+    ) -> list[Any]:
         """Call a method of the file system with each of these tuples, a path first; return results or exceptions.
 
-        `limit` is how many seconds one call may take.
+        `keywords` are further arguments of each call; `limit` is how many seconds one may take.
         """
         if not arguments:
             return []
@@ -179,7 +192,7 @@ class FsspecStore(Store):
             path, *rest = arguments[number]
             full = opened.full(path)
             opened.forget(full)
-            return call(full, *rest)
+            return call(full, *rest, **(keywords[number] if keywords else {}))
 
         limit = limit or files.read_timeout * (_LISTING_TAKES if method == "ls" else 1)
         run = in_threads if opened.loop is None else functools.partial(on_loop, opened.loop)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from ...errors import StoreError
 from ...support.process_local import ForkStep, at_fork
-from ..base import Store, StoredObject, check_name
+from ..base import Range, Store, StoredObject, check_name
 from .batching import in_threads
 from .errors import is_missing, kind_of, store_error
 from .fsspec_store import FsspecStore
@@ -112,7 +112,22 @@ class ObstoreStore(Store):
         paths = [self._prefix + check_name(name) for name in names]
         if self._is_plain():
             return self._plain.get_many(names)
-        results = self._ask(lambda store, number: bytes(store.get(paths[number]).bytes()), len(paths))
+        return self._contents(
+            names, self._ask(lambda store, number: bytes(store.get(paths[number]).bytes()), len(paths))
+        )
+
+    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+        if self._is_plain():
+            return self._plain.get_ranges(ranges)
+        paths = [self._prefix + check_name(name) for name, _, _ in ranges]
+
+        def read(store: Any, number: int) -> bytes:
+            _, start, n_bytes = ranges[number]
+            return bytes(store.get_range(paths[number], start=start, length=n_bytes))
+
+        return self._contents([name for name, _, _ in ranges], self._ask(read, len(paths)))
+
+    def _contents(self, names: Sequence[str], results: Sequence[Any]) -> list[bytes | StoreError | None]:
         return [
             result if isinstance(result, bytes) else None if is_missing(result) else self._error("read", name, result)
             for name, result in zip(names, results, strict=True)

@@ -1,0 +1,127 @@
+"""Files that stay open, to be read at any place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable
+
+from .base import Range
+
+__all__ = ["OpenFile", "OpenFiles"]
+
+_MOST_OPEN = 256  # of a store; processes may open 1,024 files by default
+
+
+class OpenFile:
+    """An open regular file, closed when nobody uses it any more.
+
+    Parameters
+    ----------
+    descriptor
+        Closed at once if it is not that of a regular file, which is an OSError.
+
+    Attributes
+    ----------
+    n_bytes
+        Its size when it was opened.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self._identity = status.st_ino, status.st_dev
+        self.n_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is not a regular file")
+
+    def read(self, start: int, n_bytes: int) -> bytes:
+        """Return the bytes from `start` on; fewer, if the file ends before."""
+        if not self.is_open():
+            raise OSError(errno.EBADF, "another part of the program has closed it")
+        return self.read_checked(start, n_bytes)
+
+    def read_checked(self, start: int, n_bytes: int) -> bytes:
+        """Do as `read`, for who checks what is read: it may come from another file, if the program closed this one."""
+        content = _read_at(self._descriptor, n_bytes, start)
+        while len(content) < n_bytes:  # a network file system may give less at once
+            more = _read_at(self._descriptor, n_bytes - len(content), start + len(content))
+            if not more:
+                break
+            content += more
+        return content
+
+    def is_open(self) -> bool:
+        """Return whether the descriptor is still that of this file: a program that becomes a daemon closes all."""
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            status = None
+        if status is not None and (status.st_ino, status.st_dev) == self._identity:
+            return True
+        self._descriptor = -1
+        return False
+
+    def announce(self, start: int, n_bytes: int) -> None:
+        """Let the system begin to read this part."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._descriptor, start, n_bytes, os.POSIX_FADV_WILLNEED)
+
+    def sync(self) -> None:
+        """Wait until its content is on the disk."""
+        os.fsync(self._descriptor)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0 and hasattr(self, "_identity") and self.is_open():
+            os.close(self._descriptor)
+
+
+class OpenFiles:
+    """The files of a store that were read last, kept open."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, OpenFile] = {}
+
+    def _get(self, name: str, open_file: Callable[[str], OpenFile]) -> OpenFile:
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = open_file(name)
+            while len(self._files) > _MOST_OPEN:
+                self._files.pop(next(iter(list(self._files))), None)
+        return file
+
+    def read(self, name: str, open_file: Callable[[str], OpenFile], start: int, n_bytes: int) -> bytes:
+        """Return bytes of a file, as `OpenFile.read` does; opened again if the program closed it."""
+        try:
+            return self._get(name, open_file).read(start, n_bytes)
+        except OSError as exc:
+            if exc.errno != errno.EBADF:
+                raise
+            self._files.pop(name, None)
+            return self._get(name, open_file).read(start, n_bytes)
+
+    def announce(self, ranges: Iterable[Range]) -> None:
+        """Let the system begin to read these parts of files that are open."""
+        for name, start, n_bytes in ranges:
+            if (file := self._files.get(name)) is not None:
+                file.announce(start, n_bytes)
+
+    def keep_only(self, names: set[str]) -> None:
+        """Close all others."""
+        for name in self._files.keys() - names:
+            self._files.pop(name, None)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _read_at(file: int, n_bytes: int, start: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file, n_bytes, start)
+    with _one_at_a_time:  # Windows has none
+        os.lseek(file, start, os.SEEK_SET)
+        return os.read(file, n_bytes)

@@ -1,0 +1,1 @@
+"""Packs: many entries in a few large files; docs/packs.md has the format."""

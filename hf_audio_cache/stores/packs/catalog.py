@@ -1,0 +1,296 @@
+"""Which packs a root has, and where in them an entry is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import CorruptEntryError, StoreError, UnknownVersionError
+from ..base import Store, StoredObject
+from ..local import LocalStore
+from .files import ChangedError, PackFiles
+from .index import Index, Location, Rows
+from .names import DELETED, INDEX, PACK, PACKS, entry_key, id_of, pack_name
+from .state import State
+from .tar import PackedEntry
+
+__all__ = ["Catalog"]
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = f"{PACKS}/"
+_TRIES = 20
+_LOCAL_SECONDS = (1.0, 10.0)  # after which the packs are listed again: an entry is missing; in any case
+_FAR_SECONDS = (15.0, 60.0)
+_LOOK_SECONDS = 0.05  # after which a local folder is looked at: its time shows whether a file came or went
+_MIX = 3
+_TICK = 50_000_000  # ns
+_UNSURE = -1
+# Kinds of errors after which a later listing may know more. Who may not list at all has no packs.
+_AWAY = ("unreachable", "throttled", "circuit open", "no bucket", "unauthenticated")
+
+
+class Catalog:
+    """Finds entries in the packs of a root.
+
+    The folder of packs is listed at the first use, and again when an entry is missing and the last listing is some
+    seconds old. What others delete from packs is noticed too: a far folder is listed anew after `usual_seconds`, a
+    local one when its time shows a change. There are no locks: two threads may list at once, and each leaves a whole
+    state.
+
+    Parameters
+    ----------
+    store
+        The root, without near tier.
+    near
+        The directory of its near tier, where indexes are kept.
+    clock
+        The time in seconds.
+
+    Attributes
+    ----------
+    files
+        Reads packs and indexes.
+    error
+        Why the last listing failed, where a later one may know more; None if it did not.
+    missing_seconds, usual_seconds
+        When the folder is listed again.
+    look_seconds
+        When it is looked at whether a local folder has changed.
+    """
+
+    def __init__(
+        self, store: Store, near: LocalStore | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.store = store
+        self.files = PackFiles(store, near)
+        self.error: StoreError | None = None
+        self.missing_seconds, self.usual_seconds = _LOCAL_SECONDS if store.is_local else _FAR_SECONDS
+        self.look_seconds = _LOOK_SECONDS
+        self._clock = clock
+        self._state = State()
+        self._listed_at = self._looked_at = float("-inf")
+        self._listed_time = 0
+        self._local_folder = str(store.location(PACKS)) if isinstance(store, LocalStore) else ""
+        self._doubted: dict[str, str] = {}  # indexes with a damaged block, and the reason
+        self._told: set[str] = set()
+        self._known_doubles: tuple[State | None, set[int]] = (None, set())
+
+    def state(self) -> State:
+        """Return the packs as of the last listing, which is not very old."""
+        now = self._clock()
+        if now - self._listed_at > self.usual_seconds:
+            self.refresh()
+        elif self._state.packs and now - self._looked_at >= self.look_seconds:
+            self._looked_at = now
+            if self._folder_time() != self._listed_time:
+                self.refresh()
+        return self._state
+
+    def _folder_time(self) -> int:
+        """Return when a file was last added to a local folder of packs, or taken away; 0 for a far one."""
+        if self._local_folder:
+            with contextlib.suppress(OSError):
+                return os.stat(self._local_folder).st_mtime_ns
+        return 0
+
+    def look_again(self, since: State) -> bool:
+        """List the packs once more, as an entry was not found in `since`; return whether anything is new."""
+        is_known = self._clock() - self._listed_at < self.missing_seconds and self._listed_time != _UNSURE
+        return (self._state if is_known else self.refresh()) is not since
+
+    def find(self, key: bytes) -> Location | None:
+        """Return where the entry of a key is; None if it is in no pack."""
+        state = self._state
+        for index in state.indexes.values():
+            try:
+                found = index.find(key)
+            except (CorruptEntryError, OSError):
+                return next(self.places(key), None)
+            for place in found:
+                if state.is_alive(key, place):
+                    return place
+        return None
+
+    def places(self, key: bytes) -> Iterator[Location]:
+        """Yield each place of the entry of a key."""
+        state = self._state
+        for name, index in state.indexes.items():
+            try:
+                found = index.find(key)
+            except (CorruptEntryError, OSError) as exc:
+                self._doubt(name, exc)
+                yield from self.places(key)
+                return
+            for place in found:
+                if state.is_alive(key, place):
+                    yield place
+
+    def _doubt(self, name: str, reason: Exception) -> None:
+        """Do without an index that turned out to be damaged; the packs' own contents stand for it."""
+        index = self._state.indexes.get(name)
+        if index is not None and not index.is_open():
+            pass  # the program closed it, to become a daemon
+        elif name in self._doubted or not self.files.drop_copy(name):  # of a copy the index itself may be good
+            self._doubted[name] = str(reason)
+        indexes = {each: index for each, index in self._state.indexes.items() if each != name}
+        self._state = replace(self._state, indexes=indexes)
+        self.refresh()
+
+    def refresh(self) -> State:
+        """List the packs, open what is new, and return the state; without an answer it stays as it was."""
+        self.error = None
+        for _ in range(_TRIES):
+            self._listed_at, self._listed_time, changed = self._clock(), _UNSURE, self._folder_time()
+            try:
+                self._state = self._state_of(self.store.listing(_FOLDER))
+            except ChangedError:
+                continue
+            except StoreError as exc:
+                if exc.kind in _AWAY:
+                    self.error = exc
+                logger.debug("the packs could not be listed: %s", exc)
+                self._listed_time = changed
+                break
+            if (
+                self._folder_time() == changed
+            ):  # else, of two files of which one replaced the other, it may have neither
+                # A change in the same tick of the file system's clock would not show.
+                self._listed_time = changed if time.time_ns() - changed > _TICK else _UNSURE
+                break
+        return self._state
+
+    def _state_of(self, listed: Iterable[StoredObject]) -> State:
+        before = self._state
+        sizes = {found.name: found.n_bytes for found in listed}
+        later: set[str] = set()
+        damaged: dict[str, str] = {}
+        opened = {
+            kind: {
+                name: index
+                for name, n_bytes in sizes.items()
+                if id_of(name, kind) and (index := self._opened(name, n_bytes, later, damaged)) is not None
+            }
+            for kind in (INDEX, DELETED)
+        }
+        packs = {pack: n_bytes for name, n_bytes in sizes.items() if (pack := id_of(name, PACK))}
+        indexes = opened[INDEX]
+        for pack in packs.keys() - {pack for index in indexes.values() for pack in index.packs}:
+            if (made := self._made_for(pack, packs[pack], later, damaged)) is not None:
+                indexes[pack_name(pack)] = made
+        for name in later:
+            packs.pop(id_of(name, PACK) or "", None)
+        names = indexes.keys() | opened[DELETED]
+        is_same = (packs, damaged) == (before.packs, before.damaged)
+        if is_same and names == before.indexes.keys() | before.gone.keys():
+            return before
+        self.files.forget(sizes)
+        by_size = sorted(indexes.items(), key=lambda each: -each[1].n_rows)
+        return State(packs, dict(by_size), opened[DELETED], frozenset(later), damaged)
+
+    def _opened(self, name: str, n_bytes: int, later: set[str], damaged: dict[str, str]) -> Index | None:
+        if (known := self._state.indexes.get(name) or self._state.gone.get(name)) is not None:
+            return known
+        try:
+            if name in self._doubted:
+                raise CorruptEntryError(self._doubted[name])
+            index = self.files.open_index(name, n_bytes)
+            if index.is_gone != (id_of(name, DELETED) is not None):
+                raise CorruptEntryError("it is of another kind than its name says")
+            return index
+        except UnknownVersionError:
+            later.add(name)
+        except (CorruptEntryError, OSError) as exc:
+            if isinstance(exc, StoreError) and exc.kind in _AWAY:
+                raise
+            damaged[name] = str(exc)
+            if name not in self._told:
+                self._told.add(name)
+                where = self.store.location(name)
+                logger.warning("%s is damaged (%s); `hf-audio-cache pack` makes it anew from its packs", where, exc)
+        return None
+
+    def _made_for(self, pack: str, n_bytes: int, later: set[str], damaged: dict[str, str]) -> Index | None:
+        """Return an index of a pack that no good one names, from the pack itself."""
+        try:
+            return self.files.make_index(pack, n_bytes)
+        except UnknownVersionError:
+            later.add(pack_name(pack))
+        except StoreError as exc:
+            if exc.kind in _AWAY:
+                raise
+            damaged[pack_name(pack)] = str(exc)
+        return None
+
+    def packs_with(self, digits: str) -> list[str]:
+        """Return the packs that have entries of clips whose SHA-256 begins with these up to 16 digits; "" for all."""
+        if not digits:
+            return list(self._state.packs)
+        first, last = int(digits.ljust(16, "0"), 16), int(digits.ljust(16, "f"), 16)
+        found: set[str] = set()
+        for name, index in self._state.indexes.items():
+            try:
+                for rows in index.rows(first, last):
+                    found |= {index.packs[number] for number in rows["pack"].tolist()}
+            except (CorruptEntryError, OSError) as exc:
+                self._doubt(name, exc)
+                return self.packs_with(digits)
+        return sorted(found & self._state.packs.keys())
+
+    def alive_in(self, pack: str, *, with_doubles: bool = False) -> list[PackedEntry]:
+        """Return the entries of a pack that are not deleted.
+
+        Of those in several packs only what is in the first of these, unless `with_doubles`.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read.
+        """
+        doubles = not with_doubles and self.doubles()
+        state = self._state
+        gone = state.gone_offsets.get(pack, set())
+        try:
+            entries = [
+                entry for entry in self.files.entries(pack, state.packs.get(pack, 0)) if entry.offset not in gone
+            ]
+        except (ChangedError, UnknownVersionError):
+            return []
+        return [entry for entry in entries if not doubles or self._is_first(entry, pack)]
+
+    def _is_first(self, entry: PackedEntry, pack: str) -> bool:
+        key = entry_key(entry.name)
+        if key is None or _mixed_key(key) not in self.doubles():
+            return True
+        return min(self.places(key), default=None) == Location(pack, entry.offset, entry.length)
+
+    def doubles(self) -> set[int]:
+        """Return what stands for the entries that have several rows, and for very few others."""
+        state = self._state
+        if self._known_doubles[0] is not state:
+            parts = [np.empty(0, np.uint64)]
+            for name, index in state.indexes.items():
+                try:
+                    parts += [rows["clip"] + np.uint64(_MIX) * rows["name"] for rows in index.rows()]
+                except (CorruptEntryError, OSError) as exc:
+                    self._doubt(name, exc)
+                    return self.doubles()
+            mixed = np.sort(np.concatenate(parts))
+            self._known_doubles = state, set(mixed[1:][mixed[1:] == mixed[:-1]].tolist())
+        return self._known_doubles[1]
+
+    def is_double(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Return which rows are of entries that have several."""
+        doubles = np.array(sorted(self.doubles()), np.uint64)
+        return np.isin(rows["clip"] + np.uint64(_MIX) * rows["name"], doubles)
+
+
+def _mixed_key(key: bytes) -> int:
+    return (int.from_bytes(key[:8], "little") + _MIX * int.from_bytes(key[8:], "little")) % (1 << 64)

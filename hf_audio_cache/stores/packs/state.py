@@ -1,0 +1,61 @@
+"""The packs of a root at one time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ...errors import CorruptEntryError
+from .index import Index, Location
+
+__all__ = ["State"]
+
+
+@dataclass(frozen=True)
+class State:
+    """The packs of a root at one time.
+
+    Attributes
+    ----------
+    packs
+        Their sizes by their digits, without those of later versions.
+    indexes, gone
+        Indexes, the largest first, and lists of deleted entries, by the names of their files. An index that was made
+        here, for a pack without a good one, is under the name of the pack.
+    later, damaged
+        Names of files of later versions; and of damaged ones, with the reason.
+    """
+
+    packs: Mapping[str, int] = field(default_factory=dict)
+    indexes: Mapping[str, Index] = field(default_factory=dict)
+    gone: Mapping[str, Index] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def is_alive(self, key: bytes, place: Location) -> bool:
+        """Return whether a row of an index counts: its pack is there, and the entry is not deleted."""
+        if place.offset + place.length > self.packs.get(place.pack, -1):
+            return False
+        for gone in self.gone.values():
+            try:
+                if place in gone.find(key):
+                    return False
+            except (CorruptEntryError, OSError):  # nothing that may be deleted is handed on
+                return False
+        return True
+
+    @cached_property
+    def gone_offsets(self) -> Mapping[str, set[int]]:
+        """Where the deleted entries of each pack start."""
+        found: dict[str, set[int]] = {}
+        for gone in self.gone.values():
+            with contextlib.suppress(CorruptEntryError, OSError):
+                for rows in gone.rows():
+                    for number in np.unique(rows["pack"]):
+                        offsets = rows["offset"][rows["pack"] == number].tolist()
+                        found.setdefault(gone.packs[number], set()).update(offsets)
+        return found

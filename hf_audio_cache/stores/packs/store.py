@@ -1,0 +1,297 @@
+"""A store whose entries may lie in packs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ...errors import StoreError
+from ..base import Range, Store, StoredObject
+from ..local import LocalStore
+from ..wrapper import WrappingStore
+from .catalog import Catalog
+from .index import ROW, Location, encode_index, sort_rows
+from .names import DELETED, PACKS, entry_key, new_name, pack_name
+from .state import State
+
+__all__ = ["PackedStore"]
+
+_LOOKS = 3  # for an entry that is missing, while packs come and go
+_MOST_APART = 1 << 16  # bytes between entries that one request reads
+_MOST_AT_ONCE = 8 << 20  # bytes of a request
+_CLIP = re.compile(r"(?:[^/]+/)*([0-9a-f]{8,64})[^/]*")  # a prefix that has the beginning of a clip's sha
+
+
+class PackedStore(WrappingStore):
+    """Another store, whose entries may lie in packs under the root.
+
+    What is read is looked for in the packs first, since that takes no request; then as an object of its own. What is
+    put is an object of its own, and the entry of that name in a pack is deleted. Deleting an entry in a pack adds its
+    place to a list of deleted ones; `tidy` gives the room back.
+
+    Parameters
+    ----------
+    wrapped
+        The store of the objects.
+    catalog
+        Finds entries in the packs.
+    inside
+        The folder of `wrapped` under the root of the packs, with a slash; "" for the root itself.
+    """
+
+    def __init__(self, wrapped: Store, catalog: Catalog, inside: str = "") -> None:
+        super().__init__(wrapped)
+        self._catalog = catalog
+        self._inside = inside
+
+    @classmethod
+    def at_root(cls, store: Store, near: LocalStore | None = None) -> PackedStore:
+        """Return a root with its packs."""
+        return cls(store, Catalog(store, near))
+
+    @property
+    def catalog(self) -> Catalog:
+        """What finds entries in the packs."""
+        return self._catalog
+
+    @property
+    def single(self) -> Store:
+        """The store of the objects that are in no pack, and of the packs themselves."""
+        return self._wrapped
+
+    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        state = self._catalog.state()
+        packed = self._read_packed(names) if state.packs else {}
+        if not packed:
+            answers = self._wrapped.get_many(names)
+            return answers if None not in answers else self._look_again(names, answers, state)
+        others = [name for name in names if name not in packed]
+        found: dict[str, bytes | StoreError | None] = {**packed}
+        if others:
+            found.update(zip(others, self._wrapped.get_many(others), strict=True))
+        answers = [found[name] for name in names]
+        return answers if None not in answers else self._look_again(names, answers, state)
+
+    def _look_again(
+        self, names: Sequence[str], answers: list[bytes | StoreError | None], since: State
+    ) -> list[bytes | StoreError | None]:
+        """Return the answers, with those of entries that were packed, or moved to another pack, meanwhile."""
+        later: dict[str, bytes | StoreError | None] = {}
+        lost = [name for name, found in zip(names, answers, strict=True) if found is None]
+        for _ in range(_LOOKS):
+            if not lost or not self._catalog.look_again(since):
+                break
+            since = self._catalog.state()
+            later |= self._read_packed(lost)
+            lost = [name for name in lost if later.get(name) is None]
+            # Put anew meanwhile, which deletes it from the packs.
+            later.update(zip(lost, self._wrapped.get_many(lost), strict=True))
+            lost = [name for name in lost if later[name] is None]
+        error = self._catalog.error
+        return [
+            found if found is not None else self._unknown(name, error)
+            for name, found in ((name, later.get(name, found)) for name, found in zip(names, answers, strict=True))
+        ]
+
+    def _unknown(self, name: str, error: StoreError | None) -> StoreError | None:
+        """Return the error in place of a miss where nobody knows which packs there are."""
+        return None if error is None or self._key(name) is None else StoreError(str(error), name=name, kind=error.kind)
+
+    def _key(self, name: str) -> bytes | None:
+        return entry_key(self._inside + name)
+
+    def _find(self, names: Iterable[str]) -> dict[str, Location]:
+        found = {}
+        for name in names:
+            key = self._key(name)
+            place = None if key is None else self._catalog.find(key)
+            if place is not None:
+                found[name] = place
+        return found
+
+    def _read_packed(self, names: Sequence[str], *, n_last: int | None = None) -> dict[str, bytes | StoreError]:
+        """Return what the packs have of these entries, whole or the last bytes."""
+        places = self._find(names)
+        if not places:
+            return {}
+        found = self._read_places(places, n_last)
+        lost = [name for name in places if name not in found]
+        if lost:  # a pack was written anew
+            self._catalog.refresh()
+            found |= self._read_places(self._find(lost), n_last)
+        return found
+
+    def _read_places(self, places: Mapping[str, Location], n_last: int | None) -> dict[str, bytes | StoreError]:
+        ranges = []
+        for pack, offset, length in places.values():
+            n_bytes = length if n_last is None else min(length, n_last)
+            ranges.append((pack_name(pack), offset + length - n_bytes, n_bytes))
+        store = self._catalog.store
+        contents = store.get_ranges(ranges) if store.is_local else _get_together(store, ranges)
+        return {
+            name: content
+            for name, content, (_, _, n_bytes) in zip(places, contents, ranges, strict=True)
+            if isinstance(content, StoreError) or (content is not None and len(content) == n_bytes)
+        }
+
+    def read_places(self, places: Sequence[Location]) -> list[bytes | StoreError | None]:
+        """Return what is at these places."""
+        found = self._read_places({str(number): place for number, place in enumerate(places)}, None)
+        return [found.get(str(number)) for number in range(len(places))]
+
+    def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
+        packed = self._read_packed(names, n_last=n_bytes) if self._catalog.state().packs else {}
+        others = [name for name in names if name not in packed]
+        ends = dict(zip(others, self._wrapped.ends_many(others, n_bytes), strict=True)) if others else {}
+        return [packed[name] if name in packed else ends[name] for name in names]
+
+    def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        """Return what else there is of entries that turned out to be bad: an object of its own, or in another pack."""
+        places = self._find(names) if self._catalog.state().packs else {}
+        if not places:
+            return self._wrapped.get_again(names)
+        found = dict(zip(names, self._wrapped.get_many(names), strict=True))
+        bad = [name for name, content in found.items() if name in places and not isinstance(content, bytes)]
+        others = {}
+        for name in bad:
+            *_, last = self._catalog.places(self._key(name) or b"")
+            if last != places[name] or not self.is_local:  # a network may have damaged what it brought
+                others[name] = last
+        found.update(dict.fromkeys(bad), **self._read_places(others, None))
+        return [found[name] for name in names]
+
+    def exists_many(self, names: Sequence[str]) -> list[bool]:
+        state = self._catalog.state()
+        packed = self._find(names) if state.packs else {}
+        others = [name for name in names if name not in packed]
+        there = dict(zip(others, self._wrapped.exists_many(others), strict=True)) if others else {}
+        absent = [name for name, is_there in there.items() if not is_there]
+        if absent and self._catalog.look_again(state):
+            packed |= self._find(absent)
+            absent = [name for name in absent if name not in packed]
+            there.update(zip(absent, self._wrapped.exists_many(absent), strict=True))
+        return [name in packed or there[name] for name in names]
+
+    def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
+        # Before the put: a packer may be quick, and what it packs next is the new entry.
+        old = self._all_places(objects) if self._catalog.state().packs else {}
+        failed = self._wrapped.put_many(objects)
+        # Otherwise the old entry would hide the new one. If that fails, the next `pack` does it.
+        self.forget_places(place for name, places in old.items() if name not in failed for place in places)
+        return failed
+
+    def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
+        names = list(names)
+        failed = self._wrapped.delete(names)
+        entries = [name for name in names if self._key(name) is not None]
+        if not entries:
+            return failed
+        before = self._catalog.refresh().packs
+        failed |= {name: error for name in entries if (error := self._unknown(name, self._catalog.error)) is not None}
+        if not before:
+            return failed  # what a packer has in memory, it deletes itself
+        failed |= self._forget(entries)
+        # Who writes packs anew may have read some of them. Whatever it publishes later, it sees that these are gone.
+        if self._catalog.refresh().packs.keys() - before.keys():
+            failed |= self._forget(entries)
+        return failed
+
+    def _forget(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete these entries from all packs."""
+        found = self._all_places(names)
+        errors = self.forget_places(place for places in found.values() for place in places)
+        return {name: StoreError(str(error), name=name, kind=error.kind) for name in found for error in errors[:1]}
+
+    def _all_places(self, names: Iterable[str]) -> dict[str, list[tuple[bytes, Location]]]:
+        """Return the places in packs of those entries that have any, with their keys."""
+        keys = {name: key for name in names if (key := self._key(name)) is not None}
+        found = {name: [(key, place) for place in self._catalog.places(key)] for name, key in keys.items()}
+        return {name: places for name, places in found.items() if places}
+
+    def forget_places(self, places: Iterable[tuple[bytes, Location]]) -> list[StoreError]:
+        """Delete what is at these places in packs, each given with its key; return why that failed."""
+        listed = list(places)
+        if not listed:
+            return []
+        packs = sorted({place.pack for _, place in listed})
+        numbers = {pack: number for number, pack in enumerate(packs)}
+        rows = np.empty(len(listed), ROW)
+        rows["clip"], rows["name"] = np.frombuffer(b"".join(key for key, _ in listed), "<u8").reshape(-1, 2).T
+        for name in ("offset", "length"):
+            rows[name] = [getattr(place, name) for _, place in listed]
+        rows["pack"] = [numbers[place.pack] for _, place in listed]
+        content = encode_index(sort_rows(rows), packs, is_gone=True)
+        failed = self._catalog.store.put_many({new_name(DELETED): content})
+        self._catalog.refresh()
+        return list(failed.values())
+
+    def tidy(self) -> None:
+        from .tidy import tidy  # which imports this module
+
+        tidy(self)
+
+    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield each object and each entry in a pack; the packs' own files only for a prefix in their folder."""
+        folder = f"{PACKS}/"
+        if (self._inside + prefix).startswith(folder):
+            yield from self._wrapped.scan(prefix)
+            return
+        had_packs = bool(self._catalog.refresh().packs)
+        singles: set[int] = set()  # hashes, as far as there may be doubles
+        for found in self._wrapped.scan(prefix):
+            if not (self._inside + found.name).startswith(folder):
+                if had_packs:
+                    singles.add(hash(found.name))
+                yield found
+        if had_packs:
+            self._catalog.refresh()  # what was packed meanwhile
+            yield from (found for found in self._scan_packs(prefix) if hash(found.name) not in singles)
+
+    def _scan_packs(self, prefix: str) -> Iterator[StoredObject]:
+        clip = _CLIP.fullmatch(prefix)
+        for pack in self._catalog.packs_with(clip[1][:16] if clip else ""):
+            for entry in self._catalog.alive_in(pack):
+                if entry.name.startswith(self._inside + prefix):
+                    yield StoredObject(entry.name[len(self._inside) :], entry.length, entry.modified)
+
+    def child(self, prefix: str) -> PackedStore:
+        child = super().child(prefix)
+        child._inside = f"{self._inside}{prefix}/"
+        return child
+
+
+def _get_together(store: Store, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
+    """Return what `get_ranges` does, with one request for neighbours."""
+    spans: list[Range] = []
+    span_of: dict[Range, Range] = {}
+    together: list[Range] = []
+
+    def close() -> None:
+        name, start, _ = together[0]
+        span = (name, start, max(one[1] + one[2] for one in together) - start)
+        spans.append(span)
+        span_of.update(dict.fromkeys(together, span))
+        together.clear()
+
+    for one in sorted(set(ranges)):
+        name, start, n_bytes = one
+        if together:
+            first_name, first_start, _ = together[0]
+            _, last_start, last_bytes = together[-1]
+            is_near = name == first_name and start - (last_start + last_bytes) <= _MOST_APART
+            if not is_near or start + n_bytes - first_start > _MOST_AT_ONCE:
+                close()
+        together.append(one)
+    if together:
+        close()
+    found = dict(zip(spans, store.get_ranges(spans), strict=True))
+
+    def part(one: Range) -> bytes | StoreError | None:
+        span = span_of[one]
+        content = found[span]
+        begin = one[1] - span[1]
+        return content[begin : begin + one[2]] if isinstance(content, bytes) else content
+
+    return [part(one) for one in ranges]
