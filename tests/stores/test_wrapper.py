@@ -15,7 +15,7 @@ from hf_audio_cache.stores.read_only import ReadOnlyStore
 from hf_audio_cache.stores.wrapper import WrappingStore
 
 # These are made of the others, by `Store` itself.
-DERIVED = {"get", "ends_many", "put", "put_copies", "exists", "names"}
+DERIVED = {"delete_unchanged", "get", "ends_many", "put", "put_copies", "exists", "names"}
 
 
 class CountingStore(WrappingStore):

@@ -83,9 +83,9 @@ class OpenFileSystem:
             if self.system.exists(path):  # each driver has its own exception for a missing file, too
                 raise
 
-    def _alone(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def _alone(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         with self._lock:
-            return call(*arguments)
+            return call(*arguments, **keywords)
 
 
 class FileSystems:

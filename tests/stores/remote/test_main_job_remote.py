@@ -385,7 +385,7 @@ def test_a_password_in_a_url_is_refused():
 def test_a_network_mount_has_a_near_tier_and_a_disk_has_none(tmp_path, monkeypatch, near_home):
     from hf_audio_cache.stores import near_folders
 
-    assert isinstance(open_store(tmp_path / "root"), LocalStore)
+    assert isinstance(open_store(tmp_path / "root").single, LocalStore)
     monkeypatch.setattr(near_folders, "is_network_mount", lambda path: str(path).startswith(str(tmp_path / "nfs")))
     store = open_store(tmp_path / "nfs")
     store.put("ab/name", b"content")
