@@ -196,7 +196,7 @@ def test_one_that_cannot_run_is_refused_with_what_it_lacks(tmp_path):
         assert re.match(r"(ImportError|ModuleNotFoundError|NameError): ", extractors.problem(name))
         for extractor in extractors.constructible([name]).values():
             with pytest.raises(
-                ProcessorError, match=rf"{name}.* needs .*; nothing was computed. To install: "
+                ProcessorError, match=rf"{name}.* needs .*, which cannot be imported here\. Install it: "
             ) as caught:
                 CachedFeatures(extractor, tmp_path)({"audio": extractors.cell(1.0, extractor.sampling_rate)})
             missing = re.search(r"pip install ([\w ]+)\.", str(caught.value))[1].split()
