@@ -71,7 +71,7 @@ def served_command(tmp_path, monkeypatch):
     """The command as a program that has this process do the work: each import of `datasets` takes seconds."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("HF_AUDIO_CACHE", "")
+    before = os.environ["HF_AUDIO_CACHE"]
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self):
@@ -87,6 +87,9 @@ def served_command(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield path
         server.shutdown()
+    os.environ["HF_AUDIO_CACHE"] = (
+        before  # not by monkeypatch: `datasets` puts another mapping in the place of os.environ
+    )
 
 
 def test_the_session_of_the_documentation_runs(recordings, processor, tmp_path, served_command):

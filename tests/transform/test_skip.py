@@ -613,7 +613,7 @@ def test_a_batch_of_ones_own_gets_a_column_of_reasons(rows, reasoning):
     good, bad = reasoning({"audio": cells[0]}), reasoning({"audio": cells[1]})
     assert good["why"] == ""
     assert bad == {"start": None, "n_samples": None, "why": reasoning.bad_clips[0].reason}
-    assert reasoning({"audio": []}) == {}
+    assert reasoning({"audio": []}) == {"start": [], "n_samples": [], "why": []}
 
 
 COLLISIONS = {

@@ -276,7 +276,11 @@ def test_what_the_cache_cannot_answer_the_extractor_does(
         seed(3)
         expected = flat(other(clips, sampling_rate=RATE, return_tensors="np"))
         seed(3)
-        assert flat(stand_in(clips, sampling_rate=RATE, return_tensors="np")) == expected
+        found = flat(stand_in(clips, sampling_rate=RATE, return_tensors="np"))
+        if broken == "random":  # where other threads may draw, too, a draw that was tried is not given back
+            assert flat(stand_in(clips, sampling_rate=RATE, return_tensors="np")) != found
+        else:
+            assert found == expected
     said = [message for message in warnings_logged() if "is not answered from the cache" in message]
     assert len(said) == (broken != "full")
 
