@@ -1,4 +1,4 @@
-"""The plots of docs/benchmarks.md, from a run: ``python benchmarks/plots.py docs/benchmarks-tables.json``.
+"""Plots of a run, into docs/images/: ``python benchmarks/plots.py FILE.json``.
 
 Each shows one table of the run: the median of its rounds, and every round as a dot.
 """
