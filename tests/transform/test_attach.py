@@ -173,10 +173,9 @@ def test_a_batch_is_looked_up_at_once(clips, expected, cached_features, reads):
 def test_a_stream_is_looked_up_64_rows_at_a_time(prompts, cached_features, reads):
     stream = data.in_memory(data.shortest(prompts, 70)).to_iterable_dataset()
     attached = cached_features.attach(stream, remove_columns="audio")
-    for _ in range(2):  # the first time, what is missing is read clip by clip
-        reads.clear()
-        assert len(list(attached)) == 70
-    assert [len(batch) for batch in reads] == [64, 6]
+    assert len(list(attached)) == 70
+    # A clip that is missing is looked for once more before it is computed: another process may have stored it.
+    assert [len(batch) for batch in reads] == [64, *[1] * 64, 6, *[1] * 6]
     reads.clear()
     assert len(list(itertools.islice(attached, 10))) == 10
     assert [len(batch) for batch in reads] == [64]
