@@ -42,7 +42,7 @@ _NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
 Pick = Callable[[Entry], Any]
-# An entry's name and key, what the store has, and the checked entry or the reason why there is none.
+# The name and key of an entry, the store's answer, and the checked entry. If there is no entry: the reason.
 _Opened = tuple[str, KeyT, bytes | StoreError | None, Entry | Exception | None]
 
 
@@ -190,7 +190,7 @@ class EntryCache(Generic[KeyT]):
             self._on_use(names)
 
     def _open(self, each: tuple[str, KeyT, bytes | StoreError | None]) -> _Opened[KeyT]:
-        """Add the checked entry that the bytes hold, not decoded, or the reason why there is none."""
+        """Check the entry in these bytes, without decoding it. Add it, or the reason why it is refused."""
         name, key, found = each
         if not isinstance(found, bytes):
             return name, key, found, found

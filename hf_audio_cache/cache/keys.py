@@ -79,7 +79,7 @@ class _EntryKey:
     channels: Channels
 
     def _check(self) -> None:
-        """Raise InvalidKeyError, naming the field, for what no key has; make numbers of NumPy's into Python's."""
+        """Raise InvalidKeyError for an invalid field, with its name. Turn NumPy numbers into Python's."""
         _check_sha("blob_sha", self.blob_sha)
         object.__setattr__(self, "sample_rate", _check_int("sample_rate", self.sample_rate, 1, "Hz"))
         object.__setattr__(self, "max_length_ms", _check_int("max_length_ms", self.max_length_ms, 0, "milliseconds"))

@@ -14,6 +14,8 @@ from .running import guarded
 
 __all__ = ["add_to"]
 
+_QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the shas, one per line.")]
+
 processors = typer.Typer(help="List and compare the processors of a root.", invoke_without_command=True)
 
 
@@ -27,7 +29,7 @@ def _list_by_default(
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the shas, one per line.")] = False,
+    quiet: _QuietOption = False,
 ) -> None:
     if context.invoked_subcommand is None:
         list_(root, storage_option, near, signing_key_file, form, no_truncate, quiet)
@@ -41,7 +43,7 @@ def list_(
     signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the shas, one per line.")] = False,
+    quiet: _QuietOption = False,
 ) -> None:
     """List the processors of a root; `processors` alone does, too.
 

@@ -159,7 +159,7 @@ class Contents:
         copies
             Names of further files in the near tier.
         all_copies
-            Whether those are all of its files, so that none is looked for.
+            Whether `copies` are all files of the near tier, which is not listed then.
         dry_run
             Whether to report only what would be deleted.
 

@@ -40,7 +40,7 @@ class PackReport(Report):
     n_packed, n_bytes_packed
         Entries that were moved into packs, and their size.
     n_present
-        Entries that were in a pack already, of which a single copy was deleted.
+        Entries that a pack had already. Their single files were deleted.
     n_bad
         Damaged entries, which stay as they are.
     n_packs

@@ -241,7 +241,7 @@ def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine,
 
 
 class _Sample:
-    """A uniform sample of the names offered: the same one for the same names, in whatever order they come."""
+    """Uniform sample of the names offered. It does not depend on their order."""
 
     def __init__(self, size: int) -> None:
         self._size = size

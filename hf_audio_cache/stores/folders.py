@@ -1,4 +1,4 @@
-"""Folders of the local disk that are opened one from the other, so that no link is followed on the way.
+"""Open folders of the local disk step by step, each from the one above it. No symbolic link is followed.
 
 Where a system opens no file relative to an open folder (Windows), a folder is its path: links are looked for before a
 step, and somebody who puts one there at the right moment is not noticed.

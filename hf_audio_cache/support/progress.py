@@ -1,4 +1,4 @@
-"""How much of a long piece of work is done, for whoever watches it, such as the command line."""
+"""Progress of long work: it is noted where the work is done, and shown by the command line."""
 
 from __future__ import annotations
 

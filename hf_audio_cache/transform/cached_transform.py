@@ -115,7 +115,7 @@ class CachedTransform:
         return self.columns.types_with(features)
 
     def __call__(self, examples: Any) -> Any:
-        """Return the results for an example or a batch, in whatever form `datasets` passes it.
+        """Return the results for an example or a batch. All forms in which `datasets` passes them are accepted.
 
         Parameters
         ----------

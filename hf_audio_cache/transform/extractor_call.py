@@ -53,7 +53,7 @@ class ExtractorCall:
     arguments
         Those that decide features.
     return_tensors
-        What arrays become: ``"np"``, ``"pt"``, or None for what the extractor makes of them.
+        Type of the returned arrays: ``"np"``, ``"pt"``, or None for the extractor's default.
     """
 
     extractor: Any

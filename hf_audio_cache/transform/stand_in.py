@@ -201,7 +201,7 @@ class _Evidence:
 
 
 def stand_in(cache: ExtractorCache) -> Any:
-    """Return an object that is the extractor to whoever looks at it, and whose calls the cache answers."""
+    """Return an object with the extractor's class and attributes. The cache answers its calls."""
     extractor = cache.extractor
     kind: Any = type(extractor)
 

@@ -194,7 +194,7 @@ def test_ctrl_c_under_workers_is_one_line(prompts, processor, tmp_path):
 
 
 def test_stats_are_the_truth_over_runs_in_processes_and_one_that_is_killed(clips, tmp_path):
-    """Three runs in two processes, of which one has two workers, and one that is killed."""
+    """Three runs in two processes. One has two workers; one is killed."""
     root = tmp_path / "root"
     job = textwrap.dedent(
         """

@@ -63,7 +63,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def all_are_quick(monkeypatch):
-    """Processes look again after 0.1 s for what they miss, and packers give them that time."""
+    """A process lists packs again 0.1 s after a miss. A packer waits that long before it deletes."""
     monkeypatch.setattr(catalog, "_LOCAL_SECONDS", (0.1, 1.0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -26,7 +27,7 @@ def pack_name(pack: str) -> str:
 
 
 def id_of(name: str, kind: str) -> str | None:
-    """Return the digits in the name of a file of this kind; None if it is none."""
+    """Return the digits in a file name; None for a file of another kind."""
     match = _FILE.fullmatch(name)
     return match["id"] if match and name.endswith(f".{kind}") else None
 
@@ -40,8 +41,6 @@ def entry_key(name: str) -> bytes | None:
     """Return the 16 bytes by which an index knows an entry; None if the name is not that of an entry."""
     digits = name.rpartition("/")[2][:16]
     if len(digits) == 16 and name.endswith(".npz"):
-        try:
+        with contextlib.suppress(ValueError):  # not hexadecimal digits: another file
             return _KEY.pack(int(digits, 16), hashlib.sha256(name.encode()).digest()[:8])
-        except ValueError:
-            pass
     return None
