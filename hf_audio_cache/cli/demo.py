@@ -80,7 +80,7 @@ class DemoReport(Report):
         """Return the passes and the sizes."""
         columns = ("", "rows", "hits", "computed", "seconds")
         return [
-            Table(f"{self.clips}\n{self.processor}, on {self.machine}", (), ()),
+            Table("", (), [("clips", self.clips), ("features", self.processor), ("machine", self.machine)]),
             *(
                 Table(
                     f"\n{form}",
