@@ -23,7 +23,8 @@ ARGS ?=
 # The modules that other Pythons and the oldest libraries are tried with, and a test of the suite's own footing.
 CORE := test_errors test_conftest support/test_threads cache/test_keys cache/test_entry cache/test_golden cache/test_stats \
 	cache/test_caches stores/test_local audio/test_decode audio/test_source processors/test_extractor \
-	processors/test_code processors/test_own_code processors/test_own_code_pairs transform/test_cached_array transform/test_prefetch
+	processors/test_code processors/test_own_code processors/test_own_code_pairs transform/test_cached_array \
+	transform/test_references transform/test_prefetch
 CORE_TESTS = $(CORE:%=tests/%.py)
 
 # What behaves differently without torch: the room that asks for it, the main job, and what users copy. WITHOUT=. is all.

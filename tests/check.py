@@ -1,8 +1,9 @@
 """Runs the tests of a change, on the source folder: ``python tests/check.py [FILE…] [-- PYTEST'S ARGUMENTS]``.
 
 Without a file, of all that differs from the branch ``main``, committed or not. The tests of a module are those that
-mirror it: ``tests/cache/test_keys.py`` for ``hf_audio_cache/cache/keys.py``; where there are none, those of its room.
-Those of a helper are the modules that import it. What needs torch, servers or Ray is left to `make test`.
+mirror it: ``tests/cache/test_keys.py`` for ``hf_audio_cache/cache/keys.py``. Where there are none, those of its room
+that name it, else those of the nearest modules that import it, else its room's. Those of a helper are the modules that
+import it. What needs torch, servers or Ray is left to `make test`.
 """
 
 from __future__ import annotations
@@ -34,18 +35,55 @@ def tests_of(path: Path) -> list[Path]:
     if path.suffix != ".py" or not (CHECKOUT / path).is_file():
         return []
     if path.parts[0] == "hf_audio_cache":
-        room = TESTS.joinpath(*path.parent.parts[1:])
-        mirror = room / f"test_{path.stem}.py"
-        if (CHECKOUT / mirror).is_file():
-            return [mirror]
-        return [room] if room != TESTS and (CHECKOUT / room).is_dir() else []
+        return _tests_of_module(path)
     if path.parts[0] != "tests" or path.name == "conftest.py":
         return []
     if path.name.startswith("test_"):
         return [path]
-    imports = re.compile(rf"^(import|from) {path.stem}\b", re.MULTILINE)
-    modules = sorted((CHECKOUT / TESTS).rglob("test_*.py"))
-    return [one.relative_to(CHECKOUT) for one in modules if imports.search(one.read_text(encoding="utf-8"))]
+    return _naming(rf"^(import|from) {path.stem}\b", TESTS)
+
+
+def _tests_of_module(path: Path) -> list[Path]:
+    if mirror := _mirror(path):
+        return [mirror]
+    *folders, name = path.with_suffix("").parts
+    room = TESTS.joinpath(*folders[1:])
+    if room == TESTS:
+        return []
+    if not (CHECKOUT / room).is_dir():
+        return _tests_of_module(path.parent / "__init__.py")
+    package = re.escape(".".join(folders))
+    found = _naming(rf"\b{package}\.{name}\b|from {package} import .*\b{name}\b", room)
+    seen = nearest = [] if found or name == "__init__" else [path]
+    while nearest and not found:
+        importers = [one for one in _importers(nearest) if one not in seen]
+        found = [mirror for one in importers if (mirror := _mirror(one))]
+        nearest = [one for one in importers if one.name != "__init__.py"]  # which imports all of its room
+        seen = seen + nearest
+    return found or [room]
+
+
+def _mirror(path: Path) -> Path | None:
+    """Return the test module of this module's name; a package has it beside its folder, or a room in it."""
+    room = TESTS.joinpath(*path.parent.parts[1:])
+    names = [room.parent / f"test_{room.name}.py", room / f"test_{room.name}.py"]
+    names = names if path.name == "__init__.py" else [room / f"test_{path.stem}.py"]
+    return next((name for name in names if (CHECKOUT / name).is_file()), None)
+
+
+def _importers(modules: list[Path]) -> list[Path]:
+    """Return the modules of the package that import one of these; those of its room, where there are any."""
+    room = modules[0].parent
+    names = "|".join(one.parent.name if one.name == "__init__.py" else one.stem for one in modules)
+    imports = rf"^\s*from \.[.\w]* import .*\b({names})\b|^\s*from \.[.\w]*\b({names}) import"
+    found = _naming(imports, Path("hf_audio_cache"), "*.py")
+    return [one for one in found if one.is_relative_to(room)] or found
+
+
+def _naming(pattern: str, folder: Path, names: str = "test_*.py") -> list[Path]:
+    matches = re.compile(pattern, re.MULTILINE).search
+    files = sorted((CHECKOUT / folder).rglob(names))
+    return [one.relative_to(CHECKOUT) for one in files if matches(one.read_text(encoding="utf-8"))]
 
 
 def main(arguments: list[str]) -> int:

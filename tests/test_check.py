@@ -14,6 +14,13 @@ import pytest
         ("hf_audio_cache/cache/keys.py", ["tests/cache/test_keys.py"]),
         ("hf_audio_cache/errors.py", ["tests/test_errors.py"]),
         ("hf_audio_cache/audio/__init__.py", ["tests/audio"]),
+        ("hf_audio_cache/cache/codecs/__init__.py", ["tests/cache/test_codecs.py"]),
+        ("hf_audio_cache/cache/codecs/blosc.py", ["tests/cache/test_codecs.py"]),
+        ("hf_audio_cache/cli/clean.py", ["tests/cli/test_cli.py"]),
+        ("hf_audio_cache/stores/packs/index.py", ["tests/stores/packs/test_pack_index.py"]),
+        ("hf_audio_cache/pipeline/pace.py", ["tests/pipeline/test_at_once.py"]),
+        ("hf_audio_cache/cache/presence.py", ["tests/cache/test_caches.py"]),
+        ("hf_audio_cache/stores/location.py", ["tests/stores"]),
         ("hf_audio_cache/__init__.py", []),
         ("tests/cache/test_keys.py", ["tests/cache/test_keys.py"]),
         ("tests/cache/test_of_a_module_that_is_gone.py", []),
@@ -21,7 +28,7 @@ import pytest
         ("README.md", []),
     ],
 )
-def test_a_file_has_the_tests_that_mirror_it_or_import_it(path, tests):
+def test_a_file_has_the_tests_that_mirror_it_name_it_or_import_it(path, tests):
     assert check.tests_of(Path(path)) == [Path(one) for one in tests]
 
 

@@ -23,12 +23,6 @@ def other(make_processor, tmp_path):
     return CachedFeatures(make_processor("seamless_m4t"), tmp_path / "root", auto_resample=True)
 
 
-@pytest.fixture
-def wanted(make_processor, clips):
-    processor = make_processor("seamless_m4t")
-    return [data.expected_features(processor, clip, auto_resample=True) for clip in clips]
-
-
 def upper(batch):
     return {**batch, "upper": [text.upper() for text in batch["text"]]}
 
