@@ -49,6 +49,9 @@ class Script:
             **{"length_column": "input_length", **settings},
         )
 
+    def collator(self) -> Callable[..., dict[str, Any]]:
+        return functools.partial(collate, self.extractor(), names=self.names)
+
 
 def whisper() -> Script:
     """Whisper, seq2seq, with SpecAugment under an attention mask; features of one length."""
@@ -109,7 +112,7 @@ def collate(extractor: Any, rows: list[dict[str, Any]], *, names: tuple[str, ...
     return {**extractor.pad(inputs, padding=True, return_tensors="pt"), "labels": padded_labels(rows)}
 
 
-def train(script: Script, dataset: Any, folder: Any, arguments: dict[str, Any]) -> tuple[list[float], str]:
+def train(script: Any, dataset: Any, folder: Any, arguments: dict[str, Any], **others: Any) -> tuple[list[float], str]:
     """Train; return the losses, and the sha256 of the weights at the end."""
     import transformers
     from transformers.trainer_utils import set_seed
@@ -119,19 +122,20 @@ def train(script: Script, dataset: Any, folder: Any, arguments: dict[str, Any]) 
         model=script.model(),
         args=transformers.TrainingArguments(
             output_dir=str(folder),
-            **{"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-2},
+            **{"per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-2},
             **{"use_cpu": True, "save_strategy": "no", "report_to": [], "disable_tqdm": True, "seed": 0},
-            **{**script.arguments, **arguments},
+            **{"max_steps": STEPS, **script.arguments, **arguments},
         ),
         train_dataset=dataset,
-        data_collator=functools.partial(collate, script.extractor(), names=script.names),
+        data_collator=script.collator(),
+        **others,
     )
     trainer.train()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     weights = hashlib.sha256()
     for tensor in trainer.model.state_dict().values():
         weights.update(tensor.numpy().tobytes())
-    assert len(losses) == STEPS
+    assert len(losses) == trainer.state.max_steps
     assert all(map(np.isfinite, losses))
     return losses, weights.hexdigest()
 
@@ -199,15 +203,19 @@ def attached(script: Script, rows: Any, root: Any) -> tuple[Any, dict[str, Any]]
 FORMS = (callable_in_two_processes, references, references_by_two_read_in_batches, attached)
 
 
-@pytest.fixture(scope="module")
-def rows(sentences, prompts):
-    """Twenty clips at 16 and 8 kHz, some too long."""
+def rows_of_speech(sentences: list[Path], prompts: list[Path]) -> datasets.Dataset:
+    """Return twenty clips at 16 and 8 kHz, some too long."""
     clips = [*sentences, *prompts[::40]][:20]
     seconds = [soundfile.info(clip).duration for clip in clips]
     assert 12 <= sum(length < LONGEST for length in seconds) < len(clips)
     cells = [{"bytes": clip.read_bytes(), "path": clip.name} for clip in clips]
     dataset = datasets.Dataset.from_dict({"audio": cells, "text": [clip.stem for clip in clips]})
     return dataset.cast_column("audio", datasets.Audio(decode=False))
+
+
+@pytest.fixture(scope="module")
+def rows(sentences, prompts):
+    return rows_of_speech(sentences, prompts)
 
 
 @pytest.fixture(scope="module")
@@ -294,19 +302,18 @@ def train_rank(folder: str) -> None:
     sys.stdout.write(f"\n{found[0][1]}\n")
 
 
-def test_two_ranks_train_the_same(rows, tmp_path):
-    rows.save_to_disk(tmp_path / "rows")
+def run_two_ranks(program: str, folder: Path) -> list[str]:
+    """Run a program as two ranks of one job, with the folder as its argument; return the last line of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = "import sys, test_training_scripts as scripts; scripts.train_rank(sys.argv[1])"
     paths = os.pathsep.join(
         [str(Path(__file__).parent), str(data.TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path)],
+            [sys.executable, "-c", program, str(folder)],
             env={**os.environ, **where, "PYTHONPATH": paths, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -320,4 +327,10 @@ def test_two_ranks_train_the_same(rows, tmp_path):
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], outputs
-    assert len({output.splitlines()[-1] for output in outputs}) == 1
+    return [output.splitlines()[-1] for output in outputs]
+
+
+def test_two_ranks_train_the_same(rows, tmp_path):
+    rows.save_to_disk(tmp_path / "rows")
+    program = "import sys, test_training_scripts as scripts; scripts.train_rank(sys.argv[1])"
+    assert len(set(run_two_ranks(program, tmp_path))) == 1
