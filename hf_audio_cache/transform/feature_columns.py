@@ -1,4 +1,4 @@
-"""`FeatureColumns`: the rows, columns and types of what `CachedFeatures` returns."""
+"""`FeatureColumns`: rows, columns and types of what `CachedFeatures` returns; lengths and reasons too."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ..pipeline.settings import ResultSettings
 from ..pipeline.waveform_pipeline import WaveformPipeline, waveform_spec
 from ..processors.output_specs import OutputSpec
 from .batch_formats import AudioBatch, features_of, read_batch
-from .cached_array import CachedArray, CachedArrayList, reference_columns, register_reader
+from .cached_array import CachedArray, CachedArrayList, reference_columns
 from .clip_lists import ListLayout, in_one, is_list_feature
 from .column_checks import check_references
 from .hash_hook import hash_by
+from .reference_reader import register_reader
 
 __all__ = ["FeatureColumns"]
 

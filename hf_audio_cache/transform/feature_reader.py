@@ -14,11 +14,12 @@ from ..audio.source import AudioSource, has_audio, local_path, located, read_sou
 from ..errors import AudioError, MissingEntryError
 from ..support.threads import in_threads
 from .batch_formats import read_batch, with_columns
-from .cached_array import CachedArray, CachedArrayList, missing_at, pick_output, read_lengths, read_references
+from .cached_array import CachedArray, CachedArrayList, missing_at, read_lengths, read_references
 from .clip_lists import ListLayout
 from .collate import copies_of_rows
 from .column_checks import check_not_replaced
 from .feature_columns import FeatureColumns
+from .reference_reader import pick_output
 
 __all__ = ["FeatureReader"]
 
