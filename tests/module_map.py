@@ -1,4 +1,4 @@
-"""Writes the list of modules at the end of CONTRIBUTING.md from their docstrings: ``python tests/module_map.py``."""
+"""Writes the list of modules in CONTRIBUTING.md from their docstrings: ``python tests/module_map.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-MAP = re.compile(r"(?<=<!-- Written by tests/module_map.py -->\n).*", re.DOTALL)
+MAP = re.compile(r"(?<=<!-- Written by tests/module_map.py -->\n).*(?=<!-- The end)", re.DOTALL)
 # From the command line down, as the layers in setup.cfg.
 ROOMS = ("cli", "transform", "maintenance", "pipeline", "cache", "processors", "audio", "stores", "support")
 

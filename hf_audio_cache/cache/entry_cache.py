@@ -1,4 +1,4 @@
-"""What both caches share: keys, entries and a store put together.
+"""What both caches share: keys, entries and a store put together; a damaged entry is deleted here.
 
 No method returns a wrong array. A damaged entry is a miss, and is deleted and replaced. An entry of a later version is
 a miss, and stays. Failed reads are misses; failed writes are counted. The first problem is logged as a warning.

@@ -1,4 +1,4 @@
-"""``usage``, ``ls``, ``explain``, ``show`` and ``processors``: what is in a cache, and why a clip misses."""
+"""``usage``, ``ls``, ``explain`` and ``show``: what is in a cache, and why a clip misses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a clip misses, in words."""
+"""Why a clip misses, in words: which part of the key differs, and which processor is nearest."""
 
 from __future__ import annotations
 

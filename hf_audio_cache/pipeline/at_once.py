@@ -1,4 +1,4 @@
-"""Several clips at once, or one after the other: a thread takes each from its content to its stored entry."""
+"""Threads that take several clips at once from content to stored entry, if `pace` decided so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both pipelines share: a batch of clips is looked up, what is missing is made and stored, errors are told."""
+"""Both pipelines: look up a batch of clips, make and store what is missing, tell errors."""
 
 from __future__ import annotations
 

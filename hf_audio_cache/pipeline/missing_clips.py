@@ -1,4 +1,4 @@
-"""What the cache lacks: each clip from its content to its stored features, several of them at once where that pays."""
+"""What the cache lacks: each clip is taken through the steps to its stored entry, as `pace` decided."""
 
 from __future__ import annotations
 

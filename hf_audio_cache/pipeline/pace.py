@@ -1,4 +1,4 @@
-"""Decide whether several clips are extracted at once: measured on the first clips of a process, for each processor."""
+"""Decide how missing clips are extracted, one by one or several at once: measured for each processor."""
 
 from __future__ import annotations
 

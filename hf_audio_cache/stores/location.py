@@ -1,4 +1,4 @@
-"""From a path or a URL to an open store."""
+"""From a path or a URL to an open store: local ones here, others by `remote/open.py`; wrappers on top."""
 
 from __future__ import annotations
 

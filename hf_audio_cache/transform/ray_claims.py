@@ -1,4 +1,4 @@
-"""Which Ray worker computes which clip, so that no clip is computed twice."""
+"""Which of Ray's workers computes which clip, so that no clip is computed twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fsspec file system of a root: each process makes its own."""
+"""The fsspec file system of a root: each process makes its own, and makes it anew after a refusal of credentials."""
 
 from __future__ import annotations
 
