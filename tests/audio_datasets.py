@@ -86,6 +86,12 @@ def saved(clips: Sequence[Path], folder: Path, *, decode: bool = False) -> datas
     return datasets.load_from_disk(folder)
 
 
+def of_cells(cells: Sequence[Any], **columns: Sequence[Any]) -> datasets.Dataset:
+    """Return a dataset in memory of these audio cells, and of other columns; nothing decodes its audio."""
+    rows = {**columns, "audio": list(cells)}
+    return datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
+
+
 def of_paths(clips: Sequence[Path]) -> datasets.Dataset:
     """Return a dataset in memory whose audio column has the paths of files, and no bytes."""
     rows = {**columns(clips), "audio": [str(path) for path in clips]}

@@ -25,7 +25,8 @@ class StoreContract:
     """What `Store` promises, for a subclass to show of its own store.
 
     A subclass names the store in a fixture `store`, new and empty, and says how to look at its objects behind its
-    back: each test prepares or inspects through those, so that a store cannot be wrong twice and seem right.
+    back, where they are no files of a folder: each test prepares or inspects through those, so that a store cannot be
+    wrong twice and seem right.
     """
 
     # How long `test_a_store_behaves_as_a_dict` may go on; a far store needs longer for each step.
@@ -37,11 +38,13 @@ class StoreContract:
 
     def write_raw(self, store: Store, name: str, content: bytes) -> None:
         """Put an object where `store` keeps its objects, without `store`."""
-        raise NotImplementedError
+        path = Path(store.location(), name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
     def read_raw(self, store: Store) -> dict[str, bytes]:
         """Return all that lies where `store` keeps its objects, without `store`."""
-        raise NotImplementedError
+        return files_under(Path(store.location()))
 
     def test_making_a_store_creates_nothing(self, store):
         assert self.read_raw(store) == {}

@@ -11,6 +11,7 @@ import pytest
 import servers
 from assertions import is_same
 from fault_proxy import Fault, FaultProxy
+from remote_stores import new_bucket
 
 from hf_audio_cache import CachedFeatures, CacheRoot, verify
 
@@ -36,10 +37,8 @@ FRONT_END = {"identity": "mel-energies", "sampling_rate": 8000, "auto_resample":
 
 
 @pytest.fixture
-def bucket(s3_server, request):
-    name = f"net-{abs(hash(request.node.nodeid)):x}"[:40]
-    s3_server.make_bucket(name)
-    return name
+def bucket(s3_server):
+    return new_bucket(s3_server)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import audio_datasets as data
-import datasets
 import pytest
 from fault_proxy import Fault, FaultProxy
+from remote_stores import new_bucket
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioSourceError
@@ -34,7 +34,7 @@ def wav2vec2(make_processor):
 
 def rows_of(urls):
     cells = [{"path": url, "bytes": None} for url in urls]
-    return datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    return data.of_cells(cells)
 
 
 def features_of(cached_features, urls):
@@ -51,8 +51,7 @@ def assert_features(found, wav2vec2, clips):
 @pytest.mark.parametrize("n_clips", [3, N_CLIPS], ids=["asked for each", "listed"])
 def test_a_warm_epoch_reads_no_far_audio(request, tmp_path, monkeypatch, wav2vec2, clips, name, n_clips):
     server = request.getfixturevalue(name)
-    bucket = f"audio-{abs(hash(request.node.nodeid)):x}"[:30]
-    server.make_bucket(bucket)
+    bucket = new_bucket(server)
     names = [f"audio/clip {number}.wav" for number in range(n_clips)]  # which no entry may be called
     for each, clip in zip(names, clips, strict=False):
         server.write(bucket, each, clip.read_bytes())

@@ -34,14 +34,6 @@ class TestLocalStore(StoreContract):
     def open_again(self, store):
         return LocalStore(store.location())
 
-    def write_raw(self, store, name, content):
-        path = Path(store.location(), name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    def read_raw(self, store):
-        return files_under(Path(store.location()))
-
 
 # Roots ----------------------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,11 @@ import pickle
 import random
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from children import in_child
 from scripted_store import ScriptedStore, denied, down, fine, kinds
-from store_contract import StoreContract, files_under
+from store_contract import StoreContract
 
 from hf_audio_cache.errors import InvalidNameError, StoreError
 from hf_audio_cache.stores import LocalStore, StoredObject
@@ -29,14 +28,6 @@ class TestResilientStore(StoreContract):
 
     def open_again(self, store):
         return ResilientStore(LocalStore(store.location()))
-
-    def write_raw(self, store, name, content):
-        path = Path(store.location(), name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    def read_raw(self, store):
-        return files_under(Path(store.location()))
 
 
 @pytest.fixture

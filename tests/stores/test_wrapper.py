@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from pathlib import Path
 
 import pytest
 from scripted_store import ScriptedStore, kinds
-from store_contract import StoreContract, files_under
+from store_contract import StoreContract
 
 from hf_audio_cache.stores import LocalStore, Store
 from hf_audio_cache.stores.read_only import ReadOnlyStore
@@ -37,12 +36,6 @@ class TestWrappingStore(StoreContract):
 
     def open_again(self, store):
         return CountingStore(LocalStore(store.location()))
-
-    def write_raw(self, store, name, content):
-        LocalStore(store.location()).put(name, content)
-
-    def read_raw(self, store):
-        return files_under(Path(store.location()))
 
 
 def test_every_call_of_a_store_is_handed_on():

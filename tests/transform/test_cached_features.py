@@ -430,7 +430,7 @@ def test_on_error_null_with_arrays_of_two_dimensions(clips, make_processor, tmp_
     whisper = make_processor("whisper_tiny")
     lenient = CachedFeatures(whisper, tmp_path, auto_resample=True, on_error="null")
     rows = [{"bytes": b"", "path": "empty.wav"}, *cells(clips[:1])]
-    dataset = datasets.Dataset.from_dict({"audio": rows}).cast_column("audio", datasets.Audio(decode=False))
+    dataset = data.of_cells(rows)
     mapped = dataset.map(lenient, features=lenient.features(dataset.features))
     assert mapped[0]["input_features"] is None
     wanted = data.expected_features(whisper, clips[0], auto_resample=True)["input_features"]

@@ -8,11 +8,11 @@ import logging
 import re
 
 import audio_datasets as data
-import datasets
 import extractors
 import numpy as np
 import pytest
 import soundfile
+from audio_files import encode
 
 from hf_audio_cache import CachedFeatures, WaveformCacheKey
 from hf_audio_cache.errors import AudioDecodeError, AudioExtractionError, InvalidKeyError, ProcessorError
@@ -21,9 +21,7 @@ RATE = 16_000
 
 
 def wav(samples, rate=RATE, container="WAV"):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=container)
-    return file.getvalue()
+    return encode(samples, rate, container)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,7 @@ def test_each_channel_has_its_features_and_its_names(channels, suffix, mix, make
 
 
 def test_one_root_has_the_channels_side_by_side_in_every_form(make, dataset, speakers):
-    rows = datasets.Dataset.from_dict({"audio": dataset[:1]}).cast_column("audio", datasets.Audio(decode=False))
+    rows = data.of_cells(dataset[:1])
     found = {}
     for channels in ("mean", 0, 1):
         cached_features = make(channels=channels)
@@ -93,7 +91,7 @@ def test_one_root_has_the_channels_side_by_side_in_every_form(make, dataset, spe
 
 
 def test_a_mapped_result_of_another_channel_is_not_taken(make, dataset):
-    rows = datasets.Dataset.from_dict({"audio": dataset[:1]}).cast_column("audio", datasets.Audio(decode=False))
+    rows = data.of_cells(dataset[:1])
     first, second = (rows.map(make(channels=channel)) for channel in (0, 1))
     assert first[0]["input_values"] != second[0]["input_values"]
 
@@ -128,8 +126,7 @@ def test_encodec_gets_both_channels_of_48_khz(tmp_path, speakers):
     encoded = wav(np.tile(speakers, (3, 1)), 48_000, "FLAC")
     samples = soundfile.read(io.BytesIO(encoded), dtype="float32")[0]
     expected = processor([samples.T], sampling_rate=48_000, return_tensors="np")
-    rows = datasets.Dataset.from_dict({"audio": [{"bytes": encoded, "path": "a.flac"}]})
-    rows = rows.cast_column("audio", datasets.Audio(decode=False))
+    rows = data.of_cells([{"bytes": encoded, "path": "a.flac"}])
     for found in (cached_features(rows[0]), cached_features.map(rows)[0], cached_features.attach(rows)[0]):
         for name, value in expected.items():
             data.assert_same_bits(found[name], value[0])

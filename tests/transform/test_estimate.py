@@ -71,7 +71,7 @@ def test_waveforms_that_are_not_stored_take_no_room(prompts, extractor, tmp_path
 def test_bad_rows_are_counted_and_cost_nothing(sentences, extractor, tmp_path):
     cells = [{"bytes": clip.read_bytes(), "path": None} for clip in sentences[:2]]
     cells += [{"bytes": b"no audio", "path": "bad.wav"}, {"bytes": None, "path": "/no/such/file.wav"}]
-    dataset = datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    dataset = data.of_cells(cells)
     cached_features = make(extractor, tmp_path, auto_resample=True)
     report = cached_features.estimate(dataset)
     assert (report.n_sample, report.n_sample_bad) == (4, 2)
@@ -122,7 +122,7 @@ def test_coverage_says_what_is_there(prompts, sentences, extractor, tmp_path):
 
 def test_coverage_counts_bad_rows(sentences, extractor, tmp_path):
     cells = [{"bytes": None, "path": "/no/such/file.wav"}, {"bytes": sentences[0].read_bytes(), "path": None}]
-    dataset = datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    dataset = data.of_cells(cells)
     report = make(extractor, tmp_path, auto_resample=True).coverage(dataset)
     assert (report.n_rows, report.n_cached, report.n_bad) == (2, 0, 1)
     empty = make(extractor, tmp_path).coverage(dataset.select([]))

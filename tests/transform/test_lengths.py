@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
+from audio_files import encode
 
 from hf_audio_cache import AudioCache, CachedFeatures
 from hf_audio_cache.errors import AudioTooLongError, TruncatedAudioError
@@ -36,12 +37,6 @@ FORMS = {
 }
 
 
-def encode(samples, container, rate=RATE, subtype=None):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=container, subtype=subtype)
-    return file.getvalue()
-
-
 @pytest.fixture(scope="module")
 def speech(sentences):
     samples, rate = soundfile.read(max(sentences, key=lambda path: path.stat().st_size), dtype="int16")
@@ -53,14 +48,14 @@ def speech(sentences):
 def files(speech):
     """The same speech in several forms; by name the encoded bytes, and the length that soundfile and soxr give."""
     return {
-        "a.wav": encode(speech, "WAV"),
-        "a.flac": encode(speech[:24_000], "FLAC"),
-        "a.mp3": encode(speech, "MP3"),
-        "a.ogg": encode(speech[:20_001], "OGG"),
-        "stereo.wav": encode(np.stack([speech, speech // 2], axis=1), "WAV"),
-        "8k.wav": encode(speech, "WAV", 8000),
-        "44k.flac": encode(speech, "FLAC", 44_100),
-        "8k.opus": encode(speech, "OGG", 8000, "OPUS"),
+        "a.wav": encode(speech, RATE, "WAV"),
+        "a.flac": encode(speech[:24_000], RATE, "FLAC"),
+        "a.mp3": encode(speech, RATE, "MP3"),
+        "a.ogg": encode(speech[:20_001], RATE, "OGG"),
+        "stereo.wav": encode(np.stack([speech, speech // 2], axis=1), RATE, "WAV"),
+        "8k.wav": encode(speech, 8000, "WAV"),
+        "44k.flac": encode(speech, 44_100, "FLAC"),
+        "8k.opus": encode(speech, 8000, "OGG", "OPUS"),
     }
 
 
@@ -72,7 +67,7 @@ def length_of(encoded):
 @pytest.fixture
 def dataset(files):
     cells = [{"bytes": encoded, "path": name} for name, encoded in files.items()]
-    return datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    return data.of_cells(cells)
 
 
 @pytest.fixture
@@ -134,7 +129,7 @@ def test_an_empty_dataset_has_a_column_of_lengths(make, dataset):
 @pytest.mark.parametrize("form", ["map", "references", "attach", "stream"])
 def test_bad_clips_have_no_length(form, make, dataset):
     cells = [*dataset["audio"], {"bytes": b"no audio", "path": "bad.wav"}]
-    mixed = datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    mixed = data.of_cells(cells)
     found = FORMS[form](make(length_column="input_length", on_error="null"), mixed)
     lengths = lengths_of(found)
     assert lengths[-1] is None
@@ -175,7 +170,7 @@ def lying(dataset, files):
     wav = bytearray(files["a.wav"])
     struct.pack_into("<I", wav, 40, len(wav) - 44 + 6 * RATE)
     cells = [{"bytes": files["a.flac"], "path": "a.flac"}, {"bytes": bytes(wav), "path": "lie.wav"}]
-    return datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    return data.of_cells(cells)
 
 
 @pytest.mark.parametrize("waveforms", ["always", "never"])

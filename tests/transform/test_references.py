@@ -126,7 +126,7 @@ def test_map_of_a_stream_says_what_to_use(clips, warm):
 def test_map_gives_bad_clips_null_rows(clips, wanted, seamless, own_root):
     rows = data.columns(clips[:2])["audio"]
     rows = [{"bytes": b"no audio", "path": "notes.txt"}, rows[0], rows[1]]
-    dataset = datasets.Dataset.from_dict({"audio": rows}).cast_column("audio", datasets.Audio(decode=False))
+    dataset = data.of_cells(rows)
     with pytest.raises(AudioDecodeError, match=r"notes\.txt"):
         CachedFeatures(seamless, own_root, auto_resample=True).map(dataset)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import audio_datasets as data
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from audio_files import encode
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, AudioSourceError
@@ -20,9 +20,7 @@ RATE = 16_000
 
 
 def wav(samples):
-    file = io.BytesIO()
-    soundfile.write(file, samples, RATE, format="WAV")
-    return file.getvalue()
+    return encode(samples, RATE, "WAV")
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +54,9 @@ DATASETS = {
     "array and sampling_rate": lambda samples: datasets.Dataset.from_dict(
         {"array": samples, "sampling_rate": [RATE] * 3, "n": range(3)}
     ),
-    "flattened bytes": lambda samples: (
-        datasets.Dataset.from_dict(
-            {"audio": [{"bytes": wav(each), "path": "a.wav"} for each in samples], "n": range(3)}
-        )
-        .cast_column("audio", datasets.Audio(decode=False))
-        .flatten()
-    ),
+    "flattened bytes": lambda samples: data.of_cells(
+        [{"bytes": wav(each), "path": "a.wav"} for each in samples], n=range(3)
+    ).flatten(),
 }
 FORMS = {
     "map": lambda cached_features, ds: ds.map(cached_features).with_format("numpy"),

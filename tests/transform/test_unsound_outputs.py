@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import audio_datasets as data
-import datasets
 import numpy as np
 import pytest
 import soundfile
+from audio_files import encode
 
 from hf_audio_cache import CachedFeatures, processor_sha256
 from hf_audio_cache.errors import AudioExtractionError
@@ -26,9 +26,7 @@ def log_energy(waveform, sampling_rate):
 
 
 def wav(waveform):
-    file = io.BytesIO()
-    soundfile.write(file, waveform, RATE, format="WAV")
-    return file.getvalue()
+    return encode(waveform, RATE, "WAV")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def cells(prompts):
 
 @pytest.fixture
 def dataset(cells):
-    return datasets.Dataset.from_dict({"audio": cells}).cast_column("audio", datasets.Audio(decode=False))
+    return data.of_cells(cells)
 
 
 def make(root, on_error="null", **settings):

@@ -34,14 +34,6 @@ class TestPackedStoreWithoutPacks(StoreContract):
             again = again.child(folder)
         return again
 
-    def write_raw(self, store, name, content):
-        path = store.location(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    def read_raw(self, store):
-        return files_under(store.location())
-
 
 class Far(ScriptedStore):
     """Lists what has the prefix alone."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from assertions import rows_of
 from crossed import crossed
+from remote_stores import new_bucket
 
 import hf_audio_cache
 from hf_audio_cache import CachedFeatures, CacheRoot
@@ -46,10 +47,8 @@ def server(request):
 
 
 @pytest.fixture
-def bucket(server, request):
-    name = f"test-{abs(hash(request.node.nodeid)):x}"[:40]
-    server.make_bucket(name)
-    return name
+def bucket(server):
+    return new_bucket(server)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import audio_datasets as data
 import numpy as np
 import pytest
 from command_line import run_json
+from remote_stores import new_bucket
 
 from hf_audio_cache import CachedFeatures, CacheRoot, prune, verify
 from hf_audio_cache.errors import MissingEntryError
@@ -77,9 +78,7 @@ class Machines:
 
 @pytest.fixture(params=[None, b"a-key-of-more-than-sixteen-bytes"], ids=["plain", "signed"])
 def machines(request, s3_server, tmp_path, clips):
-    bucket = f"two-{abs(hash(request.node.nodeid)):x}"[:40]
-    s3_server.make_bucket(bucket)
-    return Machines(s3_server, bucket, tmp_path, clips, signing_key=request.param)
+    return Machines(s3_server, new_bucket(s3_server), tmp_path, clips, signing_key=request.param)
 
 
 def test_cleared_by_one_filled_by_the_other_read_by_the_first(machines):
