@@ -7,7 +7,6 @@ a miss, and stays. Failed reads are misses; failed writes are counted. The first
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import time
@@ -25,6 +24,7 @@ from ..errors import (
     UnsignedEntryError,
 )
 from ..stores import Store
+from ..stores.local import NOT_ALLOWED
 from ..support.threads import in_threads
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
@@ -38,7 +38,6 @@ __all__ = ["EntryCache"]
 
 logger = logging.getLogger(__name__)
 
-_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
 Pick = Callable[[Entry], Any]
@@ -385,7 +384,7 @@ class EntryCache(Generic[KeyT]):
         self._warn(f"the entry {self._store.location(name)} counts as a miss and stays: {reason}")
 
     def _remedy(self, error: StoreError) -> str:
-        if self._store.is_local and error.errno in _NOT_ALLOWED:
+        if self._store.is_local and error.errno in NOT_ALLOWED:
             return ". To keep entries, set HF_AUDIO_CACHE to a folder that you may write to, or pass it as root"
         return ""
 

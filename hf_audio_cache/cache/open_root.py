@@ -106,8 +106,8 @@ class OpenRoot:
         return next(iter(self.store.put_many({TAG_NAME: TAG}).values()), None)
 
     def read_manifest(self, processor_sha: str) -> Manifest | None:
-        """Return the manifest of a processor, or None if there is no good one."""
-        return read_manifest(self.store, processor_sha, self.signing_keys)
+        """Return the manifest of a processor, or None if there is no good one. A strict root raises `StoreError`."""
+        return read_manifest(self.store, processor_sha, self.signing_keys, strict=self.root.strict)
 
     def lacks_manifest(self, processor_sha: str) -> bool:
         """Return whether a manifest of a processor may be written: the root has none, or a damaged one."""

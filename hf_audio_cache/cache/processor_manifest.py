@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UnknownVersionError, UnsignedEntryError
+from ..errors import StoreError, UnknownVersionError, UnsignedEntryError
 from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..stores import Store
@@ -121,9 +121,19 @@ def parse_manifest(found: object, processor_sha: str, signing_keys: SigningKeys 
     return manifest if manifest.identity.sha == processor_sha else None
 
 
-def read_manifest(store: Store, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:
-    """Return the manifest of a processor; None where there is none, or none that can be read."""
+def read_manifest(
+    store: Store, processor_sha: str, signing_keys: SigningKeys | None = None, *, strict: bool = False
+) -> Manifest | None:
+    """Return the manifest of a processor; None where there is none, or none that can be read.
+
+    Raises
+    ------
+    StoreError
+        If `strict` and the store fails.
+    """
     [found] = store.get_many([manifest_name(processor_sha)])
+    if strict and isinstance(found, StoreError):
+        raise found
     try:
         return parse_manifest(found, processor_sha, signing_keys)
     except UnknownVersionError:

@@ -9,7 +9,7 @@ import re
 import time
 
 from ..errors import StoreError
-from .local import LocalStore
+from .local import NOT_ALLOWED, LocalStore
 
 __all__ = ["NearTier"]
 
@@ -123,4 +123,8 @@ class NearTier:
         """Warn of the first failure of the directory; no run has to end for one."""
         level = logging.DEBUG if "failure" in self._told else logging.WARNING
         self._told.add("failure")
-        logger.log(level, "the near tier failed, and the run goes on with the remote store: %s", error)
+        is_forbidden = error.errno in NOT_ALLOWED
+        remedy = (
+            ". Set HF_AUDIO_CACHE_NEAR to a folder that you may write to, or pass near=None" if is_forbidden else ""
+        )
+        logger.log(level, "the near tier failed, and the run goes on with the remote store: %s%s", error, remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -18,7 +19,9 @@ from .base import Range, Store, StoredObject, check_name
 from .folders import MAKE_FILE, Below, OpenFolder, is_file, open_in, open_top, read_end, replace_in, stat_in, unlink_in
 from .open_files import OpenFile, OpenFiles
 
-__all__ = ["LocalStore", "is_temporary"]
+__all__ = ["NOT_ALLOWED", "LocalStore", "is_temporary"]
+
+NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a folder that this user may not write to
 
 _TEMPORARY_SUFFIX = ".tmp"
 

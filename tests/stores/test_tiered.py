@@ -160,6 +160,17 @@ def test_a_near_object_that_cannot_be_read_is_read_far(store, near, far, far_has
     assert "the near tier failed, and the run goes on with the remote store: could not read" in caplog.messages[0]
 
 
+def test_a_near_folder_that_may_not_be_written_to_is_told_by_its_variable(store, far, monkeypatch, caplog):
+    def refuse(folder, name, *flags):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+    far.objects = {"ab/name": b"far"}
+    monkeypatch.setattr("hf_audio_cache.stores.local.open_in", refuse)
+    assert store.get_many(["ab/name"]) == [b"far"]
+    [said] = caplog.messages
+    assert "Read-only file system. Set HF_AUDIO_CACHE_NEAR to a folder that you may write to" in said
+
+
 def test_a_listing_has_what_either_holds_once(store, near, far):
     near.put_many({"x/a": b"A", "x/b": b"B", "y": b"Y"})
     far.objects = {"x/b": b"B", "x/c": b"C"}

@@ -62,17 +62,31 @@ class PackedStore(WrappingStore):
         return self._wrapped
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        known_error = self._catalog.error
         state = self._catalog.state()
+        error = None if self._catalog.error is known_error else self._catalog.error  # of a listing just now
         packed = self._read_packed(names) if state.packs else {}
         if not packed:
-            answers = self._wrapped.get_many(names)
+            answers = self._read_single(names, error)
             return answers if None not in answers else self._look_again(names, answers, state)
         others = [name for name in names if name not in packed]
         found: dict[str, bytes | StoreError | None] = {**packed}
         if others:
-            found.update(zip(others, self._wrapped.get_many(others), strict=True))
+            found.update(zip(others, self._read_single(others, error), strict=True))
         answers = [found[name] for name in names]
         return answers if None not in answers else self._look_again(names, answers, state)
+
+    def _read_single(self, names: Sequence[str], error: StoreError | None) -> list[bytes | StoreError | None]:
+        """Return the objects; where the failed listing stopped the store from asking, the error of the listing."""
+        answers = self._wrapped.get_many(names)
+        if error is None or error.kind != "unreachable":
+            return answers
+        return [
+            StoreError(str(error), name=name, kind=error.kind)
+            if isinstance(answer, StoreError) and answer.kind == "circuit open"
+            else answer
+            for name, answer in zip(names, answers, strict=True)
+        ]
 
     def _look_again(
         self, names: Sequence[str], answers: list[bytes | StoreError | None], since: State

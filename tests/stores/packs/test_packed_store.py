@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from pack_tools import age, entry_name, in_tars, indexes, make_packed, open_packed, pack_all, packs, singles
-from scripted_store import ScriptedStore, denied, fine
+from scripted_store import ScriptedStore, denied, down, fine, kinds
 from store_contract import StoreContract, files_under
 
 from hf_audio_cache.errors import StoreError
 from hf_audio_cache.stores import LocalStore
 from hf_audio_cache.stores.packs import store as store_module
+from hf_audio_cache.stores.resilient import ResilientStore
 from hf_audio_cache.stores.tiered import TieredStore
 
 NAMES = [entry_name(0), entry_name(0, "ba9876543210"), entry_name(0, folder="waveforms"), entry_name(1), entry_name(2)]
@@ -229,3 +230,14 @@ def test_without_an_answer_a_miss_is_an_error(far):
     assert found.kind == "unreachable"
     far.fails = fine
     assert store.get_many([entry_name(0)]) == [OBJECTS[entry_name(0)]]
+
+
+def test_the_error_of_the_listing_is_said_where_it_stopped_the_reading(far):
+    far.fails, far.seconds = down, 3.0
+    store = open_packed(ResilientStore(far, clock=far.clock, sleep=far.sleep))
+    names = [entry_name(0), entry_name(1)]
+    first, second = (store.get_many(names) for _ in range(2))
+    assert kinds(first) == ["unreachable"] * 2
+    assert [error.name for error in first] == names
+    assert [action for action, _ in far.requests] == ["scan"]
+    assert kinds(second) == ["circuit open"] * 2
