@@ -6,21 +6,29 @@ import base64
 import contextlib
 import json
 import threading
+import time
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
+import audio_datasets as data
+import datasets
 import pytest
 from fault_proxy import Fault, FaultProxy
 from remote_stores import new_bucket, open_fast, open_plain
 from scripted_store import kinds
 
+from hf_audio_cache import CachedFeatures, CacheRoot
+from hf_audio_cache.stores import circuit_breaker, resilient
 from hf_audio_cache.stores.resilient import ResilientStore
 
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
 ]
+
+
+N_CLIPS = 24
 
 
 class S3Keys:
@@ -173,3 +181,52 @@ def test_credentials_that_expire_are_renewed(started, monkeypatch, tmp_path, cap
             assert store.exists_many(["a"]) == [True]
             assert store.get_many(["a"]) == [b"A"]
     assert len(told()) == 1
+
+
+@pytest.mark.parametrize("form", ["map", "stream"])
+@pytest.mark.parametrize("credentials", [S3Keys, GcsAccounts])
+def test_a_run_whose_credentials_expire_hits_again_within_a_pause(
+    started, monkeypatch, tmp_path, caplog, clips, make_processor, credentials, form
+):
+    for name in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
+        monkeypatch.setattr(circuit_breaker, name, 1.0)
+    monkeypatch.setattr(resilient, "_RENEWAL_LASTS", 1.0)
+    server = started(credentials.server_name)
+    bucket = new_bucket(server)
+    own = credentials(server, monkeypatch, tmp_path)
+    extractor, dataset = make_processor("seamless_m4t"), data.in_memory(clips)
+    expected = [data.expected_features(extractor, clip, auto_resample=True) for clip in clips]
+    refused = own.refusal.__class__(**{**vars(own.refusal), **own.old})
+    n_refused, hits = [0], {}
+
+    with FaultProxy(server.port) as proxy, getattr(own, "running", contextlib.nullcontext)():
+        options = own.options(proxy.port)
+        own.use(0)
+        root = CacheRoot(server.url(bucket, "root"), storage_options=options, near=None)
+        CachedFeatures(extractor, root, auto_resample=True).map(dataset)
+        cached_features = CachedFeatures(extractor, root, auto_resample=True)
+
+        def prepare(batch, indices):
+            if indices[0] == 8:
+                proxy.faults = [refused]
+            elif indices[0] == 16:
+                n_refused[0] = proxy.inflicted[refused.name]
+                own.use(1)
+                time.sleep(1.1)  # one pause
+            before = cached_features.stats.hits
+            result = cached_features(batch)
+            hits[indices[0]] = cached_features.stats.hits - before
+            return result
+
+        arguments = {"batched": True, "batch_size": 4, "with_indices": True, "remove_columns": dataset.column_names}
+        if form == "map":
+            features = cached_features.features(datasets.Features())
+            rows = dataset.map(prepare, features=features, new_fingerprint="renewal", **arguments)
+            data.assert_stored(rows, expected)
+        else:
+            data.assert_rows(list(dataset.to_iterable_dataset().map(prepare, **arguments)), expected)
+        assert proxy.inflicted[refused.name] == n_refused[0] > 0, "nothing is signed with the old key"
+        proxy.faults = []
+    assert hits == {0: 4, 4: 4, 8: 0, 12: 0, 16: 4, 20: 4}
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("redentials" in message for message in warned)
