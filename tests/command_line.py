@@ -1,10 +1,12 @@
-"""The command line, run in this process."""
+"""The command line, run in this process and as a program."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,3 +29,15 @@ def run_json(*arguments: Any, code: int = 0) -> Any:
 
 def run_csv(*arguments: Any, code: int = 0) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv", code=code).out)))
+
+
+def program(*arguments: Any, **settings: Any) -> subprocess.Popen[str]:
+    """Start the program of the command line, as a process of its own."""
+    command = "import sys; from hf_audio_cache.cli import app; app(prog_name='hf-audio-cache')"
+    return subprocess.Popen(
+        [sys.executable, "-c", command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )

@@ -16,7 +16,7 @@ import pytest
         ("hf_audio_cache/audio/__init__.py", ["tests/audio"]),
         ("hf_audio_cache/cache/codecs/__init__.py", ["tests/cache/test_codecs.py"]),
         ("hf_audio_cache/cache/codecs/blosc.py", ["tests/cache/test_codecs.py"]),
-        ("hf_audio_cache/cli/clean.py", ["tests/cli/test_cli.py"]),
+        ("hf_audio_cache/cli/demo.py", ["tests/cli/test_cli.py"]),
         ("hf_audio_cache/stores/packs/index.py", ["tests/stores/packs/test_pack_index.py"]),
         ("hf_audio_cache/pipeline/pace.py", ["tests/pipeline/test_at_once.py"]),
         ("hf_audio_cache/cache/presence.py", ["tests/cache/test_caches.py"]),

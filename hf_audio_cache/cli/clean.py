@@ -187,21 +187,21 @@ def rm(
 def pack(
     root: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Argument(help="Directory or URL of the cache; the default is that of CachedFeatures."),
+        typer.Argument(metavar="ROOT", help="Directory or URL of the cache; `config` shows the default."),
     ] = None,
     cache: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--cache", help="Pack only features, or only waveforms."),
+        typer.Option("--cache", metavar="CACHE", help="Pack only features, or only waveforms."),
     ] = None,
     processor: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--processor", help="Pack only features of this processor, given by name or sha."),
+        typer.Option("--processor", metavar="NAME_OR_SHA", help="Pack only features of this processor."),
     ] = None,
     older_than: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--older-than", help="Pack only entries written longer ago than this, such as 1d."),
+        typer.Option("--older-than", metavar="AGE", help="Pack only entries written this long ago, such as 1d."),
     ] = None,
-    pack_size: Annotated[str, typer.Option("--pack-size", help="Size of a pack, about.")] = "256MB",
+    pack_size: Annotated[str, typer.Option("--pack-size", metavar="SIZE", help="Size of a pack, about.")] = "256MB",
     storage_option: StorageOptions = None,
     form: FormatOption = Format.table,
 ) -> None:
