@@ -206,9 +206,14 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
     if isinstance(examples, np.ndarray) and examples.dtype.kind in "OUS" and examples.ndim == 1:
         return AudioBatch(list(examples), **for_ray)
     if hasattr(examples, "iloc"):
+        remedy = (
+            'batch_format="numpy" or "pyarrow"'
+            if is_for_ray()
+            else 'ds.with_format(None) or ds.with_format("arrow") before map'
+        )
         raise AudioSourceError(
-            f"a {type(examples).__name__} is neither an example nor a batch or an Arrow table. Use "
-            'ds.with_format(None) or ds.with_format("arrow") before map. Nothing was computed.',
+            f"a {type(examples).__name__} is neither an example nor a batch or an Arrow table. Use {remedy}. Nothing "
+            "was computed.",
             clip=type(examples).__name__,
         )
     return AudioBatch([examples], is_single=True, **for_ray)

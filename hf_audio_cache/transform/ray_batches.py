@@ -77,6 +77,12 @@ def with_tensors(table: pa.Table, columns: Mapping[str, npt.NDArray[Any] | list[
 
     table = table.drop_columns([name for name in columns if name in table.column_names])
     for name, column in columns.items():
-        array = ArrowTensorArray.from_numpy(column) if isinstance(column, np.ndarray) else pa.array(column)
+        array = ArrowTensorArray.from_numpy(column) if isinstance(column, np.ndarray) else pa.array(_nested(column))
         table = table.append_column(name, array)
     return table
+
+
+def _nested(value: Any) -> Any:
+    """Return lists of arrays as lists of their rows, which is what Arrow takes."""
+    is_nested = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim > 1)
+    return [_nested(part) for part in value] if is_nested else value

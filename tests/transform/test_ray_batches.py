@@ -13,9 +13,10 @@ import configs
 import numpy as np
 import pyarrow as pa
 import pytest
+from audio_files import decode_audio
 from crossed import crossed
 
-from hf_audio_cache import CachedFeatures
+from hf_audio_cache import CachedFeatures, CachedWaveforms
 from hf_audio_cache.transform.ray_batches import tensor
 
 ray = pytest.importorskip("ray", reason="Ray is in the main environment alone")
@@ -146,6 +147,48 @@ def test_bad_clips(batch_format, extractor, clips, two_nodes, tmp_path):
     raises = CachedFeatures(extractor, tmp_path, **settings)
     with pytest.raises(Exception, match=r"bad0\.wav"):
         source.map_batches(raises, batch_format=batch_format).materialize()
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pyarrow"])
+def test_several_clips_in_a_row(batch_format, clips, two_nodes, tmp_path):
+    cells = data.columns(clips)["audio"]
+    source = ray.data.from_arrow(
+        pa.table({"audio": [cells[0:2], cells[2:5], [], cells[5:]], "number": list(range(4))})
+    ).repartition(2)
+    extractor = configs.make_processor("seamless_m4t")
+    cached_features = CachedFeatures(
+        extractor, tmp_path, auto_resample=True, features="always", length_column="input_length"
+    )
+    rows = rows_of(source.map_batches(cached_features, batch_size=2, batch_format=batch_format))
+    assert [len(row["input_features"]) for row in rows] == [2, 3, 0, 4]
+    features = [np.stack([*each]) for row in rows for each in row["input_features"]]  # Arrow has rows of a matrix
+    for found, outputs in zip(features, expected(extractor, clips), strict=True):
+        data.assert_same_bits(found, outputs["input_features"])
+    waveforms = [decode_audio(clip.read_bytes(), sampling_rate=RATE, auto_resample=True) for clip in clips]
+    assert [length for row in rows for length in row["input_length"]] == [len(each) for each in waveforms]
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pyarrow"])
+def test_waveforms(batch_format, clips, two_nodes, tmp_path):
+    source = ray.data.from_arrow(data.pa_table(clips)).repartition(3)
+    waveforms = [decode_audio(clip.read_bytes(), sampling_rate=RATE, auto_resample=True) for clip in clips]
+    settings: dict[str, Any] = {"sampling_rate": RATE, "auto_resample": True}
+    plain = CachedWaveforms(tmp_path, **settings)
+    rows = rows_of(source.map_batches(plain, batch_size=4, batch_format=batch_format))
+    assert {row["audio"]["sampling_rate"] for row in rows} == {RATE}
+    assert_features([row["audio"] for row in rows], [{"array": waveform} for waveform in waveforms])
+    arrays = CachedWaveforms(tmp_path, array_column="waveform", length_column="input_length", **settings)
+    rows = rows_of(source.map_batches(arrays, batch_size=4, batch_format=batch_format))
+    assert_features(rows, [{"waveform": waveform} for waveform in waveforms])
+    assert [row["input_length"] for row in rows] == [len(waveform) for waveform in waveforms]
+    assert [row["audio"]["bytes"] for row in rows] == [clip.read_bytes() for clip in clips]
+
+
+def test_pandas_is_refused_by_the_name_of_the_setting(clips, two_nodes, tmp_path):
+    cached_features = CachedFeatures(configs.make_processor("seamless_m4t"), tmp_path)
+    source = ray.data.from_arrow(data.pa_table(clips))
+    with pytest.raises(Exception, match='Use batch_format="numpy" or "pyarrow"'):
+        source.map_batches(cached_features, batch_format="pandas").materialize()
 
 
 def test_scalars_stay_as_they_are_also_beside_a_bad_clip():
