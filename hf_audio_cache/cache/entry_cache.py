@@ -1,4 +1,4 @@
-"""What both caches share: keys, entries and a store put together; a damaged entry is deleted here.
+"""What both caches share: keys, entries and a store put together.
 
 No method returns a wrong array. A damaged entry is a miss, and is deleted and replaced. An entry of a later version is
 a miss, and stays. Failed reads are misses; failed writes are counted. The first problem is logged as a warning.
@@ -7,7 +7,6 @@ a miss, and stays. Failed reads are misses; failed writes are counted. The first
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +23,8 @@ from ..errors import (
     UnsignedEntryError,
 )
 from ..stores import Store
-from ..stores.local import NOT_ALLOWED
 from ..support.threads import in_threads
+from .bad_entries import BadEntries
 from .entry import Entry, check_signature, encode_entry, open_entry
 from .keys import AudioCacheKey, WaveformCacheKey
 from .layout import finished_name, is_entry
@@ -35,8 +34,6 @@ from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
 
 __all__ = ["EntryCache"]
-
-logger = logging.getLogger(__name__)
 
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
@@ -65,13 +62,11 @@ class EntryCache(Generic[KeyT]):
         root = as_cache_root(root, compression=None)
         self.compression = root.compression
         self._store = root.open_folder(self._folder) if store is None else store
-        self._strict = root.strict
         self._signing_keys = root.signing_keys
         self._presence = Presence(self._store, self.check, self._signing_keys)
         self._counters = counters or Counters()
+        self._bad = BadEntries(self._store, self._counters, strict=root.strict)
         self._on_use = on_use
-        self._warned = False
-        self._has_later_versions = False
 
     def __repr__(self) -> str:
         n_read = getattr(self.stats, self._hits)
@@ -121,7 +116,7 @@ class EntryCache(Generic[KeyT]):
         errors = [answer for answer in answers if isinstance(answer, StoreError) and answer.kind != "read-only"]
         self._counters.add(bytes_written=n_bytes, write_errors=len(errors))
         for error in errors:
-            self._fail(error, "only the near tier of this machine has it")
+            self._bad.fail(error, "only the near tier of this machine has it")
         return answers
 
     def say_short_many(self, keys: Sequence[KeyT]) -> list[bool | None]:
@@ -135,7 +130,7 @@ class EntryCache(Generic[KeyT]):
             if isinstance(manifest, bytes):
                 said.append(b'"short":' in manifest)
             else:
-                self._leave(name, manifest)
+                self._bad.leave(name, manifest)
                 said.append(None)
         return said
 
@@ -214,11 +209,11 @@ class EntryCache(Generic[KeyT]):
             except Exception as exc:  # noqa: BLE001 - as in _open
                 opened = exc
         if isinstance(found, StoreError):
-            self._fail(found, "it is computed again")
+            self._bad.fail(found, "it is computed again")
         elif isinstance(opened, SigningKeyError):
             raise opened  # it says nothing of the entry
         elif isinstance(opened, UnknownVersionError):
-            self._leave(name, opened)
+            self._bad.leave(name, opened)
         elif isinstance(found, bytes) and opened is not None:
             return self._pick_again(name, key, found, opened, pick)
         return None, 0.0
@@ -231,14 +226,14 @@ class EntryCache(Generic[KeyT]):
             with contextlib.suppress(Exception):
                 return self._pick(name, key, again, pick)
             where = self._store.location(name)
-            self._warn(f"the entry {where} was damaged in two reads and counts as a miss: {reason}")
+            self._bad.warn(f"the entry {where} was damaged in two reads and counts as a miss: {reason}")
         elif isinstance(again, StoreError):  # what it is a copy of may be good
             self._counters.add(bad_entries=1, read_errors=1)
-            self._fail(again, "it is computed again")
+            self._bad.fail(again, "it is computed again")
         elif isinstance(reason, UnsignedEntryError):
-            self._ignore(name, reason)
+            self._bad.ignore(name, reason)
         else:
-            self._discard(name, reason)
+            self._bad.delete(name, reason)
         return None, 0.0
 
     def _pick(self, name: str, key: KeyT, found: bytes, pick: Pick) -> tuple[Any, float]:
@@ -269,7 +264,7 @@ class EntryCache(Generic[KeyT]):
         """Do as `put_many`, for entries that were looked for before; return why some could not be stored."""
         objects: dict[str, bytes] = {}
         left: list[StoreError] = []
-        if self._has_later_versions:
+        if self._bad.has_later_versions:
             free = self._without_later_versions(entries)
             left = [_of_later_version(self._store, key.name()) for key in entries.keys() - free.keys()]
             entries = free
@@ -292,7 +287,7 @@ class EntryCache(Generic[KeyT]):
         self._counters.add(bytes_written=written, write_errors=len(by_fault))
         self.note_use([name for name in objects if name not in failed])
         for error in by_fault:
-            self._fail(error, f"the run goes on without it{self._remedy(error)}")
+            self._bad.fail(error, f"the run goes on without it{self._bad.remedy(error)}")
         return [*failed.values(), *left]
 
     def _without_later_versions(self, entries: Mapping[KeyT, Mapping[str, Any]]) -> dict[KeyT, Mapping[str, Any]]:
@@ -302,7 +297,7 @@ class EntryCache(Generic[KeyT]):
         for (key, outputs), there in zip(entries.items(), found, strict=True):
             error = self.check(key.name(), there) if isinstance(there, bytes) else None
             if isinstance(error, UnknownVersionError):
-                self._leave(key.name(), error)
+                self._bad.leave(key.name(), error)
             else:
                 free[key] = outputs
         return free
@@ -365,40 +360,6 @@ class EntryCache(Generic[KeyT]):
         if not isinstance(key, self._key_type):
             raise TypeError(f"{type(self).__name__} takes a {self._key_type.__name__}, not {key!r}; nothing was done.")
         return key.name()
-
-    def _discard(self, name: str, reason: Exception) -> None:
-        """Delete a bad entry, if the root can be written; the next put replaces it in any case."""
-        self._counters.add(bad_entries=1)
-        failed = [error for error in self._store.delete([name]).values() if error.kind != "read-only"]
-        self._warn(f"the entry {self._store.location(name)} is damaged and counts as a miss: {reason}", *failed)
-
-    def _ignore(self, name: str, reason: Exception) -> None:
-        """Count an entry without a signature by our keys. It may be good to whoever put it there, so it stays."""
-        self._counters.add(unsigned_entries=1)
-        self._warn(f"the entry {self._store.location(name)} counts as a miss: {reason}")
-
-    def _leave(self, name: str, reason: UnknownVersionError) -> None:
-        """Count an entry that a later release wrote. It is good to that release, so it stays."""
-        self._has_later_versions = True
-        self._counters.add(unknown_versions=1)
-        self._warn(f"the entry {self._store.location(name)} counts as a miss and stays: {reason}")
-
-    def _remedy(self, error: StoreError) -> str:
-        if self._store.is_local and error.errno in NOT_ALLOWED:
-            return ". To keep entries, set HF_AUDIO_CACHE to a folder that you may write to, or pass it as root"
-        return ""
-
-    def _fail(self, error: StoreError, consequence: str) -> None:
-        """Warn of a failure of the store, or raise it if the root is strict."""
-        if self._strict:
-            raise error
-        self._warn(error, consequence)
-
-    def _warn(self, *reasons: object) -> None:
-        """Log the first problem as a warning, later ones as information."""
-        level = logging.INFO if self._warned else logging.WARNING
-        self._warned = True
-        logger.log(level, "%s (further cases are only counted)", "; ".join(map(str, reasons)))
 
 
 def _of_later_version(store: Store, name: str) -> StoreError:
