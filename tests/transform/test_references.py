@@ -172,6 +172,15 @@ def test_map_refuses_a_processor_that_changes_under_way(clips, make_processor, t
         CachedFeatures(Changing(), tmp_path / "changing", auto_resample=True).map(dataset, batch_size=2)
 
 
+def test_the_other_columns_are_not_written_again(clips, warm, tmp_path):
+    dataset = data.saved(clips, tmp_path / "saved")
+    before = set((tmp_path / "saved").iterdir())
+    mapped = warm.map(dataset)
+    written = sum(path.stat().st_size for path in set((tmp_path / "saved").iterdir()) - before)
+    assert 0 < written < sum(clip.stat().st_size for clip in clips) / 4
+    assert mapped["number"][:] == dataset["number"][:]
+
+
 # Being found again
 
 
