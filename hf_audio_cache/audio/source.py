@@ -88,9 +88,8 @@ def check_column(audio_column: str, columns: Sequence[str]) -> None:
         found = ", ".join(map(repr, columns)) or "(none)"
         raise AudioColumnError(
             f"There is no audio column {audio_column!r}, only the columns {found}. Pass the right name: "
-            "CachedFeatures(…, audio_column=…). Under transformers' Trainer, pass remove_unused_columns=False in its "
-            "TrainingArguments: otherwise it drops the columns that the model's forward() does not take, such as the "
-            "audio, before a transform runs.",
+            "CachedFeatures(…, audio_column=…). (Did Trainer drop it? Pass remove_unused_columns=False to its "
+            "TrainingArguments.)",
             column=audio_column,
             columns=tuple(columns),
         )

@@ -71,7 +71,10 @@ class OpenRoot:
         opened = cls(as_cache_root(root).without_near_tier(), counters=Counters(""))
         where = opened.store.location()
         if isinstance(where, Path) and not (may_be_new or where.is_dir()):
-            raise InvalidRootError(f"no cache found at {where}; nothing was read or deleted.", root=str(where))
+            raise InvalidRootError(
+                f"no cache found at {where}. Pass its root=…, or set HF_AUDIO_CACHE; nothing was read or deleted.",
+                root=str(where),
+            )
         return opened
 
     def uncounted(self, *, records_use: bool = False) -> tuple[AudioCache, WaveformCache]:

@@ -14,7 +14,7 @@ __all__ = ["in_flags", "problems", "shown_log"]
 _FLAGS = {
     **{name: f"--{name.replace('_', '-')}" for name in ("audio_column", "data_dir", "auto_resample", "sampling_rate")},
     **{name: f"--{name.replace('_', '-')}" for name in ("max_length_seconds", "channels", "longer", "truncated")},
-    **{name: f"--{name}" for name in ("nonfinite", "waveforms", "near")},
+    **{name: f"--{name}" for name in ("nonfinite", "waveforms", "near", "root")},
     "storage_options": "--storage-option",
     "audio_storage_options": "--audio-storage-option",
     "signing_key": "--signing-key-file",

@@ -13,6 +13,7 @@ import typer.core
 
 __all__ = ["Command", "Group", "add_command"]
 
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that newer releases of typer have
 _EXAMPLE_WIDTH = 70  # of 80 characters
 _HEADING = re.compile(r"^(Examples?)\n-+\n", re.MULTILINE)
 
@@ -31,6 +32,15 @@ class _TakesJson:
 
 class Command(_TakesJson, typer.core.TyperCommand):
     """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Say of an argument too many how a root is named."""
+        try:
+            return super().parse_args(ctx, args)
+        except _USAGE_ERROR as exc:
+            if "extra argument" in exc.message and any(parameter.name == "root" for parameter in self.params):
+                exc.message += ". Name a cache with --root."
+            raise
 
 
 class Group(_TakesJson, typer.core.TyperGroup):

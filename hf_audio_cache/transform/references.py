@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import time
@@ -51,6 +52,12 @@ def make_references(
         raise TypeError(
             f"Leave out {', '.join(f'{name}=' for name in taken)}: cached_{columns.pipeline.what}.map sets it itself, "
             "and looks clips up in batches. Nothing was computed."
+        )
+    if unknown := sorted(map_kwargs.keys() - inspect.signature(datasets.Dataset.map).parameters.keys()):
+        transform = f"Cached{columns.pipeline.what.capitalize()}"
+        raise TypeError(
+            f"Dataset.map, which gets them, does not know {', '.join(f'{name}=' for name in unknown)}. What decides on "
+            f"{columns.pipeline.what} is said when {transform}(…) is made. Nothing was computed."
         )
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,15 @@ def test_a_bucket_is_looked_after(folder, processor, s3_server, monkeypatch, tmp
     run("warm", folder / "a", "--processor", processor, "--root", url, "--auto-resample", *options)
     damage = lambda name: s3_server.write(bucket, f"cache/{name}", b"damaged")  # noqa: E731 - short
     look_after(url, damage, min((folder / "a").iterdir()), processor, tmp_path / "all.tar", *options)
+
+
+def test_a_root_without_its_flag_is_told_the_flag(tmp_path):
+    assert "extra argument" in (said := run("usage", tmp_path, code=2).err)
+    assert "Name a cache with --root." in said
+
+
+def test_the_package_is_a_program():
+    shown = subprocess.run(
+        [sys.executable, "-m", "hf_audio_cache", "usage", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage: hf-audio-cache usage" in shown.stdout

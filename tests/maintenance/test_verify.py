@@ -60,7 +60,9 @@ def report_of(root: Path, **found: Any) -> VerifyReport:
 
 def test_a_root_that_is_missing_stays_so_and_is_an_error(tmp_path):
     for call in (verify, prune, functools.partial(verify, repair=True)):
-        with pytest.raises(InvalidRootError, match=r"no cache found at .*/root; nothing was read or deleted"):
+        with pytest.raises(
+            InvalidRootError, match=r"no cache found at .*/root\. Pass its root=…, .*; nothing was read or deleted"
+        ):
             call(tmp_path / "root")
     assert list(tmp_path.iterdir()) == []
 

@@ -149,6 +149,15 @@ def test_an_argument_that_map_sets_itself_is_named(argument, cached_features, cl
         cached_features.map(data.in_memory(clips), **argument)
 
 
+@pytest.mark.parametrize("name", ["on_error", "audio_column", "num_porc"])
+def test_an_argument_that_map_does_not_know_is_named(name, cached_features, clips):
+    with pytest.raises(
+        TypeError, match=rf"does not know {name}=\. What decides on features is said when CachedFeatures"
+    ):
+        cached_features.map(data.in_memory(clips), **{name: 1})
+    assert cached_features.stats.misses == 0
+
+
 def test_an_attached_dataset_says_why_it_has_no_column_of_features(make_processor, clips, tmp_path):
     cached_features = CachedFeatures(
         make_processor("wav2vec2"), tmp_path, auto_resample=True, length_column="input_length"
