@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,27 +175,16 @@ def list_runs(root: str | os.PathLike[str] | CacheRoot) -> AllRuns:
     """
     store = OpenRoot.for_maintenance(root).store
     runs: dict[str, RunLine] = {}
-    for name, content in _records(store):
-        record, counted = parse_record_name(name), parse_figures_name(name)
-        try:
-            if counted is not None:
-                line = runs.setdefault(counted, RunLine(counted))
-                line.figures += read_figures(content)[1]
-            elif record is not None:
-                line = runs.setdefault(record.run, RunLine(record.run))
-                _describe(line, json.loads(content))
-        except Exception:  # noqa: BLE001 - a damaged record says nothing; `verify` names it
-            continue
+    for part in _parts(store):
+        line = runs.setdefault(part.run, RunLine(part.run))
+        line.figures += part.figures
+        line.datasets.update(part.datasets)
+        for name in ("started", "user", "host"):
+            setattr(line, name, getattr(part, name) or getattr(line, name))
+        for name in ("processor", "name"):
+            setattr(line, name, getattr(line, name) or getattr(part, name))
     lines = [line for line in runs.values() if line.started]  # of others only what they counted is left
     return AllRuns(str(store.location()), tuple(sorted(lines, key=lambda line: line.run, reverse=True)))
-
-
-def _describe(line: RunLine, told: dict[str, Any]) -> None:
-    """Add what a record says of its run."""
-    line.started, line.user, line.host = (str(told.get(name) or "") for name in ("started", "user", "host"))
-    line.datasets.update({str(name): int(rows) for name, rows in (told.get("datasets") or {}).items()})
-    line.processor = line.processor or str(told.get("processor_sha") or "")[:12]
-    line.name = line.name or str(told.get("processor") or "")
 
 
 def total_stats(root: str | os.PathLike[str] | CacheRoot) -> TotalStats:
@@ -209,27 +198,37 @@ def total_stats(root: str | os.PathLike[str] | CacheRoot) -> TotalStats:
     store = OpenRoot.for_maintenance(root).store
     figures: dict[str, Stats] = {}
     runs: dict[str, set[str]] = {}
-    for name, content in _records(store):
-        run = parse_figures_name(name)
-        if run is None:
-            continue
-        try:
-            sha, counted = read_figures(content)
-        except Exception:  # noqa: BLE001 - as above
-            continue
-        processor = (sha or "")[:12]
-        figures[processor] = figures.get(processor, Stats()) + counted
-        runs.setdefault(processor, set()).add(run)
+    for part in _parts(store, descriptions=False):
+        figures[part.processor] = figures.get(part.processor, Stats()) + part.figures
+        runs.setdefault(part.processor, set()).add(part.run)
     names = processor_names(store)
     lines = [_OfProcessor(sha, names.get(sha, ""), len(runs[sha]), counted) for sha, counted in figures.items()]
     lines.sort(key=lambda line: (-line.figures.hits, line.processor))
     return TotalStats(str(store.location()), len(set().union(*runs.values())), tuple(lines))
 
 
-def _records(store: Store) -> Iterator[tuple[str, bytes]]:
-    """Yield what runs left under ``runs/``, by name."""
-    names: Iterable[str] = store.names(f"{RUNS}/")
-    for batch in batches(names, _BATCH):
+def _parts(store: Store, *, descriptions: bool = True) -> Iterator[RunLine]:
+    """Yield what each record under ``runs/`` says: what a process counted, or the description of its run."""
+    for batch in batches(store.names(f"{RUNS}/"), _BATCH):
         for name, content in zip(batch, store.get_many(batch), strict=True):
-            if isinstance(content, bytes):
-                yield name, content
+            record, counted = parse_record_name(name), parse_figures_name(name)
+            try:
+                if not isinstance(content, bytes):
+                    continue
+                if counted is not None:
+                    sha, figures = read_figures(content)
+                    part = RunLine(counted, processor=(sha or "")[:12], figures=figures)
+                elif record is not None and descriptions:
+                    part = _described(record.run, json.loads(content))
+                else:
+                    continue
+            except Exception:  # noqa: BLE001 - a damaged record says nothing; `verify` names it
+                continue
+            yield part
+
+
+def _described(run: str, told: dict[str, Any]) -> RunLine:
+    """Return what a description says of its run."""
+    started, user, host, name = (str(told.get(each) or "") for each in ("started", "user", "host", "processor"))
+    rows = {str(dataset): int(n_rows) for dataset, n_rows in (told.get("datasets") or {}).items()}
+    return RunLine(run, started, user, host, rows, str(told.get("processor_sha") or "")[:12], name)

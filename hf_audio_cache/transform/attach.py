@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from .map_functions import HasFeatures
 from .prefetch import read_ahead
 
 __all__ = ["attach"]
+
+logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 64  # of a stream
 
@@ -59,7 +62,19 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
     computes = computes and not any(columns.references().keys() & each.columns.references().keys() for each in there)
     unread = {name: each for name, each in references.items() if name not in attached.references()}
     reader = FeatureReader(columns, unread, computes, tuple(dropped))
+    _tell_of_format(dataset)
     return AttachedDataset.of(plain.with_transform(attached.and_then(reader)))
+
+
+def _tell_of_format(dataset: datasets.Dataset) -> None:
+    """Warn if a format such as "torch" is lost; one of arrays that NumPy has is not missed."""
+    kind = dataset.format["type"]
+    if kind not in (None, "custom", "numpy"):
+        logger.warning(
+            "attach takes the place of the dataset's format %r: its rows have NumPy arrays and Python values. Convert "
+            "them in the collator, or use cached_features.map(ds), whose columns take each format.",
+            kind,
+        )
 
 
 def _computes_beside(

@@ -254,3 +254,11 @@ def test_references_whose_root_was_moved_are_read_from_the_new_one(tmp_path, cli
     other = CachedFeatures(wav2vec2, tmp_path / "elsewhere", auto_resample=True)
     with pytest.raises(MissingEntryError):
         other.attach(references)[:]["input_values"]
+
+
+@pytest.mark.parametrize("form", [None, "numpy", "pandas", "arrow"])
+def test_a_format_that_attach_replaces_is_told(form, clips, expected, cached_features, warnings_logged):
+    attached = cached_features.attach(data.in_memory(clips).with_format(form))
+    data.assert_rows([attached[row] for row in range(len(clips))], expected)
+    said = [message for message in warnings_logged() if "attach takes the place of the dataset's format" in message]
+    assert [f"{form!r}" in message for message in said] == [True] * (form in ("pandas", "arrow"))

@@ -15,11 +15,12 @@ import fsspec
 import numpy as np
 import pytest
 from assertions import rows_of
+from audio_files import decode_audio
 from crossed import crossed
 from remote_stores import new_bucket
 
 import hf_audio_cache
-from hf_audio_cache import CachedFeatures, CacheRoot
+from hf_audio_cache import CachedFeatures, CachedWaveforms, CacheRoot
 from hf_audio_cache.errors import InvalidRootError, StoreError
 from hf_audio_cache.stores import LocalStore, open_store
 
@@ -139,6 +140,36 @@ def test_every_form_is_right_to_the_bit_and_then_finds_everything(first, open_fa
         stats = warm.stats
         assert (stats.hits, stats.misses, stats.computed, stats.read_errors) == (N_CLIPS, 0, 0, 0), form.__name__
     assert sorted(objects(server, bucket)) == sorted(names)
+
+
+@pytest.mark.parametrize("list_cells", [False, True], ids=["clips", "lists of clips"])
+def test_waveforms_are_right_to_the_bit_and_then_found(list_cells, server, bucket, clips, near_home):
+    root = CacheRoot(server.url(bucket, "cache"), storage_options=server.storage_options, near=None)
+    expected = [decode_audio(clip.read_bytes(), sampling_rate=16_000, auto_resample=True) for clip in clips]
+    dataset = data.in_memory(clips)
+    if list_cells:
+        cells = dataset.to_dict()["audio"]
+        dataset = datasets.Dataset.from_dict({"audio": [cells[:5], [], cells[5:6], cells[6:]]})
+
+    def waveforms(rows):
+        cells = [cell for row in rows for cell in (row["audio"] if list_cells else [row["audio"]])]
+        return [cell["array"] for cell in cells]
+
+    forms = {
+        "references": lambda cached: cached.map(dataset),
+        "attached": lambda cached: cached.attach(dataset),
+        "stream": lambda cached: cached.attach(dataset.to_iterable_dataset()),
+        "called": lambda cached: dataset.to_iterable_dataset().map(cached, batched=True, batch_size=8),
+    }
+    for number, (name, form) in enumerate(forms.items()):
+        cached_waveforms = CachedWaveforms(root, sampling_rate=16_000, auto_resample=True)
+        found = waveforms(form(cached_waveforms))
+        assert len(found) == N_CLIPS
+        for waveform, wanted in zip(found, expected, strict=True):
+            data.assert_same_bits(waveform, wanted)
+        stats = cached_waveforms.stats
+        assert (stats.decodes, stats.read_errors, stats.write_errors) == (0 if number else N_CLIPS, 0, 0), name
+    assert sum("/waveforms/" in name for name in objects(server, bucket)) == N_CLIPS
 
 
 def test_verify_and_prune_look_after_a_bucket(open_far, server, bucket, clips):
