@@ -133,3 +133,14 @@ def test_estimate_stores_nothing_and_says_what_it_takes(folder, mel_processor, t
     assert run_json("estimate", folder / "a", *options)["n_sample_cached"] == 3
     assert run("estimate", folder / "a", *options, "-q").out.startswith("Cach")  # the verdict
     assert "features of all rows" in run("estimate", folder / "a", *options, "--sample", 2).out
+
+
+def test_a_terminal_is_shown_how_far_it_is(folder, processor, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes what is written to for a terminal
+    root = ("--root", tmp_path / "root")
+    filled = run("warm", folder / "a", "--processor", processor, "--auto-resample", *root)
+    checked = run("verify", *root)
+    assert "Caching features" in filled.err
+    assert "3/3" in filled.err
+    assert "Reading entries" in checked.err
+    assert "\x1b" not in filled.out + checked.out

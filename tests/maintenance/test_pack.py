@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import audio_datasets as data
 import pytest
-from command_line import run_json
+from command_line import run, run_json
 from full_roots import N_CLIPS, RATE, SIGNING_KEY, cached_by_all, contents, entries, flip
 from pack_tools import age, in_tars, indexes, packs, singles, without_waiting
 
@@ -195,6 +196,9 @@ def test_the_command_says_what_was_packed(root):
     said = run_json("pack", str(root), "--cache", "features", "--pack-size", "100kB")
     assert (said["n_packed"], said["n_bad"]) == (3 * N_CLIPS, 0)
     assert singles(root).keys() == set(entries(root, "waveforms"))
+    said = run("pack", root).out
+    assert re.search(rf"packed +{N_CLIPS} ", said)
+    assert re.search(r"packed before +0\n", said)
 
 
 def test_the_reader_of_the_documentation_reads_every_entry(packed, before):
