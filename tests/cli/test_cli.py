@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,9 @@ def test_a_dataset_s_features_go_to_another_root(folder, processor, mel_processo
     assert len(entries(third, "waveforms")) == len(entries(third, "features")) == N_CLIPS
     assert "is not an uncompressed tar, or was cut" in run("import", folder / "notes.txt", "--root", other, code=2).err
     assert "No such file" in run("import", tmp_path / "none.tar", "--root", other, code=2).err
+    with tarfile.open(archive, "a") as tar:
+        tar.add(folder / "notes.txt", "notes.txt")
+    assert run("import", archive, "--root", other, "-q", code=1).lines == ["notes.txt"]
     damaged = entries(cache, "features")[0]
     (cache / damaged).write_bytes(b"damaged")
     assert run("export", "--root", cache, "--to", tmp_path / "all.tar", "-q", code=1).lines == [damaged]

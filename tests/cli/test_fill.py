@@ -94,7 +94,9 @@ def test_the_settings_of_the_key_are_those_of_python(processor, clips, tmp_path)
     assert ["16000 Hz" in clip["reason"] for clip in report["bad_clips"]] == [True, True]
 
 
-@pytest.mark.parametrize("what", ["dataset", "folder without audio", "processor", "rate", "root", "storage option"])
+@pytest.mark.parametrize(
+    "what", ["dataset", "folder without audio", "processor", "rate", "root", "storage option", "address"]
+)
 def test_an_error_of_the_user_s_is_one_line(what, folder, processor, tmp_path):
     arguments = {"dataset": folder, "--processor": processor, "--root": tmp_path / "root"}
     wrong: dict[str, tuple[str, Any, str]] = {
@@ -104,6 +106,7 @@ def test_an_error_of_the_user_s_is_one_line(what, folder, processor, tmp_path):
         "rate": ("--sampling-rate", 5, "takes waveforms at 16000 Hz"),
         "root": ("--root", "nosuch://bucket/x", "nothing was opened"),
         "storage option": ("--storage-option", "novalue", "KEY=VALUE"),
+        "address": ("--address", "auto", "expected --engine ray with --address; nothing was done"),
     }
     name, value, message = wrong[what]
     arguments[name] = value

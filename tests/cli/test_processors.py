@@ -18,6 +18,9 @@ def test_processors_are_listed_and_compared(root):
     report = run_json("processors", "diff", shas[0][:8], shas[1], "--root", root, code=1)
     assert (report["old"], report["new"]) == (shas[0], shas[1])
     assert any(line.startswith("class: ") for line in report["differences"])
+    text = run("processors", "diff", shas[0], shas[1], "--root", root, code=1).out
+    assert text.startswith(f"{shas[0][:12]} -> {shas[1][:12]}\n  ")
+    assert "\n  class:" in text
     assert run("processors", "diff", shas[0][:8], shas[0], "--root", root, "-q").lines == []
     for bad in ("0" * 12, "xyz", ""):
         assert "0 processors under " in run("processors", "diff", shas[0], bad, "--root", root, code=2).err

@@ -55,6 +55,7 @@ def test_ls_filters_and_sorts(root):
     assert run("ls", "--root", root, "--filter", "rate=1").lines == [
         "  clip  cache  processor  rate  cap  size  used before"
     ]
+    assert run("ls", "--root", root, "--filter", "rate=1", "--format", "csv").out == ""
     assert "is not a filter" in run("ls", "--root", root, "--filter", "size", code=2).err
     assert "Cannot sort by 'x'" in run("ls", "--root", root, "--sort", "x", code=2).err
 

@@ -350,6 +350,11 @@ def test_named_functions():
     assert explain_difference(there, wanted) == ["processor_kwargs.n: (none) -> 1", "identity: 'mel-v1' -> 'mel-v2'"]
 
 
+def test_other_schemes_are_not_compared():
+    [said] = explain_difference(manifest(scheme=1), manifest())
+    assert said == f"another scheme: version 1 -> {SCHEME}; they cannot be compared"
+
+
 def test_no_difference():
     assert explain_difference(manifest(), manifest({"python": "3.13.0"})) == ["no difference: they are one processor"]
 
@@ -473,6 +478,10 @@ def test_explain_key_needs_no_transform(root):
     assert explain_key(open_store(root), key, identity, "a name").clip == "a name"
     other = dataclasses.replace(key, blob_sha="0" * 64)
     assert explain_key(open_store(root), other, identity, "b").reasons == ("Nothing of it is there.",)
+    never = explain_key(open_store(root), other.waveform_key(), None, "c")
+    assert never.status == "never seen"
+    assert never.reasons[0].startswith("Nothing of it is there. (16-bit WAVs")
+    assert never.to_text() == f"c: never seen\n  {never.reasons[0]}"
     assert np.array_equal(
         cached_features(CELL)["input_features"], data.np.asarray(cached_features(CELL)["input_features"])
     )

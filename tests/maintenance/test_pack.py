@@ -199,6 +199,7 @@ def test_the_command_says_what_was_packed(root):
     said = run("pack", root).out
     assert re.search(rf"packed +{N_CLIPS} ", said)
     assert re.search(r"packed before +0\n", said)
+    assert "files of packs" in run("usage", "--root", root).out
 
 
 def test_the_reader_of_the_documentation_reads_every_entry(packed, before):
