@@ -50,7 +50,8 @@ class CachedWaveforms(CachedTransform):
     WAVs at this rate, and arrays.
 
     Pass the types: ``ds.map(cached_waveforms, features=cached_waveforms.features(ds.features))``. Otherwise `datasets`
-    takes the new audio column for one of its own type, and encodes each clip again, for which it needs torchcodec.
+    takes the new audio column for one of its own type, and encodes each clip again, with 16 bits a sample, for which it
+    needs torchcodec. With `array_column` it does neither.
 
     Examples
     --------

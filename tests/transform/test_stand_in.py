@@ -257,6 +257,28 @@ def test_after_a_difference_the_extractor_is_called_for_good_and_that_is_said_on
     assert "it gives a batch other features than each of its clips" in said
 
 
+def test_a_changed_extractor_is_compared_again(whisper, make, monkeypatch, calls):
+    real = type(whisper).__call__
+
+    @functools.wraps(real)
+    def of_another_release(self, audio, **kwargs):
+        found = real(self, audio, **kwargs)
+        found["input_features"] = found["input_features"] - np.float32(self.shift * len(audio))
+        return found
+
+    monkeypatch.setattr(type(whisper), "__call__", of_another_release)
+    whisper.shift = 0
+    stand_in = make(whisper).feature_extractor()
+    batches = [clips_of(whisper, number)[:2] for number in (0, 1, 1)]
+    for clips in batches[:2]:
+        stand_in(clips, sampling_rate=RATE, return_tensors="np")
+    assert len(calls) == 1
+    whisper.shift = 1
+    for clips in batches:
+        found = flat(stand_in(clips, sampling_rate=RATE, return_tensors="np"))
+        assert found == flat(whisper(clips, sampling_rate=RATE, return_tensors="np"))
+
+
 @pytest.mark.parametrize("broken", ["random", "full", "method"])
 def test_what_the_cache_cannot_answer_the_extractor_does(
     broken, whisper, make, make_processor, tmp_path, warnings_logged, monkeypatch
