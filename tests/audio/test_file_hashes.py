@@ -1,6 +1,7 @@
 """Remembered hashes of files: found again only for the very same content, and never in the way."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import multiprocessing
@@ -245,6 +246,37 @@ def test_what_is_no_database_is_replaced(clips, database, content, in_a_new_proc
     in_a_new_process()
     learn(clips)
     assert find(clips[:1]) == [sha_of(clips[0])]
+
+
+def test_what_another_process_has_locked_is_learned_later(clips, database):
+    learn(clips[:5])
+    with contextlib.closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        learn(clips[5:])
+        assert find(clips) == [sha_of(path) for path in clips[:5]] + [None] * 5
+        other.rollback()
+    learn(clips[5:])
+    assert find(clips) == [sha_of(path) for path in clips]
+
+
+@pytest.mark.parametrize("damage", ["DROP TABLE files", "UPDATE files SET sha = 5"])
+def test_a_database_that_another_process_damages_remembers_nothing_more(clips, database, damage):
+    learn(clips)
+    with contextlib.closing(sqlite3.connect(database)) as other, other:
+        other.execute(damage)
+    assert find(clips[:2]) == [None, None]
+    learn(clips)
+    assert find(clips[:2]) == [None, None]
+
+
+def test_a_relative_database_below_a_folder_that_is_gone_remembers_nothing(clips, monkeypatch, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("HF_AUDIO_CACHE_HASHES", "hashes.sqlite")
+    learn(clips[:1])
+    assert find(clips[:1]) == [None]
 
 
 def test_where_none_can_be_kept_nothing_is_remembered(clips, monkeypatch, tmp_path):
