@@ -139,7 +139,7 @@ def test_estimate_stores_nothing_and_says_what_it_takes(folder, mel_processor, t
 
 
 def test_a_terminal_is_shown_how_far_it_is(folder, processor, tmp_path, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes what is written to for a terminal
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
     root = ("--root", tmp_path / "root")
     filled = run("warm", folder / "a", "--processor", processor, "--auto-resample", *root)
     checked = run("verify", *root)
