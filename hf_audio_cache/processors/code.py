@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Code", "canonical", "read_code", "source_digest"]
+__all__ = ["Code", "canonical", "imports_of", "names_in", "read_code", "source_digest"]
 
 _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
@@ -50,6 +50,8 @@ class Code:
         Those of them that it does not just set.
     imports
         Modules that it imports, each with the level and the names of the statement.
+    imports_by_text
+        Whether it may import a module by a name that it does not spell out.
     reads_namespace
         Whether it may use any global of its module.
     looks_up, looks_around
@@ -61,6 +63,7 @@ class Code:
     names: frozenset[str]
     reads: frozenset[str]
     imports: frozenset[tuple[str, int, tuple[str, ...]]]
+    imports_by_text: bool
     reads_namespace: bool
     looks_up: bool
     looks_around: bool
@@ -106,26 +109,32 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
                 looks[step.argval != "__getattribute__" and steps[number - 1].argval not in _OWN] = True
     said = loads | names
     strings = [text for text in code.co_consts if isinstance(text, str)]
+    is_importing = not _OF_IMPORTS.isdisjoint(said)
     for text in strings:  # a module may be imported by its name, alone or with that of one of its members
-        *packages, last = text.replace(":", ".").split(".")
-        if all(map(str.isidentifier, (*packages, last))) and (packages or not _OF_IMPORTS.isdisjoint(said)):
-            imports.add((".".join((*packages, last)), 0, ()))
-            imports |= {(".".join(packages), 0, (last,))} if packages else set()
+        imports |= imports_of(text) if is_importing or "." in text or ":" in text else set()
     looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)
     reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
     reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in loads else loads)
-    texts = strings if reads_namespace else [text for text in strings if "{" in text and "." in text]  # `str.format`
-    names |= {word for text in texts for word in _words(text)}
+    names |= {name for text in strings for name in (_words(text) if reads_namespace else names_in(text))}
     return Code(
         hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
         frozenset(loads).union(*(part.loads for part in inner)),
         frozenset(names | stores).union(*(part.names for part in inner)),
         frozenset(names).union(*(part.reads for part in inner)),
         frozenset(imports).union(*(part.imports for part in inner)),
+        is_importing or any(part.imports_by_text for part in inner),
         reads_namespace or any(part.reads_namespace for part in inner),
         any(looks.values()) or reads_namespace or any(part.looks_up for part in inner),
         looks[True] or reads_namespace or any(part.looks_around for part in inner),
     )
+
+
+def imports_of(text: str) -> set[tuple[str, int, tuple[str, ...]]]:
+    """Return what a string such as ``"package.module:name"`` may name, in the form of `Code.imports`."""
+    *packages, last = text.replace(":", ".").split(".")
+    if not all(map(str.isidentifier, (*packages, last))):
+        return set()
+    return {(".".join((*packages, last)), 0, ()), *([(".".join(packages), 0, (last,))] if packages else [])}
 
 
 def _look_up(steps: list[dis.Instruction]) -> tuple[str | None, bool]:
@@ -145,6 +154,11 @@ def _look_up(steps: list[dis.Instruction]) -> tuple[str | None, bool]:
             is_literal = before == 1 and step.opcode in dis.hasconst and isinstance(step.argval, str)
             name = step.argval if is_literal else None
     return None, False
+
+
+def names_in(text: str) -> set[str]:
+    """Return the attributes that a string such as ``"{0.name}"`` may take by `str.format`."""
+    return set(_words(text)) if "{" in text and "." in text else set()
 
 
 def _words(text: str) -> Iterator[str]:

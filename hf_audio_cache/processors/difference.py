@@ -12,9 +12,7 @@ __all__ = ["Difference", "differences"]
 # Parts of a description that are named without saying where they stand.
 _UNNAMED = ("state", "code", "globals", "members", "class", "backends", "torch", "kept")
 # Keys that say what a value is.
-_FORMS = frozenset(
-    {"array", "tensor", "bytes", "bytearray", "scalar", "dict", "OrderedDict", "defaultdict", "tuple", "set"}
-)
+_FORMS = frozenset({"array", "tensor", "bytes", "bytearray", "scalar", "dict", "tuple", "set"})
 _FORMS |= {"frozenset", "float", "int", "complex", "is", "library", "method", "nothing", "objects"}
 
 _LONGEST = 160  # letters of a value that are shown

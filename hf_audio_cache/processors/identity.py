@@ -29,7 +29,7 @@ __all__ = ["SCHEME", "Fingerprinter", "ProcessorIdentity", "class_sha256", "proc
 logger = logging.getLogger(__name__)
 
 # Of the form of descriptions. Another one gives every processor another identity.
-SCHEME = 2
+SCHEME = 3
 
 
 @dataclass(frozen=True)

@@ -93,13 +93,8 @@ def owner_of(value: Any) -> Owner:
     name = value.__module__
     if not isinstance(name, str) or is_made_in_c(value):
         return Owner.LIBRARY
-    if name in _MAIN:
-        return Owner.OWN
-    if is_found(value):
-        return owner_of_module(name)
-    # Of a class that is not where it says, as one made by `exec` or by a function, its functions tell.
-    owners = {owner_of(member) for member in vars(value).values() if isinstance(member, types.FunctionType)}
-    return Owner.OWN if Owner.OWN in owners or name == "builtins" else next(iter(owners), owner_of_module(name))
+    # A class that is not where it says was made by a function, perhaps of one's own classes or values.
+    return owner_of_module(name) if is_found(value) else Owner.OWN
 
 
 def is_made_in_c(kind: type) -> bool:

@@ -8,7 +8,6 @@ import operator
 import sys
 import types
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ import xxhash
 from ..support.torch_module import loaded_torch
 
 __all__ = ["MISSING", "Outline", "Watch", "array_content", "attributes_of", "bytes_content", "cell_contents"]
-__all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "of_array", "of_class", "of_factory"]
+__all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "of_array", "of_class"]
 __all__ += ["of_function", "of_mapping", "of_reference", "tensor_content"]
 
 MISSING = object()
@@ -104,11 +103,6 @@ def of_class(owner: type) -> Iterable[Any]:
 def of_array(owner: npt.NDArray[np.object_]) -> tuple[Any, ...]:
     """Return the objects in an array."""
     return tuple(owner.flat)
-
-
-def of_factory(owner: defaultdict[Any, Any]) -> tuple[Any]:
-    """Return what makes the missing values of a dict."""
-    return (owner.default_factory,)
 
 
 def of_reference(owner: weakref.ref[Any]) -> tuple[Any]:
@@ -203,9 +197,8 @@ def bytes_content(value: bytes | bytearray) -> dict[str, Any]:
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Return a dtype in words, with its byte order where it is not this machine's."""
-    is_plain = dtype.isnative and dtype.fields is None
-    return dtype.name if is_plain else str(np.lib.format.dtype_to_descr(dtype))
+    """Return a dtype in words, with its byte order where it is not this machine's, and with its parts."""
+    return dtype.name if dtype.isnative and dtype.fields is None and dtype.subdtype is None else str(dtype)
 
 
 def array_content(array: Any) -> dict[str, Any]:
@@ -237,8 +230,11 @@ def tensor_content(tensor: Any) -> dict[str, Any]:
 
     torch's own count of changes says nothing of one through ``.data`` or ``.numpy()``.
     """
+    if tensor.is_quantized:
+        raise TypeError("it is quantized")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     strides = {} if plain.is_contiguous() else {"strides": list(plain.stride())}
     digest = xxhash.xxh3_128_hexdigest(plain.contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy())
-    kind = str(tensor.dtype).removeprefix("torch.")
-    return {"tensor": kind, "shape": list(tensor.shape), **strides, "xxh3_128": digest}
+    kind, place = str(tensor.dtype).removeprefix("torch."), tensor.device.type
+    device = {} if place == "cpu" else {"device": place}  # it computes other bits
+    return {"tensor": kind, "shape": list(tensor.shape), **strides, **device, "xxh3_128": digest}

@@ -453,6 +453,41 @@ def test_what_a_first_call_makes_changes_nothing(kind, tmp_path):
     assert cached_features.stats.computed == 2
 
 
+class Remembering(FrontEnd):
+    """It keeps what it computes of its attribute, by itself and by a number."""
+
+    gain = 1
+
+    @functools.cache  # noqa: B019 - it keeps what it is of, as front ends do
+    def of_self(self):
+        return self.gain
+
+    @staticmethod
+    @functools.lru_cache(maxsize=4)
+    def of_number(number):
+        return TABLE["a"][0] * number
+
+    def __call__(self, raw_speech, sampling_rate=None):
+        return {"y": [raw_speech[0] * self.of_self() * self.of_number(1)]}
+
+
+def test_what_an_lru_cache_kept_and_no_longer_fits_is_forgotten(monkeypatch):
+    """So an identity stands for what its state gives, and not for what an earlier one gave."""
+    clip = [np.ones(4, np.float32)]
+    front_end = Remembering()
+    fingerprinter = Fingerprinter(front_end, {})
+    shas = [fingerprinter.identity().sha]
+    assert front_end(clip)["y"][0][0] == 1
+    front_end.gain = 2
+    monkeypatch.setitem(TABLE, "a", [3])
+    shas.append(fingerprinter.identity().sha)
+    assert front_end(clip)["y"][0][0] == 6
+    front_end.gain = 1
+    shas.append(processor_sha256(front_end))
+    assert front_end(clip)["y"][0][0] == 3
+    assert len(set(shas)) == 3
+
+
 class Counting(FrontEnd):
     def __init__(self):
         self.calls = 0

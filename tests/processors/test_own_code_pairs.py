@@ -18,8 +18,9 @@ import pytest
 from hf_audio_cache import processor_sha256
 
 HEAD = """
-import abc, array, asyncio, collections, contextlib, dataclasses, datetime, decimal, enum, fractions, functools
-import importlib, io, itertools, operator, pathlib, re, types, typing, uuid, weakref
+import abc, array, asyncio, collections, concurrent.futures, contextlib, dataclasses, datetime, decimal, enum
+import fractions, functools, importlib, io, itertools, logging, math, operator, pathlib, queue, re, threading, types
+import typing, uuid, weakref
 import numpy as np
 """
 
@@ -199,14 +200,6 @@ STATE = {
         "class A:\n    @functools.cached_property\n    def a(self): return self.b\nheld = A(); held.b = VALUE; held.a; held.b = 3",
         "held.a",
     ),
-    "an lru_cache that no longer fits": (
-        "class A:\n    @functools.lru_cache\n    def a(self): return self.b\nheld = A(); held.b = VALUE; held.a(); held.b = 3",
-        "held.a()",
-    ),
-    "an lru_cache without bound that no longer fits": (
-        "class A:\n    @functools.cache\n    def a(self): return self.b\nheld = A(); held.b = VALUE; held.a(); held.b = 3",
-        "held.a()",
-    ),
     "a memo that no longer fits": (
         "B = VALUE\nMEMO = {}\ndef held():\n    return MEMO.setdefault(0, B)\nheld()\nB = 3",
         "held()",
@@ -257,6 +250,80 @@ STATE = {
     ),
     "a generic alias": ("T = typing.TypeVar('T')\nclass A(typing.Generic[T]): a = VALUE\nheld = A[int]", "held.a"),
     "a vectorized function": ("held = np.vectorize(lambda x: VALUE)", "int(held(1))"),
+    # Classes that are not where they say.
+    "a default of a dataclass that a function made": (
+        "held = dataclasses.make_dataclass('A', [('a', int, dataclasses.field(default=VALUE))])",
+        "held().a",
+    ),
+    "a class that a function of Python's made": (
+        "held = types.new_class('A', (), {}, lambda members: members.update(a=VALUE))",
+        "held.a",
+    ),
+    "a class that says it is a library's": ("class A: a = VALUE\nA.__module__ = 'numpy'\nheld = A", "held.a"),
+    "a namedtuple that says it is a library's": (
+        "held = collections.namedtuple('A', 'a', defaults=[VALUE], module='numpy')",
+        "held().a",
+    ),
+    # What one's own class adds to one that counts by its type or its content.
+    "a thread of one's own": ("class A(threading.Thread): a = VALUE\nheld = A()", "held.a"),
+    "an attribute of a thread": ("class A(threading.Thread): pass\nheld = A(); held.a = VALUE", "held.a"),
+    "a logger of one's own": (
+        "class A(logging.LoggerAdapter):\n    def a(self): return VALUE\nheld = A(logging.getLogger('a'), {})",
+        "held.a()",
+    ),
+    "a pool of one's own": (
+        "class A(concurrent.futures.Executor):\n    def submit(self, f): return f() * VALUE\nheld = A()",
+        "held.submit(lambda: 1)",
+    ),
+    "a file of one's own": (
+        "class A(io.RawIOBase):\n    def readall(self): return b'VALUE'\nheld = A()",
+        "int(held.readall())",
+    ),
+    "an attribute of a weak reference": (
+        "class A: pass\nclass R(weakref.ref): pass\nx = A(); held = R(x); held.a = VALUE",
+        "held.a",
+    ),
+    # Parts of values.
+    "a dtype of arrays": ("held = np.dtype(('f4', ((2, 3), (3, 2))[VALUE - 2]))", "held.shape[0]"),
+    "the type in a dtype of arrays": (
+        "held = np.dtype((['f4', 'f8'][VALUE - 2], [(4,), (2,)][VALUE - 2]))",
+        "held.base.itemsize",
+    ),
+    "offsets in a dtype": (
+        "held = np.dtype({'names': ['a'], 'formats': ['i4'], 'offsets': [VALUE * 4]})",
+        "held.fields['a'][1]",
+    ),
+    "metadata of a dtype": ("held = np.dtype('f4', metadata={'a': VALUE})", "held.metadata['a']"),
+    "the sign of what is not a number": ("held = [math.nan, -math.nan][VALUE - 2]", "math.copysign(1, held)"),
+    "the bits of what is not a number": (
+        "held = np.array([0x7FC00000 + VALUE], np.uint32).view(np.float32)[0]",
+        "held.tobytes()[0]",
+    ),
+    "the byte order of an array": ("held = np.ones(1, ['<f4', '>f4'][VALUE - 2])", "held.tobytes()[0]"),
+    "the position in a file in memory": ("held = io.BytesIO(b'23'); held.seek(VALUE - 2)", "held.tell()"),
+    "flags of a pattern": ("held = re.compile('a', [0, re.I][VALUE - 2])", "(2 if held.match('A') else 1)"),
+    "a key that is True": ("held = [{1: 0}, {True: 0}][VALUE - 2]", "(1 if True is next(iter(held)) else 2)"),
+    "the sign of a key": ("held = [{0.0: 0}, {-0.0: 0}][VALUE - 2]", "math.copysign(1, next(iter(held)))"),
+    "a frozenset of tuples": ("held = frozenset({(1, VALUE), (0, 0)})", "max(held)[1]"),
+    "a queue": ("held = queue.Queue(); held.put(VALUE)", "held.queue[0]"),
+    "a context of decimal numbers": ("held = decimal.Context(prec=VALUE)", "float(held.divide(1, 3))"),
+    "a function of a loop": ("held = [(lambda n: lambda: n)(n) for n in range(5)][VALUE]", "held()"),
+    "which of two slots": (
+        "class A: __slots__ = ('a', 'b')\nx = A(); x.a = 2; x.b = 3\nheld = [A.a, A.b][VALUE - 2]",
+        "held.__get__(x)",
+    ),
+    # What says how an object is written, where it is used.
+    "a docstring of an object": ("class A: pass\nheld = A(); held.__doc__ = 'VALUE'", "int(held.__doc__)"),
+    "a module that an object says": ("class A: pass\nheld = A(); held.__module__ = 'VALUE'", "int(held.__module__)"),
+    "the name of a function": ("def held(): pass\nheld.__name__ = 'fVALUE'", "int(held.__name__[1])"),
+    "what a generic parent was given": (
+        "T = typing.TypeVar('T')\nclass B(typing.Generic[T]): pass\nclass held(B[typing.Literal[VALUE]]): pass",
+        "typing.get_args(typing.get_args(held.__orig_bases__[0])[0])[0]",
+    ),
+    "what an enum makes of an unknown value": (
+        "class held(enum.Enum):\n    TWO = 2\n    THREE = 3\n    @classmethod\n    def _missing_(cls, value): return cls(VALUE)",
+        "held(9).value",
+    ),
     "a random generator": ("held = np.random.RandomState(VALUE)", "held.get_state()[1][0]"),
     "a class in a function": ("def make():\n    class A: a = VALUE\n    return A\nheld = make()", "held.a"),
     "an abstract class": (
@@ -529,6 +596,49 @@ HELPERS = {
     "a constant that a function uses": ("N = VALUE\ndef f(x): return x * N", "import helpers", "helpers.f(x)"),
     "an import in the call": ("def f(x): return x * VALUE", "", "__import__('helpers').f(x)"),
     "import_module in the call": ("def f(x): return x * VALUE", "", "importlib.import_module('helpers').f(x)"),
+    "a getter that is held": ("N = VALUE", "import helpers\nG = operator.attrgetter('N')", "x * G(helpers)"),
+    "a format that is held": ("N = VALUE", "import helpers\nF = '{0.N}'", "x * int(F.format(helpers))"),
+    "a caller that is held": (
+        "N = VALUE\ndef f(): return F()\ndef F(): return N",
+        "import helpers\nG = operator.methodcaller('f')",
+        "x * G(helpers)",
+    ),
+    "a made name of a number of NumPy's": (
+        "import numpy as np\nN_ONE = np.float32(VALUE)",
+        "import helpers",
+        "x * getattr(helpers, 'n_one'.upper())",
+    ),
+    "a made name of a partial": (
+        "import functools\nN_ONE = functools.partial(int, 'VALUE')",
+        "import helpers",
+        "x * getattr(helpers, 'n_one'.upper())()",
+    ),
+    "a made name of a deque": (
+        "import collections\nN_ONE = collections.deque([VALUE])",
+        "import helpers",
+        "x * getattr(helpers, 'n_one'.upper())[0]",
+    ),
+    "getmembers of a module": (
+        "import numpy as np\nN = np.int64(VALUE)",
+        "import helpers, inspect",
+        "x * dict(inspect.getmembers(helpers))['n'.upper()]",
+    ),
+    "an import by a name that is held": (
+        "def f(x): return x * VALUE",
+        "NAME = 'helpers'",
+        "importlib.import_module(NAME).f(x)",
+    ),
+    "an import by an attribute": (
+        "N = VALUE",
+        "class A: pass\nA = A(); A.name = 'helpers'",
+        "x * importlib.import_module(A.name).N",
+    ),
+    "an import by a part of a text": (
+        "def f(x): return x * VALUE",
+        "CONFIG = {'target': 'helpers.f'}\ndef find(text):\n    module, _, name = text.rpartition('.')\n"
+        "    return getattr(importlib.import_module(module), name)",
+        "find(CONFIG['target'])(x)",
+    ),
     "an import in a function": (
         "def f(x): return x * VALUE",
         "def use(x):\n    import helpers\n    return helpers.f(x)",
@@ -634,11 +744,71 @@ def test_code_without_source_that_looks_into_a_module_counts(imported):
     assert shas[0] != shas[1]
 
 
+# With torch: before `P`, and what its call returns.
+TORCH = {
+    "a layer among those of torch": (
+        "class L(torch.nn.Module):\n    def forward(self, x): return x * VALUE\n"
+        "f = torch.nn.Sequential(torch.nn.Identity(), L())",
+        "f(x)",
+    ),
+    "a layer that torch derived another from": (
+        "class L(torch.nn.Linear):\n    def forward(self, x): return x * VALUE\nf = L(1, 1, False)\n"
+        "torch.nn.init.ones_(f.weight)\n"
+        "torch.nn.utils.parametrize.register_parametrization(f, 'weight', torch.nn.Identity())",
+        "f(x)",
+    ),
+    "what computes a weight": (
+        "class W(torch.nn.Module):\n    def forward(self, w): return w * 0 + VALUE\nf = torch.nn.Linear(1, 1, False)\n"
+        "torch.nn.init.ones_(f.weight)\n"
+        "torch.nn.utils.parametrize.register_parametrization(f, 'weight', W())",
+        "x * f.weight.item()",
+    ),
+    "a function of a layer": (
+        "class L(torch.nn.Module):\n    def __init__(self, f): super().__init__(); self.f = f\n"
+        "    def forward(self, x): return self.f(x)\nf = L(lambda x: x * VALUE)",
+        "f(x)",
+    ),
+    "a hook": ("f = torch.nn.Identity()\nf.register_forward_pre_hook(lambda f, x: (x[0] * VALUE,))", "f(x)"),
+    "an operation with a gradient": (
+        "class F(torch.autograd.Function):\n    @staticmethod\n    def forward(c, x): return x * VALUE",
+        "F.apply(torch.from_numpy(x)).numpy()",
+    ),
+    "a buffer that is not saved": (
+        "f = torch.nn.Identity()\nf.register_buffer('n', torch.tensor(VALUE), persistent=False)",
+        "x * f.n.item()",
+    ),
+    "an attribute of a tensor": ("t = torch.ones(2)\nt.gain = VALUE", "x * t.gain"),
+    "a class of a tensor": ("class T(torch.Tensor): gain = VALUE\nt = torch.ones(2).as_subclass(T)", "x * t.gain"),
+    "a method of a weight": (
+        "class W(torch.nn.Parameter):\n    def f(self, x): return x * VALUE\nw = W(torch.ones(2))",
+        "w.f(x)",
+    ),
+    "the seed of a generator": ("g = torch.Generator()\ng.manual_seed(VALUE)", "x * g.initial_seed()"),
+}
+
+
 @pytest.mark.torch
-def test_a_layer_of_ones_own_among_those_of_torch_counts(imported):
-    layer = "import torch\nclass Scaled(torch.nn.Module):\n    def forward(self, x): return x * VALUE"
-    members = "def __init__(self): self.layers = torch.nn.Sequential(torch.nn.Identity(), Scaled())"
-    check(imported, reached(layer, members, "self.layers(x)"))
+@pytest.mark.parametrize("name", TORCH)
+def test_what_is_held_in_torchs_objects_counts(name, imported):
+    before, expression = TORCH[name]
+    check(imported, reached(f"import torch\n{before}", "", expression))
+
+
+@pytest.mark.torch
+def test_a_layer_of_transformers_that_torch_calls_counts(monkeypatch):
+    import torch
+    from transformers.models.encodec import modeling_encodec
+
+    class FrontEnd:
+        layer = modeling_encodec.EncodecEncoder.__new__(modeling_encodec.EncodecEncoder)
+
+        def __call__(self, raw_speech, sampling_rate=None):
+            return {"y": [self.layer(raw_speech[0])]}
+
+    torch.nn.Module.__init__(FrontEnd.layer)
+    sha = processor_sha256(FrontEnd())
+    monkeypatch.setattr(modeling_encodec.EncodecEncoder, "forward", lambda self, x: x)
+    assert processor_sha256(FrontEnd()) != sha
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Node:
     value: Any
     label: str
     path: str
-    describe: Callable[[Node], dict[str, Any]]
+    describe: Callable[[Any, Node], dict[str, Any]]
     is_certain: bool  # whether a call reaches it, and not just may
     content: Any = None
 
