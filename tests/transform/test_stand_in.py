@@ -257,24 +257,37 @@ def test_after_a_difference_the_extractor_is_called_for_good_and_that_is_said_on
     assert "it gives a batch other features than each of its clips" in said
 
 
-def test_a_changed_extractor_is_compared_again(whisper, make, monkeypatch, calls):
-    real = type(whisper).__call__
+# By what a call differs from those before it: what an extractor might do otherwise for that alone, and such a call.
+OTHER_FORMS = {
+    "state": (lambda self, audio: self.is_other, lambda clips: clips),
+    "container": (lambda self, audio: isinstance(audio, tuple), tuple),
+    "number": (lambda self, audio: isinstance(audio, list) and len(audio) > 3, lambda clips: clips * 2),
+    "lengths": (
+        lambda self, audio: isinstance(audio, list) and len(audio) == 2 and audio[0].size == audio[1].size,
+        lambda clips: [clip[:4000] for clip in clips],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_call_of_another_form_is_compared_again(form, whisper, make, monkeypatch, calls):
+    real, (is_other, changed) = type(whisper).__call__, OTHER_FORMS[form]
 
     @functools.wraps(real)
     def of_another_release(self, audio, **kwargs):
         found = real(self, audio, **kwargs)
-        found["input_features"] = found["input_features"] - np.float32(self.shift * len(audio))
+        found["input_features"] = found["input_features"] + np.float32(is_other(self, audio) and len(audio))
         return found
 
     monkeypatch.setattr(type(whisper), "__call__", of_another_release)
-    whisper.shift = 0
+    whisper.is_other = False
     stand_in = make(whisper).feature_extractor()
-    batches = [clips_of(whisper, number)[:2] for number in (0, 1, 1)]
-    for clips in batches[:2]:
-        stand_in(clips, sampling_rate=RATE, return_tensors="np")
+    for number in (0, 1):
+        stand_in(clips_of(whisper, number)[:2], sampling_rate=RATE, return_tensors="np")
     assert len(calls) == 1
-    whisper.shift = 1
-    for clips in batches:
+    whisper.is_other = form == "state"
+    for number in (0, 1, 1):
+        clips = changed(clips_of(whisper, number)[:2])
         found = flat(stand_in(clips, sampling_rate=RATE, return_tensors="np"))
         assert found == flat(whisper(clips, sampling_rate=RATE, return_tensors="np"))
 
