@@ -68,7 +68,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # The groups that take longest, which begin first: else one of them alone would end the run, on one core.
 LONGEST = (
     *("ray", "test_notebooks", "test_main_job", "test_main_job_remote", "test_faults_leaks", "test_sessions"),
-    *("test_benchmarks", "test_guest", "test_identity", "test_faults_network", "test_faults_audio", "test_faults_disk"),
+    *("test_benchmarks", "test_guest", "test_equal_identities", "test_faults_network", "test_faults_audio"),
+    "test_faults_disk",
 )
 
 
