@@ -44,23 +44,26 @@ def tests_of(path: Path) -> list[Path]:
 
 
 def _tests_of_module(path: Path) -> list[Path]:
-    if mirror := _mirror(path):
-        return [mirror]
     *folders, name = path.with_suffix("").parts
     room = TESTS.joinpath(*folders[1:])
+    if mirror := _mirror(path):
+        return [mirror]
     if room == TESTS:
         return []
-    if not (CHECKOUT / room).is_dir():
+    has_room = (CHECKOUT / room).is_dir()
+    if name == "__init__" and has_room:
+        return [room]
+    if name != "__init__" and not has_room:
         return _tests_of_module(path.parent / "__init__.py")
     package = re.escape(".".join(folders))
     found = _naming(rf"\b{package}\.{name}\b|from {package} import .*\b{name}\b", room)
-    seen = nearest = [] if found or name == "__init__" else [path]
+    seen = nearest = [] if found else [path]
     while nearest and not found:
         importers = [one for one in _importers(nearest) if one not in seen]
         found = [mirror for one in importers if (mirror := _mirror(one))]
         nearest = [one for one in importers if one.name != "__init__.py"]  # which imports all of its room
         seen = seen + nearest
-    return found or [room]
+    return found or [next(one for one in (room, *room.parents) if (CHECKOUT / one).is_dir())]
 
 
 def _mirror(path: Path) -> Path | None:

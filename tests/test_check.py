@@ -16,7 +16,8 @@ import pytest
         ("hf_audio_cache/audio/__init__.py", ["tests/audio"]),
         ("hf_audio_cache/cache/codecs/__init__.py", ["tests/cache/test_codecs.py"]),
         ("hf_audio_cache/cache/codecs/blosc.py", ["tests/cache/test_codecs.py"]),
-        ("hf_audio_cache/cli/demo.py", ["tests/cli/test_cli.py"]),
+        ("hf_audio_cache/support/torch_module.py", ["tests/pipeline/test_feature_pipeline.py"]),
+        ("hf_audio_cache/processors/description/values.py", ["tests/processors/test_identity.py"]),
         ("hf_audio_cache/stores/packs/index.py", ["tests/stores/packs/test_pack_index.py"]),
         ("hf_audio_cache/pipeline/pace.py", ["tests/pipeline/test_at_once.py"]),
         ("hf_audio_cache/cache/presence.py", ["tests/cache/test_caches.py"]),
@@ -30,6 +31,11 @@ import pytest
 )
 def test_a_file_has_the_tests_that_mirror_it_name_it_or_import_it(path, tests):
     assert check.tests_of(Path(path)) == [Path(one) for one in tests]
+
+
+def test_every_module_in_a_room_has_tests():
+    for path in (check.CHECKOUT / "hf_audio_cache").glob("*/**/*.py"):
+        assert check.tests_of(path.relative_to(check.CHECKOUT)), path
 
 
 def test_a_file_that_is_not_there_is_named(capsys):
