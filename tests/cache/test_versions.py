@@ -25,9 +25,10 @@ from hf_audio_cache import (
 )
 from hf_audio_cache.cache.entry import open_entry
 from hf_audio_cache.cache.open_root import OpenRoot
-from hf_audio_cache.cache.processor_manifest import Manifest
+from hf_audio_cache.cache.processor_manifest import Manifest, read_manifest
 from hf_audio_cache.errors import StoreError, UnknownVersionError
 from hf_audio_cache.maintenance.transfer import copy_entries
+from hf_audio_cache.stores import LocalStore
 
 SIGNING_KEY = "a-key-of-sixteen-bytes-or-more"
 BLOB, PROCESSOR = "ab" * 32, "7d865e95" * 8
@@ -234,6 +235,7 @@ def test_a_manifest_of_a_processor_stays(signing_key, tmp_path):
     path.write_bytes(content)
     with pytest.raises(UnknownVersionError):
         Manifest.from_bytes(content, root.signing_keys)
+    assert read_manifest(LocalStore(tmp_path), manifest["processor_sha"], root.signing_keys) is None
     for entry in (tmp_path / "features").rglob("*.npz"):
         entry.unlink()
     cached_features = make()
