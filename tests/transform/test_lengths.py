@@ -164,6 +164,16 @@ def test_longer_needs_a_cap(make):
 # Files that are not whole
 
 
+def test_a_stored_waveform_of_a_clip_that_is_too_long_is_refused_too(make, dataset):
+    cut = make(max_length_seconds=1.5, waveforms="always")
+    list(cut.attach(dataset))
+    cut.audio_cache.clear()
+    strict = make(max_length_seconds=1.5, longer="error", waveforms="always", on_error="null")
+    assert None in [row["input_values"] for row in strict.attach(dataset)]
+    assert {one.error for one in strict.bad_clips} == {"AudioTooLongError"}
+    assert strict.stats.decodes == 0
+
+
 @pytest.fixture
 def lying(dataset, files):
     """A dataset whose second file promises three seconds more than there are."""
