@@ -19,14 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Code", "canonical", "imports_of", "names_in", "read_code", "source_digest"]
+__all__ = ["OF_IMPORTS", "Code", "canonical", "imports_of", "names_in", "read_code", "source_digest"]
 
 _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
 # Functions by which code looks into its own module, and by which it takes an attribute whose name is made as it runs.
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
 _OF_FRAMES = {"__globals__", "_getframe", "currentframe"}
-_OF_IMPORTS = {"import_module", "__import__", "resolve_name"}
+OF_IMPORTS = {"import_module", "__import__", "resolve_name", "find_spec", "run_module", "locate"}
 _LOOK_UPS = {"getattr", "vars", "dir"}
 _OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "__dict__", "__getattribute__"}
 _OWN = ("self", "cls")
@@ -109,7 +109,7 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
                 looks[step.argval != "__getattribute__" and steps[number - 1].argval not in _OWN] = True
     said = loads | names
     strings = [text for text in code.co_consts if isinstance(text, str)]
-    is_importing = not _OF_IMPORTS.isdisjoint(said)
+    is_importing = not OF_IMPORTS.isdisjoint(said)
     for text in strings:  # a module may be imported by its name, alone or with that of one of its members
         imports |= imports_of(text) if is_importing or "." in text or ":" in text else set()
     looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)

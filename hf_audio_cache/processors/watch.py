@@ -18,7 +18,7 @@ import xxhash
 from ..support.torch_module import loaded_torch
 
 __all__ = ["MISSING", "Outline", "Watch", "array_content", "attributes_of", "bytes_content", "cell_contents"]
-__all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "of_array", "of_class"]
+__all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "memory_order", "of_array", "of_class"]
 __all__ += ["of_function", "of_mapping", "of_reference", "tensor_content"]
 
 MISSING = object()
@@ -201,14 +201,18 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.name if dtype.isnative and dtype.fields is None and dtype.subdtype is None else str(dtype)
 
 
+def memory_order(array: npt.NDArray[Any]) -> dict[str, str]:
+    """Return the order of an array in memory, where it is not C's."""
+    return {"order": "F"} if array.flags.f_contiguous and not array.flags.c_contiguous else {}
+
+
 def array_content(array: Any) -> dict[str, Any]:
     """Return the type, the shape, the order in memory and a digest of an array, over its own memory."""
-    is_fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    flat = np.ascontiguousarray(array.T if is_fortran else array).reshape(-1)
+    order = memory_order(array)
+    flat = np.ascontiguousarray(array.T if order else array).reshape(-1)
     memory: Any = flat.view(np.uint8)
     if array.dtype.kind in "fc" and np.finfo(array.dtype).nmant == 63:
         memory = np.ascontiguousarray(memory.reshape(-1, 16)[:, :_MEANT_BITS])
-    order = {"order": "F"} if is_fortran else {}
     digest = xxhash.xxh3_128_hexdigest(memory)
     return {"array": dtype_name(array.dtype), "shape": list(array.shape), "xxh3_128": digest, **order}
 

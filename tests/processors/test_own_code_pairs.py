@@ -312,6 +312,10 @@ STATE = {
         "class A: __slots__ = ('a', 'b')\nx = A(); x.a = 2; x.b = 3\nheld = [A.a, A.b][VALUE - 2]",
         "held.__get__(x)",
     ),
+    "the memory order of an array of objects": (
+        "held = np.array([[2, 3], [2, 5]], object, order='CF'[VALUE - 2])",
+        "held.ravel('K')[1]",
+    ),
     # What says how an object is written, where it is used.
     "a docstring of an object": ("class A: pass\nheld = A(); held.__doc__ = 'VALUE'", "int(held.__doc__)"),
     "a module that an object says": ("class A: pass\nheld = A(); held.__module__ = 'VALUE'", "int(held.__module__)"),
@@ -627,6 +631,28 @@ HELPERS = {
         "def f(x): return x * VALUE",
         "NAME = 'helpers'",
         "importlib.import_module(NAME).f(x)",
+    ),
+    "an import by another name": (
+        "N = VALUE",
+        "from importlib import import_module as load\nNAME = 'helpers'",
+        "x * load(NAME).N",
+    ),
+    "a partial of an import": (
+        "N = VALUE",
+        "load = functools.partial(importlib.import_module, 'helpers')",
+        "x * load().N",
+    ),
+    "a module that is run": ("N = VALUE", "import runpy\nNAME = 'helpers'", "x * runpy.run_module(NAME)['N']"),
+    "a module that is located": (
+        "def f(x): return x * VALUE",
+        "import pydoc\nNAME = 'helpers.f'",
+        "pydoc.locate(NAME)(x)",
+    ),
+    "a module that is loaded by its specification": (
+        "N = VALUE",
+        "import importlib.util as util\ndef load():\n    spec = util.find_spec('helpers')\n"
+        "    module = util.module_from_spec(spec)\n    spec.loader.exec_module(module)\n    return module",
+        "x * load().N",
     ),
     "an import by an attribute": (
         "N = VALUE",

@@ -73,7 +73,6 @@ class Uses:
             self.reads |= code.reads
             self.whole |= {0} if code.looks_around else set()
             self.whole |= {id(module)} if code.reads_namespace else set()
-            self.imports_by_text |= code.imports_by_text
 
 
 class Describer:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..code import Code, imports_of, read_code, source_digest
+from ..code import OF_IMPORTS, Code, imports_of, read_code, source_digest
 from ..ownership import Owner, file_digest, label_of, owner_of_module
 from ..watch import MISSING, cell_contents, dict_of, of_function
 from .describer import OF_WRAPPERS, PASSED_BY, SHARED, At, Describer, form, is_library, module_of
@@ -37,6 +37,8 @@ _AVAILABILITY = re.compile(r"_?is_\w+_available")
 
 @form(types.BuiltinFunctionType, types.MethodWrapperType)
 def _builtin(describer: Describer, value: Any, at: At) -> Any:
+    if value is __import__:
+        _note_imports(describer)
     if value in _LOOK_UPS:
         describer.uses.looks_up.add(Owner.OWN)
         describer.uses.whole.add(0)
@@ -69,6 +71,8 @@ def _ufunc(describer: Describer, value: np.ufunc, at: At) -> Any:
 def _function(describer: Describer, function: types.FunctionType, at: At) -> Any:
     owner = describer.owner(function)
     if describer.is_named(function):
+        if function.__name__ in OF_IMPORTS:
+            _note_imports(describer)
         return {"library": label_of(function, owner)}
     if "registry" in vars(function) and function.__globals__ is vars(functools):  # of `functools.singledispatch`
         return {"by type": describer.value(vars(function)["registry"], at)}
@@ -112,7 +116,7 @@ def _describe_function(describer: Describer, node: Node) -> dict[str, Any]:
     code, module = read_code(function.__code__), module_of(function)
     is_shared = owner is Owner.FOLLOWED and SHARED.match(module) is not None
     if owner is Owner.OWN and code.imports_by_text:
-        content["imports"] = describer.node(describer.uses.texts, "imports by name", "imports", _describe_imports)
+        _note_imports(describer)
     describer.uses.add(code, owner, function.__globals__, is_shared=is_shared)
     if owner is Owner.OWN:
         content["code"] = code.digest
@@ -181,8 +185,13 @@ def _imported(describer: Describer, full: str, names: tuple[str, ...], owner: Ow
         yield f"{full}.{each}", file_digest(f"{full}.{each}", ()) if value is MISSING else value
 
 
+def _note_imports(describer: Describer) -> None:
+    """Let the modules count that held strings name, since code may import by a name that it does not spell."""
+    describer.uses.imports_by_text = True
+    describer.node(describer.uses.texts, "imports by name", "imports", _describe_imports)
+
+
 def _describe_imports(describer: Describer, node: Node) -> dict[str, Any]:
-    """Describe the modules that held strings name, where code imports by a name that it does not spell."""
     found = {}
     for text in sorted(node.value):
         for full, _, names in imports_of(text):

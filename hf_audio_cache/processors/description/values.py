@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..code import names_in
-from ..watch import array_content, bytes_content, dtype_name, of_array, of_mapping
+from ..watch import array_content, bytes_content, dtype_name, memory_order, of_array, of_mapping
 from .describer import At, Describer, form
 from .graph import Node, Unordered
 
@@ -96,7 +96,8 @@ def _array(describer: Describer, value: Any, at: At) -> Any:
     if not value.dtype.hasobject:
         return describer.watch.content(value, array_content)
     describer.watch.see(value, of_array)
-    return {"objects": describer.items(value.flat, at.path), "dtype": str(value.dtype), "shape": list(value.shape)}
+    objects = describer.items(value.flat, at.path)
+    return {"objects": objects, "dtype": str(value.dtype), "shape": list(value.shape), **memory_order(value)}
 
 
 @form(np.generic, derived=True)
