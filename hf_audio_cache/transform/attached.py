@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
-from datasets.formatting.formatting import LazyBatch
 
 from ..audio.source import has_audio
 from ..errors import AudioColumnError, ProcessorError
-from .batch_formats import cells_of
 from .feature_reader import FeatureReader
 from .late_columns import LateColumns
 
@@ -78,29 +76,11 @@ class Attached:
             source = {**untouched, **kept}
             references -= given
         late = functools.partial(self._features, examples, source, references)
-        left_out = self._left_out()
-        return LateColumns({name: column for name, column in kept.items() if name not in left_out}, late)
-
-    def of_encoded(self, batch: LazyBatch) -> LateColumns:
-        """Return the same of a batch as `Dataset.map` passes it, whose encoded audio is copied only if it is wanted."""
-        references, left_out = self.references(), self._left_out()
-        audio = {reader.columns.settings.audio_column for reader in self.readers} - references
-        encoded = {name: cells_of(batch.pa_table[name]) for name in batch if name in audio}
-        examples = {name: encoded[name] if name in encoded else batch[name] for name in batch}
-        source = {name: column for name, column in examples.items() if name not in references}
-        kept = {name: column for name, column in source.items() if name not in left_out}
-        late = functools.partial(self._features, examples, source, references)
-        return LateColumns(
-            kept, late, {name: functools.partial(batch.__getitem__, name) for name in encoded.keys() & kept}
-        )
-
-    def _left_out(self) -> set[str | None]:
-        """Return the columns that a batch does not keep."""
         left_out: set[str | None] = {*self.dropped}
         for reader in self.readers:
             if reader.computes:
                 left_out |= {reader.columns.settings.reason_column, *reader.columns.replaced_audio}
-        return left_out
+        return LateColumns({name: column for name, column in kept.items() if name not in left_out}, late)
 
     def _transformed(
         self, batch: LateColumns, untouched: Mapping[str, Any], transform: Callable[[Any], Any]

@@ -33,19 +33,7 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
             )
         if isinstance(key, str) and self._is_plain(key):
             return self.with_format(None)[key]  # `datasets` would read whole rows: a sampler wants lengths alone
-        transform = self._attached()
-        if isinstance(key, (slice, range, list)) and transform is not None and transform.before is None:
-            # As `map` reads: a column is formatted when it is looked at, so that encoded audio is not copied.
-            batch = self._getitem(key, format_type=None, format_columns=None, format_kwargs={"lazy": True})
-            return transform.of_encoded(batch)
         return super().__getitem__(key)
-
-    def _attached(self) -> Attached | None:
-        """Return the transform of all columns, if it is still the attached one."""
-        form = self.format
-        transform = form["format_kwargs"].get("transform")
-        has_all = len(form["columns"]) == len(self.column_names)
-        return transform if isinstance(transform, Attached) and has_all else None
 
     def _is_plain(self, name: str) -> bool:
         """Return whether rows have a column as it is stored."""

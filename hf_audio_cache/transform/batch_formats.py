@@ -22,7 +22,7 @@ from .audio_rows import with_encoded_audio
 from .collate import array_of_rows
 from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
 
-__all__ = ["AudioBatch", "cells_of", "features_of", "read_batch", "with_columns"]
+__all__ = ["AudioBatch", "features_of", "read_batch", "with_columns"]
 
 _WHOLE = (
     *(datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict),
@@ -186,12 +186,12 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
         if flat := flat_columns(audio_column, names):
             return _of_flat_columns(examples, flat)
     if isinstance(examples, pa.Table):
-        return AudioBatch(cells_of(examples[audio_column]), table=examples, for_ray=is_for_ray())
+        return AudioBatch(_cells(examples[audio_column]), table=examples, for_ray=is_for_ray())
     lazy = examples if isinstance(examples, LazyBatch) else None
     whole = None
     if isinstance(examples, LazyDict) and audio_column in examples.keys_to_format:
         # Not yet formatted, and not replaced by the caller.
-        return AudioBatch(cells_of(examples.pa_table[audio_column]), is_single=lazy is None, lazy=lazy)
+        return AudioBatch(_cells(examples.pa_table[audio_column]), is_single=lazy is None, lazy=lazy)
     if isinstance(examples, Mapping) and audio_column in examples:
         whole = examples if is_for_ray() else None
         examples = examples[audio_column]
@@ -199,7 +199,7 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
         return AudioBatch(_column_cells(examples))
     if isinstance(examples, (pa.Array, pa.ChunkedArray)):
         # One row looks like a batch of one here. A table without other columns serves both.
-        return AudioBatch(cells_of(examples), table=pa.table({}))
+        return AudioBatch(_cells(examples), table=pa.table({}))
     for_ray: dict[str, Any] = {"for_ray": whole is not None, "whole": whole}
     if isinstance(examples, (list, tuple)):
         return AudioBatch(examples, lazy=lazy, **for_ray)
@@ -252,10 +252,10 @@ def _of_flat_columns(examples: Any, flat: Mapping[str, str]) -> AudioBatch:
 
 def _values(examples: Any, name: str) -> Any:
     if isinstance(examples, pa.Table):
-        return cells_of(examples[name])
+        return _cells(examples[name])
     if isinstance(examples, LazyDict):
         if name in examples.keys_to_format:
-            return cells_of(examples.pa_table[name])
+            return _cells(examples.pa_table[name])
         return examples[name] if isinstance(examples, LazyBatch) else [examples[name]]
     values = examples[name]
     return _column_cells(values) if isinstance(values, Column) else values
@@ -271,29 +271,17 @@ def _column_cells(column: Column) -> list[Any]:
     source, name = column.source, column.column_name
     if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
         return list(column)
-    return cells_of(with_encoded_audio(source.select_columns([name]), name).with_format("arrow")[:][name])
+    return _cells(with_encoded_audio(source.select_columns([name]), name).with_format("arrow")[:][name])
 
 
-def cells_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+def _cells(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """Return the cells of an Arrow column; encoded bytes are not copied."""
     if isinstance(column, pa.ChunkedArray):
-        return [cell for chunk in column.chunks for cell in cells_of(chunk)]
+        return [cell for chunk in column.chunks for cell in _cells(chunk)]
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return _buffers(column)
+        return [scalar.as_buffer() for scalar in column]
     if not pa.types.is_struct(column.type) or "bytes" not in {field.name for field in column.type}:
         return list(column.to_pylist())
     names = [field.name for field in column.type]
-    cells = zip(*map(cells_of, column.flatten()), column.is_valid().to_pylist(), strict=True)
+    cells = zip(*map(_cells, column.flatten()), column.is_valid().to_pylist(), strict=True)
     return [dict(zip(names, values, strict=True)) if is_valid else None for *values, is_valid in cells]
-
-
-def _buffers(column: pa.Array) -> list[pa.Buffer | None]:
-    """Return the values of a binary column as parts of its memory; Arrow's scalars are copies."""
-    _, offsets, values = column.buffers()
-    width = np.int32 if pa.types.is_binary(column.type) else np.int64
-    places = np.frombuffer(offsets, width)[column.offset : column.offset + len(column) + 1].tolist()
-    values = pa.py_buffer(b"") if values is None else values
-    return [
-        values.slice(start, end - start) if is_valid else None
-        for start, end, is_valid in zip(places, places[1:], column.is_valid().to_pylist(), strict=False)
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 __all__ = ["LateColumns"]
@@ -21,36 +20,20 @@ class LateColumns(dict[str, Any]):
         The columns that are there.
     late
         Makes the others by name; called once.
-    alone
-        Makes one of those that are there, when that one is looked at.
     """
 
-    def __init__(
-        self,
-        present: Mapping[str, Any],
-        late: Callable[[], Mapping[str, Any]],
-        alone: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, present: Mapping[str, Any], late: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__(present)
         self._late: Callable[[], Mapping[str, Any]] | None = late
-        self._alone = dict(alone)
-
-    def _make(self, name: str) -> None:
-        if name in self._alone:
-            super().__setitem__(name, self._alone[name]())
-            del self._alone[name]
-        elif not super().__contains__(name):
-            self._complete()
 
     def _complete(self) -> None:
-        for name in [*self._alone]:
-            self._make(name)
         if self._late is not None:
             super().update(self._late())
             self._late = None  # not before: what failed once fails again
 
     def __getitem__(self, name: str) -> Any:
-        self._make(name)
+        if not super().__contains__(name):
+            self._complete()
         return super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:
@@ -60,7 +43,8 @@ class LateColumns(dict[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a column."""
-        self._make(name)
+        if not super().__contains__(name):
+            self._complete()
         return super().get(name, default)
 
     # An own __iter__ keeps dict(batch) and {**batch} from copying only what is there.

@@ -246,37 +246,6 @@ def test_a_batch_in_a_loader(clips, expected, cached_features):
     assert isinstance(attached, datasets.Dataset)
 
 
-def test_audio_of_a_batch_is_there_as_before_and_computes_nothing(clips, expected, cached_features):
-    dataset = data.in_memory(clips)
-    batch = cached_features.attach(dataset)[[4, 1]]
-    assert batch["audio"] == [dataset[row]["audio"] for row in (4, 1)]
-    assert batch["audio"] is batch.get("audio")
-    assert cached_features.stats.misses == 0
-    rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-    data.assert_rows(rows, [expected[4], expected[1]])
-    assert list(batch)[:3] == dataset.column_names
-    assert [type(cell["bytes"]) for cell in batch["audio"]] == [bytes, bytes]
-
-
-@pytest.mark.parametrize("with_references", [False, True], ids=["computed", "references"])
-def test_features_of_a_batch_copy_no_audio(with_references, clips, expected, cached_features, monkeypatch):
-    dataset = data.in_memory(clips)
-    attached = cached_features.attach(cached_features.map(dataset) if with_references else dataset)
-    [chunk] = attached.data.column("audio").chunks
-    values = chunk.field("bytes").buffers()[2]
-    read = []
-    features = cached_features.columns.pipeline.features
-    monkeypatch.setattr(
-        cached_features.columns.pipeline,
-        "features",
-        lambda cells, *known: read.extend(cells) or features(cells, *known),
-    )
-    for array, row in zip(attached[1:4]["input_values"], expected[1:4], strict=True):
-        data.assert_same_bits(array, row["input_values"])
-    places = [cell["bytes"].address - values.address for cell in read]
-    assert places == [sum(clip.stat().st_size for clip in clips[:row]) for row in (1, 2, 3)]
-
-
 def test_a_column_that_is_stored_costs_nothing_row_by_row(clips, cached_features, tmp_path):
     dataset = data.in_memory(clips)
     attached = cached_features.attach(dataset)
