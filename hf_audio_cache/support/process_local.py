@@ -6,8 +6,12 @@ released in the child. This is the only module that asks which process runs, and
 
 from __future__ import annotations
 
+# Before a fork, hooks are called in the reverse order in which they were registered. These two modules hold locks of
+# theirs during a fork, for which threads of ours that are waited for may ask. So their hooks are registered first.
+import concurrent.futures.thread  # noqa: F401
 import enum
 import functools
+import logging  # noqa: F401
 import os
 import sys
 import weakref

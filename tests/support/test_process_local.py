@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 from children import in_child
 
 import hf_audio_cache
@@ -130,3 +131,38 @@ def test_only_this_module_registers_hooks_of_a_fork():
     modules = Path(hf_audio_cache.__file__).parent.rglob("*.py")
     found = [module.name for module in modules if "register_at_fork" in module.read_text(encoding="utf-8")]
     assert found == ["process_local.py"]
+
+
+ASKS_DURING_A_FORK = """
+import os
+from hf_audio_cache.support.write_behind import Writer
+import concurrent.futures, logging, threading, time
+
+locks = {
+    "concurrent.futures": lambda: concurrent.futures.ThreadPoolExecutor(1).submit(int).result(),
+    "logging": lambda: logging.getLogger("another").warning("lost"),
+}
+has_begun = threading.Event()
+os.register_at_fork(before=has_begun.set)  # called first
+writer = Writer()
+
+def write():
+    has_begun.wait()
+    time.sleep(0.2)  # so that a hook which is called before ours has its lock
+    locks[LIBRARY]()
+    return []
+
+writer.submit(write)
+child = os.fork()
+if child == 0:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("library", ["concurrent.futures", "logging"])
+def test_a_write_may_take_locks_that_libraries_hold_during_a_fork(library):
+    """The program imports this package first, and then the library."""
+    code = ASKS_DURING_A_FORK.replace("LIBRARY", repr(library))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
