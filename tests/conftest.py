@@ -147,25 +147,23 @@ def _unprobed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], dict[str, Any]]:
-    """``at_once(Way.AT_ONCE)``: compute two clips at once; with None it is measured. By default one at a time.
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], dict[str, bool]]:
+    """``at_once(True)``: compute two clips at once; with None it is measured. By default one at a time.
 
     Returns what is decided later on, by the processor's identity.
     """
 
-    from hf_audio_cache.pipeline.pace import Way
-
-    def decide(way: Way | None) -> dict[str, Way]:
-        class Decided(dict[str, Way]):
+    def decide(is_faster: bool | None) -> dict[str, bool]:
+        class Decided(dict[str, bool]):
             def get(self, key: Any, default: Any = None) -> Any:
-                return super().get(key, way)
+                return super().get(key, is_faster)
 
         decided = Decided()
         monkeypatch.setattr("hf_audio_cache.pipeline.pace._decided", types.SimpleNamespace(get=lambda make: decided))
         monkeypatch.setattr("hf_audio_cache.pipeline.missing_clips.thread_count", lambda: 2)
         return decided
 
-    decide(Way.IN_TURN)
+    decide(False)
     return decide
 
 

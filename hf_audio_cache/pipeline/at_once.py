@@ -19,14 +19,7 @@ _WATCHED_TOGETHER = 4  # clips for each look at the random generators
 
 
 class AtOnce:
-    """The clips that several threads are at, or one.
-
-    Parameters
-    ----------
-    steps
-        What is done with each.
-    behind
-        Whether clips are stored behind the next ones, and not by the thread that computed them.
+    """The clips that several threads are at.
 
     Attributes
     ----------
@@ -40,9 +33,8 @@ class AtOnce:
         Why features could not be stored.
     """
 
-    def __init__(self, steps: ClipSteps, *, behind: bool = False) -> None:
+    def __init__(self, steps: ClipSteps) -> None:
         self._steps = steps
-        self._behind = behind
         self._watch = GeneratorWatch()
         self._lock = threading.Lock()
         self._unwatched: list[Computed] = []
@@ -53,24 +45,16 @@ class AtOnce:
         self.doubtful: dict[str, Clip] = {}
         self.errors: list[WriteError] = []
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the clips that are left are computed alone."""
-        return self._is_stopped
-
     def take(self, source: AudioSource) -> None:
-        """Read and compute a clip; store it, or the last few, once it is known that they drew no random number."""
-        if not self._is_stopped:
-            self.compute(source, self._steps.read(source))
-
-    def compute(self, source: AudioSource, clip: Result | Clip) -> None:
-        """Do the same with a clip that was read."""
+        """Compute a clip; store it, or the last few, once it is known that they drew no random number."""
+        if self._is_stopped:
+            return
+        clip = self._steps.read(source)
         if not isinstance(clip, Clip):
             self.found[source.blob_sha] = clip
             return
-        if not self._behind:
-            self._steps.write_waveform(clip)
-        self.doubtful[source.blob_sha] = clip if self._behind else replace(clip, made=replace(clip.made, is_new=False))
+        self._steps.write_waveform(clip)
+        self.doubtful[source.blob_sha] = replace(clip, made=replace(clip.made, is_new=False))
         started = time.perf_counter()
         try:
             outputs = self._steps.extract(clip, is_alone=False)
@@ -97,11 +81,8 @@ class AtOnce:
             self._is_stopped = True
             self.reason = "random numbers are drawn meanwhile"
             return
-        if self._behind:
-            self._steps.write_behind(taken)
         for done in taken:
-            if not self._behind:
-                self.errors += self._steps.write_features(done)
+            self.errors += self._steps.write_features(done)
             sha = done.clip.source.blob_sha
             self.done[sha] = done
             del self.doubtful[sha]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -134,15 +134,3 @@ class ClipSteps:
         if not self.is_stored:
             return []
         return self.writer.write(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
-
-    def write_behind(self, clips: Sequence[Computed]) -> None:
-        """Store the waveforms and features of clips behind the next ones, once those before them are stored."""
-
-        def write() -> list[WriteError]:
-            errors: list[WriteError] = []
-            for done in clips:
-                self.write_waveform(done.clip)
-                errors += self.write_features(done)
-            return errors
-
-        self.writer.write_behind.submit(write, most_pending=1)

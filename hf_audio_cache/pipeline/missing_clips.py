@@ -31,9 +31,9 @@ class MissingClips:
     """Computes and stores the features of clips that the cache lacks.
 
     One or several threads take a clip each from its content to its stored entry: one with all threads of the libraries,
-    or several with one each. Or one extracts, while others decode the next clips and store the last ones. If a random
-    generator was drawn from meanwhile, or a clip failed, nothing of it is kept, and it is computed alone. For object
-    stores, and front ends that no other thread may call, the calling thread extracts, and others decode and store.
+    or several with one each. If a random generator was drawn from meanwhile, or a clip failed, nothing of it is kept,
+    and it is computed alone. For object stores, and front ends that no other thread may call, the calling thread
+    extracts instead, while others decode the next clips and store the last ones.
 
     Parameters
     ----------
@@ -85,17 +85,13 @@ class MissingClips:
         sha = keys[sources[0].blob_sha].processor_sha
         n_threads = 1 if is_worker() or is_own_thread() else min(thread_count(), len(sources))
         n_tried = 1 + pace.ROUNDS * n_threads
-        if n_threads > 1 and pace.way_of(sha) is None and len(sources) >= n_tried:
+        if n_threads > 1 and pace.is_faster_at_once(sha) is None and len(sources) >= n_tried:
             yield from _at_once(steps, sources[:1], 1)  # what is loaded or made only once is there then
             yield from _try_out(steps, sources[1:n_tried], n_threads)
             sources = sources[n_tried:]
         for start in range(0, len(sources), _IN_MEMORY):
-            way = pace.way_of(sha) if n_threads > 1 else None
-            some = sources[start : start + _IN_MEMORY]
-            if way is pace.Way.OVERLAPPING and len(some) > 1:
-                yield from _behind(steps, some)
-            else:
-                yield from _at_once(steps, some, n_threads if way is pace.Way.AT_ONCE else 1)
+            is_faster = n_threads > 1 and pace.is_faster_at_once(sha)
+            yield from _at_once(steps, sources[start : start + _IN_MEMORY], n_threads if is_faster else 1)
 
 
 # One at a time ----------------------------------------------------------------------------------------------------
@@ -183,22 +179,6 @@ def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
     else:
         with _share_of_cores():
             share_out(work.take, sources, 1)
-    yield from _results(steps, sources, work)
-
-
-def _behind(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
-    """Compute clips in this thread, while others read the next ones and store the last ones, a few at a time."""
-    work = AtOnce(steps, behind=True)
-    with leaving_a_core():
-        for source, clip in zip(sources, ahead(steps.read, sources), strict=True):
-            work.compute(source, clip)
-            if work.is_stopped:
-                break
-    yield from _results(steps, sources, work)
-
-
-def _results(steps: ClipSteps, sources: Sequence[AudioSource], work: AtOnce) -> Iterator[tuple[str, Result]]:
-    """Yield what was computed; compute what came to nothing alone."""
     work.keep_rest()
     steps.writer.note(work.errors)
     for source in sources:

@@ -1,8 +1,7 @@
-"""Decide how missing clips are computed, one by one, several at once or overlapping: measured for each processor."""
+"""Decide how missing clips are extracted, one by one or several at once: measured for each processor."""
 
 from __future__ import annotations
 
-import enum
 import logging
 import time
 from collections.abc import Callable
@@ -10,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..processors.determinism import GeneratorWatch, difference
-from ..support.library_threads import leaving_a_core, share_out_on_one_core_each
+from ..support.library_threads import share_out_on_one_core_each
 from ..support.process_local import ProcessLocal
-from ..support.threads import share_out
 
-__all__ = ["ROUNDS", "Tried", "Way", "refuse", "try_out", "way_of"]
+__all__ = ["ROUNDS", "Tried", "is_faster_at_once", "refuse", "try_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,29 +20,20 @@ Outputs = dict[str, Any]
 
 ROUNDS = 3  # of which the last two are timed
 
-
-class Way(enum.Enum):
-    """How the clips of a batch are computed."""
-
-    IN_TURN = "one at a time"
-    AT_ONCE = "several at once"
-    OVERLAPPING = "one at a time, while others are decoded and stored"
-
-
 # By the processor's identity. Pipelines share it: it is a matter of the machine, too.
-_decided: ProcessLocal[dict[str, Way]] = ProcessLocal()
+_decided: ProcessLocal[dict[str, bool]] = ProcessLocal()
 
 
-def way_of(processor_sha: str) -> Way | None:
-    """Return how clips are computed; None before it was tried."""
+def is_faster_at_once(processor_sha: str) -> bool | None:
+    """Return whether several clips are extracted at once; None before it was tried."""
     return _decided.get(dict).get(processor_sha)
 
 
 def refuse(processor_sha: str, name: str, reason: str) -> None:
-    """Compute one clip at a time from here on."""
-    if way_of(processor_sha) is not Way.IN_TURN:
+    """Extract one clip at a time from here on."""
+    if is_faster_at_once(processor_sha) is not False:
         logger.info("%s extracts one clip at a time in this process: %s", name, reason)
-    _decided.get(dict)[processor_sha] = Way.IN_TURN
+    _decided.get(dict)[processor_sha] = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +54,7 @@ def try_out(
     beside: Callable[[int], Outputs],
     again: Callable[[int], Outputs | None],
 ) -> list[Tried]:
-    """Take ``ROUNDS * n_threads`` clips alone, extract them in each way, and decide; return what they gave alone.
+    """Take ``ROUNDS * n_threads`` clips alone, extract them at once, and decide; return what they gave alone.
 
     Parameters
     ----------
@@ -93,35 +82,19 @@ def try_out(
     kept = {number: one.outputs for number, one in enumerate(tried) if one.outputs is not None}
     first, timed = list(kept)[:n_threads], list(kept)[n_threads:]
     share_out_on_one_core_each(extract, first, n_threads)  # each thread makes some things for itself
-    at_once = _seconds(lambda: share_out_on_one_core_each(extract, timed, n_threads))
-    together = {number: found.pop(number) for number in timed if number in found}
-    with leaving_a_core():
-        overlapping = _seconds(lambda: share_out(extract, timed, 1))
+    started = time.perf_counter()
+    share_out_on_one_core_each(extract, timed, n_threads)
+    together = time.perf_counter() - started
     if watch.has_moved():
         watch.put_back()
-    doubtful = [
-        number
-        for number, outputs in kept.items()
-        for others in ((together, found) if number in timed else (found,))
-        if number not in others or difference(others[number], outputs) is not None
-    ]
-    for number in dict.fromkeys(doubtful):
+    doubtful = [number for number in kept if number not in found or difference(found[number], kept[number]) is not None]
+    for number in doubtful:
         tried[number] = replace(tried[number], outputs=again(number))
     if doubtful:
         refuse(processor_sha, name, "beside other clips it gives other outputs")
     elif timed:  # else a later batch tells
         others = sum(tried[number].other_seconds for number in timed)  # which threads share without loss
-        seconds = {
-            Way.IN_TURN: sum(tried[number].seconds for number in timed) + others,
-            Way.AT_ONCE: at_once + others / n_threads,
-            Way.OVERLAPPING: max(overlapping, others),
-        }
-        way = _decided.get(dict)[processor_sha] = min(seconds, key=seconds.__getitem__)
-        logger.info("%s computes %s in this process", name, way.value)
+        is_faster = together + others / n_threads < sum(tried[number].seconds for number in timed) + others
+        _decided.get(dict)[processor_sha] = is_faster
+        logger.info("%s is %s at once in this process", name, "faster" if is_faster else "no faster")
     return tried
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started

@@ -35,9 +35,7 @@ class Writer:
         self._own = _OfThread()
         self._unfinished: set[Future[Iterable[WriteError]]] = set()  # of all threads
 
-    def submit(
-        self, write: Callable[[], Iterable[WriteError]], *, at_once: bool = False, most_pending: int = _MAX_PENDING
-    ) -> None:
+    def submit(self, write: Callable[[], Iterable[WriteError]], *, at_once: bool = False) -> None:
         """Call `write` in a thread; wait first if too much is pending.
 
         Parameters
@@ -47,13 +45,11 @@ class Writer:
             before `wait` has returned.
         at_once
             Whether to call it in this thread, since it takes less time than a hand-over.
-        most_pending
-            How many calls may be pending then, of this thread.
         """
         if at_once:
             self._own.failed.extend(write())
             return
-        self._settle(most_pending - 1)
+        self._settle(_MAX_PENDING - 1)
         pool = self._pool
         if pool is None:
             pool = self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="hf-audio-cache-writer")

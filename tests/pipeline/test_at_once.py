@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from hf_audio_cache import CacheRoot
 from hf_audio_cache.errors import AudioError, RandomOutputError
 from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings, missing_clips, pace
-from hf_audio_cache.pipeline.pace import Way
 from hf_audio_cache.processors.determinism import difference
 from hf_audio_cache.support import threads
 from hf_audio_cache.support.process_local import ProcessLocal
@@ -77,21 +76,15 @@ def counts(pipeline):
     return {name: getattr(stats, name) for name in COUNTS}
 
 
-WAYS = pytest.mark.parametrize("way", [Way.AT_ONCE, Way.OVERLAPPING], ids=lambda way: way.name.lower())
-
-
-@WAYS
 @pytest.mark.parametrize("name", configs.parameters("whisper_tiny", "seamless_m4t", "wav2vec2", "ast"))
-def test_rows_entries_and_counts_are_those_of_one_at_a_time(
-    name, way, make_processor, cells, tmp_path, at_once, shared
-):
+def test_rows_entries_and_counts_are_those_of_one_at_a_time(name, make_processor, cells, tmp_path, at_once, shared):
     alone = pipeline_of(make_processor(name), tmp_path / "one")
     rows = alone.features(cells)
     assert shared == []
-    at_once(way)
+    at_once(True)
     several = pipeline_of(make_processor(name), tmp_path / "two")
     assert_same_rows(several.features(cells), rows)
-    assert shared == ([11] if way is Way.AT_ONCE else [])
+    assert shared == [11]
     assert counts(several) == counts(alone)
     assert_same_rows(several.features(cells), rows)  # read
     names = [{path.relative_to(root) for path in root.rglob("*.npz")} for root in (tmp_path / "one", tmp_path / "two")]
@@ -99,10 +92,9 @@ def test_rows_entries_and_counts_are_those_of_one_at_a_time(
     assert len(names[0]) == 20
 
 
-@WAYS
-def test_it_is_the_same_in_another_order_and_in_parts(way, make_processor, cells, tmp_path, at_once, monkeypatch):
+def test_it_is_the_same_in_another_order_and_in_parts(make_processor, cells, tmp_path, at_once, monkeypatch):
     rows = pipeline_of(make_processor("whisper_tiny"), tmp_path / "one").features(cells)
-    at_once(way)
+    at_once(True)
     monkeypatch.setattr(missing_clips, "_IN_MEMORY", 3)
     order = random.Random(0).sample(range(len(cells)), len(cells))
     found = pipeline_of(make_processor("whisper_tiny"), tmp_path / "two").features([cells[row] for row in order])
@@ -110,7 +102,7 @@ def test_it_is_the_same_in_another_order_and_in_parts(way, make_processor, cells
 
 
 def test_keys_of_ensured_clips_have_entries(make_processor, cells, tmp_path, at_once, shared):
-    at_once(Way.AT_ONCE)
+    at_once(True)
     pipeline = pipeline_of(make_processor("whisper_tiny"), tmp_path)
     keys = pipeline.ensure(cells, pipeline.identity().sha)
     assert shared == [11]
@@ -149,25 +141,24 @@ def test_one_that_uses_a_buffer_again_is_found_out(make_processor, cells, tmp_pa
     rows = pipeline_of(make_processor("wav2vec2"), tmp_path / "one").features(cells)
     decided = at_once(None)
     assert_same_rows(pipeline_of(make_processor("wav2vec2"), tmp_path / "two").features(cells), rows)
-    assert list(decided.values()) == [Way.IN_TURN]
+    assert list(decided.values()) == [False]
 
 
 def test_a_random_one_is_refused_and_leaves_the_generator_as_it_was(make_processor, cells, tmp_path, at_once):
-    for way in (*Way, None):
-        at_once(way)
-        pipeline = pipeline_of(make_processor("whisper_tiny", dither=1e-5), tmp_path / str(way))
+    for is_faster in (True, None):
+        at_once(is_faster)
+        pipeline = pipeline_of(make_processor("whisper_tiny", dither=1e-5), tmp_path / str(is_faster))
         np.random.seed(5)
         before = np.random.get_state()[1].tobytes()
         rows = pipeline.features(cells[7::-1])  # the longest first: of most, no second call is made
         assert [type(row) for row in rows] == [RandomOutputError] * 8
         assert np.random.get_state()[1].tobytes() == before
-        assert not list((tmp_path / str(way)).rglob("features/*/*.npz"))
+        assert not list((tmp_path / str(is_faster)).rglob("features/*/*.npz"))
 
 
-@WAYS
-def test_threads_that_draw_random_numbers_change_nothing(way, make_processor, cells, tmp_path, at_once, shared):
+def test_threads_that_draw_random_numbers_change_nothing(make_processor, cells, tmp_path, at_once, shared):
     rows = pipeline_of(make_processor("whisper_tiny"), tmp_path / "one").features(cells)
-    decided = at_once(way)
+    decided = at_once(True)
     is_done = threading.Event()
 
     def draw():
@@ -183,8 +174,8 @@ def test_threads_that_draw_random_numbers_change_nothing(way, make_processor, ce
     finally:
         is_done.set()
         drawing.join()
-    assert shared == ([11] if way is Way.AT_ONCE else [])
-    assert list(decided.values()) == [Way.IN_TURN]  # from here on
+    assert shared == [11]
+    assert list(decided.values()) == [False]  # from here on one at a time
     assert_same_rows(pipeline.features(cells), rows)
 
 
@@ -199,15 +190,10 @@ def timed(extract, other_seconds=0.0):
 
 
 @pytest.mark.parametrize(
-    ("beside_seconds", "alone_seconds", "other_seconds", "way"),
-    [
-        (0.04, 0.0, 0.0, Way.IN_TURN),
-        (0.1, 0.4, 0.0, Way.AT_ONCE),
-        (0.06, 0.04, 0.2, Way.AT_ONCE),
-        (0.06, 0.02, 0.01, Way.IN_TURN),
-    ],
+    ("beside_seconds", "alone_seconds", "other_seconds", "is_faster"),
+    [(0.04, 0.0, 0.0, False), (0.0, 0.04, 0.0, True), (0.06, 0.02, 0.1, True), (0.06, 0.02, 0.01, False)],
 )
-def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, way, at_once):
+def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, is_faster, at_once):
     decided = at_once(None)
 
     def extract(number, seconds):
@@ -218,19 +204,7 @@ def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, w
     beside = lambda number: extract(number, beside_seconds)  # noqa: E731
     tried = pace.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
     assert [int(one.outputs["x"][0]) for one in tried] == list(range(2 * pace.ROUNDS))
-    assert decided == {"sha": way}
-
-
-def test_one_that_threads_delay_overlaps_with_the_rest(at_once):
-    decided, one_at_a_time = at_once(None), threading.Lock()
-
-    def extract(number):
-        with one_at_a_time:
-            time.sleep(0.1)
-        return {"x": np.full(3, number)}
-
-    pace.try_out("sha", "one", 2, alone=timed(extract, 0.1), beside=extract, again=pytest.fail)
-    assert decided == {"sha": Way.OVERLAPPING}
+    assert decided == {"sha": is_faster}
 
 
 def test_the_first_clips_decide(make_processor, cells, tmp_path, at_once):
@@ -252,7 +226,7 @@ def test_rounds_are_compared_with_their_own_clips(at_once):
         return {"x": np.full(3, number)}
 
     pace.try_out("sha", "one", 2, alone=timed(extract), beside=extract, again=pytest.fail)
-    assert decided == {"sha": Way.AT_ONCE}
+    assert decided == {"sha": True}
 
 
 def test_one_that_is_random_now_and_then_is_an_error_of_its_clip(at_once):
@@ -264,7 +238,7 @@ def test_one_that_is_random_now_and_then_is_an_error_of_its_clip(at_once):
 
     tried = pace.try_out("sha", "one", 2, alone=timed(extract), beside=extract, again=lambda number: None)
     assert [one.outputs for one in tried] == [None] * 2 * pace.ROUNDS
-    assert decided == {"sha": Way.IN_TURN}
+    assert decided == {"sha": False}
 
 
 # Threads, processes and kills ----------------------------------------------------------------------------------------
@@ -277,7 +251,7 @@ def test_libraries_have_all_their_threads_again(make_processor, cells, tmp_path,
     monkeypatch.setattr(threads, "_pool", ProcessLocal())  # whose threads are new
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(3)
-    at_once(Way.AT_ONCE)
+    at_once(True)
     pipeline = pipeline_of(make_processor("whisper_tiny"), tmp_path)
     extract = pipeline.extraction.extract
 
@@ -315,7 +289,7 @@ def _features_here(processor, root, cells):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_does_all_in_one_thread(method, make_processor, cells, tmp_path, at_once):
     rows = pipeline_of(make_processor("seamless_m4t"), tmp_path / "one").features(cells[:3])
-    at_once(Way.AT_ONCE)
+    at_once(True)
     found, n_threads = in_child(
         _features_here, make_processor("seamless_m4t"), tmp_path / "two", cells[:3], method=method
     )
@@ -323,10 +297,9 @@ def test_a_worker_does_all_in_one_thread(method, make_processor, cells, tmp_path
     assert_same_rows(found, rows)
 
 
-@WAYS
-def test_a_fork_in_mid_pass_has_what_it_needs(way, make_processor, cells, tmp_path, at_once):
+def test_a_fork_in_mid_pass_has_what_it_needs(make_processor, cells, tmp_path, at_once):
     rows = pipeline_of(make_processor("seamless_m4t"), tmp_path / "one").features(cells)
-    at_once(way)
+    at_once(True)
     pipeline, done = pipeline_of(make_processor("seamless_m4t"), tmp_path / "two"), []
     passes = threading.Thread(target=lambda: done.append(pipeline.features(cells)), name="hf-audio-cache-test")
     passes.start()
@@ -351,14 +324,13 @@ def _killed_at(n_clips, processor, root, cells):
     pipeline.features(cells)
 
 
-@WAYS
 @pytest.mark.parametrize("n_clips", [1, 5, 9])
-def test_a_kill_loses_what_is_in_flight_and_no_more(way, n_clips, make_processor, cells, tmp_path, at_once):
-    at_once(way)
+def test_a_kill_loses_what_is_in_flight_and_no_more(n_clips, make_processor, cells, tmp_path, at_once):
+    at_once(True)
     child = start_child(_killed_at, n_clips, make_processor("seamless_m4t"), tmp_path, cells)
     child.join()
     assert child.exitcode == -signal.SIGKILL
     n_stored = len(list(tmp_path.rglob("features/*/*.npz")))
-    assert n_stored >= n_clips - 2 * 4  # four that are looked at together, in each of two threads; or are being stored
+    assert n_stored >= n_clips - 2 * 4  # four that are looked at together, in each of two threads
     rows = pipeline_of(make_processor("seamless_m4t"), tmp_path).features(cells)
     assert_same_rows(rows, pipeline_of(make_processor("seamless_m4t"), tmp_path / "other").features(cells))
