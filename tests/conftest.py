@@ -115,6 +115,15 @@ def faults(request: pytest.FixtureRequest) -> fault_tally.Faults:
     return fault_tally.Faults(request.node.nodeid.partition("@")[0], is_long=request.config.getoption("--long"))
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user can reach and write, other than those that tests of several processes share."""
+    folder = Path(tempfile.mkdtemp(prefix="hf-audio-cache-public-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
 def pytest_configure() -> None:
     """Refuse to test the source folder in the place of the installed wheel."""
     spec = importlib.util.find_spec("hf_audio_cache")

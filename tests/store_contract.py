@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import stat
 import threading
 import time
 from pathlib import Path
@@ -261,15 +259,3 @@ class StoreContract:
 def files_under(folder: Path) -> dict[str, bytes]:
     """Return every file under `folder`, those of unfinished writers too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def public_folder(tmp_path):
-    """A folder that other users can reach."""
-    folders = [tmp_path, *(folder for folder in tmp_path.parents if folder.stat().st_uid == os.geteuid())]
-    modes = {folder: folder.stat().st_mode for folder in folders}
-    for folder in folders:
-        folder.chmod(stat.S_IMODE(modes[folder]) | 0o755)
-    yield tmp_path
-    for folder, mode in modes.items():
-        folder.chmod(stat.S_IMODE(mode))

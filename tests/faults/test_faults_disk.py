@@ -440,15 +440,6 @@ MOUNTED = {
 }
 
 
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A folder that every user can reach and write."""
-    folder = Path(tempfile.mkdtemp(prefix="hf-audio-cache-public-"))
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
-
-
 def samples(clips: Sequence[Clip], times: int) -> list[list[Clip]]:
     """Return the clips in as many orders."""
     return [random.Random(seed).sample(clips, len(clips)) for seed in range(times)]

@@ -1,7 +1,5 @@
 """What every store promises (`StoreContract`), and what a local one adds."""
 
-# ruff: noqa: F811 - what is imported as a fixture is an argument below
-
 from __future__ import annotations
 
 import errno
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from children import become_nobody, in_child, no_more_open_files, start_child
-from store_contract import BAD_NAMES, StoreContract, files_under, public_folder  # noqa: F401 - a fixture
+from store_contract import BAD_NAMES, StoreContract, files_under
 
 from hf_audio_cache.errors import InvalidRootError, StoreError
 from hf_audio_cache.stores import LocalStore, StoredObject, is_temporary, local, open_store

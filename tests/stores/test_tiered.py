@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from children import become_nobody, in_child, start_child
 from scripted_store import ScriptedStore, denied, down, fine, kinds
-from store_contract import StoreContract, files_under, public_folder  # noqa: F401 - a fixture
+from store_contract import StoreContract, files_under
 
 from hf_audio_cache.errors import InvalidNameError, StoreError
 from hf_audio_cache.stores import LocalStore, eviction
@@ -357,7 +357,7 @@ def use_read_only(root):
     return lost, store.get_many(["x/a", "x/b", "x/c"]), store.get_again(["x/b"]), sorted(store.names())
 
 
-def test_a_read_only_near_tier_is_read(public_folder):  # noqa: F811 - the fixture
+def test_a_read_only_near_tier_is_read(public_folder):
     root = public_folder / "near"
     write_files(root, {"x/a": b"A"})
     for folder in (root / "x", root):
