@@ -1,4 +1,4 @@
-"""5. A warm epoch over loose audio files, which a memo of their hashes leaves closed."""
+"""5. A warm epoch over loose audio files, whose hashes are remembered, so that they stay closed."""
 
 from __future__ import annotations
 
