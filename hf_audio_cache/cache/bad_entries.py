@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..errors import StoreError, UnknownVersionError
-from ..stores import Store
-from ..stores.local import NOT_ALLOWED
+from ..stores import NOT_ALLOWED, Store
 from .stats import Counters
 
 __all__ = ["BadEntries"]
@@ -37,7 +36,7 @@ class BadEntries:
         self.warn(f"the entry {self._store.location(name)} is damaged and counts as a miss: {reason}", *failed)
 
     def ignore(self, name: str, reason: Exception) -> None:
-        """Count an entry without a signature by our keys. It may be good to whoever put it there, so it stays."""
+        """Count an entry that is not signed with our keys. It stays: others may have the key to it."""
         self._counters.add(unsigned_entries=1)
         self.warn(f"the entry {self._store.location(name)} counts as a miss: {reason}")
 

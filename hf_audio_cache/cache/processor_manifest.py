@@ -124,7 +124,7 @@ def parse_manifest(found: object, processor_sha: str, signing_keys: SigningKeys 
 def read_manifest(
     store: Store, processor_sha: str, signing_keys: SigningKeys | None = None, *, strict: bool = False
 ) -> Manifest | None:
-    """Return the manifest of a processor; None where there is none, or none that can be read.
+    """Return the manifest of a processor, or None if it is missing or unreadable.
 
     Raises
     ------

@@ -211,6 +211,12 @@ class CacheRoot:
         other._set(near=None)
         return other
 
+    def with_read_timeout(self, seconds: float) -> CacheRoot:
+        """Return this root with at least so many seconds for an answer of its store."""
+        other = copy.copy(self)
+        other._set(timeouts=(self.timeouts[0], max(self.timeouts[1], seconds)))
+        return other
+
     @property
     def secret(self) -> tuple[str, Any] | None:
         """Storage options and filesystem by their token, to be sent to a worker on purpose; None if there are none."""

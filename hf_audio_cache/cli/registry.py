@@ -38,7 +38,7 @@ class Command(_TakesJson, typer.core.TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except _USAGE_ERROR as exc:
-            if "extra argument" in exc.message and any(parameter.name == "root" for parameter in self.params):
+            if "extra argument" in exc.message and any("--root" in parameter.opts for parameter in self.params):
                 exc.message += ". Name a cache with --root."
             raise
 

@@ -6,10 +6,9 @@ again. Reading a reference to it is an error that says what to do, if the row ha
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Collection, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,17 +16,17 @@ from ..cache.access_records import last_uses, records_of
 from ..cache.layout import is_ours, parse_record_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot, as_cache_root
-from ..stores import Store, StoredObject, is_temporary
+from ..stores import UNFINISHED_AFTER, Store, StoredObject, is_temporary
+from ..support.batches import batches
 from ..support.progress import note_progress
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import ListedEntry, parse_entry
 
-__all__ = ["UNFINISHED_AFTER", "Contents", "PruneReport", "batches", "delete"]
+__all__ = ["Contents", "PruneReport", "delete"]
 
 T = TypeVar("T")
 
-UNFINISHED_AFTER = 3600.0  # seconds after which a file counts as left by a killed writer
 _BATCH = 100_000  # each is one list of deleted entries, where they are in packs
 _RECENT = 86_400.0  # seconds
 
@@ -230,10 +229,3 @@ def delete(store: Store, names: Iterable[str]) -> int:
         for error in store.delete(batch).values():
             raise error
     return n_deleted
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most `size`."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Iterator
@@ -109,7 +108,7 @@ def pack(
         raise ValueError(f"older_than_seconds must be at least 0, not {older_than_seconds!r}; nothing was packed.")
     if not pack_bytes > 0:
         raise ValueError(f"pack_bytes must be positive, not {pack_bytes!r}; nothing was packed.")
-    store = OpenRoot.for_maintenance(_patient(as_cache_root(root))).store
+    store = OpenRoot.for_maintenance(as_cache_root(root).with_read_timeout(_SECONDS)).store
     if not isinstance(store, PackedStore):
         raise ValueError(f"{store.location()} is only read; nothing was packed.")
     packer = Packer(store, pack_bytes, _is_good)
@@ -124,14 +123,6 @@ def pack(
         packer.n_packs,
         len(store.listing(f"{PACKS}/")),
     )
-
-
-def _patient(root: CacheRoot) -> CacheRoot:
-    """Return the root with time for large objects."""
-    connecting, reading = root.timeouts
-    other = copy.copy(root)
-    other._set(timeouts=(connecting, max(reading, _SECONDS)))
-    return other
 
 
 def _in_order(store: PackedStore, cache: str | None, processor: str | None, latest: float) -> Iterator[StoredObject]:

@@ -14,9 +14,9 @@ from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..cache.stats import Stats
 from ..stores import Store
+from ..support.batches import batches
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
-from .delete import batches
 from .processors import processor_names
 
 __all__ = ["AllRuns", "RunLine", "TotalStats", "list_runs", "total_stats"]

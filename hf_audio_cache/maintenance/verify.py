@@ -18,15 +18,16 @@ from ..cache.processor_manifest import Manifest
 from ..cache.root import CacheRoot
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, HfAudioCacheError, StoreError, UnknownVersionError, UnsignedEntryError
-from ..stores import Store, StoredObject, is_temporary
+from ..stores import UNFINISHED_AFTER, Store, StoredObject, is_temporary
 from ..stores.packs.check import check_packs
 from ..stores.packs.names import PACK, PACKS, id_of
 from ..stores.packs.store import PackedStore
 from ..stores.packs.tidy import tidy
+from ..support.batches import batches
 from ..support.progress import note_progress
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .delete import UNFINISHED_AFTER, batches, delete
+from .delete import delete
 
 __all__ = ["VerifyReport", "repair_root", "verify"]
 

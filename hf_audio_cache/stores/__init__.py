@@ -8,13 +8,15 @@ store that wraps another one derives from `wrapper.WrappingStore`.
 from __future__ import annotations
 
 from .base import Store, StoredObject
-from .local import LocalStore, is_temporary
+from .local import NOT_ALLOWED, UNFINISHED_AFTER, LocalStore, is_temporary
 from .location import WritePolicy, absolute_root, check_root, near_limit, open_store
 from .near_folders import near_folder
 from .remote.far_files import FarFiles, FileVersion
 from .remote.urls import local_path
 
 __all__ = [
+    "NOT_ALLOWED",
+    "UNFINISHED_AFTER",
     "FarFiles",
     "FileVersion",
     "LocalStore",

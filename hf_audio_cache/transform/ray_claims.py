@@ -1,4 +1,4 @@
-"""Which of Ray's workers computes which clip, so that no clip is computed twice."""
+"""Assign each clip to one of Ray's workers, so that it is computed once."""
 
 from __future__ import annotations
 

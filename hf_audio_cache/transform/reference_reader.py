@@ -1,6 +1,7 @@
 """Reading what a reference refers to: one output of an entry, from a root that a dataset names.
 
-A reference says its root's name alone. Roots that need a key or credentials are registered here by whoever has them.
+A reference holds the path or URL of its root. Where a root needs a key or credentials, a reader that has them is
+registered here.
 """
 
 from __future__ import annotations

@@ -160,6 +160,7 @@ def test_a_bucket_is_looked_after(folder, processor, s3_server, monkeypatch, tmp
 def test_a_root_without_its_flag_is_told_the_flag(tmp_path):
     assert "extra argument" in (said := run("usage", tmp_path, code=2).err)
     assert "Name a cache with --root." in said
+    assert "--root" not in run("pack", tmp_path, tmp_path, code=2).err  # which has none
 
 
 def test_the_package_is_a_program():

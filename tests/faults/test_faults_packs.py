@@ -313,7 +313,7 @@ def hostile(rng: random.Random, root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def packed_root(tmp_path_factory):
-    """A root of five packs, of which some entries are deleted."""
+    """A root with five packs. Some of their entries are deleted."""
     folder = tmp_path_factory.mktemp("packed") / "root"
     put(folder, range(N + 20))
     with without_waiting():

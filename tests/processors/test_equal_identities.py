@@ -56,7 +56,7 @@ def test_an_extractor_has_one_identity_alone_and_in_its_processor(name, part):
 
 
 class Wrapped(Processor):
-    """A processor of one's own: it is called itself, whatever it has."""
+    """A processor of one's own. It is called itself, and not the extractor that it holds."""
 
     def __call__(self, raw_speech, sampling_rate=None):
         return {"input_values": [raw_speech[0] * 2]}

@@ -472,7 +472,7 @@ class Remembering(FrontEnd):
 
 
 def test_what_an_lru_cache_kept_and_no_longer_fits_is_forgotten(monkeypatch):
-    """So an identity stands for what its state gives, and not for what an earlier one gave."""
+    """Otherwise values that an earlier state left in the cache would be stored under the new identity."""
     clip = [np.ones(4, np.float32)]
     front_end = Remembering()
     fingerprinter = Fingerprinter(front_end, {})

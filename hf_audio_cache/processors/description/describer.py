@@ -24,7 +24,7 @@ __all__ += ["module_of", "type_name"]
 
 # What `functools.update_wrapper` and others leave on an object, that says where it is from.
 OF_WRAPPERS = {"__doc__", "__module__", "__annotations__", "_torchdynamo_wrapper_id"}
-# Libraries of which a front end's own class may be, and that count by name all the same.
+# Libraries that count by name, even where the class of the front end is theirs.
 _NOT_FOLLOWED = ("torch", "numpy")
 # Parts of transformers that a call passes through without their changing what it returns.
 PASSED_BY = re.compile(
@@ -65,7 +65,7 @@ class Uses:
         return len(self.names), len(self.reads), len(self.looks_up), len(self.whole), texts
 
     def add(self, code: Code, owner: Owner, module: dict[str, Any], *, is_shared: bool) -> None:
-        """Note what the code of a function uses; `is_shared` for what transformers' extractors have in common."""
+        """Note what a function's code uses. `is_shared`: the extractors of transformers have it in common."""
         self.names |= code.names
         if code.looks_up and not is_shared:
             self.looks_up.add(owner)

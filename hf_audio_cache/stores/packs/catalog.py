@@ -278,7 +278,7 @@ class Catalog:
             parts = [np.empty(0, np.uint64)]
             for name, index in state.indexes.items():
                 try:
-                    parts += [rows["clip"] + np.uint64(_MIX) * rows["name"] for rows in index.rows()]
+                    parts += [_mixed(rows) for rows in index.rows()]
                 except (CorruptEntryError, OSError) as exc:
                     self._doubt(name, exc)
                     return self.doubles()
@@ -289,7 +289,13 @@ class Catalog:
     def is_double(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Return which rows are of entries that have several."""
         doubles = np.array(sorted(self.doubles()), np.uint64)
-        return np.isin(rows["clip"] + np.uint64(_MIX) * rows["name"], doubles)
+        return np.isin(_mixed(rows), doubles)
+
+
+def _mixed(rows: Rows) -> npt.NDArray[np.uint64]:
+    """Return a number for each row, equal for rows of the same entry."""
+    numbers: npt.NDArray[np.uint64] = rows["clip"] + np.uint64(_MIX) * rows["name"]
+    return numbers
 
 
 def _mixed_key(key: bytes) -> int:

@@ -11,13 +11,13 @@ There are no locks, and each step may be the last one of a process:
 from __future__ import annotations
 
 import errno
-import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ...errors import StoreError
+from ...support.batches import batches
 from ..base import Store, StoredObject
 from .catalog import Catalog
 from .index import Location, Rows, encode_index
@@ -94,7 +94,7 @@ class Packer:
         self._delete_singles(wait=True)
 
     def _contents(self, entries: Iterable[StoredObject]) -> Iterator[_Object]:
-        for batch in _batches(entries, _BATCH):
+        for batch in batches(entries, _BATCH):
             found = {one.name: one for one in batch if one.n_bytes <= MAX_LENGTH}
             for name, content in zip(found, self.store.single.get_many(list(found)), strict=True):
                 if isinstance(content, StoreError):
@@ -140,7 +140,7 @@ class Packer:
             if left > 0 and not wait:
                 return
             time.sleep(max(0.0, left))
-            for batch in _batches(singles, _DELETED_AT_ONCE):
+            for batch in batches(singles, _DELETED_AT_ONCE):
                 self._delete(batch, packed, is_late=time.monotonic() - published > _LATE)
             self._waiting.pop(0)
 
@@ -207,9 +207,3 @@ def put_index(root: Store, rows: Rows, packs: Sequence[str], kind: str = INDEX) 
     name = new_name(kind)
     root.put(name, encode_index(rows, packs, is_gone=kind == DELETED))
     return name
-
-
-def _batches(entries: Iterable[StoredObject], size: int) -> Iterator[list[StoredObject]]:
-    iterator = iter(entries)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import CorruptEntryError, StoreError
 from ..base import Store, StoredObject
-from ..local import is_temporary
+from ..local import UNFINISHED_AFTER, is_temporary
 from .catalog import Catalog
 from .index import ROW, Index, Location, Rows, sort_rows
 from .names import DELETED, INDEX, PACKS, entry_key, id_of, is_pack_file, pack_name
@@ -29,7 +29,6 @@ from .tar import taken
 __all__ = ["tidy"]
 
 _MOST_ROWS = 1 << 23  # of an index: 268 MB, and some times as much memory to write it
-_LEFT_BEHIND = 3600.0  # seconds after which an unfinished file has no writer any more
 _AT_ONCE = 256  # entries that are read together
 
 
@@ -58,7 +57,7 @@ def tidy(store: PackedStore, *, anew: Iterable[str] = ()) -> None:
     _drop_dead(store, old, frozenset(anew))
     for kind in (INDEX, DELETED):
         _merge(catalog, kind)
-    unfinished = [one.name for one in _listed(catalog) if _is_unfinished(one.name) and _age(one) > _LEFT_BEHIND]
+    unfinished = [one.name for one in _listed(catalog) if _is_unfinished(one.name) and _age(one) > UNFINISHED_AFTER]
     _delete(catalog.store, unfinished)
     catalog.refresh()
 

@@ -1,4 +1,4 @@
-"""A store with packs behaves as one without, whoever packs, tidies and deletes meanwhile."""
+"""A store with packs behaves as one without packs, also while other processes pack, tidy and delete."""
 
 from __future__ import annotations
 
