@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from ..cache.access_records import last_uses, records_of
 from ..cache.layout import is_ours, parse_record_name
@@ -25,7 +25,6 @@ from .listing import ListedEntry, parse_entry
 
 __all__ = ["Contents", "PruneReport", "delete"]
 
-T = TypeVar("T")
 
 _BATCH = 100_000  # each is one list of deleted entries, where they are in packs
 _RECENT = 86_400.0  # seconds
