@@ -485,7 +485,7 @@ def test_after_a_kill_only_what_was_not_stored_is_computed(num_proc, prompts, tm
     finally:
         os.killpg(child.pid, signal.SIGKILL)  # its workers too
         child.wait()
-    stored = len(list((root / "features").rglob("*.npz"))) - len(list((root / "features").rglob(".*.tmp")))
+    stored = len(list((root / "features").rglob("*.npz")))  # unfinished ones have another ending
     waveforms = len(list((root / "waveforms").rglob("*.npz")))
     assert 10 <= stored < 60
 
