@@ -266,19 +266,12 @@ class Server(ABC):
         return self.program.is_alive
 
     def kill(self) -> None:
-        """End it by SIGKILL; `restart` brings it back, with the data that it had on disk.
-
-        Azurite has the names on disk only some seconds later, and after an orderly end.
-        """
+        """End it by SIGKILL."""
         self.program.kill()
 
     def stop(self) -> None:
         """End it in an orderly way."""
         self.program.stop()
-
-    def restart(self) -> None:
-        """Start it again, at the same endpoint and with the same data."""
-        self.program.start()
 
     @abstractmethod
     def make_bucket(self, bucket: str) -> str:

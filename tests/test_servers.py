@@ -12,88 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 import servers
 from fault_proxy import Fault, FaultProxy
-from servers import Server
 
 pytestmark = pytest.mark.servers
 
-STORES = ("seaweedfs", "rclone_s3", "fake_gcs", "azurite")
-NAME = "two words/é+%.bin"
-
-
-@pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
-    """``started(name)``: that server, started when first asked for."""
-    running: dict[str, Server] = {}
-    with contextlib.ExitStack() as stack:
-
-        def start(name: str) -> Server:
-            if name not in running:
-                running[name] = stack.enter_context(getattr(servers, name)(tmp_path_factory.mktemp(name)))
-            return running[name]
-
-        yield start
-
-
-@pytest.fixture(params=STORES)
-def server(request: pytest.FixtureRequest, started: Callable[[str], Any]) -> Server:
-    running: Server = started(request.param)
-    return running
-
-
-@pytest.fixture
-def bucket(request: pytest.FixtureRequest) -> str:
-    """A bucket's name, of this test alone."""
-    return f"test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
-
-
-def file_system(options: dict[str, Any], protocol: str) -> Any:
-    return fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
-
 
 # Servers
-
-
-def test_raw_access_and_fsspec_see_the_same(server: Server, bucket: str) -> None:
-    url = server.make_bucket(bucket)
-    server.write(bucket, NAME, b"raw")
-    server.write(bucket, "empty", b"")
-    files = file_system(server.storage_options, server.protocol)
-    assert files.cat_file(server.url(bucket, NAME)) == b"raw"
-    assert sorted(files.find(url)) == [f"{bucket}/empty", f"{bucket}/{NAME}"]
-
-    files.pipe_file(f"{url}/by-fsspec", b"0123456789")
-    assert server.read_all(bucket) == {NAME: b"raw", "empty": b"", "by-fsspec": b"0123456789"}
-    assert files.cat_file(f"{url}/by-fsspec", start=2, end=5) == b"234"
-
-    server.write(bucket, NAME, b"raw again")
-    assert files.cat_file(server.url(bucket, NAME)) == b"raw again"
-    server.delete(bucket, NAME)
-    assert not files.exists(server.url(bucket, NAME))
-    server.delete_all(bucket)
-    assert server.read_all(bucket) == {}
-
-
-def test_kill_is_noticed_and_survived(server: Server, bucket: str) -> None:
-    server.make_bucket(bucket)
-    server.write(bucket, "key", b"bytes")
-    assert server.is_alive
-    server.kill()
-    assert not server.is_alive
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((servers.HOST, server.port))
-    server.restart()
-    assert server.is_alive
-    if server.name != "Azurite":  # which writes them some seconds later
-        assert server.read_all(bucket) == {"key": b"bytes"}
 
 
 def test_servers_do_not_outlive_the_process_that_started_them(tmp_path: Path) -> None:
@@ -405,28 +336,3 @@ def test_faults_that_cannot_be_are_refused() -> None:
 
 
 # The proxy before the servers
-
-
-# As the file systems of Google and Azure do.
-@pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning")
-def test_signed_requests_through_the_proxy(server: Server, bucket: str) -> None:
-    url = server.make_bucket(bucket)
-    large = os.urandom(6 * 2**20)
-    with FaultProxy(server.port) as proxy:
-        files = file_system(server.storage_options_at(proxy.port), server.protocol)
-        files.pipe_file(f"{url}/{NAME}", b"0123456789")
-        assert files.cat_file(f"{url}/{NAME}", start=2, end=5) == b"234"
-        before = proxy.requests.total()
-        with files.open(f"{url}/large", "wb", block_size=5 * 2**20) as file:  # in two parts
-            file.write(large)
-        assert proxy.requests.total() - before >= 3  # none went around the proxy
-        assert files.find(url) == [f"{bucket}/large", f"{bucket}/{NAME}"]
-        assert files.cat_file(f"{url}/large") == large
-        assert server.read_all(bucket) == {NAME: b"0123456789", "large": large}
-
-        flipped = proxy.inflicted["flip"]
-        with proxy.inflicting(Fault("flip", containing="large")):
-            data = files.cat_file(f"{url}/large")
-        assert proxy.inflicted["flip"] > flipped
-        assert len(data) == len(large)
-        assert data != large

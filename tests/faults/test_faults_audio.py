@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from assertions import rows_of
 from children import start_child
 from crossed import crossed
 
@@ -516,55 +515,6 @@ def test_a_run_ends_at_a_bad_clip_and_keeps_what_it_computed(rows, form, num_pro
     wrong = wrong_rows(list(mapped.remove_columns("audio")), rows)
     check_list(lenient.bad_clips, rows)
     faults.survived(f"bad clips: {form.__name__}, raise, num_proc={num_proc}", len(rows), wrong_values=len(wrong))
-
-
-# Nothing in Arrow -----------------------------------------------------------------------------------------------------
-
-
-def test_attached_rows_are_none_with_a_reason_for_exactly_the_bad(rows, faults, tmp_path):
-    cached_features = make(tmp_path / "root", "null")
-    attached = cached_features.attach(dataset_of(rows), remove_columns="audio")
-    found = [row for start in range(0, len(rows), BATCH) for row in rows_of(attached[start : start + BATCH])]
-    check_root_and_figures(cached_features, rows)
-    wrong = check_rows(cached_features, found, rows)
-    wrong += check_rows(cached_features, [attached[index] for index in range(len(rows))], rows)
-    faults.survived("bad clips: attach, null", 2 * len(rows), wrong_values=wrong)
-
-
-def test_attached_rows_raise_where_they_are_bad_and_only_there(rows, faults, tmp_path):
-    attached = make(tmp_path / "root", "raise").attach(dataset_of(rows), remove_columns="audio")
-    wrong, raised = [], {}
-    for index in range(len(rows)):
-        try:
-            wrong += wrong_rows([attached[index]], rows)
-        except AudioError as exc:
-            raised[index] = exc.clip
-    assert raised == {index: row.clip for index, row in enumerate(rows) if row.is_bad}
-    faults.survived("bad clips: attach, raise", len(rows), wrong_values=len(wrong))
-
-
-STREAMS = {
-    "known features": lambda dataset: dataset.to_iterable_dataset(),
-    "unknown features": lambda dataset: datasets.IterableDataset.from_generator(lambda: iter(dataset)),
-}
-
-
-@pytest.mark.parametrize(("stream", "on_error"), crossed([*STREAMS], ["null", "skip"]))
-def test_a_stream_has_the_right_rows(rows, stream, on_error, faults, tmp_path):
-    cached_features = make(tmp_path / "root", on_error)
-    attached = cached_features.attach(STREAMS[stream](dataset_of(rows)), remove_columns="audio")
-    found = list(attached)
-    check_root_and_figures(cached_features, rows)
-    wrong = check_rows(cached_features, found, rows)
-    faults.survived(f"bad clips: a stream, {stream}, {on_error}", len(rows), wrong_values=wrong)
-
-
-def test_a_stream_ends_at_its_first_bad_clip(rows, tmp_path):
-    first = next(index for index, row in enumerate(rows) if row.is_bad)
-    attached = make(tmp_path / "root", "raise").attach(dataset_of(rows).to_iterable_dataset())
-    with pytest.raises(AudioError) as caught:
-        list(attached)
-    assert caught.value.clip == rows[first].clip
 
 
 # What a bad clip is called --------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import audio_datasets as data
 import entry_tools as tools
 import numpy as np
 import pytest
@@ -30,19 +29,16 @@ from assertions import all_same, is_same
 from children import in_child
 from crafted_entries import (
     BASES,
-    CRC,
     FAMILIES,
     HONEST,
     MB,
-    MEMBER,
     PLAIN,
-    Bait,
     agrees,
     shared_json,
     strange_headers,
     strange_texts,
 )
-from entry_tools import KEY, OUTPUTS, Outcomes, base, seal, split, with_bytes, with_manifest, with_member
+from entry_tools import KEY, OUTPUTS, Outcomes, base, seal, split, with_manifest
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, verify
 from hf_audio_cache.cache.signing import signing_keys
@@ -193,32 +189,18 @@ def read_each_watched(root: Path, cases: Mapping[str, bytes], last: Path) -> tup
 
 
 def wrongly_signed() -> dict[str, bytes]:
-    """Good entries with no signature, or with one that is none of ours."""
+    """Return good entries without a signature, and one that somebody else signed."""
     theirs = tools.encode_entry(KEY, OUTPUTS["raw"], signing_keys=signing_keys("another key, of the attacker"))
-    ours = tools.encode_entry(KEY, OUTPUTS["raw"], signing_keys=signing_keys(SIGNING_KEY))
-    cases = {f"unsigned {kind}": base(kind) for kind in [*BASES, "savez"]}
-    cases |= {
-        "signed with another key": theirs,
-        "the signature in capitals": ours[:-64] + ours[-64:].upper(),
-        "the signature of another entry": base("blosc") + ours[-64:],
-        "the signature twice": ours + ours[-64:],
-        "no signature but zeros": ours[:-64] + b"0" * 64,
-        "no signature but NUL": ours[:-64] + bytes(64),
-        "a signature that is not ASCII": ours[:-64] + b"\xff" * 64,
-        "half a signature": ours[:-32],
-        "the manifest changed": ours[:-66] + b" " + ours[-65:],
-        "the signature alone": ours[-64:],
-        "empty": b"",
-    }
-    return cases
+    return {"signed with another key": theirs} | {f"unsigned {kind}": base(kind) for kind in [*BASES, "savez"]}
 
 
 def test_in_a_signed_root_all_of_them_are_refused_before_they_are_parsed(faults, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = wrongly_signed()
     for name, family in FAMILIES.items():
-        cases |= {f"{name}: {label}": content for label, content in family.make().items() if len(content) < MB}
-    assert len(cases) > 3000
+        some = list(family.make().items())[:: faults.times(6, 1)]
+        cases |= {f"{name}: {label}": content for label, content in some if len(content) < MB}
+    assert len(cases) > faults.times(500, 3000)
     outcomes = Outcomes(tried=len(cases))
     (tmp_path / "root").mkdir()
     readings, called = in_child(read_each_watched, tmp_path / "root", cases, tmp_path / "last")
@@ -241,72 +223,6 @@ def test_in_a_signed_root_all_of_them_are_refused_before_they_are_parsed(faults,
 def spectrum(waveform, sampling_rate):
     frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
     return {"input_features": np.abs(np.fft.rfft(frames, axis=1)).astype(np.float32), "n_frames": np.array(len(frames))}
-
-
-LIES: dict[str, Callable[[bytes], bytes]] = {
-    "a shape of 2**62": lambda entry: with_member(entry, shape=[1 << 62]),
-    "a negative shape": lambda entry: with_member(entry, shape=[-1, -81]),
-    "70 dimensions": lambda entry: with_member(entry, shape=[1] * 70),
-    "an offset beyond the end": lambda entry: with_member(entry, offset=1 << 62),
-    "objects": lambda entry: with_member(entry, dtype="|O"),
-    "a name that leaves": lambda entry: with_member(entry, name="../../input_features"),
-    "a codec that is none": lambda entry: with_member(entry, codec="pickle"),
-    "a tail of terabytes": lambda entry: with_member(entry, tail=[1 << 40, "00000000"]),
-    "no members": lambda entry: with_manifest(entry, members=[]),
-    "members of nothing": lambda entry: with_manifest(entry, members=[None] * 1000),
-    "another version": lambda entry: with_manifest(entry, version=0),
-    "another key": lambda entry: with_manifest(entry, key={}),
-    "brackets for a manifest": lambda entry: seal(split(entry)[0], b"[" * 60_000),
-    "a frame of zeros": lambda entry: with_bytes(entry, tools.payload_start(entry), bytes(16)),
-    "a frame of gigabytes": lambda entry: with_bytes(entry, tools.payload_start(entry) + 4, b"\xff\xff\xff\x7f"),
-    "a header of signs": lambda entry: tools.zip_of(("input_features.npy", tools.npy_header(b"-" * 9_900))),
-    "a pickle": lambda entry: tools.zip_of(("waveform.npy", tools.npy(np.array([Bait("MARKER")], dtype=object)))),
-    "a bomb": lambda entry: tools.zip_by_hand(
-        tools.deflated(MEMBER, zeros=20 * MB), [b"waveform.npy"] * 20, size=len(MEMBER) + 20 * MB, crc=CRC
-    ),
-    "a waveform of two dimensions": lambda entry: tools.zip_of(("waveform.npy", MEMBER), ("y.npy", MEMBER)),
-}
-
-
-def run_over(root: Path, cells: list[Any]) -> tuple[dict[str, list[Any]], Any]:
-    confine()
-    cached_features = CachedFeatures(spectrum, root, identity="spectrum", sampling_rate=8000, waveforms="always")
-    return cached_features({"audio": cells}), cached_features.stats
-
-
-def test_a_run_over_crafted_entries_gives_what_the_processor_computes(prompts, faults, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    clips = data.shortest(prompts, 100)[60 : 60 + len(LIES)]
-    cells = data.columns(clips)["audio"]
-    expected, stats = in_child(run_over, tmp_path / "root", cells)
-    assert stats.computed == len(clips)
-    features = sorted((tmp_path / "root" / "features").rglob("*.npz"))
-    waveforms = sorted((tmp_path / "root" / "waveforms").rglob("*.npz"))
-    outcomes = Outcomes()
-    for number in range(faults.times(2, len(LIES))):
-        lies = [*LIES.items()]
-        lies = lies[number * 7 % len(lies) :] + lies[: number * 7 % len(lies)]
-        # As features "a waveform of two dimensions" would be two arrays in an honest form.
-        for path, (label, lie) in zip(features, lies, strict=True):
-            content = path.read_bytes()
-            path.write_bytes(lie(content) if "dimensions" not in label or "70" in label else lies[0][1](content)[:-1])
-        for path, (_, lie) in zip(waveforms, lies, strict=True):
-            path.write_bytes(lie(path.read_bytes()))
-        outcomes.tried += len(features) + len(waveforms)
-        try:
-            found, stats = in_child(run_over, tmp_path / "root", cells)
-        except RuntimeError as exc:
-            outcomes.raised.append(f"round {number}: {exc}")
-            break
-        assert (stats.hits, stats.misses, stats.bad_entries) == (0, len(clips), 2 * len(clips))
-        assert (stats.decodes, stats.computed) == (len(clips), len(clips))
-        for name, arrays in expected.items():
-            for row, (one, other) in enumerate(zip(found[name], arrays, strict=True)):
-                if not is_same(one, other):
-                    outcomes.wrong.append(f"round {number}: {name} of row {row}")
-    assert not (tmp_path / "MARKER").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["root"]
-    outcomes.report(faults, "a run over crafted features and waveforms")
 
 
 def verify_confined(root: Path, repair: bool) -> Any:

@@ -145,7 +145,7 @@ def forged_signatures(content: bytes) -> Iterator[bytes]:
     """Yield what stands where a signature stands, and is none."""
     signature = content[-64:]
     yield from (signature.upper(), signature[::-1], signature[1:] + signature[:1])
-    yield from (bytes(64), b"0" * 64, b" " * 64, b"}" * 64)
+    yield from (bytes(64), b"0" * 64, b" " * 64, b"}" * 64, b"\xff" * 64)
     yield hashlib.sha256(signed_text(content)).hexdigest().encode()
     for key, text in ((b"", signed_text(content)), (THEIRS.encode(), signed_text(content)), (OURS.encode(), content)):
         yield hmac.new(key, text, hashlib.sha256).hexdigest().encode()
@@ -197,66 +197,6 @@ FORGERIES: list[Callable[[bytes, bytes, random.Random], bytes]] = [
     lambda ours, theirs, rng: without_digits(ours, rng.randrange(1, 65)),
     lambda ours, theirs, rng: flip(ours, rng.randrange(len(ours)), rng.randrange(1, 256)),
 ]
-
-
-@pytest.mark.parametrize("their_key", [None, THEIRS])
-def test_a_run_over_a_forged_root_gives_the_right_features(their_key, clips, batch, expected, tmp_path, faults):
-    rng = random.Random(4)
-    root, other = tmp_path / "root", tmp_path / "theirs"
-    make(root)(batch)
-    make(other, their_key, evil_spectrum)(batch)
-    right = {path: path.read_bytes() for path in sorted(root.rglob("*.npz"))}
-    wrong = 0
-    n_rounds = faults.times(4, 160)
-    for round_number in range(n_rounds):
-        for path, content in right.items():
-            path.write_bytes(content)
-        forged = rng.sample(sorted(right), len(right) // 2)
-        for path in forged:
-            evil = (other / path.relative_to(root)).read_bytes()
-            path.write_bytes(rng.choice(FORGERIES)(right[path], evil, rng))
-        untouched = {path: content for path, content in right.items() if path not in forged}
-        cached_features = make(root)
-        if round_number % 2:
-            columns = cached_features.map(data.in_memory(clips), load_from_cache_file=False)[:]
-            outputs = {name: columns[name] for name in ("spectrum", "loud")}
-        else:
-            outputs = cached_features(batch)
-        wrong += n_wrong(outputs, expected)
-        stats = cached_features.stats
-        n_features = sum(path.is_relative_to(root / "features") for path in forged)
-        assert (stats.computed, stats.bad_entries) == (n_features, 0)
-        lost = sum(len(content) for path, content in untouched.items() if path.read_bytes() != content)
-        assert lost == 0
-        assert all(is_signed(path.read_bytes()) for path in (root / "features").rglob("*.npz"))
-    # Waveforms that were not asked for, as their features were there, are still as somebody left them.
-    verify(CacheRoot(root, signing_key=OURS), repair=True)
-    assert verify(CacheRoot(root, signing_key=OURS)).is_clean
-    faults.survived(f"signed root: forged entries, {their_key}", n_rounds * len(clips), wrong_values=wrong)
-
-
-def swap(root: Path) -> int:
-    """Give each entry of features and each waveform the name of another; return how many those are."""
-    n_swapped = 0
-    for folder in ("features", "waveforms"):
-        paths = sorted((root / folder).rglob("*.npz"))
-        contents = [path.read_bytes() for path in paths]
-        for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
-            path.write_bytes(content)
-        n_swapped += len(paths)
-    return n_swapped
-
-
-def test_signed_entries_under_each_others_names_count_as_unsigned_and_stay(clips, batch, tmp_path):
-    make(tmp_path)(batch)
-    n_swapped = swap(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
-    cached_features = make(tmp_path)
-    keys = [AudioCacheKey(data.sha256(clip), cached_features.processor_sha, RATE, 0) for clip in clips]
-    cached_features.audio_cache.get_all_many(keys)
-    cached_features.waveform_cache.get_many([key.waveform_key() for key in keys])
-    assert cached_features.stats.unsigned_entries == n_swapped
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.npz")} == before
 
 
 def test_a_changed_manifest_is_none_or_says_the_same(tmp_path, batch, faults):

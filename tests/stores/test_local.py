@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
-import multiprocessing
 import os
-import random
 import shutil
 import signal
 import stat
-import time
 from pathlib import Path
 
 import pytest
-from children import become_nobody, in_child, no_more_open_files, start_child
+from children import become_nobody, in_child, no_more_open_files
 from store_contract import BAD_NAMES, StoreContract, files_under
 
 from hf_audio_cache.errors import InvalidRootError, StoreError
@@ -414,23 +411,6 @@ def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(public_folder):
     (root / "ab").chmod(0o755)
 
 
-def write_for_ever(root, started):
-    store = LocalStore(root)
-    contents = [bytes([i]) * 1_000_000 for i in range(64)]
-    started.send(None)
-    while True:
-        for i, content in enumerate(contents):
-            store.put(f"{i % 4:02x}/name", content)
-
-
-def start_writer(root):
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    with receiver, sender:
-        writer = start_child(write_for_ever, root, sender)
-        receiver.recv()
-    return writer
-
-
 def test_a_folder_that_somebody_deletes_meanwhile_is_made_again(tmp_path, monkeypatch):
     replace = os.replace
 
@@ -443,42 +423,6 @@ def test_a_folder_that_somebody_deletes_meanwhile_is_made_again(tmp_path, monkey
     store = LocalStore(tmp_path / "root")
     store.put("ab/name", b"content")
     assert store.get("ab/name") == b"content"
-
-
-def test_a_killed_writer_leaves_no_torn_object(tmp_path):
-    rng = random.Random(0)
-    interrupted = n_killed = 0
-    while n_killed < 25 or not interrupted:
-        writer = start_writer(tmp_path)
-        time.sleep(rng.uniform(0.001, 0.03))
-        n_killed += 1
-        writer.kill()
-        writer.join()
-        assert writer.exitcode == -signal.SIGKILL
-        for name, content in files_under(tmp_path).items():
-            if is_temporary(name):
-                interrupted += 1
-                (tmp_path / name).unlink()
-            else:
-                assert name in {f"{i:02x}/name" for i in range(4)}
-                assert content == content[:1] * 1_000_000
-
-
-def test_readers_in_another_process_get_whole_objects(tmp_path):
-    store = LocalStore(tmp_path)
-    writer = start_writer(tmp_path)
-    try:
-        seen = set()
-        until = time.monotonic() + 0.7
-        while time.monotonic() < until:
-            for content in store.get_many([f"{i:02x}/name" for i in range(4)]):
-                if content is not None:
-                    assert content == content[:1] * 1_000_000
-                    seen.add(content[:1])
-        assert len(seen) > 4
-    finally:
-        writer.kill()
-        writer.join()
 
 
 class ShortWrites(io.FileIO):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -419,13 +416,6 @@ def test_another_rate_is_an_error_that_names_both_and_the_remedy(clips, sentence
     assert (resampling.stats.computed, resampling.stats.hits) == (3, 0)
 
 
-def test_an_error_comes_out_of_a_worker_process_with_its_fields(clips, make_processor, tmp_path):
-    cached_features = CachedFeatures(make_processor("wav2vec2"), tmp_path)
-    with pytest.raises(SamplingRateError) as caught:
-        data.in_memory(clips).map(cached_features, num_proc=2)
-    assert (caught.value.expected, caught.value.actual) == (16000, 8000)
-
-
 def test_on_error_null_with_arrays_of_two_dimensions(clips, make_processor, tmp_path):
     whisper = make_processor("whisper_tiny")
     lenient = CachedFeatures(whisper, tmp_path, auto_resample=True, on_error="null")
@@ -446,18 +436,6 @@ def test_processor_kwargs_are_part_of_the_key(clips, make_processor, tmp_path):
     assert (masked.stats.computed, masked.stats.waveform_hits, masked.stats.decodes) == (1, 1, 0)
     assert masked.processor_sha == processor_sha256(extractor, processor_kwargs={"return_attention_mask": True})
     assert plain.processor_sha == processor_sha256(extractor) != masked.processor_sha
-
-
-def test_a_changed_extractor_counts_from_the_next_call_on(clips, make_processor, tmp_path):
-    extractor = make_processor("wav2vec2")
-    cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True)
-    [normalised] = cached_features({"audio": cells(clips[:1])})["input_values"]
-    extractor.do_normalize = False
-    [plain] = cached_features({"audio": cells(clips[:1])})["input_values"]
-    waveform = decode_audio(clips[0].read_bytes(), sampling_rate=16000, auto_resample=True)
-    data.assert_same_bits(plain, waveform)
-    assert not np.array_equal(normalised, plain)
-    assert (cached_features.stats.computed, cached_features.stats.decodes) == (2, 1)
 
 
 def test_processor_extractor_and_wrappers_share_entries(clips, expected, make_processor, tmp_path):
@@ -485,15 +463,6 @@ def test_processor_extractor_and_wrappers_share_entries(clips, expected, make_pr
         data.assert_rows(rows_of(batch), expected)
         assert (cached_features.stats.computed, cached_features.stats.hits) == (0, len(clips))
         assert cached_features.processor_sha == processor_sha256(kind) == first.processor_sha
-
-
-def test_what_is_no_processor_is_refused_at_once(tmp_path):
-    from transformers import WhisperFeatureExtractor
-
-    for wrong in (object(), "openai/whisper-tiny", WhisperFeatureExtractor):
-        with pytest.raises(ProcessorError, match="Not a feature extractor"):
-            CachedFeatures(wrong, tmp_path / "root")
-    assert not (tmp_path / "root").exists()
 
 
 # The caches beneath
@@ -529,31 +498,6 @@ def test_features_that_are_gone_are_made_of_the_waveform(clips, expected, cached
 
 
 # Figures
-
-
-def compute_and_die(cached_features, batch):
-    """What a worker does before it is killed; a function of the module, for spawn."""
-    cached_features(batch)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_figures_are_summed_over_killed_workers_too(method, clips, cached_features):
-    context = multiprocessing.get_context(method)
-    halves = cells(clips)[:3], cells(clips)[3:]
-    cached_features({"audio": cells(clips)[:1]})
-    workers = [context.Process(target=compute_and_die, args=(cached_features, {"audio": half})) for half in halves]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
-    stats = cached_features.stats
-    assert (stats.hits, stats.misses) == (1, len(clips))
-    assert (stats.computed, stats.decodes) == (len(clips), len(clips))
-    assert stats.bytes_written > 0
-    assert stats.seconds_computing > 0
-    assert stats.hit_rate == 1 / (1 + len(clips))
 
 
 def test_figures_of_a_run(clips, cached_features):

@@ -21,7 +21,7 @@ from remote_stores import new_bucket
 
 import hf_audio_cache
 from hf_audio_cache import CachedFeatures, CachedWaveforms, CacheRoot
-from hf_audio_cache.errors import InvalidRootError, StoreError
+from hf_audio_cache.errors import StoreError
 from hf_audio_cache.stores import LocalStore, open_store
 
 pytestmark = pytest.mark.servers
@@ -267,30 +267,6 @@ def test_read_only_writes_nothing_near_or_far(server, bucket, open_far, near_hom
     assert not near_home.exists()
 
 
-@pytest.mark.parametrize(("write", "is_far", "is_near"), [("both", True, True), ("near", False, True)])
-def test_where_new_entries_go(write, is_far, is_near, server, bucket, open_far, near_home, clips):
-    open_far(near="auto", write=write).map(data.in_memory(clips))
-    assert any("/features/" in name for name in list(objects(server, bucket))) == is_far
-    assert any("/features/" in name for name in files_under(near_home)) == is_near
-
-
-def test_a_batch_is_read_at_once(open_far, server, bucket, clips, expected, monkeypatch):
-    mapped = open_far().map(data.in_memory(clips))
-    asked = []
-    cache = open_far()
-    read = type(cache.pipeline.audio_cache._store).get_many
-
-    def get_many(store, names):
-        if str(store.location()).endswith("features"):
-            asked.append(len(names))
-        return read(store, names)
-
-    monkeypatch.setattr(type(cache.pipeline.audio_cache._store), "get_many", get_many)
-    batch = cache.attach(mapped)[list(range(N_CLIPS))]
-    assert_features({name: batch[name] for name in ("input_features", "attention_mask")}, expected)
-    assert asked == [N_CLIPS]
-
-
 @pytest.mark.torch
 def test_workers_forked_after_reading_end_in_time(open_far, clips, expected):
     from torch.utils.data import DataLoader
@@ -404,12 +380,6 @@ def test_a_filesystem_of_the_users_is_a_root(s3_server, extractor, clips, expect
         cached_features = CachedFeatures(extractor, root, auto_resample=True)
         assert_features(form(cached_features, data.in_memory(clips)), expected)
         assert (cached_features.stats.hits, cached_features.stats.read_errors) == (N_CLIPS, 0)
-
-
-def test_a_password_in_a_url_is_refused():
-    with pytest.raises(InvalidRootError, match="has a password in its URL") as caught:
-        open_store("ftp://user:hunter2@host/cache")
-    assert "hunter2" not in repr(caught.value) + caught.value.root
 
 
 def test_a_network_mount_has_a_near_tier_and_a_disk_has_none(tmp_path, monkeypatch, near_home):
