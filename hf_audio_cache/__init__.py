@@ -19,9 +19,10 @@ if typing.TYPE_CHECKING:
     from .cache.keys import AudioCacheKey, WaveformCacheKey
     from .cache.root import CacheRoot
     from .cache.stats import BadClip, Stats
+    from .maintenance.delete import PruneReport
     from .maintenance.explain import Explanation
     from .maintenance.pack import PackReport, pack
-    from .maintenance.prune import PruneReport, prune
+    from .maintenance.prune import prune
     from .maintenance.usage import Usage, usage
     from .maintenance.verify import VerifyReport, verify
     from .processors.identity import processor_sha256
@@ -38,7 +39,8 @@ _HOMES = {
     **dict.fromkeys(("BadClip", "Stats"), "cache.stats"),
     "Explanation": "maintenance.explain",
     **dict.fromkeys(("PackReport", "pack"), "maintenance.pack"),
-    **dict.fromkeys(("PruneReport", "prune"), "maintenance.prune"),
+    "PruneReport": "maintenance.delete",
+    "prune": "maintenance.prune",
     **dict.fromkeys(("Usage", "usage"), "maintenance.usage"),
     **dict.fromkeys(("VerifyReport", "verify"), "maintenance.verify"),
     "processor_sha256": "processors.identity",

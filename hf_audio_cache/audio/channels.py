@@ -7,8 +7,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Channels", "MissingChannelError", "Mixer", "in_words"]
-
 Channels: TypeAlias = Literal["mean", "all"] | int
 
 # Energy of the mean, as a share of that of the channels, below which they cancel each other out. Vorbis leaves 1.4 %.

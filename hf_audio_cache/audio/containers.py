@@ -9,17 +9,6 @@ import re
 import struct
 from dataclasses import dataclass
 
-__all__ = [
-    "Missing",
-    "is_plain_pcm16",
-    "missing_audio",
-    "mp3_start",
-    "unpadded_chunk",
-    "walk_mp3",
-    "with_known_end",
-    "xing_end",
-]
-
 # First bytes of a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF file: layout of the headers of its chunks.
 _CHUNK_LAYOUTS = {
     b"RIFF": "<4sI", b"RIFX": ">4sI", b"RF64": "<4sI", b"BW64": "<4sI", b"FORM": ">4sI", b"caff": ">4sQ"

@@ -18,8 +18,6 @@ from .libsndfile import decode_with_libsndfile
 from .request import Decoded, Decoder, NotForThisDecoderError, Request
 from .waveform import Waveform, finish_waveform
 
-__all__ = ["decode_audio"]
-
 # What is missing less counts as whole: the last frame of an MP3, or a header that counts itself.
 _NEGLIGIBLE_SECONDS = 0.1
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from .channels import Mixer
 from .request import Decoded, NotForThisDecoderError, Request, reason_of
 
-__all__ = ["decode_with_ffmpeg"]
-
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 
 

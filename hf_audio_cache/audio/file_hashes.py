@@ -29,8 +29,6 @@ from ..support.paths import hashes_path
 from ..support.process_local import ProcessLocal
 from ..support.threads import in_threads
 
-__all__ = ["FarState", "FileState", "files_sha256", "find_hashes", "learn_hashes"]
-
 logger = logging.getLogger(__name__)
 
 _TICK = 2_000_000_000  # ns: the coarsest clock of a file system, FAT's

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from ..errors import AudioTooLongError, TruncatedAudioError
 
-__all__ = ["ClipLength", "Longer", "Shortfall", "Truncated", "clip_name"]
-
 Truncated = Literal["error", "accept"]
 Longer = Literal["cut", "error"]
 

@@ -15,8 +15,6 @@ from .channels import Mixer
 from .containers import mp3_start, walk_mp3, with_known_end, xing_end
 from .request import Decoded, NotForThisDecoderError, Request, reason_of
 
-__all__ = ["decode_with_libsndfile"]
-
 _BLOCK_VALUES = 1 << 16
 _UNKNOWN_FRAMES = (1 << 63) - 1
 

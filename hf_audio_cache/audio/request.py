@@ -13,8 +13,6 @@ from ..errors import AudioDecodeError, SamplingRateError
 from .channels import Channels, MissingChannelError
 from .length import clip_name
 
-__all__ = ["Decoded", "Decoder", "NotForThisDecoderError", "Request", "reason_of"]
-
 # At other rates one byte of a damaged header would make a resampler fill gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
 

@@ -18,18 +18,6 @@ import pyarrow as pa
 from ..errors import AudioColumnError, AudioSourceError
 from .file_hashes import FarState, FileState
 
-__all__ = [
-    "AudioSource",
-    "check_column",
-    "far_url",
-    "flat_columns",
-    "has_audio",
-    "is_audio_cell",
-    "local_path",
-    "located",
-    "read_source",
-]
-
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _CELL_FIELDS = {"bytes", "path", "array", "sampling_rate"}
 # Hashed before a decoded array. No file starts like this, so that no file has the hash of an array.

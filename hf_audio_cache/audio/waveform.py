@@ -16,8 +16,6 @@ from .channels import Channels, Mixer
 from .length import ClipLength, Shortfall
 from .request import Decoded, Request
 
-__all__ = ["Waveform", "finish_waveform", "to_waveform"]
-
 # What full scale is, by kind and bytes of a dtype.
 _FULL_SCALE = {"f2": 1, "f4": 1, "f8": 1, "i2": 1 << 15, "i4": 1 << 31}
 _MOST_CHANNELS = 32

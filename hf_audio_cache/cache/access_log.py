@@ -51,8 +51,6 @@ from .layout import (
 )
 from .stats import Counters, Stats
 
-__all__ = ["Run", "UseRecorder"]
-
 logger = logging.getLogger(__name__)
 
 _MAX_NAMES = 4096  # of a record

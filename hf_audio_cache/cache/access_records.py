@@ -18,8 +18,6 @@ from ..stores import Store, StoredObject
 from .layout import ACCESS, is_like_entry, parse_figures_name, parse_record_name
 from .stats import Stats
 
-__all__ = ["check_use", "last_uses", "names_of_run", "read_figures", "records_of"]
-
 _MAX_BYTES = 4 << 20  # maximum size of an unpacked record
 _BATCH = 64
 _DAY = 86_400.0

@@ -8,8 +8,6 @@ from ..errors import StoreError, UnknownVersionError
 from ..stores import NOT_ALLOWED, Store
 from .stats import Counters
 
-__all__ = ["BadEntries"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -17,8 +17,6 @@ from .entry_cache import EntryCache
 from .keys import AudioCacheKey, WaveformCacheKey
 from .layout import FEATURES, WAVEFORMS
 
-__all__ = ["AudioCache", "WaveformCache"]
-
 
 class AudioCache(EntryCache[AudioCacheKey]):
     """Features that a processor made, by content.

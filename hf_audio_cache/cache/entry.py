@@ -43,8 +43,6 @@ from .keys import AudioCacheKey, WaveformCacheKey
 from .npz import NpzWriter
 from .signing import SIGNATURE_LENGTH, SigningKeys
 
-__all__ = ["Entry", "encode_entry", "open_entry"]
-
 MAX_MANIFEST_BYTES = 60_000  # a zip comment holds 65,535
 _MAX_SAID = 300  # characters of what a stranger's bytes may bring into a message
 

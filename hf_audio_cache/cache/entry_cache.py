@@ -33,9 +33,6 @@ from .presence import Presence
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
 
-__all__ = ["EntryCache"]
-
-
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
 Pick = Callable[[Entry], Any]
 # The name and key of an entry, the store's answer, and the checked entry. If there is no entry: the reason.

@@ -14,8 +14,6 @@ from ..errors import CorruptEntryError, UnknownVersionError
 from .codecs import Form, Member, least_stored_bytes, load_json, member_from_json
 from .keys import AudioCacheKey, WaveformCacheKey
 
-__all__ = ["FORMAT_VERSION", "Manifest", "Members", "check_stated_version", "check_version", "read_manifest"]
-
 FORMAT_VERSION = 1
 _VERSION = re.compile(rb'\{"version":([0-9]{1,4})[,}]')  # in every version the manifest begins like this
 _BEFORE_MEMBERS = b',"members":'

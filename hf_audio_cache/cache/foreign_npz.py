@@ -13,8 +13,6 @@ import numpy.typing as npt
 from ..errors import CorruptEntryError
 from .codecs import MAX_TAIL_BYTES, OUTPUT_NAME, parse_header
 
-__all__ = ["load_foreign_npz"]
-
 
 def load_foreign_npz(data: bytes) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of an ``.npz`` that another program wrote; zip's own checksums are all that guards it."""

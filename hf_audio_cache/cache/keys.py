@@ -19,8 +19,6 @@ from ..audio.channels import Channels
 from ..errors import InvalidKeyError
 from .layout import entry_name
 
-__all__ = ["AudioCacheKey", "WaveformCacheKey", "check_channels", "max_length_ms"]
-
 _LONGEST_MS = 10**12  # a cap that is no cap; a file name must hold its digits
 _MOST_CHANNELS = 10_000  # a file name must hold its digits
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -27,31 +27,6 @@ from typing import cast
 from ..audio.channels import Channels
 from ..stores.packs.names import is_pack_file
 
-__all__ = [
-    "ACCESS",
-    "FEATURES",
-    "PROCESSORS",
-    "RUNS",
-    "TAG",
-    "TAG_NAME",
-    "WAVEFORMS",
-    "EntryName",
-    "RecordName",
-    "access_name",
-    "entry_name",
-    "figures_name",
-    "finished_name",
-    "is_entry",
-    "is_like_entry",
-    "is_ours",
-    "manifest_name",
-    "parse_entry_name",
-    "parse_figures_name",
-    "parse_manifest_name",
-    "parse_record_name",
-    "run_name",
-]
-
 FEATURES, WAVEFORMS, PROCESSORS, ACCESS, RUNS = "features", "waveforms", "processors", "access", "runs"
 
 TAG_NAME = "CACHEDIR.TAG"  # https://bford.info/cachedir/

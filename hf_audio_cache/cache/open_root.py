@@ -15,8 +15,6 @@ from .root import CacheRoot, as_cache_root
 from .signing import SigningKeys
 from .stats import Counters
 
-__all__ = ["OpenRoot"]
-
 
 class OpenRoot:
     """An open root; nothing is contacted or created before it is used.

@@ -12,8 +12,6 @@ import numpy as np
 from .codecs import Form
 from .entry import Entry
 
-__all__ = ["give_places"]
-
 
 def give_places(entries: Iterable[object]) -> None:
     """Give each entry the places of its arrays. A form that comes once has none; what is no entry is left out."""

@@ -10,8 +10,6 @@ from ..stores import Store
 from .entry import LONGEST_END, USUAL_END, check_signature, manifest_at_end
 from .signing import SigningKeys
 
-__all__ = ["Presence"]
-
 T = TypeVar("T")
 
 _BATCH = 64  # entries in memory at once

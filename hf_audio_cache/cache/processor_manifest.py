@@ -22,8 +22,6 @@ from .entry_manifest import check_version
 from .layout import manifest_name
 from .signing import SigningKeys
 
-__all__ = ["Manifest", "parse_manifest", "read_manifest"]
-
 VERSION = 1  # of the file; not written, since only a later one has to be told from it
 
 # What an identity does not contain, but somebody who looks for a difference wants to know.

@@ -15,8 +15,6 @@ from ..support.secrets import Secret
 from .codecs import COMPRESSIONS
 from .signing import SigningKey, SigningKeys, signing_keys
 
-__all__ = ["CacheRoot", "as_cache_root"]
-
 
 @dataclass(frozen=True)
 class _Access:

@@ -12,8 +12,6 @@ from typing import TypeAlias
 from ..errors import SigningKeyError
 from ..support.secrets import Secret
 
-__all__ = ["SIGNATURE_LENGTH", "SigningKey", "SigningKeys", "signing_keys"]
-
 SIGNATURE_LENGTH = 64  # hexadecimal digits of an HMAC-SHA256
 KEY_VARIABLE = "HF_AUDIO_CACHE_SIGNING_KEY"
 FILE_VARIABLE = "HF_AUDIO_CACHE_SIGNING_KEY_FILE"

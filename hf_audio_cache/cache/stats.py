@@ -26,8 +26,6 @@ from ..support.process_local import ProcessLocal, finalize_here
 from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 
-__all__ = ["BadClip", "Counters", "Stats"]
-
 _MAX_BAD_CLIPS = 100_000  # that a process keeps a record of; beyond it counts only
 _BAD_CLIPS_SUFFIX = ".bad-clips"
 

@@ -17,8 +17,6 @@ from .running import guarded, plan_confirm_run, progress
 if TYPE_CHECKING:
     from ..maintenance.delete import PruneReport
 
-__all__ = ["add_to"]
-
 
 CacheOption = Annotated[
     Optional[str],  # noqa: UP045 - see hf_audio_cache.cli

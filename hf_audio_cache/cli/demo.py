@@ -27,8 +27,6 @@ from ..support.threads import n_cores
 from ..support.units import format_size
 from ..transform.cached_features import CachedFeatures
 
-__all__ = ["DemoReport", "run_demo"]
-
 _FEWEST_CLIPS = 4
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".m4a", ".webm"}
 _HUB_DATASET = ("hf-internal-testing/librispeech_asr_dummy", "clean", "validation")

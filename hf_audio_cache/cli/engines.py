@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..transform.cached_features import CachedFeatures
     from ..transform.fill_report import FillReport
 
-__all__ = ["Engine", "cluster", "fill_by_processes", "fill_by_workers"]
-
 
 class Engine(str, Enum):
     """What spreads the work."""

@@ -35,8 +35,6 @@ from .registry import add_command
 from .running import guarded, waiting
 from .warm_report import WarmReport
 
-__all__ = ["add_to"]
-
 DatasetArgument = Annotated[
     str,
     typer.Argument(

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..cache.root import CacheRoot
     from ..transform.cached_features import CachedFeatures
 
-__all__ = ["load_dataset", "load_processor", "load_ray_dataset", "open_cache"]
-
 _AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".aif", ".au"}
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import typer
 
-__all__ = ["in_flags", "problems", "shown_log"]
-
 _FLAGS = {
     **{name: f"--{name.replace('_', '-')}" for name in ("audio_column", "data_dir", "auto_resample", "sampling_rate")},
     **{name: f"--{name.replace('_', '-')}" for name in ("max_length_seconds", "channels", "longer", "truncated")},

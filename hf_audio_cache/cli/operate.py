@@ -12,8 +12,6 @@ from .output import Format, FormatOption, NoTruncateOption, show_names, show_rep
 from .registry import add_command
 from .running import guarded, waiting
 
-__all__ = ["add_to"]
-
 
 @guarded
 def config(

@@ -11,31 +11,6 @@ import typer
 if TYPE_CHECKING:
     from ..cache.root import CacheRoot
 
-__all__ = [
-    "AudioColumnOption",
-    "AudioStorageOptions",
-    "AutoResampleOption",
-    "CapOption",
-    "ChannelsOption",
-    "DataDirOption",
-    "DryRunOption",
-    "LongerOption",
-    "NearOption",
-    "NonfiniteOption",
-    "ProcessorOption",
-    "RateOption",
-    "RootOption",
-    "SigningKeyFileOption",
-    "SplitOption",
-    "StorageOptions",
-    "SubsetOption",
-    "TruncatedOption",
-    "WaveformsOption",
-    "YesOption",
-    "options_of",
-    "root_of",
-]
-
 RootOption = Annotated[
     Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
     typer.Option("--root", metavar="DIR_OR_URL", help="Where the cache is; `config` shows the default."),

@@ -14,8 +14,6 @@ import typer
 
 from ..support.report import Report, Table
 
-__all__ = ["Format", "FormatOption", "NoTruncateOption", "QuietOption", "show_report", "show_rows"]
-
 
 class Format(str, enum.Enum):
     """A form of output."""

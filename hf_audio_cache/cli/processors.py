@@ -12,8 +12,6 @@ from .output import Format, FormatOption, NoTruncateOption, show_names, show_rep
 from .registry import Group, add_command
 from .running import guarded
 
-__all__ = ["add_to"]
-
 _QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the shas, one per line.")]
 
 processors = typer.Typer(help="List and compare the processors of a root.", invoke_without_command=True)

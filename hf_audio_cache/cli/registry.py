@@ -11,8 +11,6 @@ from typing import Any
 import typer
 import typer.core
 
-__all__ = ["Command", "Group", "add_command"]
-
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that newer releases of typer have
 _EXAMPLE_WIDTH = 70  # of 80 characters
 _HEADING = re.compile(r"^(Examples?)\n-+\n", re.MULTILINE)

@@ -17,8 +17,6 @@ import typer
 
 from .messages import in_flags, shown_log
 
-__all__ = ["guarded", "plan_confirm_run", "progress", "waiting"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 ReportT = TypeVar("ReportT")
 

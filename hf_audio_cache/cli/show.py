@@ -33,8 +33,6 @@ from .running import guarded, waiting
 if TYPE_CHECKING:
     from ..maintenance.explain import Explanation
 
-__all__ = ["add_to"]
-
 
 @guarded
 def usage(

@@ -28,8 +28,6 @@ from .running import guarded, waiting
 if TYPE_CHECKING:
     from ..cache.root import CacheRoot
 
-__all__ = ["add_to"]
-
 
 @guarded
 def export(

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from ..transform.cached_features import CachedFeatures
     from ..transform.fill_report import FillReport
 
-__all__ = ["WarmReport"]
-
 _MOST_PROBLEMS = 20
 
 

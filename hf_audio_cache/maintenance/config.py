@@ -12,8 +12,6 @@ from ..stores import near_limit
 from ..support.paths import hashes_path
 from ..support.units import format_size
 
-__all__ = ["Setting", "settings_of"]
-
 
 @dataclass(frozen=True)
 class Setting:

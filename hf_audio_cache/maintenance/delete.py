@@ -23,9 +23,6 @@ from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import ListedEntry, parse_entry
 
-__all__ = ["Contents", "PruneReport", "delete"]
-
-
 _BATCH = 100_000  # each is one list of deleted entries, where they are in packs
 _RECENT = 86_400.0  # seconds
 

@@ -18,8 +18,6 @@ from ..processors.identity import ProcessorIdentity
 from ..stores import Store
 from ..support.report import Report, Table
 
-__all__ = ["Explanation", "explain_difference", "explain_key"]
-
 _OTHERS = 3  # processors that are named beside the nearest one
 
 

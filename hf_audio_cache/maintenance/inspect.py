@@ -20,8 +20,6 @@ from ..support.units import format_seconds, format_size
 from .listing import ListedEntry, find_entries
 from .processors import processor_names
 
-__all__ = ["InspectedEntry", "inspect_entries", "plot_entry"]
-
 
 @dataclass(frozen=True, repr=False)
 class InspectedEntry(Report):

@@ -19,8 +19,6 @@ from ..stores import Store, StoredObject
 from ..support.units import parse_seconds, parse_size
 from .processors import processor_names
 
-__all__ = ["SORT_FIELDS", "ListedEntry", "list_entries", "parse_entry", "parse_filter"]
-
 _FILTER = re.compile(r"\s*([a-z_]+)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*")
 _SHA = re.compile(r"[0-9a-f]{8,64}")
 _OPERATORS: dict[str, Any] = {

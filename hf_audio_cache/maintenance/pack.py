@@ -23,8 +23,6 @@ from ..support.units import format_size
 from .listing import is_processor, parse_entry
 from .processors import processor_names
 
-__all__ = ["PackReport", "pack"]
-
 _SECONDS = 300.0  # that a far root may take for a pack, at least
 
 

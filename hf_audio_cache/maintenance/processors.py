@@ -19,8 +19,6 @@ from ..stores import Store
 from ..support.report import Report, Table
 from .explain import explain_difference
 
-__all__ = ["ProcessorDifference", "ProcessorInfo", "diff_processors", "list_processors", "processor_names"]
-
 
 @dataclass(frozen=True)
 class ProcessorInfo:

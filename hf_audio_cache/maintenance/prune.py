@@ -19,8 +19,6 @@ from .listing import ListedEntry, find_copies, find_listed, is_processor
 from .processors import processor_names
 from .remake_cost import seconds_per_byte
 
-__all__ = ["PruneReport", "clear", "prune", "remove"]
-
 _DAY = 86_400.0  # seconds; the access log is kept by days
 
 

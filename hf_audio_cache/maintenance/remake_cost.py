@@ -9,8 +9,6 @@ from ..cache.entry import open_entry
 from ..stores import Store
 from .listing import ListedEntry
 
-__all__ = ["seconds_per_byte"]
-
 _SAMPLE = 16  # entries of a kind that are read
 
 

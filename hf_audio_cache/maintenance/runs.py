@@ -19,8 +19,6 @@ from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 from .processors import processor_names
 
-__all__ = ["AllRuns", "RunLine", "TotalStats", "list_runs", "total_stats"]
-
 _BATCH = 64
 
 

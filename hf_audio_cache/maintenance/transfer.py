@@ -28,8 +28,6 @@ from .listing import is_processor, parse_entry
 from .processors import processor_names
 from .verify import check_manifest
 
-__all__ = ["TransferReport", "copy_entries", "export_archive", "import_archive"]
-
 _BATCH = 64
 _MAX_ENTRY_BYTES = 4 << 30
 _MAX_MANIFEST_BYTES = 16 << 20

@@ -25,8 +25,6 @@ from ..support.units import format_size
 from .listing import parse_entry
 from .processors import processor_names
 
-__all__ = ["Usage", "UsageLine", "usage"]
-
 _DAY = 86_400.0  # seconds
 _AGES = (
     (_DAY, "less than a day"),

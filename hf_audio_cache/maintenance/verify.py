@@ -29,8 +29,6 @@ from ..support.report import Report, Table
 from ..support.units import format_size
 from .delete import delete
 
-__all__ = ["VerifyReport", "repair_root", "verify"]
-
 _BATCH = 64
 _MAX_SHOWN = 50  # lines of a table
 

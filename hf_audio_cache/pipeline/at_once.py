@@ -13,8 +13,6 @@ from ..processors.determinism import GeneratorWatch
 from ..support.write_behind import WriteError
 from .clip_steps import Clip, ClipSteps, Computed, Result
 
-__all__ = ["AtOnce"]
-
 _WATCHED_TOGETHER = 4  # clips for each look at the random generators
 
 

@@ -13,8 +13,6 @@ from ..stores import FarFiles, FileVersion
 from ..support.secrets import Secret
 from ..support.threads import in_threads
 
-__all__ = ["AudioReader"]
-
 _REMEDIES = {
     "": "Check that the file is where the dataset says.",
     "throttled": "Its store asks for fewer requests: read in fewer processes at once.",

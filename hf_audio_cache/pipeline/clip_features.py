@@ -10,8 +10,6 @@ from ..audio.length import ClipLength
 from ..cache.entry_cache import KeyT
 from ..processors.output_forms import copied
 
-__all__ = ["ClipFeatures", "StoredClip"]
-
 
 @dataclass(frozen=True)
 class ClipFeatures:

@@ -24,8 +24,6 @@ from .store import EntryWriter
 from .unstorable import errors_of_clips
 from .waveforms import WaveformReader
 
-__all__ = ["ClipPipeline"]
-
 IdentityT = TypeVar("IdentityT", bound=ProcessorIdentity | None)
 
 

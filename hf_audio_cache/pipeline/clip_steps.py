@@ -21,8 +21,6 @@ from .storage_policy import FeatureStoragePolicy, Sample
 from .store import EntryWriter
 from .waveforms import ClipWaveform
 
-__all__ = ["Clip", "ClipSteps", "Computed", "Result"]
-
 Result = ClipFeatures | AudioError
 
 

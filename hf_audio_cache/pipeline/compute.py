@@ -17,8 +17,6 @@ from ..processors.precision import rounded
 from ..processors.soundness import unsound_output
 from .settings import FeatureSettings
 
-__all__ = ["Extraction"]
-
 # They change an attribute of their own during a call.
 _NOT_IN_THREADS = ("DiaFeatureExtractor", "SpeechT5FeatureExtractor")
 

@@ -26,8 +26,6 @@ from .store import ProcessorManifests
 from .unstorable import UnstorableWarning
 from .waveforms import decode
 
-__all__ = ["FeaturePipeline"]
-
 
 class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
     """Turns audio cells into features, with a cache before and after the extraction.

@@ -12,8 +12,6 @@ from ..cache.entry_cache import KeyT
 from ..errors import AudioError
 from .audio_reader import AudioReader
 
-__all__ = ["Clips", "look_up"]
-
 FoundT = TypeVar("FoundT")
 
 

@@ -22,8 +22,6 @@ from .storage_policy import FeatureStoragePolicy
 from .store import EntryWriter
 from .waveforms import WaveformReader
 
-__all__ = ["MissingClips"]
-
 _IN_MEMORY = 64  # clips that are computed at once before their outputs are handed on
 
 

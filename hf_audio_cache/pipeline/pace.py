@@ -12,8 +12,6 @@ from ..processors.determinism import GeneratorWatch, difference
 from ..support.library_threads import share_out_on_one_core_each
 from ..support.process_local import ProcessLocal
 
-__all__ = ["ROUNDS", "Tried", "is_faster_at_once", "refuse", "try_out"]
-
 logger = logging.getLogger(__name__)
 
 Outputs = dict[str, Any]

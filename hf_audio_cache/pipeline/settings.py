@@ -14,8 +14,6 @@ from ..processors.soundness import Nonfinite, check_nonfinite
 from ..support.secrets import Secret
 from .storage_policy import Policy, check_policy
 
-__all__ = ["FeatureSettings", "ResultSettings", "WaveformSettings"]
-
 
 @dataclass(frozen=True)
 class WaveformSettings:

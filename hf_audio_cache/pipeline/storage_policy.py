@@ -11,8 +11,6 @@ from typing import Literal, get_args
 from ..audio.source import AudioSource
 from ..cache.keys import AudioCacheKey
 
-__all__ = ["SAMPLE_SIZE", "FeatureStoragePolicy", "Policy", "Sample", "check_policy"]
-
 logger = logging.getLogger(__name__)
 
 Policy = Literal["auto", "always", "never"]

@@ -18,8 +18,6 @@ from ..processors.output_specs import OutputSpec
 from ..support.process_local import is_worker
 from ..support.write_behind import WriteError, Writer
 
-__all__ = ["EntryWriter", "ProcessorManifests", "tag_root"]
-
 
 class EntryWriter:
     """Encodes and stores entries, in the calling thread or behind the computation of the next clips."""

@@ -12,8 +12,6 @@ from ..errors import AudioError, AudioExtractionError, UnstorableOutputError
 from ..processors.output_specs import OutputSpec
 from ..support.write_behind import WriteError
 
-__all__ = ["UnstorableWarning", "check_storable", "errors_of_clips"]
-
 logger = logging.getLogger(__name__)
 
 _ANY_KEY = AudioCacheKey("0" * 64, "0" * 64, 1, 0)

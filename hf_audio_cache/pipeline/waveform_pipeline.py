@@ -23,8 +23,6 @@ from .clip_pipeline import ClipPipeline
 from .settings import ResultSettings
 from .store import tag_root
 
-__all__ = ["AUDIO", "WAVEFORM", "WaveformPipeline", "waveform_as", "waveform_spec"]
-
 # The forms of a waveform, as outputs: with its rate, as `datasets` decodes audio, or the array alone.
 AUDIO, WAVEFORM = "audio", "waveform"
 

@@ -21,8 +21,6 @@ from ..errors import AudioError
 from .settings import WaveformSettings
 from .storage_policy import Policy
 
-__all__ = ["ClipWaveform", "WaveformReader", "decode"]
-
 logger = logging.getLogger(__name__)
 
 

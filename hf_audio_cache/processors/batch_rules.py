@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["casts_to_float32", "clips_stand_alone", "is_padded_to_longest", "is_unpadded", "is_well_known"]
-
 # Of which calls for several clips were compared with calls for each: by what they read of a call, and no others.
 _WELL_KNOWN = {
     "ASTFeatureExtractor": "audio_spectrogram_transformer.feature_extraction_audio_spectrogram_transformer",

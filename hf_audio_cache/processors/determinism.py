@@ -19,8 +19,6 @@ from ..support.torch_module import loaded_torch
 from .extractor import NamedFunction, extract, name_of
 from .output_forms import is_same_output
 
-__all__ = ["GeneratorWatch", "difference", "extract_beside_others", "extract_repeatable", "random_state_kept"]
-
 # Of tqdm, which `datasets` shows its progress with, of fsspec, and our own.
 _HARMLESS_THREADS = ("tqdm_monitor", "fsspecIO", "hf-audio-cache", "hf_audio_cache")
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Difference", "differences"]
-
 # Parts of a description that are named without saying where they stand.
 _UNNAMED = ("state", "code", "globals", "members", "class", "backends", "torch", "kept")
 # Keys that say what a value is.

@@ -18,17 +18,6 @@ from ..support.process_local import ProcessLocal, is_forked
 from ..support.torch_module import loaded_torch
 from .output_forms import without_batch_axis
 
-__all__ = [
-    "STANDS_FOR",
-    "NamedFunction",
-    "audio_part",
-    "check_takes_channels",
-    "extract",
-    "name_of",
-    "processor_sampling_rate",
-    "real_extractor",
-]
-
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
 

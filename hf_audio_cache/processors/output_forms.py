@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["copied", "has_form", "is_same_output", "without_batch_axis"]
-
 _NUMBERS = "biufc"
 _MAX_JSON_BYTES = 1 << 20  # an entry holds no more (`cache.codecs.json_values`)
 

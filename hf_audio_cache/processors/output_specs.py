@@ -18,8 +18,6 @@ from .extractor import extract
 from .output_forms import has_form
 from .precision import FloatType, rounded
 
-__all__ = ["OutputSpec", "made_up_sound", "probe_outputs"]
-
 logger = logging.getLogger(__name__)
 
 # Two lengths tell which axes follow the clip's; the longer one passes the 30 s to which several extractors pad.

@@ -17,17 +17,6 @@ from typing import Any
 
 from .code import read_code
 
-__all__ = [
-    "Owner",
-    "file_digest",
-    "is_found",
-    "is_made_in_c",
-    "label_of",
-    "owner_of",
-    "owner_of_file",
-    "owner_of_module",
-]
-
 # The names of the running program, in its own process and in those that it spawns.
 _MAIN = ("__main__", "__mp_main__")
 _IS_ON_THE_HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE, as of each class that Python makes

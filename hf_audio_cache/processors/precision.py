@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from ..errors import ProcessorError
 
-__all__ = ["FloatType", "check_dtype", "rounded"]
-
 FloatType = Literal["float16", "bfloat16"]
 
 

@@ -9,8 +9,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["Nonfinite", "UnsoundOutput", "check_nonfinite", "unsound_output"]
-
 Nonfinite = Literal["error", "keep"]
 
 

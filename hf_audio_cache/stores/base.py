@@ -11,8 +11,6 @@ from typing import ClassVar, TypeAlias
 
 from ..errors import InvalidNameError, StoreError
 
-__all__ = ["Range", "Store", "StoredObject", "check_name"]
-
 Range: TypeAlias = "tuple[str, int, int]"  # name, start, number of bytes
 
 _SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.\-]+"  # neither "." nor ".."

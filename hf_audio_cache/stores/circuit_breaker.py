@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-__all__ = ["CircuitBreaker", "OpenCircuit"]
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 300.0
 
 

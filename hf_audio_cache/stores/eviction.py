@@ -11,8 +11,6 @@ import time
 from ..errors import StoreError
 from .local import NOT_ALLOWED, LocalStore
 
-__all__ = ["NearTier"]
-
 logger = logging.getLogger(__name__)
 
 # Names of entries, finished or not: the content's SHA-256, in a folder of its first two digits. Nothing else may be

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from ..errors import StoreError
 from .base import Store
 
-__all__ = ["Evidence"]
-
 _DOUBTFUL_ROUNDS = 8
 _EVIDENCE_LASTS = 60.0
 

@@ -14,19 +14,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-__all__ = [
-    "MAKE_FILE",
-    "Below",
-    "OpenFolder",
-    "is_file",
-    "open_in",
-    "open_top",
-    "read_end",
-    "replace_in",
-    "stat_in",
-    "unlink_in",
-]
-
 HAS_DESCRIPTORS = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.stat, os.unlink} <= os.supports_dir_fd
 
 Folder: TypeAlias = "int | str"  # a descriptor, or a path where there are none

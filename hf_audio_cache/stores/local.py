@@ -19,8 +19,6 @@ from .base import Range, Store, StoredObject, check_name
 from .folders import MAKE_FILE, Below, OpenFolder, is_file, open_in, open_top, read_end, replace_in, stat_in, unlink_in
 from .open_files import OpenFile, OpenFiles
 
-__all__ = ["NOT_ALLOWED", "UNFINISHED_AFTER", "LocalStore", "is_temporary"]
-
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a folder that this user may not write to
 UNFINISHED_AFTER = 3600.0  # seconds after which a file counts as left by a killed writer
 

@@ -20,8 +20,6 @@ from .remote.urls import check_url, is_scheme
 from .resilient import ResilientStore
 from .tiered import TieredStore
 
-__all__ = ["WritePolicy", "absolute_root", "check_root", "near_limit", "open_store"]
-
 WritePolicy: TypeAlias = Literal["both", "near", "none"]
 
 _NEAR_SHARE = 10  # the near tier may take a tenth of its disk by default

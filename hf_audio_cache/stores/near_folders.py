@@ -14,8 +14,6 @@ from ..support.mounts import is_network_mount
 from ..support.paths import near_root
 from .remote.urls import flat_options, protocols_of
 
-__all__ = ["near_folder", "place_of"]
-
 _IN_PROCESS = ("memory",)  # no disk is nearer
 
 # Options that say which store a bucket's name belongs to, and the variables that stand for them.

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 
 from .base import Range
 
-__all__ = ["OpenFile", "OpenFiles"]
-
 _MOST_OPEN = 256  # of a store; processes may open 1,024 files by default
 
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from .base import Store
 
-__all__ = ["find_by_listing"]
-
 _MANY = 1000  # fewer names are asked for one by one
 _WORTH = 50  # listed objects for each name: a page of a listing has a thousand, and 16 to 32 requests run at once
 

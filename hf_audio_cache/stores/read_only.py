@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..errors import StoreError
 from .wrapper import WrappingStore
 
-__all__ = ["ReadOnlyStore"]
-
 
 class ReadOnlyStore(WrappingStore):
     """Another store, for reading; puts and deletions are refused by a `StoreError` of the kind "read-only"."""

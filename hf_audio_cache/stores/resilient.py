@@ -15,8 +15,6 @@ from .evidence import Evidence
 from .presence import find_by_listing
 from .wrapper import WrappingStore
 
-__all__ = ["ResilientStore"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -14,8 +14,6 @@ from .packs.names import is_pack_file
 from .read_only import ReadOnlyStore
 from .wrapper import WrappingStore
 
-__all__ = ["TieredStore"]
-
 
 class TieredStore(WrappingStore):
     """A remote store, with a near tier: a directory of what was read from the store or written to it.

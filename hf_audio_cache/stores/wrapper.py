@@ -12,8 +12,6 @@ from .base import Range, Store, StoredObject
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["WrappingStore"]
-
 
 class WrappingStore(Store):
     """Hands every call on to another store; a subclass overrides the calls that it is there for.

@@ -18,8 +18,6 @@ from .process_local import ProcessLocal
 from .threads import is_own_thread, n_cores, share_out
 from .torch_module import loaded_torch
 
-__all__ = ["leaving_a_core", "share_out_on_one_core_each"]
-
 ItemT = TypeVar("ItemT")
 
 

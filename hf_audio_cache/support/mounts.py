@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["is_network_mount"]
-
 _LOCAL_FUSE = "fuse-overlayfs|portal|lxcfs|mergerfs|snapfuse|ntfs-3g|exfat|gocryptfs|encfs|bindfs|unionfs"
 _NETWORK = re.compile(rf"nfs\d?|cifs|smb\w*|9p|afs|ceph|davfs|glusterfs|fuse\.(?!(?:{_LOCAL_FUSE})$).*")
 

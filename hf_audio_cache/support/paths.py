@@ -8,8 +8,6 @@ import tempfile
 
 from .mounts import is_network_mount
 
-__all__ = ["default_root", "hashes_path", "near_root"]
-
 
 def default_root() -> str:
     """Return the default root of a cache.

@@ -19,8 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["ForkStep", "ProcessLocal", "at_fork", "finalize_here", "is_forked", "is_worker"]
-
 T = TypeVar("T")
 
 _IMPORTED_BY = os.getpid()

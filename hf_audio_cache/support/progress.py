@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-__all__ = ["note_progress", "watched"]
-
 _watcher: ContextVar[Callable[[int, int | None], object] | None] = ContextVar("watcher", default=None)
 
 

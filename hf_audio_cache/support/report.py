@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Report", "Table"]
-
 _NARROWEST = 12  # characters of a column
 
 

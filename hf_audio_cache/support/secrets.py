@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Secret", "learn_secret", "secret_options"]
-
 T = TypeVar("T")
 
 # Secrets by token. They outlive the objects that hold them: a pickle that was made before a fork must find its secret

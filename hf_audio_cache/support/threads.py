@@ -16,8 +16,6 @@ from typing import TypeVar
 
 from .process_local import ForkStep, ProcessLocal, at_fork
 
-__all__ = ["ahead", "forks_wait", "in_threads", "is_own_thread", "n_cores", "share_out", "thread_count"]
-
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["loaded_torch"]
-
 
 def loaded_torch() -> Any | None:
     """Return the module torch; None if it is not imported, or another thread is importing it just now."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["format_seconds", "format_size", "parse_seconds", "parse_share", "parse_size"]
-
 _SIZES = {"": 1, "B": 1}
 _SIZES |= {f"{prefix}{unit}": 1000**power for power, prefix in enumerate("KMGTP", 1) for unit in ("", "B")}
 _SIZES |= {f"{prefix}{unit}": 1024**power for power, prefix in enumerate("KMGTP", 1) for unit in ("I", "IB")}

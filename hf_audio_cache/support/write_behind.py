@@ -11,8 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from ..errors import StoreError, UnstorableOutputError
 from .process_local import ForkStep, at_fork
 
-__all__ = ["WriteError", "Writer"]
-
 WriteError = StoreError | UnstorableOutputError
 
 _THREADS = 4

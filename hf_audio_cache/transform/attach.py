@@ -20,8 +20,6 @@ from .feature_reader import FeatureReader
 from .map_functions import HasFeatures
 from .prefetch import read_ahead
 
-__all__ = ["attach"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 64  # of a stream

@@ -14,8 +14,6 @@ from ..errors import AudioColumnError, ProcessorError
 from .feature_reader import FeatureReader
 from .late_columns import LateColumns
 
-__all__ = ["Attached"]
-
 
 @dataclass(frozen=True)
 class Attached:

@@ -9,8 +9,6 @@ import datasets
 from ..errors import AudioColumnError
 from .attached import Attached
 
-__all__ = ["AttachedDataset"]
-
 
 class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has no types
     """A dataset whose rows have columns that it does not have itself. What is made of it is an ordinary dataset."""

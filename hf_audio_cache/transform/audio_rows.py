@@ -17,16 +17,6 @@ from ..errors import AudioError
 from ..pipeline.audio_reader import AudioReader
 from .clip_lists import is_list_feature
 
-__all__ = [
-    "audio_rows",
-    "clip_shas",
-    "encoded_sizes",
-    "loose_files",
-    "of_each_split",
-    "row_shas",
-    "with_encoded_audio",
-]
-
 _BATCH_ROWS = 64
 
 DatasetT = TypeVar("DatasetT")

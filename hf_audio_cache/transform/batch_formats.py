@@ -22,8 +22,6 @@ from .audio_rows import with_encoded_audio
 from .collate import array_of_rows
 from .ray_batches import is_for_ray, rows_of, tensor, with_tensors
 
-__all__ = ["AudioBatch", "features_of", "read_batch", "with_columns"]
-
 _WHOLE = (
     *(datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict),
     IterableColumn,

@@ -22,16 +22,6 @@ from ..errors import MissingEntryError
 from ..processors.output_forms import copied
 from .reference_reader import AnyCache, AnyKey, ReferenceReader, outputs_of, pick_output, reader_of
 
-__all__ = [
-    "CachedArray",
-    "CachedArrayList",
-    "missing_at",
-    "read_lengths",
-    "read_references",
-    "reference_columns",
-    "undecoded",
-]
-
 logger = logging.getLogger(__name__)
 
 _SHA_BYTES = 32

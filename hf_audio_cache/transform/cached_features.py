@@ -23,8 +23,6 @@ from .coverage import Coverage, coverage
 from .estimate import Estimate, estimate
 from .stand_in import ExtractorCache, stand_in
 
-__all__ = ["CachedFeatures"]
-
 
 class CachedFeatures(CachedTransform):
     """A processor's audio features for `datasets`, each computed once and then read from a cache.

@@ -24,8 +24,6 @@ from .feature_columns import FeatureColumns
 from .hash_hook import hash_by
 from .references import make_references, materialize
 
-__all__ = ["CachedTransform"]
-
 DatasetT = TypeVar("DatasetT", datasets.Dataset, datasets.DatasetDict)
 AnyDatasetT = TypeVar(
     "AnyDatasetT", datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict

@@ -15,8 +15,6 @@ from ..pipeline.waveform_pipeline import AUDIO, WAVEFORM, WaveformPipeline
 from ..support.secrets import secret_options
 from .cached_transform import CachedTransform
 
-__all__ = ["CachedWaveforms"]
-
 
 class CachedWaveforms(CachedTransform):
     """Decoded waveforms for `datasets`, each decoded once and then read from a cache.

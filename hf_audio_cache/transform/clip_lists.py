@@ -9,8 +9,6 @@ from typing import Any
 import datasets
 import numpy as np
 
-__all__ = ["ListLayout", "in_one", "is_list_feature", "is_list_of_clips"]
-
 
 def is_list_feature(feature: Any) -> bool:
     """Return whether the cells of a column are lists of clips, and not arrays of samples."""

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["array_of_rows", "collate", "copies_of_rows"]
-
 
 def collate(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return arrays of one dtype and shape as one array; without a copy if they are the rows of one, in this order."""

@@ -9,8 +9,6 @@ from typing import Any
 from ..errors import AudioColumnError, ProcessorError
 from .cached_array import CachedArray, reference_columns
 
-__all__ = ["check_audio", "check_new_columns", "check_not_replaced", "check_references"]
-
 _SETTINGS = ("processor_sha", "sampling_rate", "max_length_ms", "auto_resample", "channels", "name")
 
 

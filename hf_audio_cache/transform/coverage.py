@@ -11,8 +11,6 @@ from ..support.units import format_seconds, format_size
 from .audio_rows import audio_rows, row_shas
 from .estimate import Estimate, estimate
 
-__all__ = ["Coverage", "coverage"]
-
 _SAMPLE_OF_THE_REST = 16
 
 

@@ -21,8 +21,6 @@ from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 from .audio_rows import audio_rows, encoded_sizes
 
-__all__ = ["Estimate", "estimate"]
-
 _SAMPLE = 64
 _PAYS = 1.5  # a smaller speed-up is not worth the disk
 _MIN_LINE = 8  # fewer clips do not determine a straight line

@@ -12,8 +12,6 @@ import numpy.typing as npt
 from ..processors import batch_rules
 from .collate import collate
 
-__all__ = ["ExtractorCall", "ResultForm", "UncacheableCallError", "is_same_result"]
-
 # What is known to decide features, or the form in which they are returned.
 _ARGUMENTS = ("padding", "truncation", "max_length", "pad_to_multiple_of", "return_attention_mask", "do_normalize")
 _PLAIN = (type(None), bool, int, str)

@@ -24,8 +24,6 @@ from .column_checks import check_references
 from .hash_hook import hash_by
 from .reference_reader import register_reader
 
-__all__ = ["FeatureColumns"]
-
 # Raised when the same call would return something else than in an earlier version of this package: `datasets` then
 # ignores the results that it kept.
 _VERSION = 1

@@ -21,8 +21,6 @@ from .column_checks import check_not_replaced
 from .feature_columns import FeatureColumns
 from .reference_reader import pick_output
 
-__all__ = ["FeatureReader"]
-
 
 @dataclass(frozen=True)
 class FeatureReader:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from ..cache.stats import BadClip, Stats
 
-__all__ = ["FillReport"]
-
 
 @dataclass
 class FillReport:

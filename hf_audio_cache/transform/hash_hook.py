@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 from ..errors import UnfingerprintableProcessorError
 from ..processors.identity import class_sha256
 
-__all__ = ["hash_by"]
-
 logger = logging.getLogger(__name__)
 
 OwnT = TypeVar("OwnT")

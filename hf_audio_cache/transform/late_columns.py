@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["LateColumns"]
-
 
 class LateColumns(dict[str, Any]):
     """A batch of columns, of which some are made when any of them is looked at, or all columns at once.

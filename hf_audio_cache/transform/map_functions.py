@@ -14,8 +14,6 @@ from .cached_array import CachedArray, CachedArrayList
 from .clip_lists import ListLayout, in_one
 from .feature_columns import FeatureColumns
 
-__all__ = ["HasFeatures", "ReferenceMaker"]
-
 
 @dataclass(frozen=True)
 class ReferenceMaker:

@@ -18,8 +18,6 @@ import datasets
 
 from ..support.process_local import ForkStep, at_fork
 
-__all__ = ["read_ahead"]
-
 _Examples: Any = getattr(datasets.iterable_dataset, "_BaseExamplesIterable", object)
 _USED = ("is_typed", "features", "num_shards", "iter_arrow", "shuffle_data_sources", "shard_data_sources")
 

@@ -18,8 +18,6 @@ import pyarrow as pa
 from ..processors.output_specs import OutputSpec
 from .collate import collate
 
-__all__ = ["is_for_ray", "rows_of", "tensor", "with_tensors"]
-
 
 def is_for_ray() -> bool:
     """Return whether Ray Data is calling, and not `datasets`."""

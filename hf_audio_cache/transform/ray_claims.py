@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["BatchClaim", "Claims", "start_claims"]
-
 
 def start_claims() -> Any:
     """Start the actor of `Claims` on this node: if the node is lost, so is the whole run."""

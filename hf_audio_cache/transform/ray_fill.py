@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray
 
-__all__ = ["fill_by_ray"]
-
 _BATCH_ROWS = 32  # about a round trip's worth of entries, and the most that is lost with a worker
 _BLOCK_BYTES = 16 << 20  # of audio that a worker gets at a time, and that is done again if the worker is lost
 _PASSES = 3  # over the dataset, if workers are lost with clips that they had claimed

@@ -22,8 +22,6 @@ from ..cache.stats import Counters
 from ..errors import MissingEntryError
 from ..pipeline.waveform_pipeline import WAVEFORM, waveform_as
 
-__all__ = ["AnyCache", "AnyKey", "ReferenceReader", "outputs_of", "pick_output", "reader_of", "register_reader"]
-
 AnyKey = AudioCacheKey | WaveformCacheKey
 AnyCache = EntryCache[Any]
 

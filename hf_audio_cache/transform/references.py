@@ -26,8 +26,6 @@ from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import ReferenceMaker
 
-__all__ = ["make_references", "materialize"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 64  # about a round trip's worth of entries, and the most that is in memory at once

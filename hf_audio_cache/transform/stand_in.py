@@ -26,8 +26,6 @@ from ..processors.identity import processor_sha256
 from .extractor_call import ExtractorCall, ResultForm, UncacheableCallError, is_same_result
 from .hash_hook import hash_by
 
-__all__ = ["ExtractorCache", "stand_in"]
-
 logger = logging.getLogger(__name__)
 
 # Equal results of one form, after which the cache answers alone: of extractors that are well known, and of others.

@@ -13,8 +13,6 @@ from numcodecs import blosc
 from ...errors import CorruptEntryError
 from .codec import Codec, Encoded, Member
 
-__all__ = ["MAX_TAIL_BYTES", "BloscCodec", "Pcm16Codec"]
-
 MAX_TAIL_BYTES = 1 << 28  # a tail costs its writer nothing, so it is bounded more closely
 _MIN_TAIL = 16  # a shorter tail is not worth a second copy
 _PCM16_SAMPLES = 64  # that show first whether a waveform can be 16-bit

@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPE", "MAX_DECODED_BYTES", "OUTPUT_NAME", "Codec", "Encoded", "Form", "Member"]
-
 Form = tuple[str, tuple[int, ...]]  # dtype and shape of an array
 
 MAX_DECODED_BYTES = 1 << 36  # what no honest entry reaches: a shape beyond it is a lie

@@ -14,8 +14,6 @@ from ...errors import CorruptEntryError, UnstorableOutputError
 from .codec import Codec, Encoded, Member
 from .npy import check_header
 
-__all__ = ["JsonCodec", "load_json"]
-
 MAX_JSON_BYTES = 1 << 20  # of all JSON outputs together: as Python objects they take up to a hundred times as much
 _MAX_LEVELS = 200  # more could overflow the stack of a thread
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')

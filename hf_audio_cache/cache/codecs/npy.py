@@ -12,8 +12,6 @@ import numpy.typing as npt
 from ...errors import CorruptEntryError
 from .codec import DTYPE, Codec, Encoded, Member
 
-__all__ = ["NpyCodec", "check_header", "parse_header"]
-
 _HEADER = re.compile(
     rb"\{'descr': '(?P<dtype>[^']{3,5})', 'fortran_order': (?P<fortran>True|False), "
     rb"'shape': \((?P<shape>(?:[0-9]{1,19}(?:, ?|(?=\))))*)\), \} *\n"

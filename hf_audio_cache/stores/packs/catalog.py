@@ -21,8 +21,6 @@ from .names import DELETED, INDEX, PACK, PACKS, entry_key, id_of, pack_name
 from .state import State
 from .tar import PackedEntry
 
-__all__ = ["Catalog"]
-
 logger = logging.getLogger(__name__)
 
 _FOLDER = f"{PACKS}/"

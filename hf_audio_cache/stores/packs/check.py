@@ -11,8 +11,6 @@ from .index import ROW, Index, Rows
 from .names import DELETED, id_of, pack_name
 from .tar import read_entries, rows_of
 
-__all__ = ["check_packs"]
-
 
 def check_packs(catalog: Catalog) -> dict[str, str]:
     """Return what is wrong with the files of the packs, by name; their entries are not looked at.

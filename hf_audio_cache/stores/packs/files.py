@@ -15,8 +15,6 @@ from .index import Index, Read, encode_index
 from .names import DELETED, INDEX, PACKS, id_of, pack_name
 from .tar import PackedEntry, read_entries, read_whole, rows_of
 
-__all__ = ["ChangedError", "PackFiles"]
-
 
 class ChangedError(Exception):
     """What was listed is there no more."""

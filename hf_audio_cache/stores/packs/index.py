@@ -19,8 +19,6 @@ import xxhash
 
 from ...errors import CorruptEntryError, UnknownVersionError
 
-__all__ = ["BLOCK_ROWS", "ROW", "Index", "Location", "Read", "encode_index", "sort_rows"]
-
 Read = Callable[[int, int], bytes]  # start and number of bytes to the bytes there, fewer at the end
 
 MAGIC, VERSION = b"HFACPACK", 1

@@ -8,8 +8,6 @@ import re
 import secrets
 import struct
 
-__all__ = ["DELETED", "INDEX", "PACK", "PACKS", "entry_key", "id_of", "is_pack_file", "new_name", "pack_name"]
-
 PACKS = "packs"
 PACK, INDEX, DELETED = "tar", "index", "deleted"
 _FILE = re.compile(rf"{PACKS}/(?P<id>[0-9a-f]{{32}})\.(?:{PACK}|{INDEX}|{DELETED})")

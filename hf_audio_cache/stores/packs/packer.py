@@ -25,8 +25,6 @@ from .names import DELETED, INDEX, PACK, PACKS, entry_key, id_of, new_name
 from .store import PackedStore
 from .tar import MAX_LENGTH, encode_pack, rows_of, taken
 
-__all__ = ["PACK_BYTES", "Packer", "publish", "put_index", "settled_packs"]
-
 PACK_BYTES = 256_000_000
 _BATCH = 64
 _DELETED_AT_ONCE = 1000

@@ -12,8 +12,6 @@ import numpy as np
 from ...errors import CorruptEntryError
 from .index import Index, Location
 
-__all__ = ["State"]
-
 
 @dataclass(frozen=True)
 class State:

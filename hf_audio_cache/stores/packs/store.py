@@ -16,8 +16,6 @@ from .index import ROW, Location, encode_index, sort_rows
 from .names import DELETED, PACKS, entry_key, new_name, pack_name
 from .state import State
 
-__all__ = ["PackedStore"]
-
 _LOOKS = 3  # for an entry that is missing, while packs come and go
 _MOST_APART = 1 << 16  # bytes between entries that one request reads
 _MOST_AT_ONCE = 8 << 20  # bytes of a request

@@ -15,8 +15,6 @@ from ...errors import CorruptEntryError, UnknownVersionError
 from .index import ROW, Read, Rows, sort_rows
 from .names import entry_key
 
-__all__ = ["MAX_LENGTH", "PackedEntry", "encode_pack", "parse_header", "read_entries", "read_whole", "rows_of", "taken"]
-
 MAX_LENGTH = (1 << 32) - 1  # of an entry in a pack
 _BLOCK = tarfile.BLOCKSIZE
 _CONTENTS = "CONTENTS.gz"

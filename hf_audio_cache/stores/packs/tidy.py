@@ -26,8 +26,6 @@ from .packer import PACK_BYTES, publish, put_index, settled_packs
 from .store import PackedStore
 from .tar import taken
 
-__all__ = ["tidy"]
-
 _MOST_ROWS = 1 << 23  # of an index: 268 MB, and some times as much memory to write it
 _AT_ONCE = 256  # entries that are read together
 

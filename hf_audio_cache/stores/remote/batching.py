@@ -11,8 +11,6 @@ from typing import Any
 
 from ...errors import StoreError
 
-__all__ = ["NOT_ASKED", "in_threads", "on_loop"]
-
 # Result of a request that was not made, or not waited for, because the store had stopped answering.
 NOT_ASKED = StoreError("not asked, since earlier requests got no answer", kind="unreachable")
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from ...errors import StoreError
 
-__all__ = ["Redactor", "is_missing", "kind_of", "store_error", "without_password"]
-
 _MISSING = "missing"
 
 # Error codes of S3 and Azure.

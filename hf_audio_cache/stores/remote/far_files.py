@@ -14,8 +14,6 @@ from ..near_folders import place_of
 from .errors import kind_of, store_error
 from .fsspec_store import FsspecStore
 
-__all__ = ["FarFiles", "FileVersion"]
-
 # Listings of these have the version of each file, and take one request for a thousand files.
 _LISTED = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
 _FEWEST_LISTED = 8  # files that were asked for in a folder before it is listed

@@ -18,8 +18,6 @@ from ...support.process_local import ProcessLocal
 from .errors import Redactor, without_password
 from .urls import check_driver, check_file_system, check_url, flat_options, is_async, protocols_of
 
-__all__ = ["FileSystems", "OpenFileSystem"]
-
 # Drivers without an event loop that several threads may call, and how many.
 _THREADS = {"hf": 8}
 _WRITES = {"pipe_file", "rm_file"}

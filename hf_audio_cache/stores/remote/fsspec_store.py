@@ -13,8 +13,6 @@ from .batching import NOT_ASKED, in_threads, on_loop
 from .errors import Redactor, is_missing, kind_of, store_error
 from .filesystems import FileSystems
 
-__all__ = ["FsspecStore"]
-
 _LISTING_TAKES = 12  # times as long, at most, as an object: a folder may have many pages
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "modified", "created")
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from .urls import flat_options
 
-__all__ = ["NoEquivalentError", "Target", "translate"]
-
 # Options that change nothing about what is stored, or about the requests made here.
 _IDLE = {
     *("asynchronous", "skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"),

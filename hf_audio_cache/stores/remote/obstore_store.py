@@ -18,8 +18,6 @@ from .errors import is_missing, kind_of, store_error
 from .fsspec_store import FsspecStore
 from .obstore_options import NoEquivalentError, Target
 
-__all__ = ["ObstoreStore"]
-
 logger = logging.getLogger(__name__)
 
 _THREADS = 16

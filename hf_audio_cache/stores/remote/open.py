@@ -13,8 +13,6 @@ from .fsspec_store import FsspecStore
 from .obstore_options import NoEquivalentError, translate
 from .obstore_store import ObstoreStore
 
-__all__ = ["open_remote"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -15,8 +15,6 @@ from fsspec.dircache import DirCache
 from ...errors import InvalidRootError
 from .urls import flat_options
 
-__all__ = ["check_option_names"]
-
 # Drivers that hand options which they do not know to nobody, or to a session whose options are known. Others may pass
 # them on to a library of their own (paramiko, pyarrow), which is not asked here.
 _DRIVERS = ("s3fs", "gcsfs", "adlfs", "huggingface_hub")

@@ -16,17 +16,6 @@ from fsspec.registry import known_implementations, registry
 from ...errors import InvalidRootError
 from .errors import without_password
 
-__all__ = [
-    "check_driver",
-    "check_file_system",
-    "check_url",
-    "flat_options",
-    "is_async",
-    "is_scheme",
-    "local_path",
-    "protocols_of",
-]
-
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
 _LOCAL = {"file", "local"}
 # Protocols of fsspec that keep copies on the disk, which are not safe to read while they are written.
