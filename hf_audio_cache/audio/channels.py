@@ -43,12 +43,7 @@ class Mixer:
     def __call__(self, channels_last: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the wanted channels of samples of shape (n_frames, n_channels).
 
-        Shape (n_frames,), or as before for ``"all"``.
-
-        Raises
-        ------
-        MissingChannelError
-            If there is no such channel.
+        Shape (n_frames,), or as before for ``"all"``. Raises MissingChannelError if there is no such channel.
         """
         n_channels = channels_last.shape[1]
         if self._channels == "all":

@@ -40,22 +40,12 @@ def is_plain_pcm16(encoded: bytes | memoryview, sampling_rate: int) -> bool:
 
 @dataclass(frozen=True)
 class Missing:
-    """What shows that a file ends before its audio does.
+    """What shows that a file ends before its audio does."""
 
-    Attributes
-    ----------
-    sign
-        In words.
-    n_bytes, n_promised
-        How many bytes of audio are there, and how many the container promises; 0 if that is unknown.
-    more_seconds
-        How many seconds more the container promises, if it says that.
-    """
-
-    sign: str
-    n_bytes: int = 0
-    n_promised: int = 0
-    more_seconds: float | None = None
+    sign: str  # what shows it, in words
+    n_bytes: int = 0  # of audio that are there
+    n_promised: int = 0  # by the container; 0 if that is unknown
+    more_seconds: float | None = None  # that the container promises, if it says so
 
     def promised(self, n_frames: int, rate: int) -> float | None:
         """Return how many seconds the file promises, given the number of frames that are there; None if unknown."""

@@ -40,18 +40,10 @@ _MOST_AT_ONCE = 500  # placeholders in one statement; SQLite allows 999
 
 @dataclass(frozen=True)
 class FileState:
-    """State of a file, which changes whenever its content does.
-
-    Attributes
-    ----------
-    path
-        Absolute path.
-    numbers
-        Device, inode, size in bytes, mtime and ctime in nanoseconds.
-    """
+    """State of a file, which changes whenever its content does."""
 
     path: str
-    numbers: tuple[int, int, int, int, int]
+    numbers: tuple[int, int, int, int, int]  # device, inode, size in bytes, mtime and ctime in nanoseconds
 
     @classmethod
     def of(cls, path: str, status: os.stat_result) -> FileState | None:
@@ -74,19 +66,11 @@ class FileState:
 
 @dataclass(frozen=True)
 class FarState:
-    """State of a file at a URL.
-
-    Attributes
-    ----------
-    url, place
-        The URL, and what tells its store from others with the same URL.
-    tag, n_bytes
-        The file's entity tag or generation, and its size.
-    """
+    """State of a file at a URL."""
 
     url: str
-    place: str
-    tag: str
+    place: str  # tells its store from others with the same URL
+    tag: str  # entity tag or generation
     n_bytes: int
 
     def _key(self) -> bytes:

@@ -18,53 +18,27 @@ _LONGEST_SIGN = 200
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What is there of a file whose header promises more.
+    """What is there of a file whose header promises more."""
 
-    Attributes
-    ----------
-    seconds
-        Length of what is there.
-    promised
-        Length that the header promises, in seconds; None if it only shows that something is missing.
-    n_bytes
-        Size of the file.
-    sign
-        What showed it.
-    """
-
-    seconds: float
-    promised: float | None
-    n_bytes: int
-    sign: str
+    seconds: float  # that are there
+    promised: float | None  # seconds, by the header; None if it only shows that something is missing
+    n_bytes: int  # of the file
+    sign: str  # what showed it
 
 
 @dataclass(frozen=True)
 class ClipLength:
-    """How long a waveform is, and what it lacks of its clip.
+    """How long a waveform is, and what it lacks of its clip."""
 
-    Attributes
-    ----------
-    n_samples
-        Samples of each channel of the waveform.
-    is_cut
-        Whether the cap left some of the clip out.
-    short
-        What the file lacks of what its header promises; None if it is whole.
-    """
-
-    n_samples: int
-    is_cut: bool = False
-    short: Shortfall | None = None
+    n_samples: int  # of each channel of the waveform
+    is_cut: bool = False  # whether the cap left some of the clip out
+    short: Shortfall | None = None  # what the file lacks of what its header promises; None if it is whole
 
     def check(self, clip: str, *, truncated: Truncated, longer: Longer, max_length_ms: int) -> None:
         """Raise an error if a clip of this length is not wanted.
 
-        Raises
-        ------
-        TruncatedAudioError
-            If the file lacks some of its audio, and `truncated` is "error".
-        AudioTooLongError
-            If the cap cut the clip, and `longer` is "error".
+        Raises TruncatedAudioError if the file lacks some of its audio, and `truncated` is "error"; AudioTooLongError if
+        the cap cut the clip, and `longer` is "error".
         """
         if self.short is not None and truncated == "error":
             raise _truncated(clip, self.short)

@@ -19,30 +19,14 @@ _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
 
 @dataclass(frozen=True)
 class Request:
-    """One clip, and the waveform that is wanted of it.
+    """One clip, and the waveform that is wanted of it."""
 
-    Attributes
-    ----------
-    sampling_rate
-        Rate of the waveform in Hz.
-    max_length_ms
-        Cap on its length in milliseconds; 0 for none.
-    auto_resample
-        Whether a clip at another rate is resampled.
-    channels
-        Which channels it has.
-    clip
-        What messages call the clip; may be empty.
-    n_bytes
-        Size of its content, for messages.
-    """
-
-    sampling_rate: int
-    max_length_ms: int
+    sampling_rate: int  # of the waveform, in Hz
+    max_length_ms: int  # 0 for no cap
     auto_resample: bool
     channels: Channels
-    clip: str
-    n_bytes: int
+    clip: str  # what messages call the clip; may be empty
+    n_bytes: int  # of its content, for messages
 
     def refusal(self, cause: str, remedy: str = "Replace the clip or leave it out.") -> AudioDecodeError:
         """Return the error that says that `cause` was found in place of audio."""
@@ -102,30 +86,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a decoder made of a clip.
+    """What a decoder made of a clip."""
 
-    Attributes
-    ----------
-    samples
-        The wanted channels: shape (n_frames,), or (n_frames, n_channels) for all of them.
-    source_rate
-        Their rate in Hz.
-    n_stated
-        How many frames the file states; None if it does not.
-    header_seconds
-        About how long the file's header says it is; None if it does not, or `n_stated` says it.
-    damage
-        What the library said where it stopped before the end; else empty.
-    cancels
-        Whether the channels cancel each other out.
-    """
-
-    samples: npt.NDArray[Any]
-    source_rate: int
-    n_stated: int | None = None
+    samples: npt.NDArray[Any]  # the wanted channels: shape (n_frames,), or (n_frames, n_channels) for all of them
+    source_rate: int  # in Hz
+    n_stated: int | None = None  # how many frames the file states; None if it does not
+    # About how long the file's header says it is; None if it does not, or `n_stated` says it.
     header_seconds: float | None = None
-    damage: str = ""
-    cancels: bool = False
+    damage: str = ""  # what the library said where it stopped before the end; else empty
+    cancels: bool = False  # each other: the channels of the clip
 
 
 class Decoder(Protocol):
@@ -135,14 +104,8 @@ class Decoder(Protocol):
         """Return the clip's samples.
 
         At least `Request.n_source_frames` frames are returned, if there are as many. A decoder calls
-        `Request.check_rate` before it decodes, and `Request.refusing` around its library.
-
-        Raises
-        ------
-        NotForThisDecoderError
-            If another decoder may know the format.
-        AudioDecodeError, SamplingRateError
-            If the clip gives no waveform.
+        `Request.check_rate` before it decodes, and `Request.refusing` around its library. Raises NotForThisDecoderError
+        if another decoder may know the format; AudioDecodeError or SamplingRateError if the clip gives no waveform.
         """
 
 

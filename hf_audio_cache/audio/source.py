@@ -26,28 +26,17 @@ _ARRAY_DOMAIN = b"\x00hf_audio_cache: decoded array\x00"
 
 @dataclass(frozen=True)
 class AudioSource:
-    """The content of one audio cell.
+    """The content of one audio cell."""
 
-    Attributes
-    ----------
-    clip
-        What messages call it: its path, if it has one.
-    blob_sha
-        SHA-256 of the encoded bytes, which is the Git LFS sha256 of the same file, or of the dtype, shape, rate and
-        bytes of a decoded array.
-    content
-        The encoded bytes, or the decoded array; None if the file was not read, since its hash was known.
-    source_rate
-        Rate of a decoded array in Hz; None for encoded bytes, which state it themselves.
-    file
-        State of the file that the bytes were read from; None if there is no such file, or it changed while it was read
-        or just before, so that another change might not show.
-    """
-
-    clip: str
+    clip: str  # what messages call it: its path, if it has one
+    # SHA-256 of the encoded bytes, which is the Git LFS sha256 of the same file, or of the dtype, shape, rate and bytes
+    # of a decoded array.
     blob_sha: str
+    # The encoded bytes, or the decoded array; None if the file was not read, since its hash was known.
     content: bytes | memoryview | npt.NDArray[Any] | None
-    source_rate: int | None = None
+    source_rate: int | None = None  # rate of a decoded array in Hz; None for encoded bytes, which state it themselves
+    # State of the file that the bytes were read from; None if there is no such file, or it changed while it was read or
+    # just before, so that another change might not show.
     file: FileState | FarState | None = None
 
 
@@ -128,17 +117,14 @@ def located(cell: Any, data_dir: str | None) -> Any:
 def read_source(cell: Any) -> AudioSource:
     """Return the content of an audio cell; nothing is decoded.
 
+    Raises AudioSourceError if it is none of these, or its bytes cannot be read.
+
     Parameters
     ----------
     cell
         A dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a
         torchcodec decoder that `datasets` made, which still has its encoded bytes; or a dict of a decoded ``array`` and
         its ``sampling_rate``.
-
-    Raises
-    ------
-    AudioSourceError
-        If it is none of these, or its bytes cannot be read.
     """
     encoded = getattr(cell, "_hf_encoded", None)  # `datasets` sets this on the decoders that it makes
     if encoded is not None:

@@ -23,21 +23,12 @@ _MOST_CHANNELS = 32
 
 @dataclass(frozen=True)
 class Waveform:
-    """The waveform of a clip, and how much of the clip it is.
+    """The waveform of a clip, and how much of the clip it is."""
 
-    Attributes
-    ----------
-    samples
-        float32 of shape (n_samples,), or (n_channels, n_samples) where all channels are wanted; C-contiguous.
-    length
-        How long it is.
-    cancels
-        Whether it is silence because the channels of the clip cancel each other out.
-    """
-
+    # float32 of shape (n_samples,), or (n_channels, n_samples) where all channels are wanted; C-contiguous.
     samples: npt.NDArray[np.float32]
     length: ClipLength
-    cancels: bool = False
+    cancels: bool = False  # it is silence, because the channels of the clip cancel each other out
 
 
 def to_waveform(

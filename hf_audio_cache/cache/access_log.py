@@ -62,20 +62,11 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run."""
 
-    Attributes
-    ----------
-    id
-        Its name: when it began, and a few random digits.
-    started
-        When it began, as ISO 8601 in UTC.
-    datasets
-        The number of rows of each dataset that it was given, by name.
-    """
-
-    id: str
-    started: str
+    id: str  # when it began, and a few random digits
+    started: str  # as ISO 8601 in UTC
+    # The number of rows of each dataset that it was given, by name.
     datasets: dict[str, int] = field(default_factory=dict, compare=False)
 
     @classmethod

@@ -66,10 +66,7 @@ def _read_record(content: bytes) -> list[str]:
 def records_of(store: Store, run: str | None = None) -> Iterator[tuple[StoredObject, list[str]]]:
     """Yield each record of use that can be read, or those of one run, with the names in it; the latest day first.
 
-    Raises
-    ------
-    StoreError
-        If the root cannot be listed.
+    Raises StoreError if the root cannot be listed.
     """
     records = ((one, parse_record_name(one.name)) for one in store.scan(f"{ACCESS}/"))
     found = [one for one, record in records if record is not None and run in (None, record.run)]

@@ -68,6 +68,8 @@ def encode_entry(
 ) -> bytes:
     """Return the bytes of the entry that holds `outputs` under `key`.
 
+    Raises UnstorableOutputError if an output is neither, or the manifest would pass 60 kB.
+
     Parameters
     ----------
     key
@@ -82,11 +84,6 @@ def encode_entry(
         Length of the waveform that they were computed from, if it is known.
     signing_keys
         Those of a signed root.
-
-    Raises
-    ------
-    UnstorableOutputError
-        If an output is neither, or the manifest would pass 60 kB.
     """
     if not outputs:
         raise UnstorableOutputError("an entry needs at least one output, and there is none; nothing was stored.")
@@ -216,10 +213,7 @@ def check_signature(data: bytes, name: str, signing_keys: SigningKeys) -> None:
 def manifest_at_end(end: bytes) -> bytes | None:
     """Return what the last bytes of an entry have of its manifest on, unchecked; None if that starts before them.
 
-    Raises
-    ------
-    UnknownVersionError
-        If it says that a later release wrote the entry.
+    Raises UnknownVersionError if it says that a later release wrote the entry.
     """
     start = end.rfind(_END_OF_DIRECTORY)
     if start < 0:
@@ -231,14 +225,8 @@ def manifest_at_end(end: bytes) -> bytes | None:
 def open_entry(data: bytes, key: AudioCacheKey | WaveformCacheKey | None) -> Entry:
     """Check the bytes of an entry against their checksum and `key`, and return its outputs, not yet decoded.
 
-    Without `key`, compare the entry's own key yourself.
-
-    Raises
-    ------
-    CorruptEntryError
-        If they are anything but a whole entry for this very key.
-    UnknownVersionError
-        If they are a whole entry of a later version.
+    Without `key`, compare the entry's own key yourself. Raises CorruptEntryError if they are anything but a whole entry
+    for this very key; UnknownVersionError if they are a whole entry of a later version.
     """
     block = memoryview(data)
     end = data.rfind(_END_OF_DIRECTORY, max(0, len(data) - LONGEST_END))

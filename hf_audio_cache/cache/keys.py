@@ -198,10 +198,8 @@ class AudioCacheKey(_EntryKey):
 def max_length_ms(seconds: float | None) -> int:
     """Return a cap in seconds as the whole milliseconds of a key; 0 for None, which is no cap.
 
-    Raises
-    ------
-    InvalidKeyError
-        If `seconds` is no positive finite number, or so small that it would round to 0, which means "no cap".
+    Raises InvalidKeyError if `seconds` is no positive finite number, or so small that it would round to 0, which means
+    "no cap".
     """
     if seconds is None:
         return 0

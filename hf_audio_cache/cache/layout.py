@@ -51,31 +51,13 @@ _TEMPORARY = re.compile(r"(?P<folder>(?:.*/)?)\.(?P<name>[^/]+)\.[0-9]+-[0-9a-f]
 
 @dataclass(frozen=True)
 class EntryName:
-    """What the name of an entry says.
+    """What the name of an entry says."""
 
-    Attributes
-    ----------
-    cache
-        ``"features"`` or ``"waveforms"``.
-    blob_sha
-        sha256 of the clip's encoded bytes.
-    processor
-        The first twelve digits of the processor's sha; "" for a waveform.
-    sampling_rate
-        In Hz.
-    max_length_ms
-        Cap in milliseconds; 0 for none.
-    auto_resample
-        Whether a clip at another rate was to be resampled.
-    channels
-        ``"mean"``, the number of one channel, or ``"all"``.
-    """
-
-    cache: str
-    blob_sha: str
-    processor: str
+    cache: str  # "features" or "waveforms"
+    blob_sha: str  # sha256 of the clip's encoded bytes
+    processor: str  # the first twelve digits of the processor's sha; "" for a waveform
     sampling_rate: int
-    max_length_ms: int
+    max_length_ms: int  # 0 for no cap
     auto_resample: bool
     channels: Channels = "mean"
 

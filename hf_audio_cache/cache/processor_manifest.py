@@ -30,21 +30,11 @@ _LIBRARIES = ("hf_audio_cache", "transformers", "numpy", "torch", "torchaudio")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a processor.
+    """What is known of a processor."""
 
-    Attributes
-    ----------
-    identity
-        Its identity, with the description.
-    outputs
-        The form of each output; none where that could not be found out.
-    versions
-        Releases of Python and of libraries where the manifest was written, for information.
-    """
-
-    identity: ProcessorIdentity
-    outputs: Mapping[str, OutputSpec]
-    versions: Mapping[str, str]
+    identity: ProcessorIdentity  # with the description
+    outputs: Mapping[str, OutputSpec]  # the form of each output; none where that could not be found out
+    versions: Mapping[str, str]  # releases of Python and of libraries where the manifest was written, for information
 
     @classmethod
     def of(cls, identity: ProcessorIdentity, outputs: Mapping[str, OutputSpec]) -> Manifest:
@@ -74,12 +64,8 @@ class Manifest:
     def from_bytes(cls, content: bytes, signing_keys: SigningKeys | None = None) -> Manifest:
         """Return the manifest that a file holds.
 
-        Raises
-        ------
-        ValueError, KeyError, TypeError, AttributeError, RecursionError
-            If it is none, or not signed by any of the keys.
-        UnknownVersionError
-            If a later release wrote it.
+        Raises UnknownVersionError if a later release wrote it; ValueError, KeyError, TypeError, AttributeError or
+        RecursionError if it is none, or not signed by any of the keys.
         """
         manifest = json.loads(content)
         signature = manifest.pop("signature", "")
@@ -103,10 +89,7 @@ def _text(manifest: Mapping[str, Any]) -> bytes:
 def parse_manifest(found: object, processor_sha: str, signing_keys: SigningKeys | None = None) -> Manifest | None:
     """Return the manifest of a processor that a store gave; None if it gave none, or none that is good.
 
-    Raises
-    ------
-    UnknownVersionError
-        If a later release wrote it.
+    Raises UnknownVersionError if a later release wrote it.
     """
     if not isinstance(found, bytes):
         return None
@@ -124,10 +107,7 @@ def read_manifest(
 ) -> Manifest | None:
     """Return the manifest of a processor, or None if it is missing or unreadable.
 
-    Raises
-    ------
-    StoreError
-        If `strict` and the store fails.
+    Raises StoreError if `strict` and the store fails.
     """
     [found] = store.get_many([manifest_name(processor_sha)])
     if strict and isinstance(found, StoreError):

@@ -49,29 +49,14 @@ class DemoRun:
 
 @dataclass(frozen=True, repr=False)
 class DemoReport(Report):
-    """What the demonstration measured.
+    """What the demonstration measured."""
 
-    Attributes
-    ----------
-    clips
-        Where the clips come from.
-    processor
-        The processor, and the library that it computes with.
-    machine
-        Number and architecture of the cores.
-    runs
-        The passes, in their order.
-    n_rows
-        Rows of the first version of the dataset, which the sizes are for.
-    n_bytes
-        Bytes on disk by what they hold: the dataset's Arrow files with arrays and with references, and the cache.
-    """
-
-    clips: str
-    processor: str
-    machine: str
+    clips: str  # where the clips come from
+    processor: str  # and the library that it computes with
+    machine: str  # number and architecture of the cores
     runs: list[DemoRun]
-    n_rows: int
+    n_rows: int  # rows of the first version of the dataset, which the sizes are for
+    # Bytes on disk by what they hold: the dataset's Arrow files with arrays and with references, and the cache.
     n_bytes: dict[str, int]
 
     def tables(self) -> list[Table]:

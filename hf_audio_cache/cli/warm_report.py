@@ -18,45 +18,22 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True, repr=False)
 class WarmReport(Report):
-    """What ``warm`` did.
-
-    Attributes
-    ----------
-    root, processor_sha
-        Where, and for which processor.
-    rows
-        Rows of the dataset.
-    hits, computed
-        Distinct clips that were there, and that were computed.
-    duplicates
-        Further rows with the audio of these clips.
-    bad_rows, bad_clips
-        Rows without features; their clips, with the reason of each.
-    bytes_written
-        Bytes of new entries, waveforms included.
-    not_stored, reason
-        Distinct clips whose features are not in the root, since it did not take them, and why not.
-    seconds
-        What it took.
-    elsewhere, again
-        With ``--engine ray``: clips that one worker left to another, which was computing them; and clips that were
-        begun again, since a worker was lost.
-    """
+    """What ``warm`` did."""
 
     root: str
     processor_sha: str
-    rows: int
-    hits: int
-    computed: int
-    duplicates: int
-    bad_rows: int
+    rows: int  # of the dataset
+    hits: int  # distinct clips that were there
+    computed: int  # distinct clips
+    duplicates: int  # further rows with the audio of these clips
+    bad_rows: int  # without features
     bad_clips: list[dict[str, str]]
-    bytes_written: int
+    bytes_written: int  # of new entries, waveforms included
     seconds: float
-    not_stored: int = 0
+    not_stored: int = 0  # distinct clips whose features the root did not take
     reason: str = ""
-    elsewhere: int = 0
-    again: int = 0
+    elsewhere: int = 0  # clips that one worker of Ray left to another, which was computing them
+    again: int = 0  # clips that were begun again, since a worker of Ray was lost
 
     @classmethod
     def of(cls, cached_features: CachedFeatures, filling: FillReport, seconds: float) -> WarmReport:

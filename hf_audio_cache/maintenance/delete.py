@@ -76,37 +76,17 @@ class PruneReport(Report):
 
 @dataclass(frozen=True)
 class Contents:
-    """A listing of a root: for planning a deletion, and for doing it.
+    """A listing of a root: for planning a deletion, and for doing it."""
 
-    Attributes
-    ----------
-    store
-        The root itself.
-    near
-        This machine's near tier of it; None without one.
-    now
-        When it was listed, in seconds since 1970.
-    objects
-        All files of the cache, unfinished ones too.
-    entries
-        The finished entries among it.
-    """
-
-    store: Store
-    near: Store | None
-    now: float
-    objects: Sequence[StoredObject]
-    entries: Sequence[ListedEntry]
+    store: Store  # the root itself
+    near: Store | None  # this machine's near tier of it; None without one
+    now: float  # when it was listed, in seconds since 1970
+    objects: Sequence[StoredObject]  # all files of the cache, unfinished ones too
+    entries: Sequence[ListedEntry]  # the finished entries among it
 
     @classmethod
     def of(cls, root: str | os.PathLike[str] | CacheRoot) -> Contents:
-        """List a root, and not what this machine's near tier has of it.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be listed.
-        """
+        """List a root, and not what this machine's near tier has of it; StoreError if it cannot be listed."""
         store, near = OpenRoot.for_maintenance(root).store, as_cache_root(root).open_near_tier()
         now, uses = time.time(), last_uses(store)
         objects = [one for one in store.scan() if is_ours(one.name)]
@@ -114,13 +94,7 @@ class Contents:
 
     @classmethod
     def of_near_tier(cls, root: str | os.PathLike[str] | CacheRoot) -> Contents:
-        """List this machine's near tier of a root.
-
-        Raises
-        ------
-        ValueError
-            If the root has none.
-        """
+        """List this machine's near tier of a root; ValueError if the root has none."""
         root = as_cache_root(root)
         near = root.open_near_tier()
         if near is None:
@@ -143,7 +117,8 @@ class Contents:
     ) -> PruneReport:
         """Delete entries, files that were left unfinished, and the records of use of which no entry is left.
 
-        Their copies in the near tier go too. Otherwise the next run would put them into the root again.
+        Their copies in the near tier go too. Otherwise the next run would put them into the root again. Raises
+        StoreError if an object cannot be deleted.
 
         Parameters
         ----------
@@ -157,11 +132,6 @@ class Contents:
             Whether `copies` are all files of the near tier, which is not listed then.
         dry_run
             Whether to report only what would be deleted.
-
-        Raises
-        ------
-        StoreError
-            If an object cannot be deleted.
         """
         unfinished = self.unfinished()
         gone = {entry.name for entry in going}
@@ -210,13 +180,7 @@ def _delete_records(store: Store, listed: Sequence[StoredObject], kept: Collecti
 
 
 def delete(store: Store, names: Iterable[str]) -> int:
-    """Delete these objects, and return how many they were.
-
-    Raises
-    ------
-    StoreError
-        If one could not be deleted.
-    """
+    """Delete these objects, and return how many they were; StoreError if one could not be deleted."""
     n_deleted = 0
     total = len(names) if isinstance(names, Sized) else None
     for batch in batches(names, _BATCH):

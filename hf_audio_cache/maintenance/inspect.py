@@ -23,33 +23,17 @@ from .processors import processor_names
 
 @dataclass(frozen=True, repr=False)
 class InspectedEntry(Report):
-    """What an entry holds.
+    """What an entry holds."""
 
-    Attributes
-    ----------
-    name
-        Its name under the root.
-    listed
-        What its name says, and its size.
-    processor_name
-        The processor's class, or the name that the user gave a function; "" where that is not known.
-    outputs
-        Each output: dtype and shape, and of numbers the smallest, the mean and the largest.
-    compute_seconds
-        What it took to compute.
-    problem
-        What is wrong with it; "" if nothing is.
-    values
-        The outputs themselves.
-    """
-
-    name: str
-    listed: ListedEntry
+    name: str  # under the root
+    listed: ListedEntry  # what its name says, and its size
+    # The processor's class, or the name that the user gave a function; "" where that is not known.
     processor_name: str = ""
+    # Each output: dtype and shape, and of numbers the smallest, the mean and the largest.
     outputs: dict[str, str] = field(default_factory=dict)
     compute_seconds: float = 0.0
     problem: str = ""
-    values: dict[str, Any] = field(default_factory=dict, compare=False)
+    values: dict[str, Any] = field(default_factory=dict, compare=False)  # the outputs themselves
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known of the entry as JSON values, without its arrays."""
@@ -81,19 +65,14 @@ class InspectedEntry(Report):
 def inspect_entries(root: str | os.PathLike[str] | CacheRoot, what: str) -> list[InspectedEntry]:
     """Return what the entries hold that a name, or at least 8 digits of a clip's sha256, stands for.
 
+    Raises ValueError if it stands for nothing; StoreError if the root cannot be read.
+
     Parameters
     ----------
     root
         A path, a URL or a `CacheRoot`.
     what
         The name of an entry under the root, or the beginning of a clip's sha256.
-
-    Raises
-    ------
-    ValueError
-        If it stands for nothing.
-    StoreError
-        If the root cannot be read.
     """
     opened = OpenRoot.for_maintenance(root)
     names = processor_names(opened.store)
@@ -126,10 +105,7 @@ def _describe(value: Any) -> str:
 def plot_entry(entry: InspectedEntry, path: Path) -> None:
     """Draw an entry into a PNG file: a waveform over its seconds, features as a picture or a line.
 
-    Raises
-    ------
-    ValueError
-        If it is bad, or has no array of one or two axes, or matplotlib is not installed.
+    Raises ValueError if it is bad, or has no array of one or two axes, or matplotlib is not installed.
     """
     if entry.problem:
         raise ValueError(f"Nothing was drawn: the entry {entry.name} is bad. {entry.problem}")

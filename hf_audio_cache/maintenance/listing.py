@@ -33,41 +33,19 @@ _OPERATORS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ListedEntry:
-    """An entry, as a listing shows it.
+    """An entry, as a listing shows it."""
 
-    Attributes
-    ----------
-    name
-        Its name under the root.
-    cache
-        ``"features"`` or ``"waveforms"``.
-    blob_sha
-        sha256 of the clip's encoded bytes.
-    processor
-        The first twelve digits of the processor's sha; "" for a waveform.
-    sampling_rate
-        Rate of the waveform in Hz.
-    max_length_ms, auto_resample, channels
-        As in `AudioCacheKey`.
-    n_bytes
-        Its size.
-    modified
-        When it was written, in seconds since 1970.
-    accessed
-        When it was last written or, as far as is recorded, read, in seconds since 1970.
-    """
-
-    name: str
-    cache: str
-    blob_sha: str
-    processor: str
+    name: str  # under the root
+    cache: str  # "features" or "waveforms"
+    blob_sha: str  # sha256 of the clip's encoded bytes
+    processor: str  # the first twelve digits of the processor's sha; "" for a waveform
     sampling_rate: int
     max_length_ms: int
     auto_resample: bool
     channels: Channels
     n_bytes: int
-    modified: float
-    accessed: float
+    modified: float  # when it was written, in seconds since 1970
+    accessed: float  # when it was last written or, as far as is recorded, read, in seconds since 1970
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -98,6 +76,8 @@ SORT_FIELDS: dict[str, Callable[[ListedEntry], Any]] = {
 def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[ListedEntry], bool]:
     """Return the test that a filter such as ``size>1MB`` stands for.
 
+    Raises ValueError if it is no filter.
+
     Parameters
     ----------
     text
@@ -109,11 +89,6 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
         Names of processors, by the first twelve digits of their sha.
     now
         The present, in seconds since 1970.
-
-    Raises
-    ------
-    ValueError
-        If it is no filter.
     """
     found = _FILTER.fullmatch(text)
     field, sign, value = found.groups() if found else ("", "", "")
@@ -160,6 +135,8 @@ def list_entries(
 ) -> list[ListedEntry]:
     """Return the entries under a root that pass all filters.
 
+    Raises ValueError if a filter or the order is invalid; StoreError if the root cannot be listed.
+
     Parameters
     ----------
     root
@@ -169,13 +146,6 @@ def list_entries(
     sort
         ``"name"``, ``"size"``, ``"modified"``, ``"accessed"``, ``"processor"``, ``"rate"`` or ``"cap"``; with
         ``":desc"`` behind it the largest or latest comes first.
-
-    Raises
-    ------
-    ValueError
-        If a filter or the order is invalid.
-    StoreError
-        If the root cannot be listed.
     """
     field, _, order = sort.partition(":")
     if field not in SORT_FIELDS or order not in ("", "asc", "desc"):
@@ -199,10 +169,7 @@ def _entries(store: Store) -> Iterator[ListedEntry]:
 def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
     """Return the entries that names, as a listing gives them, or the beginnings of clips' shas stand for.
 
-    Raises
-    ------
-    ValueError
-        If one matches nothing.
+    Raises ValueError if one matches nothing.
     """
     objects = {match.name: match for one in what for match in _matches(store, one)}
     uses = last_uses(store)

@@ -22,24 +22,12 @@ from .explain import explain_difference
 
 @dataclass(frozen=True)
 class ProcessorInfo:
-    """A processor that a root has a manifest of.
+    """A processor that a root has a manifest of."""
 
-    Attributes
-    ----------
-    sha
-        Its identity, 64 hexadecimal digits; the first twelve stand in the names of entries.
-    name
-        Its class, or the name that the user gave a function.
-    outputs
-        Its outputs, each with dtype and shape (None for an axis that follows the clip).
-    versions
-        Releases of Python and of libraries where it was first used.
-    """
-
-    sha: str
-    name: str
-    outputs: dict[str, str]
-    versions: dict[str, str]
+    sha: str  # the first twelve of its 64 digits stand in the names of entries
+    name: str  # its class, or the name that the user gave a function
+    outputs: dict[str, str]  # dtype and shape of each (None for an axis that follows the clip)
+    versions: dict[str, str]  # releases of Python and of libraries where it was first used
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -84,19 +72,11 @@ def _shape(shape: tuple[int | None, ...] | None) -> str:
 
 @dataclass(frozen=True, repr=False)
 class ProcessorDifference(Report):
-    """What differs between two processors.
+    """What differs between two processors."""
 
-    Attributes
-    ----------
-    old, new
-        Their shas.
-    differences
-        One in a line, such as ``feature_size: 80 -> 128``.
-    """
-
-    old: str
-    new: str
-    differences: tuple[str, ...]
+    old: str  # sha
+    new: str  # sha
+    differences: tuple[str, ...]  # such as ``feature_size: 80 -> 128``
 
     def tables(self) -> list[Table]:
         return [Table(f"{self.old[:12]} -> {self.new[:12]}", (), [(line,) for line in self.differences])]
@@ -105,10 +85,7 @@ class ProcessorDifference(Report):
 def diff_processors(root: str | os.PathLike[str] | CacheRoot, old: str, new: str) -> ProcessorDifference:
     """Return what differs between two processors of a root, each named by its sha or the beginning of it.
 
-    Raises
-    ------
-    ValueError
-        If there is no such manifest, or more than one.
+    Raises ValueError if there is no such manifest, or more than one.
     """
     opened = OpenRoot.for_maintenance(root)
     there, wanted = (read_one(opened.store, sha, opened.signing_keys) for sha in (old, new))
@@ -119,10 +96,7 @@ def diff_processors(root: str | os.PathLike[str] | CacheRoot, old: str, new: str
 def read_one(store: Store, sha: str, keys: SigningKeys | None) -> Manifest:
     """Return the manifest of the one processor whose sha begins like this.
 
-    Raises
-    ------
-    ValueError
-        If there is none, or more than one.
+    Raises ValueError if there is none, or more than one.
     """
     found = []
     if re.fullmatch(r"[0-9a-f]{4,64}", sha):

@@ -147,6 +147,9 @@ def _first_to_go(
 def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:
     """Delete entries.
 
+    Raises ValueError if one of them matches nothing (nothing is deleted then); StoreError if the root cannot be listed,
+    or an entry not be deleted.
+
     Parameters
     ----------
     root
@@ -155,13 +158,6 @@ def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry
         Names of entries under the root, or at least 8 digits of clips' sha256, for all that is there of them.
     dry_run
         Whether to report only what would be deleted.
-
-    Raises
-    ------
-    ValueError
-        If one of them matches nothing; nothing is deleted then.
-    StoreError
-        If the root cannot be listed, or an entry not be deleted.
     """
     contents = Contents.of(root)
     going = find_listed(contents.entries, what, contents.store.location(), near=contents.near)
@@ -178,6 +174,9 @@ def clear(
 ) -> PruneReport:
     """Delete all files of the cache under a root, unfinished ones too. Other files stay.
 
+    Raises ValueError if there is no such cache, or no near tier; StoreError if the root cannot be listed, or an object
+    not be deleted.
+
     Parameters
     ----------
     root
@@ -188,13 +187,6 @@ def clear(
         Whether to delete this machine's near tier of the root, and nothing in the root itself.
     dry_run
         Whether to report only what would be deleted.
-
-    Raises
-    ------
-    ValueError
-        If there is no such cache, or no near tier.
-    StoreError
-        If the root cannot be listed, or an object not be deleted.
     """
     _check_cache(cache)
     contents = Contents.of_near_tier(root) if only_near else Contents.of(root)

@@ -24,32 +24,17 @@ _BATCH = 64
 
 @dataclass
 class RunLine:
-    """One run, with all its processes.
+    """One run, with all its processes."""
 
-    Attributes
-    ----------
-    run
-        Its id, which `prune` takes as ``keep_run``.
-    started
-        When it began, as ISO 8601 in UTC.
-    user, host
-        Who ran it, and on which machine.
-    datasets
-        The number of rows of each dataset that it was given, by name.
-    processor, name
-        The first twelve digits of its processor's sha, and the processor's class.
-    figures
-        What it counted, as far as it is recorded.
-    """
-
-    run: str
-    started: str = ""
+    run: str  # its id, which `prune` takes as ``keep_run``
+    started: str = ""  # as ISO 8601 in UTC
     user: str = ""
     host: str = ""
+    # The number of rows of each dataset that it was given, by name.
     datasets: dict[str, int] = field(default_factory=dict)
-    processor: str = ""
-    name: str = ""
-    figures: Stats = field(default_factory=Stats)
+    processor: str = ""  # the first twelve digits of its sha
+    name: str = ""  # the processor's class
+    figures: Stats = field(default_factory=Stats)  # what it counted, as far as it is recorded
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -101,21 +86,11 @@ class _OfProcessor:
 
 @dataclass(frozen=True, repr=False)
 class TotalStats(Report):
-    """What all runs of a root counted, as far as they are recorded.
-
-    Attributes
-    ----------
-    root
-        Where.
-    n_runs
-        How many runs left a record.
-    lines
-        Their figures by processor, those with most hits first.
-    """
+    """What all runs of a root counted, as far as they are recorded."""
 
     root: str
-    n_runs: int
-    lines: tuple[_OfProcessor, ...]
+    n_runs: int  # that left a record
+    lines: tuple[_OfProcessor, ...]  # their figures by processor, those with most hits first
 
     @property
     def figures(self) -> Stats:
@@ -164,13 +139,7 @@ class TotalStats(Report):
 
 
 def list_runs(root: str | os.PathLike[str] | CacheRoot) -> AllRuns:
-    """Return the runs of a root that left a description, the latest first.
-
-    Raises
-    ------
-    StoreError
-        If the root cannot be listed.
-    """
+    """Return the runs of a root that left a description, the latest first; StoreError if the root cannot be listed."""
     store = OpenRoot.for_maintenance(root).store
     runs: dict[str, RunLine] = {}
     for part in _parts(store):
@@ -188,10 +157,7 @@ def list_runs(root: str | os.PathLike[str] | CacheRoot) -> AllRuns:
 def total_stats(root: str | os.PathLike[str] | CacheRoot) -> TotalStats:
     """Return what all runs of a root counted; it lags by at most 30 s, and lacks what killed processes did since.
 
-    Raises
-    ------
-    StoreError
-        If the root cannot be listed.
+    Raises StoreError if the root cannot be listed.
     """
     store = OpenRoot.for_maintenance(root).store
     figures: dict[str, Stats] = {}

@@ -37,32 +37,16 @@ _MAX_REFUSED = 1000  # reasons that are kept
 
 @dataclass(repr=False)
 class TransferReport(Report):
-    """What was moved.
-
-    Attributes
-    ----------
-    source, target
-        From where, and where to.
-    n_entries, n_bytes
-        Entries that were written, and their size.
-    n_present
-        Entries that were there already, and were left as they are.
-    n_manifests
-        Manifests of processors that were written.
-    n_refused
-        How many objects were not moved, since they are damaged or do not belong to a cache.
-    refused
-        The reasons by name, for the first thousand.
-    """
+    """What was moved."""
 
     source: str
     target: str
-    n_entries: int = 0
+    n_entries: int = 0  # that were written
     n_bytes: int = 0
-    n_present: int = 0
-    n_manifests: int = 0
-    n_refused: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
+    n_present: int = 0  # that were there already, and were left as they are
+    n_manifests: int = 0  # of processors
+    n_refused: int = 0  # objects that are damaged or do not belong to a cache
+    refused: dict[str, str] = field(default_factory=dict)  # the reasons by name, for the first thousand
 
     def refuse(self, name: str, reason: object) -> None:
         """Count something that is not moved."""
@@ -139,6 +123,8 @@ def export_archive(
 ) -> TransferReport:
     """Write entries into a tar, with the manifests of their processors.
 
+    Raises StoreError if the root cannot be read; OSError if the file cannot be written.
+
     Parameters
     ----------
     root
@@ -151,13 +137,6 @@ def export_archive(
         Name or sha (or its first digits) of a processor whose features to take; None for all.
     waveforms
         Whether to take cached waveforms too.
-
-    Raises
-    ------
-    StoreError
-        If the root cannot be read.
-    OSError
-        If the file cannot be written.
     """
     source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
@@ -195,6 +174,8 @@ def copy_entries(
 ) -> TransferReport:
     """Copy entries into another root, with the manifests of their processors; what is there already stays.
 
+    Raises StoreError if one root cannot be read, or the other not be written.
+
     Parameters
     ----------
     root
@@ -203,11 +184,6 @@ def copy_entries(
         The other root.
     clips, processor, waveforms
         As for `export_archive`.
-
-    Raises
-    ------
-    StoreError
-        If one root cannot be read, or the other not be written.
     """
     source, other = OpenRoot.for_maintenance(root), OpenRoot.for_maintenance(target, may_be_new=True).store
     report = TransferReport(str(source.store.location()), str(other.location()))
@@ -232,19 +208,15 @@ def _absent(store: Store, names: list[str], report: TransferReport) -> list[str]
 def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str] | CacheRoot) -> TransferReport:
     """Put the entries of a tar under a root; what is there already stays.
 
+    Raises ArchiveError if the file is no tar, or not a whole one (what came before is stored); StoreError if the root
+    cannot be written.
+
     Parameters
     ----------
     archive
         A file that `export_archive` wrote.
     root
         A path, a URL or a `CacheRoot`.
-
-    Raises
-    ------
-    ArchiveError
-        If the file is no tar, or not a whole one; what came before is stored.
-    StoreError
-        If the root cannot be written.
     """
     target = OpenRoot.for_maintenance(root, may_be_new=True)
     path = os.path.expanduser(os.fspath(archive))

@@ -40,29 +40,11 @@ _SAMPLE = 64  # entries that are read to see what they hold
 
 @dataclass(frozen=True)
 class UsageLine:
-    """Entries of one kind.
+    """Entries of one kind."""
 
-    Attributes
-    ----------
-    cache
-        ``"features"`` or ``"waveforms"``.
-    processor
-        The first twelve digits of the processor's sha; "" for waveforms.
-    name
-        The processor's class, or the name that the user gave a function; "" where there is no manifest.
-    sampling_rate
-        Rate of the waveform in Hz.
-    max_length_ms, auto_resample
-        As in `AudioCacheKey`.
-    n_entries, n_bytes
-        How many they are, and their size.
-    channels
-        As in `AudioCacheKey`.
-    """
-
-    cache: str
-    processor: str
-    name: str
+    cache: str  # "features" or "waveforms"
+    processor: str  # the first twelve digits of the processor's sha; "" for waveforms
+    name: str  # the processor's class, or the name that the user gave a function; "" where there is no manifest
     sampling_rate: int
     max_length_ms: int
     auto_resample: bool

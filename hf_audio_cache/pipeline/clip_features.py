@@ -13,18 +13,10 @@ from ..processors.output_forms import copied
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """The features of a clip; or its waveform, as the one output that it has.
+    """The features of a clip; or its waveform, as the one output that it has."""
 
-    Attributes
-    ----------
-    outputs
-        The outputs of the processor by name.
-    length
-        Length of the waveform that they were made from; None if their entry does not say it.
-    """
-
-    outputs: Mapping[str, Any]
-    length: ClipLength | None
+    outputs: Mapping[str, Any]  # of the processor, by name
+    length: ClipLength | None  # length of the waveform that they were made from; None if their entry does not say it
 
     def copied(self) -> ClipFeatures:
         """Return the same features in arrays of their own."""

@@ -176,6 +176,8 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
     ) -> list[StoredClip[KeyT] | AudioError]:
         """Return for each audio cell its entry, which is in the cache now, or the error of its clip.
 
+        Raises ProcessorError if the processor has another identity by now; StoreError if entries could not be stored.
+
         Parameters
         ----------
         cells
@@ -185,13 +187,6 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         claim
             Is given the ``blob_sha`` of each missing clip, and returns those to compute here. The others are computed
             elsewhere, and may not be in the cache yet.
-
-        Raises
-        ------
-        ProcessorError
-            If the processor has another identity by now.
-        StoreError
-            If entries could not be stored.
         """
         identity = self._still(processor_sha)
         self._begin(identity)  # also where all entries come from the near tier

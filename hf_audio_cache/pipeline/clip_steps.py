@@ -59,25 +59,11 @@ class Computed:
 
 @dataclass(frozen=True)
 class ClipSteps:
-    """The steps, for the clips of one batch.
-
-    Attributes
-    ----------
-    root
-        The open root.
-    keys
-        The keys of the clips by ``blob_sha``.
-    is_stored
-        Whether features are stored, and may have been since the clips were looked up.
-    waveform_of
-        Reads or decodes.
-    extraction, policy, writer
-        What extracts, decides whether features are stored, and stores.
-    """
+    """The steps, for the clips of one batch."""
 
     root: OpenRoot
-    keys: Mapping[str, AudioCacheKey]
-    is_stored: bool
+    keys: Mapping[str, AudioCacheKey]  # by ``blob_sha``
+    is_stored: bool  # whether features are stored, and may have been since the clips were looked up
     waveform_of: Callable[[AudioSource], ClipWaveform]
     extraction: Extraction
     policy: FeatureStoragePolicy

@@ -49,19 +49,15 @@ class Extraction:
     ) -> dict[str, Any]:
         """Return the outputs for a clip by name. `processor_sha` is the processor's identity now.
 
+        Raises RandomOutputError if a second call for the same clip gives other outputs; AudioExtractionError if the
+        processor fails, or an output is not finite, has no frames, or is too large for `dtype`.
+
         Parameters
         ----------
         is_alone
             Whether no other clip is extracted meanwhile. Otherwise the caller watches the random generators.
         twice
             Whether a second call is compared with the first; by default for some clips only.
-
-        Raises
-        ------
-        RandomOutputError
-            If a second call for the same clip gives other outputs.
-        AudioExtractionError
-            If the processor fails, or an output is not finite, has no frames, or is too large for `dtype`.
         """
         extractor = audio_part(self.processor)
         n_samples = waveform.shape[-1]

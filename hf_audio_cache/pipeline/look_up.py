@@ -17,22 +17,13 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True)
 class Clips(Generic[KeyT, FoundT]):
-    """The clips of a batch, and what the cache has of them.
+    """The clips of a batch, and what the cache has of them."""
 
-    Attributes
-    ----------
-    sources
-        For each audio cell its content, or why there is none. Content is None where the clip was found by the
-        remembered hash of its file.
-    keys
-        The key of each clip by its ``blob_sha``.
-    found
-        What was found, by ``blob_sha``.
-    """
-
+    # For each audio cell its content, or why there is none. Content is None where the clip was found by the remembered
+    # hash of its file.
     sources: list[AudioSource | AudioError]
-    keys: dict[str, KeyT]
-    found: dict[str, FoundT]
+    keys: dict[str, KeyT]  # by ``blob_sha``
+    found: dict[str, FoundT]  # by ``blob_sha``
 
     def missing(self) -> list[AudioSource]:
         """Return the clips that were not found, each once."""

@@ -19,33 +19,18 @@ from .storage_policy import Policy, check_policy
 class WaveformSettings:
     """How a clip becomes a waveform.
 
-    Attributes
-    ----------
-    sampling_rate
-        Rate of the waveform in Hz.
-    max_length_ms
-        Cap on its length in milliseconds; 0 for no cap.
-    auto_resample
-        Whether clips at another rate are resampled; otherwise they are errors.
-    channels
-        Which channels it has. Up to here the settings are part of the keys of both caches.
-    longer
-        Whether clips longer than the cap are cut, or errors.
-    truncated
-        Whether files that lack some of their audio are errors, or accepted.
-
     Raises
     ------
     ValueError
         Naming the setting that is invalid.
     """
 
-    sampling_rate: int
-    max_length_ms: int = 0
-    auto_resample: bool = False
-    channels: Channels = "mean"
-    longer: Longer = "cut"
-    truncated: Truncated = "error"
+    sampling_rate: int  # of the waveform, in Hz
+    max_length_ms: int = 0  # 0 for no cap
+    auto_resample: bool = False  # whether clips at another rate are resampled; otherwise they are errors
+    channels: Channels = "mean"  # up to here the settings are part of the keys of both caches
+    longer: Longer = "cut"  # whether clips longer than the cap are cut, or errors
+    truncated: Truncated = "error"  # whether files that lack some of their audio are errors, or accepted
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", check_channels(self.channels))
@@ -90,22 +75,13 @@ class WaveformSettings:
 class ResultSettings:
     """How examples become results, be these waveforms or features.
 
-    Attributes
-    ----------
-    waveform
-        How clips become waveforms.
-    audio_column, data_dir, audio_storage_options, output_names, on_error, reason_column, length_column
-        As in `CachedFeatures`: where the audio is found, and the form of what is returned.
-    waveforms
-        Whether waveforms are stored.
-
     Raises
     ------
     ValueError
         Naming the setting that is invalid.
     """
 
-    waveform: WaveformSettings
+    waveform: WaveformSettings  # how clips become waveforms
     audio_column: str = "audio"
     data_dir: str | None = None
     audio_storage_options: Secret[Mapping[str, Any]] | None = None
@@ -113,7 +89,7 @@ class ResultSettings:
     on_error: str = "raise"
     reason_column: str | None = None
     length_column: str | None = None
-    waveforms: Policy = "auto"
+    waveforms: Policy = "auto"  # whether waveforms are stored
 
     def __post_init__(self) -> None:
         # Copies: the caller may change what it passed.
@@ -150,20 +126,13 @@ class ResultSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings(ResultSettings):
-    """How examples become features, apart from the processor and the cache.
+    """How examples become features, apart from the processor and the cache."""
 
-    Attributes
-    ----------
-    processor_kwargs, dtype, nonfinite
-        As in `CachedFeatures`; part of the processor's identity.
-    features
-        Whether features are stored.
-    """
-
+    # The first three are part of the processor's identity.
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     dtype: FloatType | None = None
     nonfinite: Nonfinite = "error"
-    features: Policy = "auto"
+    features: Policy = "auto"  # whether features are stored
 
     def __post_init__(self) -> None:
         super().__post_init__()

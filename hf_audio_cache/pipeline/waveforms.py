@@ -26,30 +26,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClipWaveform:
-    """A clip's waveform, or the error of decoding it.
-
-    Attributes
-    ----------
-    waveform
-        It, or the error.
-    seconds
-        Time it took to decode; 0 if it was read.
-    is_new
-        Whether it is still to be stored.
-    """
+    """A clip's waveform, or the error of decoding it."""
 
     waveform: Waveform | AudioError
-    seconds: float = 0.0
-    is_new: bool = False
+    seconds: float = 0.0  # that decoding took; 0 if it was read
+    is_new: bool = False  # whether it is still to be stored
 
 
 def decode(source: AudioSource, settings: WaveformSettings) -> Waveform:
     """Return the waveform of a clip whose content was read.
 
-    Raises
-    ------
-    AudioError
-        If it cannot be decoded, or is too long or not whole and such clips are not wanted.
+    Raises AudioError if it cannot be decoded, or is too long or not whole and such clips are not wanted.
     """
     if isinstance(source.content, np.ndarray):
         waveform = to_waveform(source.content, source.source_rate or 0, **settings.arguments(), clip=source.clip)

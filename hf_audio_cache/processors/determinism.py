@@ -120,17 +120,14 @@ def extract_repeatable(
 ) -> dict[str, Any]:
     """Return what `extract` does, if it is the same each time.
 
+    Raises RandomOutputError if a random generator was drawn from (its state is put back), or the two outputs differ.
+
     Parameters
     ----------
     clip
         What messages call the clip.
     twice
         Whether to compute it a second time and compare: a generator of the extractor's own shows in no other way.
-
-    Raises
-    ------
-    RandomOutputError
-        If a random generator was drawn from (its state is put back), or the two outputs differ.
     """
     call = (extractor, waveform, sampling_rate, processor_kwargs)
     before = _RandomState.now()

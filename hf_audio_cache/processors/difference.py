@@ -19,22 +19,12 @@ _NOTHING = {"nothing": True}  # where only one of two descriptions has a part
 
 @dataclass(frozen=True)
 class Difference:
-    """One part in which two descriptions differ; a function whose code does has no values.
+    """One part in which two descriptions differ; a function whose code does has no values."""
 
-    Attributes
-    ----------
-    path
-        Where it stands, such as ``feature_size``, ``processor_kwargs.padding`` or ``FrontEnd.__call__.GAIN``.
-    old, new
-        What stands there; None for nothing.
-    kind
-        ``"value"``, or for code ``"changed"``, ``"gone"`` or ``"new"``.
-    """
-
-    path: str
-    old: Any = None
+    path: str  # where it stands, such as ``feature_size``, ``processor_kwargs.padding`` or ``FrontEnd.__call__.GAIN``
+    old: Any = None  # None for nothing
     new: Any = None
-    kind: str = "value"
+    kind: str = "value"  # ``"value"``, or for code ``"changed"``, ``"gone"`` or ``"new"``
 
     def __str__(self) -> str:
         old, new = (

@@ -74,12 +74,7 @@ def audio_part(processor: Any) -> Any:
     """Return what is called for audio: a processor itself, or a part of one of transformers' own.
 
     A processor of transformers takes its audio by its ``audio_processor`` or ``feature_extractor``. One with a call of
-    its own is called itself, whatever parts it has.
-
-    Raises
-    ------
-    ProcessorError
-        If that cannot be called.
+    its own is called itself, whatever parts it has. Raises ProcessorError if that cannot be called.
     """
     extractor = processor
     if _is_taken_apart(processor):

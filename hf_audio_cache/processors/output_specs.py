@@ -26,24 +26,13 @@ _PROBE_SECONDS = (1.0, 41.0)
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """Form of one output.
+    """Form of one output."""
 
-    Attributes
-    ----------
-    dtype
-        Name of the array's dtype; None for an output that is a JSON value.
-    shape
-        Its shape, with None for an axis that follows the length of the clip; None where even the number of axes does.
-    example
-        A JSON value as it may be, for an output that is no array.
-    unstorable
-        What it is, if no entry can hold it; else None.
-    """
-
-    dtype: str | None
+    dtype: str | None  # name of the array's dtype; None for an output that is a JSON value
+    # Its shape, with None for an axis that follows the length of the clip; None where even the number of axes does.
     shape: tuple[int | None, ...] | None = ()
-    example: Any = None
-    unstorable: str | None = None
+    example: Any = None  # a JSON value as it may be, for an output that is no array
+    unstorable: str | None = None  # what it is, if no entry can hold it; else None
 
     @classmethod
     def of(cls, value: Any) -> OutputSpec:
@@ -75,13 +64,9 @@ class OutputSpec:
     def feature(self, *, nullable: bool = False) -> Any:
         """Return the `datasets` feature that is fastest to write and to read for such an output.
 
-        Arrays of two to five dimensions whose shape is known become ``Array2D`` to ``Array5D``. Where rows may be
-        null they become lists, since an ``Array2D`` gives a null row back as NaN.
-
-        Raises
-        ------
-        ProcessorError
-            If no one type can hold the output for clips of every length.
+        Arrays of two to five dimensions whose shape is known become ``Array2D`` to ``Array5D``. Where rows may be null
+        they become lists, since an ``Array2D`` gives a null row back as NaN. Raises ProcessorError if no one type can
+        hold the output for clips of every length.
         """
         if self.unstorable is not None:
             raise ProcessorError(

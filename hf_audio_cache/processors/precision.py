@@ -14,19 +14,15 @@ FloatType = Literal["float16", "bfloat16"]
 
 
 def check_dtype(dtype: str | None) -> None:
-    """Refuse what is no such type.
-
-    Raises
-    ------
-    ValueError
-        If it is neither one nor None.
-    """
+    """Raise ValueError if it is neither such a type nor None."""
     if dtype is not None and dtype not in get_args(FloatType):
         raise ValueError(f'dtype must be "float16", "bfloat16" or None, not {dtype!r}; nothing was opened.')
 
 
 def rounded(outputs: Mapping[str, Any], dtype: FloatType | None) -> dict[str, Any]:
     """Return outputs with their arrays of floating point rounded: to nearest, ties to even. Others stay as they are.
+
+    Raises ProcessorError if a number is too large for the type.
 
     Parameters
     ----------
@@ -35,11 +31,6 @@ def rounded(outputs: Mapping[str, Any], dtype: FloatType | None) -> dict[str, An
     dtype
         ``"float16"``, or ``"bfloat16"``: NumPy has no such type, so these stay float32, of which the lower half of the
         bits is zero (and takes next to nothing when it is compressed). None changes nothing.
-
-    Raises
-    ------
-    ProcessorError
-        If a number is too large for the type.
     """
     return {name: value if dtype is None else _rounded(name, value, dtype) for name, value in outputs.items()}
 

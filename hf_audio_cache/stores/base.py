@@ -18,13 +18,7 @@ _NAME = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is a relative path that cannot leave a root.
-
-    Raises
-    ------
-    InvalidNameError
-        If it is not.
-    """
+    """Return `name` if it is a relative path that cannot leave a root; InvalidNameError if it is not."""
     if _NAME.fullmatch(name):
         return name
     raise InvalidNameError(
@@ -36,21 +30,11 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object in a listing.
+    """An object in a listing."""
 
-    Attributes
-    ----------
-    name
-        Name under the root.
-    n_bytes
-        Size in bytes.
-    modified
-        Time of the last put, in seconds since 1970.
-    """
-
-    name: str
+    name: str  # under the root
     n_bytes: int
-    modified: float
+    modified: float  # time of the last put, in seconds since 1970
 
 
 class Store(ABC):
@@ -67,14 +51,9 @@ class Store(ABC):
     moment ago, or any order between writers.
 
     Failures are returned, one for each name, and not raised: one bad object must not lose a whole batch.
-
-    Attributes
-    ----------
-    is_local
-        Whether calls need no network.
     """
 
-    is_local: ClassVar[bool] = False
+    is_local: ClassVar[bool] = False  # whether calls need no network
 
     @abstractmethod
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
@@ -122,12 +101,8 @@ class Store(ABC):
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         """Return, for each name, whether the root has such an object; False if it cannot be asked.
 
-        The root itself is asked: a copy in a near tier tells nothing to other machines.
-
-        Raises
-        ------
-        StoreError
-            If nothing was answered, by a remote store that nothing is around.
+        The root itself is asked: a copy in a near tier tells nothing to other machines. Raises StoreError if nothing
+        was answered, by a remote store that nothing is around.
         """
 
     def renew(self) -> bool:
@@ -148,20 +123,11 @@ class Store(ABC):
     def sync(self, names: Iterable[str]) -> None:  # noqa: B027 - not all have to do anything
         """Wait until a power cut can no longer take these objects; what an object store has taken is there.
 
-        Raises
-        ------
-        StoreError
-            If one is not there, or cannot be written to the disk.
+        Raises StoreError if one is not there, or cannot be written to the disk.
         """
 
     def tidy(self) -> None:  # noqa: B027
-        """Give back the room of deleted objects that lay in packs.
-
-        Raises
-        ------
-        StoreError
-            If the root cannot be read or written.
-        """
+        """Give back the room of deleted objects that lay in packs; StoreError if the root cannot be read or written."""
 
     @abstractmethod
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -201,10 +167,7 @@ class Store(ABC):
     def get(self, name: str) -> bytes | None:
         """Return an object's bytes; None if there is no such object.
 
-        Raises
-        ------
-        StoreError
-            If it cannot be read.
+        Raises StoreError if it cannot be read.
         """
         [found] = self.get_many([name])
         if isinstance(found, StoreError):
@@ -212,13 +175,7 @@ class Store(ABC):
         return found
 
     def put(self, name: str, content: bytes) -> None:
-        """Store an object.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be stored.
-        """
+        """Store an object; StoreError if it cannot be stored."""
         for error in self.put_many({name: content}).values():
             raise error
 

@@ -11,24 +11,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 300.0
 
 @dataclass(frozen=True)
 class OpenCircuit:
-    """A pause in which nothing is asked.
+    """A pause in which nothing is asked."""
 
-    Attributes
-    ----------
-    reason
-        The failure that opened the circuit.
-    seconds
-        Length of the pause.
-    since, until
-        When it began, and when it ends, by the breaker's clock.
-    trials
-        Lets only the first caller through when the pause ends.
-    """
-
-    reason: str
+    reason: str  # the failure that opened the circuit
     seconds: float
-    since: float
+    since: float  # by the breaker's clock
     until: float
+    # Lets only the first caller through when the pause ends.
     trials: Iterator[int] = field(default_factory=itertools.count)
 
 

@@ -28,17 +28,14 @@ _NEAR_SHARE = 10  # the near tier may take a tenth of its disk by default
 def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = False) -> str:
     """Return a root as a URL or an absolute path, which holds in processes with another working directory.
 
+    Raises InvalidRootError if it is neither a path nor a URL, or a URL with a password in it.
+
     Parameters
     ----------
     root
         A path or a URL.
     is_in_filesystem
         Whether it is a path inside an fsspec file system; it is then returned as it is.
-
-    Raises
-    ------
-    InvalidRootError
-        If it is neither a path nor a URL, or a URL with a password in it.
     """
     try:
         path = os.fspath(root)
@@ -115,12 +112,7 @@ def open_store(
 ) -> Store:
     """Return the store at a root, with its near tier; nothing is contacted or created.
 
-    The parameters are those of `CacheRoot`.
-
-    Raises
-    ------
-    InvalidRootError
-        If no store can be there.
+    The parameters are those of `CacheRoot`. Raises InvalidRootError if no store can be there.
     """
     url = absolute_root(root, is_in_filesystem=filesystem is not None)
     store: Store

@@ -16,12 +16,8 @@ def find_by_listing(store: Store, names: Sequence[str]) -> set[str] | None:
     """Return those of many names that a store has; None where it is better asked for each of them.
 
     That is so if they are few, or few among all that would be listed. One folder is listed to estimate that: names of
-    entries begin with a hash, so that all folders hold about the same number.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be listed.
+    entries begin with a hash, so that all folders hold about the same number. Raises StoreError if the store cannot be
+    listed.
     """
     wanted = set(names)
     if len(wanted) < _MANY:

@@ -14,20 +14,10 @@ _NARROWEST = 12  # characters of a column
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names.
+    """Rows under column names."""
 
-    Attributes
-    ----------
-    title
-        Heading; may be empty.
-    columns
-        Names of the columns; empty for a table of names and values.
-    rows
-        Cells, as text.
-    """
-
-    title: str
-    columns: Sequence[str]
+    title: str  # may be empty
+    columns: Sequence[str]  # empty for a table of names and values
     rows: Sequence[Sequence[str]]
 
     def to_text(self, width: int | None = None) -> str:

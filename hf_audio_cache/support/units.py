@@ -12,13 +12,7 @@ _NUMBER = re.compile(r"([0-9]{1,30}(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
 def parse_size(text: str) -> int:
-    """Return a size such as ``100GB``, ``1.5 GiB`` or ``4096`` in bytes.
-
-    Raises
-    ------
-    ValueError
-        If `text` is not in this form.
-    """
+    """Return a size such as ``100GB``, ``1.5 GiB`` or ``4096`` in bytes; ValueError if `text` is not in this form."""
     found = _NUMBER.fullmatch(text.strip())
     if found is None or found[2].upper() not in _SIZES:
         raise ValueError(f"{text!r} is not a size. Pass one such as 100GB, 1.5GiB or 4096.")
@@ -26,13 +20,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """Return a time such as ``30d``, ``12h`` or ``90s`` in seconds.
-
-    Raises
-    ------
-    ValueError
-        If `text` is not in this form.
-    """
+    """Return a time such as ``30d``, ``12h`` or ``90s`` in seconds; ValueError if `text` is not in this form."""
     found = _NUMBER.fullmatch(text.strip())
     if found is None or found[2].lower() not in _TIMES:
         raise ValueError(f"{text!r} is not a time. Pass one such as 30d, 12h, 90s or 2w.")
@@ -40,13 +28,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    """Return a share such as ``10%`` as a number between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If `text` is not in this form.
-    """
+    """Return a share such as ``10%`` as a number between 0 and 1; ValueError if `text` is not in this form."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip(), re.ASCII)
     if found is None or float(found[1]) > 100:
         raise ValueError(f"{text!r} is not a share. Pass one such as 10%.")

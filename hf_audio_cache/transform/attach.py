@@ -80,10 +80,8 @@ def _computes_beside(
 ) -> bool:
     """Return whether features are computed from audio, beside references to other features.
 
-    Raises
-    ------
-    AudioColumnError, ProcessorError
-        If columns of these features' names were made from other audio, by another processor or with other settings.
+    Raises AudioColumnError or ProcessorError if columns of these features' names were made from other audio, by another
+    processor or with other settings.
     """
     audio_column = columns.settings.audio_column
     of_other_audio = any(reference.audio_column not in (None, audio_column) for reference in references.values())

@@ -17,27 +17,14 @@ from .late_columns import LateColumns
 
 @dataclass(frozen=True)
 class Attached:
-    """A batch in, the same batch with its features out, which are read or computed when somebody looks at them.
+    """A batch in, the same batch with its features out, which are read or computed when somebody looks at them."""
 
-    Attributes
-    ----------
-    readers
-        Those of each `attach`, in their order.
-    dropped
-        Columns to leave out.
-    before
-        The transform that the dataset had, and that comes first. Features are made of the audio that it returns.
-    before_columns
-        The columns that it gets; None for all.
-    keeps_others
-        Whether those that it does not get are kept.
-    """
-
-    readers: tuple[FeatureReader, ...] = ()
+    readers: tuple[FeatureReader, ...] = ()  # of each `attach`, in their order
     dropped: tuple[str, ...] = ()
+    # The transform that the dataset had, and that comes first. Features are made of the audio that it returns.
     before: Callable[[Any], Any] | None = None
-    before_columns: tuple[str, ...] | None = None
-    keeps_others: bool = False
+    before_columns: tuple[str, ...] | None = None  # the columns that it gets; None for all
+    keeps_others: bool = False  # whether those that it does not get are kept
 
     @classmethod
     def of(cls, dataset: datasets.Dataset) -> Attached:

@@ -32,14 +32,8 @@ def of_each_split(dataset: DatasetT, call: Callable[[Any], Any]) -> DatasetT:
 def audio_rows(dataset: Any, audio_column: str) -> datasets.Dataset:
     """Return the audio column of a dataset, or of all datasets in a dict, as encoded bytes and paths.
 
-    Each clip of a list is a row of its own.
-
-    Raises
-    ------
-    AudioColumnError
-        If there is no such column.
-    TypeError
-        If it is no dataset, such as a stream.
+    Each clip of a list is a row of its own. Raises AudioColumnError if there is no such column; TypeError if it is no
+    dataset, such as a stream.
     """
     if isinstance(dataset, datasets.DatasetDict):
         return datasets.concatenate_datasets([audio_rows(part, audio_column) for part in dataset.values()])

@@ -33,38 +33,19 @@ _MOST_VALUES = (1 << 31) - 1  # offsets of a list in Arrow have 32 bits
 
 @dataclass(frozen=True)
 class AudioBatch:
-    """The audio cells of one call, and the form in which they were passed.
+    """The audio cells of one call, and the form in which they were passed."""
 
-    Attributes
-    ----------
-    cells
-        One for each row.
-    is_single
-        Whether it was one example or one cell, not a batch.
-    table
-        The Arrow table, if one was passed.
-    lazy
-        The lazy batch, if `Dataset.map` passed one.
-    for_ray
-        Whether Ray Data passed it.
-    whole
-        All columns of the batch, if Ray Data passed a dict.
-    """
-
-    cells: Sequence[Any]
-    is_single: bool = False
-    table: pa.Table | None = None
-    lazy: LazyBatch | None = None
+    cells: Sequence[Any]  # one for each row
+    is_single: bool = False  # one example or one cell, not a batch
+    table: pa.Table | None = None  # if one was passed
+    lazy: LazyBatch | None = None  # if `Dataset.map` passed one
     for_ray: bool = False
-    whole: Mapping[str, Any] | None = None
+    whole: Mapping[str, Any] | None = None  # all columns of the batch, if Ray Data passed a dict
 
     def without(self, dropped: Collection[int]) -> AudioBatch:
         """Return the batch without these rows. All of its columns are then given back, as `Dataset.map` requires.
 
-        Raises
-        ------
-        CannotSkipError
-            If `datasets` needs all rows back in this form.
+        Raises CannotSkipError if `datasets` needs all rows back in this form.
         """
         kept = [row for row in range(len(self.cells)) if row not in dropped]
         cells = [self.cells[row] for row in kept]
@@ -168,14 +149,8 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
     """Find the audio cells in the argument of a mapped function.
 
     From a lazy batch the encoded bytes are taken from its Arrow table, without a copy. So nothing is decoded, and an
-    ``Audio(decode=True)`` column needs no torchcodec.
-
-    Raises
-    ------
-    AudioColumnError
-        If there is no such column.
-    AudioSourceError
-        If `examples` has none of these forms.
+    ``Audio(decode=True)`` column needs no torchcodec. Raises AudioColumnError if there is no such column;
+    AudioSourceError if `examples` has none of these forms.
     """
     _refuse_datasets(examples)
     if isinstance(examples, (pa.Table, Mapping)) and not _is_cell(examples):

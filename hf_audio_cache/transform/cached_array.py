@@ -181,6 +181,8 @@ def read_references(
 ) -> dict[str, list[Any]]:
     """Return the arrays of a batch of rows by column. Its entries are read in one batch, each once.
 
+    Raises MissingEntryError if an entry is gone.
+
     Parameters
     ----------
     columns
@@ -189,11 +191,6 @@ def read_references(
         The feature of each column.
     own_cache
         The cache to read references to its own root from, and those that their own root has lost.
-
-    Raises
-    ------
-    MissingEntryError
-        If an entry is gone.
     """
     entries: dict[AnyCache, dict[AnyKey, Any]] = {}
     keys_of: dict[str, list[AnyKey | None]] = {}

@@ -30,15 +30,9 @@ def is_list_of_clips(cell: Any) -> bool:
 
 @dataclass(frozen=True)
 class ListLayout:
-    """How many clips each row of a batch has.
+    """How many clips each row of a batch has."""
 
-    Attributes
-    ----------
-    sizes
-        The number of clips in each row's list; None for a row without a list.
-    """
-
-    sizes: tuple[int | None, ...]
+    sizes: tuple[int | None, ...]  # of each row's list; None for a row without a list
 
     @classmethod
     def of(cls, cells: Sequence[Any]) -> ListLayout | None:

@@ -20,7 +20,9 @@ def check_new_columns(
 ) -> None:
     """Raise if a column of a dataset would be replaced by another's, or taken for what it is not.
 
-    References that the same processor made of the same audio column may be replaced: they are the same.
+    References that the same processor made of the same audio column may be replaced: they are the same. Raises
+    AudioColumnError if references of the same name were made from another audio column; ProcessorError if another
+    column of the same name would be replaced.
 
     Parameters
     ----------
@@ -30,13 +32,6 @@ def check_new_columns(
         The features of the dataset.
     dropped
         Columns of it that the user has removed.
-
-    Raises
-    ------
-    AudioColumnError
-        If references of the same name were made from another audio column.
-    ProcessorError
-        If another column of the same name would be replaced.
     """
     present = {name: feature for name, feature in features.items() if name not in dropped}
     references = reference_columns(present)

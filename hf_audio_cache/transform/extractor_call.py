@@ -38,37 +38,18 @@ class ResultForm:
 
 @dataclass(frozen=True)
 class ExtractorCall:
-    """A call that single clips may answer.
-
-    Attributes
-    ----------
-    extractor
-        The extractor that is called.
-    clips
-        The clips, each float32 of shape (n_samples,).
-    passed_as
-        How they were passed: ``"bare"``, or the type of the batch; the types of the clips; the names of arguments.
-    arguments
-        Those that decide features.
-    return_tensors
-        Type of the returned arrays: ``"np"``, ``"pt"``, or None for the extractor's default.
-    """
+    """A call that single clips may answer."""
 
     extractor: Any
-    clips: list[npt.NDArray[np.float32]]
+    clips: list[npt.NDArray[np.float32]]  # each of shape (n_samples,)
+    # How they were passed: ``"bare"``, or the type of the batch; the types of the clips; the names of arguments.
     passed_as: str
-    arguments: dict[str, Any]
-    return_tensors: str | None
+    arguments: dict[str, Any]  # those that decide features
+    return_tensors: str | None  # ``"np"``, ``"pt"``, or None for the extractor's default
 
     @classmethod
     def of(cls, extractor: Any, positional: Sequence[Any], named: Mapping[str, Any]) -> ExtractorCall:
-        """Return a call.
-
-        Raises
-        ------
-        UncacheableCallError
-            If the features of single clips do not answer it.
-        """
+        """Return a call; UncacheableCallError if the features of single clips do not answer it."""
         if len(positional) != 1:
             raise UncacheableCallError("its arguments were not passed by name, apart from the audio")
         arguments = dict(named)
@@ -100,17 +81,14 @@ class ExtractorCall:
     def result(self, entries: Sequence[Mapping[str, Any]], like: ResultForm | None = None) -> Any:
         """Return what the extractor returns for these clips.
 
+        Raises UncacheableCallError if the outputs of single clips do not make up those of a batch.
+
         Parameters
         ----------
         entries
             The outputs of each clip.
         like
             The form of what the extractor returns. Needed without `return_tensors`; by default a `BatchFeature`.
-
-        Raises
-        ------
-        UncacheableCallError
-            If the outputs of single clips do not make up those of a batch.
         """
         names = list(entries[0])
         if any(list(entry) != names for entry in entries):

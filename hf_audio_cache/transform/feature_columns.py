@@ -73,10 +73,7 @@ class FeatureColumns:
     def of_good_clips(self, examples: Any) -> Any:
         """Return the features of a batch without the rows of bad clips.
 
-        Raises
-        ------
-        CannotSkipError
-            If rows cannot be left out in this form of a batch.
+        Raises CannotSkipError if rows cannot be left out in this form of a batch.
         """
         self._check_references(examples)
         batch = read_batch(examples, self.settings.audio_column)

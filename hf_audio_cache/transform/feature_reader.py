@@ -28,28 +28,15 @@ class FeatureReader:
 
     Where rows have their audio beside references to this processor's features, the audio says what is right: of a file
     that has changed, a missing entry and a row without features they are computed.
-
-    Attributes
-    ----------
-    columns
-        The features.
-    references
-        Columns that are read from the cache.
-    computes
-        Whether features are computed from the audio, beside them.
-    dropped
-        Columns that the caller leaves out.
-    files
-        What tells the states of the dataset's files, for `datasets` to find only results of the same ones.
-    copies
-        Whether arrays own their memory: who shuffles a stream keeps few rows of each of many batches.
     """
 
     columns: FeatureColumns
-    references: dict[str, CachedArray]
-    computes: bool
-    dropped: tuple[str, ...] = ()
+    references: dict[str, CachedArray]  # columns that are read from the cache
+    computes: bool  # whether features are computed from the audio, beside them
+    dropped: tuple[str, ...] = ()  # columns that the caller leaves out
+    # What tells the states of the dataset's files, for `datasets` to find only results of the same ones.
     files: str = ""
+    # Whether arrays own their memory: who shuffles a stream keeps few rows of each of many batches.
     copies: bool = False
 
     def __call__(self, examples: Any) -> Any:

@@ -40,13 +40,7 @@ _BY_NAME = {codec.name: codec for codecs in COMPRESSIONS.values() for codec in (
 
 
 def encode(name: str, value: Any, compression: str | None) -> tuple[Codec, Encoded]:
-    """Return an output as the first codec writes it that can, and that codec.
-
-    Raises
-    ------
-    UnstorableOutputError
-        If none can.
-    """
+    """Return an output as the first codec writes it that can, and that codec; UnstorableOutputError if none can."""
     if (encoded := _JSON.encode(name, value)) is not None:
         return _JSON, encoded
     if not DTYPE.fullmatch(value.dtype.str) or isinstance(value, np.ma.MaskedArray):
@@ -96,10 +90,7 @@ def member_from_json(line: Mapping[str, Any]) -> Member:
 def least_stored_bytes(members: Iterable[Member]) -> int:
     """Return the fewest bytes that can hold these outputs: an entry of fewer lies, before memory is asked for.
 
-    Raises
-    ------
-    CorruptEntryError
-        If no number of bytes can.
+    Raises CorruptEntryError if no number of bytes can.
     """
     by_codec: dict[str, int] = {}
     with_tails = 0

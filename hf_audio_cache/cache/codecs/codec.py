@@ -21,27 +21,14 @@ DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
 
 @dataclass(frozen=True)
 class Member:
-    """One line of the manifest: how the output `name` lies in the file.
-
-    Attributes
-    ----------
-    name
-        The output's name.
-    codec
-        The codec's name.
-    dtype, shape
-        Those of the decoded array.
-    offset
-        Where the ``.npy`` starts in the file.
-    tail
-        Length of a constant tail that was left out, and its value as the hex of its bytes.
-    """
+    """One line of the manifest: how the output `name` lies in the file."""
 
     name: str
     codec: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
+    dtype: str  # of the decoded array
+    shape: tuple[int, ...]  # of the decoded array
+    offset: int  # where the ``.npy`` starts in the file
+    # Length of a constant tail that was left out, and its value as the hex of its bytes.
     tail: tuple[int, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -81,39 +68,21 @@ class Encoded:
 
 
 class Codec(ABC):
-    """A way to hold an output in a member of the zip, which is always a ``.npy``.
+    """A way to hold an output in a member of the zip, which is always a ``.npy``."""
 
-    Attributes
-    ----------
-    name
-        What the manifest calls it.
-    suffix
-        What stands before ``.npy`` in the member's name.
-    dtypes
-        The dtypes that it decodes to.
-    max_ratio
-        The most bytes that it decodes one stored byte to: a manifest that claims more is a lie.
-    max_bytes
-        The most bytes that all outputs of this codec in one entry decode to.
-    has_tail
-        Whether it may leave out a constant tail.
-    """
-
-    name: ClassVar[str]
-    suffix: ClassVar[str]
-    dtypes: ClassVar[re.Pattern[str]] = DTYPE
+    name: ClassVar[str]  # what the manifest calls it
+    suffix: ClassVar[str]  # what stands before ``.npy`` in the member's name
+    dtypes: ClassVar[re.Pattern[str]] = DTYPE  # that it decodes to
+    # The most bytes that it decodes one stored byte to: a manifest that claims more is a lie.
     max_ratio: ClassVar[int] = 1
-    max_bytes: ClassVar[int] = MAX_DECODED_BYTES
-    has_tail: ClassVar[bool] = False
+    max_bytes: ClassVar[int] = MAX_DECODED_BYTES  # that all its outputs in one entry decode to
+    has_tail: ClassVar[bool] = False  # whether it may leave out a constant tail
 
     @abstractmethod
     def encode(self, name: str, value: Any) -> Encoded | None:
         """Return the output `name` as this codec writes it; None if it cannot.
 
-        Raises
-        ------
-        UnstorableOutputError
-            If no codec can.
+        Raises UnstorableOutputError if no codec can.
         """
 
     @abstractmethod

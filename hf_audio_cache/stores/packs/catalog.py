@@ -245,12 +245,8 @@ class Catalog:
     def alive_in(self, pack: str, *, with_doubles: bool = False) -> list[PackedEntry]:
         """Return the entries of a pack that are not deleted.
 
-        Of those in several packs only what is in the first of these, unless `with_doubles`.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be read.
+        Of those in several packs only what is in the first of these, unless `with_doubles`. Raises StoreError if it
+        cannot be read.
         """
         doubles = not with_doubles and self.doubles()
         state = self._state

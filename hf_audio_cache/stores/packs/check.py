@@ -15,10 +15,7 @@ from .tar import read_entries, rows_of
 def check_packs(catalog: Catalog) -> dict[str, str]:
     """Return what is wrong with the files of the packs, by name; their entries are not looked at.
 
-    Raises
-    ------
-    StoreError
-        If they cannot be listed or read.
+    Raises StoreError if they cannot be listed or read.
     """
     state = catalog.refresh()
     problems = dict(state.damaged)

@@ -101,14 +101,8 @@ class PackFiles:
     def entries(self, pack: str, n_bytes: int) -> list[PackedEntry]:
         """Return all entries of a pack of this size, deleted ones too.
 
-        Raises
-        ------
-        UnknownVersionError
-            If it is of a later version.
-        ChangedError
-            If it is gone.
-        StoreError
-            If it cannot be read.
+        Raises UnknownVersionError if it is of a later version; ChangedError if it is gone; StoreError if it cannot be
+        read.
         """
         if pack not in self._entries:
             read = self.reader(pack)

@@ -62,6 +62,8 @@ def encode_index(rows: Rows, packs: Sequence[str], *, is_gone: bool = False) -> 
 class Index:
     """An index, or a list of deleted entries, open for searching.
 
+    Raises CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
+
     Parameters
     ----------
     read
@@ -70,13 +72,6 @@ class Index:
         Size of the file.
     is_open
         Tells whether `read` can still read it.
-
-    Raises
-    ------
-    CorruptEntryError
-        If its header or tables are damaged.
-    UnknownVersionError
-        If it is of a later version.
     """
 
     def __init__(self, read: Read, n_bytes: int, is_open: Callable[[], bool] = lambda: True) -> None:
@@ -105,12 +100,7 @@ class Index:
     def find(self, key: bytes) -> list[Location]:
         """Return where the entry of a key is: in one pack, or none, or in several.
 
-        Raises
-        ------
-        CorruptEntryError
-            If a block is damaged.
-        OSError
-            If it cannot be read.
+        Raises CorruptEntryError if a block is damaged; OSError if it cannot be read.
         """
         clip = int.from_bytes(key[:8], "little")
         firsts = self._firsts

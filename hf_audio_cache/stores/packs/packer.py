@@ -48,17 +48,6 @@ class Packer:
         Size of a pack, about.
     is_good
         Tells whether an entry, by name and content, may be packed.
-
-    Attributes
-    ----------
-    n_packed, n_bytes
-        Entries that were packed, and their size.
-    n_packs
-        Packs that were written.
-    n_bad
-        Entries that stay as they are, since `is_good` said no.
-    n_present
-        Entries that a pack had already.
     """
 
     store: PackedStore
@@ -66,18 +55,15 @@ class Packer:
     is_good: Callable[[str, bytes], bool] = lambda name, content: True
     n_packed: int = 0
     n_bytes: int = 0
-    n_packs: int = 0
-    n_bad: int = 0
-    n_present: int = 0
+    n_packs: int = 0  # that were written
+    n_bad: int = 0  # entries that stay as they are, since `is_good` said no
+    n_present: int = 0  # entries that a pack had already
     _waiting: list[tuple[float, list[StoredObject], dict[str, Location]]] = field(default_factory=list)
 
     def pack(self, entries: Iterable[StoredObject]) -> None:
         """Pack single entries, in this order, and delete them.
 
-        Raises
-        ------
-        StoreError
-            If the root cannot be read or written; what was packed until then stays packed.
+        Raises StoreError if the root cannot be read or written; what was packed until then stays packed.
         """
         objects: list[_Object] = []
         n_bytes = 0
@@ -176,10 +162,7 @@ def settled_packs(catalog: Catalog) -> set[str]:
 def publish(store: PackedStore, objects: Sequence[_Object]) -> dict[str, Location]:
     """Write a pack of these entries (name, content, time of writing) and its index; return where each is.
 
-    Raises
-    ------
-    StoreError
-        If that failed.
+    Raises StoreError if that failed.
     """
     content, entries = encode_pack(objects)
     name = new_name(PACK)

@@ -15,24 +15,16 @@ from .index import Index, Location
 
 @dataclass(frozen=True)
 class State:
-    """The packs of a root at one time.
+    """The packs of a root at one time."""
 
-    Attributes
-    ----------
-    packs
-        Their sizes by their digits, without those of later versions.
-    indexes, gone
-        Indexes, the largest first, and lists of deleted entries, by the names of their files. An index that was made
-        here, for a pack without a good one, is under the name of the pack.
-    later, damaged
-        Names of files of later versions; and of damaged ones, with the reason.
-    """
-
+    # Their sizes by their digits, without those of later versions.
     packs: Mapping[str, int] = field(default_factory=dict)
+    # By the names of their files, the largest first. One that was made here, for a pack without a good one, is under
+    # the name of the pack.
     indexes: Mapping[str, Index] = field(default_factory=dict)
-    gone: Mapping[str, Index] = field(default_factory=dict)
-    later: frozenset[str] = frozenset()
-    damaged: Mapping[str, str] = field(default_factory=dict)
+    gone: Mapping[str, Index] = field(default_factory=dict)  # lists of deleted entries
+    later: frozenset[str] = frozenset()  # names of files of later versions
+    damaged: Mapping[str, str] = field(default_factory=dict)  # names of files, and the reason
 
     def is_alive(self, key: bytes, place: Location) -> bool:
         """Return whether a row of an index counts: its pack is there, and the entry is not deleted."""

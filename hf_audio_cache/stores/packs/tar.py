@@ -89,12 +89,7 @@ def _numbers_of(name: str) -> tuple[int, int]:
 def read_entries(read: Read, n_bytes: int) -> list[PackedEntry]:
     """Return the entries of a pack of this size, as its list of contents says.
 
-    Raises
-    ------
-    CorruptEntryError
-        If that is damaged.
-    UnknownVersionError
-        If the pack is of a later version.
+    Raises CorruptEntryError if that is damaged; UnknownVersionError if the pack is of a later version.
     """
     start = read(0, _AT_ONCE)
     header = parse_header(start[:_BLOCK])

@@ -26,21 +26,11 @@ _jitter = random.SystemRandom()  # no generator that the user has seeded
 
 
 class FileVersion(NamedTuple):
-    """What changes whenever a file at a URL does.
+    """What changes whenever a file at a URL does."""
 
-    Attributes
-    ----------
-    tag
-        Its entity tag, or its generation.
-    n_bytes
-        Its size.
-    sha256
-        SHA-256 of its content, if the store says it: the Hub does for files under Git LFS.
-    """
-
-    tag: str
+    tag: str  # entity tag or generation
     n_bytes: int
-    sha256: str | None
+    sha256: str | None  # if the store says it: the Hub does for files under Git LFS
 
 
 @dataclass(frozen=True)
@@ -52,17 +42,14 @@ class _Listing:
 class FarFiles:
     """The files of one host or bucket.
 
+    Raises InvalidRootError if there is no file system for it, or its driver is not installed.
+
     Parameters
     ----------
     url
         Of any file there.
     storage_options
         Options of its file system, as `datasets` and fsspec take them.
-
-    Raises
-    ------
-    InvalidRootError
-        If there is no file system for it, or its driver is not installed.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:

@@ -24,7 +24,8 @@ class FsspecStore(Store):
     a reader may see part of an object that is being written; entries are checked when they are read.
 
     Before the first use only the presence of the driver is checked; nothing is imported or contacted. Each process
-    makes a file system of its own, since none survives a fork.
+    makes a file system of its own, since none survives a fork. Raises InvalidRootError if no store can be there, or its
+    driver is not installed.
 
     Parameters
     ----------
@@ -40,11 +41,6 @@ class FsspecStore(Store):
         Seconds that an object may take, from the request to its last byte. Entries of hundreds of megabytes need more.
     concurrency
         How many objects are read or written at once, if the driver can do that.
-
-    Raises
-    ------
-    InvalidRootError
-        If no store can be there, or its driver is not installed.
     """
 
     def __init__(

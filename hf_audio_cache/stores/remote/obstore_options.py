@@ -40,13 +40,7 @@ class Target:
 def translate(
     root: str, storage_options: Mapping[str, Any] | None, environment: Mapping[str, str] | None = None
 ) -> Target:
-    """Return what obstore needs for a root.
-
-    Raises
-    ------
-    NoEquivalentError
-        If obstore would not do the same as fsspec.
-    """
+    """Return what obstore needs for a root; NoEquivalentError if obstore would not do the same as fsspec."""
     protocol, _, path = root.partition("://")
     if protocol not in _TRANSLATIONS:
         raise NoEquivalentError(f"obstore is not used for {protocol}://")

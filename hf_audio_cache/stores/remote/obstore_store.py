@@ -78,6 +78,8 @@ class _Client:
 class ObstoreStore(Store):
     """Objects in a bucket, through obstore; through fsspec in a process forked from one that had imported obstore.
 
+    Raises NoEquivalentError if obstore would not do the same as fsspec.
+
     Parameters
     ----------
     plain
@@ -86,11 +88,6 @@ class ObstoreStore(Store):
         Return the same root and options for obstore, from `translate`, as the environment is now.
     connect_timeout, read_timeout
         As for `FsspecStore`.
-
-    Raises
-    ------
-    NoEquivalentError
-        If obstore would not do the same as fsspec.
     """
 
     def __init__(

@@ -25,12 +25,8 @@ def open_remote(
 ) -> Store:
     """Return the store at a URL, or at a path in `filesystem`; nothing is contacted or created.
 
-    Parameters are those of `FsspecStore`.
-
-    Raises
-    ------
-    InvalidRootError
-        If no store can be there, or its driver is not installed.
+    Parameters are those of `FsspecStore`. Raises InvalidRootError if no store can be there, or its driver is not
+    installed.
     """
     plain = FsspecStore(
         root, storage_options, filesystem=filesystem, connect_timeout=connect_timeout, read_timeout=read_timeout

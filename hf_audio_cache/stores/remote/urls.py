@@ -44,10 +44,7 @@ def is_async(system: Any) -> bool:
 def local_path(system: Any, path: str) -> str | None:
     """Return the path on the local disk that a path in a file system of a local folder stands for; None for others.
 
-    Raises
-    ------
-    InvalidRootError
-        If the path leads out of the folder.
+    Raises InvalidRootError if the path leads out of the folder.
     """
     if not isinstance(system, DirFileSystem):
         return None
