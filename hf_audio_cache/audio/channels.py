@@ -27,13 +27,7 @@ class MissingChannelError(Exception):
 
 
 class Mixer:
-    """Takes the wanted channels of blocks of samples, and notices whether they cancel each other out.
-
-    Parameters
-    ----------
-    channels
-        ``"mean"``, the number of a channel, or ``"all"``.
-    """
+    """Takes the wanted channels of blocks of samples, and notices whether they cancel each other out."""
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels

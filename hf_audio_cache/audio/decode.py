@@ -40,34 +40,11 @@ def decode_audio(
 ) -> Waveform:
     """Decode a clip.
 
-    Parameters
-    ----------
-    encoded
-        The bytes of an audio file.
-    sampling_rate
-        Rate of the waveform in Hz.
-    max_length_ms
-        Cap on its length in milliseconds; 0 for none. At least one sample is kept. Little more is decoded than the
-        cap, so damage behind it is found only if the container shows it.
-    auto_resample
-        Whether a clip at another rate is resampled (soxr, quality HQ).
-    channels
-        ``"mean"`` of the channels, the number of one, or ``"all"``.
-    clip
-        What messages call the clip.
-
-    Returns
-    -------
-    Waveform
-        Full scale is -1 to 1. Its length says what the file lacks of what its header promises, from 100 ms on.
-
-    Raises
-    ------
-    SamplingRateError
-        If the clip has another rate and `auto_resample` is False.
-    AudioDecodeError
-        If the bytes are no audio, have no samples, no such channel, or samples that are NaN or infinite; or if they
-        need torchcodec, and it or FFmpeg is missing.
+    At least one sample is kept. Little more is decoded than the cap, so damage behind it is found only if the container
+    shows it. Full scale is -1 to 1; the length says what the file lacks of what its header promises, from 100 ms on.
+    Raises SamplingRateError if the clip has another rate and `auto_resample` is False; AudioDecodeError if the bytes
+    are no audio, have no samples, no such channel, or samples that are NaN or infinite; or if they need torchcodec, and
+    it or FFmpeg is missing.
     """
     view = memoryview(encoded)
     request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, view.nbytes)

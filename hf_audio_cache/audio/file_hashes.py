@@ -128,12 +128,8 @@ def learn_hashes(found: Iterable[tuple[FileState | FarState, str]]) -> None:
 def files_sha256(paths: Iterable[str], read: Callable[[str], str]) -> str:
     """Return a digest that changes whenever one of these files does: of their states, or of what they hold.
 
-    Parameters
-    ----------
-    paths
-        The files. One that is not there counts, too: it may come back.
-    read
-        Reads a file and returns the SHA-256 of its content, for those whose state might not show a change.
+    A file that is not there counts, too: it may come back. `read` returns the SHA-256 of a file whose state might not
+    show a change.
     """
 
     def tell(path: str) -> bytes:

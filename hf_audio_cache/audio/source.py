@@ -117,14 +117,9 @@ def located(cell: Any, data_dir: str | None) -> Any:
 def read_source(cell: Any) -> AudioSource:
     """Return the content of an audio cell; nothing is decoded.
 
-    Raises AudioSourceError if it is none of these, or its bytes cannot be read.
-
-    Parameters
-    ----------
-    cell
-        A dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a
-        torchcodec decoder that `datasets` made, which still has its encoded bytes; or a dict of a decoded ``array`` and
-        its ``sampling_rate``.
+    Raises AudioSourceError if it is none of these, or its bytes cannot be read. A cell is a dict of ``bytes`` and/or
+    ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a torchcodec decoder that
+    `datasets` made, which still has its encoded bytes; or a dict of a decoded ``array`` and its ``sampling_rate``.
     """
     encoded = getattr(cell, "_hf_encoded", None)  # `datasets` sets this on the decoders that it makes
     if encoded is not None:

@@ -43,27 +43,10 @@ def to_waveform(
 ) -> Waveform:
     """Make a waveform of an array that is decoded already, by the rules of `decode_audio`.
 
-    Parameters
-    ----------
-    samples
-        Shape (n_samples,), or two-dimensional, where the shorter axis, of at most 32, is that of the channels. Floats
-        are taken as they are; int16 and int32 are full-scale PCM, and divided by 32768 and 2147483648.
-    source_rate
-        Rate of `samples` in Hz.
-    sampling_rate, max_length_ms, auto_resample, channels, clip
-        As for `decode_audio`.
-
-    Returns
-    -------
-    Waveform
-        Its array is a new one.
-
-    Raises
-    ------
-    SamplingRateError
-        If `source_rate` is not `sampling_rate` and `auto_resample` is False.
-    AudioDecodeError
-        If dtype or shape are none of these, or a sample is NaN or infinite.
+    Samples have the shape (n_samples,), or are two-dimensional, where the shorter axis, of at most 32, is that of the
+    channels. Floats are taken as they are; int16 and int32 are full-scale PCM, and divided by 32768 and 2147483648. The
+    array of the waveform is a new one. Raises SamplingRateError if `source_rate` is not `sampling_rate` and
+    `auto_resample` is False; AudioDecodeError if dtype or shape are none of these, or a sample is NaN or infinite.
     """
     request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, samples.nbytes)
     full_scale = _FULL_SCALE.get(samples.dtype.str[1:])

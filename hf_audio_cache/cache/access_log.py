@@ -81,22 +81,8 @@ class Run:
 class UseRecorder:
     """Records which entries a run uses.
 
-    It never raises or warns, and only `finish` waits for the store.
-
-    Parameters
-    ----------
-    store
-        The root of the cache.
-    run
-        The run; by default one that begins now.
-    counters
-        What the run counts. Workers are often killed when they are done; so each process writes the sum over all of
-        them on its machine.
-
-    Attributes
-    ----------
-    about
-        Description of the run, as JSON values. ``processor_sha`` is part of the record's name.
+    It never raises or warns, and only `finish` waits for the store. Workers are often killed when they are done; so
+    each process writes what all of them on its machine have counted.
     """
 
     def __init__(self, store: Store, run: Run | None = None, *, counters: Counters | None = None) -> None:

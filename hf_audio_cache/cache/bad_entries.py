@@ -12,13 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class BadEntries:
-    """Deletes damaged entries, leaves those that are good to somebody else, and says so.
-
-    Attributes
-    ----------
-    has_later_versions
-        Whether an entry of a later release was met.
-    """
+    """Deletes damaged entries, leaves those that are good to somebody else, and says so."""
 
     def __init__(self, store: Store, counters: Counters, *, strict: bool) -> None:
         self._store = store

@@ -68,22 +68,9 @@ def encode_entry(
 ) -> bytes:
     """Return the bytes of the entry that holds `outputs` under `key`.
 
-    Raises UnstorableOutputError if an output is neither, or the manifest would pass 60 kB.
-
-    Parameters
-    ----------
-    key
-        Goes into the manifest whole, so that the entry is never served for another key.
-    outputs
-        Arrays (bool, integer, float or complex, of any shape) and JSON values, by name.
-    compression
-        ``"blosc"``, or None for members as `numpy.savez` writes them.
-    compute_seconds
-        What it took to compute the outputs; kept for statistics.
-    length
-        Length of the waveform that they were computed from, if it is known.
-    signing_keys
-        Those of a signed root.
+    Raises UnstorableOutputError if an output is neither, or the manifest would pass 60 kB. The key goes into the
+    manifest whole, so that the entry is never served for another key. An output is an array (bool, integer, float or
+    complex, of any shape) or a JSON value. `length` is that of the waveform they were computed from.
     """
     if not outputs:
         raise UnstorableOutputError("an entry needs at least one output, and there is none; nothing was stored.")

@@ -60,12 +60,8 @@ def check_stated_version(text: bytes, start: int = 0) -> None:
 def read_manifest(text: bytes, key: AudioCacheKey | WaveformCacheKey | None, n_stored: int) -> Manifest:
     """Return what a manifest says, if it is that of an entry of `key` (or of any, without one) in so many bytes.
 
-    Raises
-    ------
-    CorruptEntryError
-        If it is not. (Other exceptions but the next mean the same.)
-    UnknownVersionError
-        If it is of a later version.
+    Raises UnknownVersionError if it is of a later version; CorruptEntryError if it is not that. (Other exceptions mean
+    the same.)
     """
     head, _, members_text = text.partition(_BEFORE_MEMBERS)
     fields = {} if key is None else key.fields()

@@ -19,27 +19,7 @@ from .stats import Counters
 class OpenRoot:
     """An open root; nothing is contacted or created before it is used.
 
-    Parameters
-    ----------
-    root
-        A path, a URL or a `CacheRoot`.
-    counters
-        Where both caches count.
-    run
-        Whose use of entries is recorded; by default a run that begins now.
-    store
-        An open store, in place of the one that `root` describes.
-
-    Attributes
-    ----------
-    root
-        How it was opened.
-    store
-        Everything under the root, by name.
-    access_log
-        The record of which entries are used.
-    audio_cache, waveform_cache
-        The two caches. They note in `access_log` what they read and write.
+    Both caches note in `access_log` what they read and write.
     """
 
     def __init__(
@@ -60,11 +40,8 @@ class OpenRoot:
     def for_maintenance(cls, root: str | os.PathLike[str] | CacheRoot, *, may_be_new: bool = False) -> OpenRoot:
         """Open the root itself, and not what this machine's near tier has of it; nothing is counted.
 
-        Raises
-        ------
-        InvalidRootError
-            If it is a path where there is no folder, unless it `may_be_new`. A mistyped name must not be reported as
-            an empty cache.
+        Raises InvalidRootError for a path where there is no folder, unless it `may_be_new`: a mistyped name must not be
+        reported as an empty cache.
         """
         opened = cls(as_cache_root(root).without_near_tier(), counters=Counters(""))
         where = opened.store.location()

@@ -18,16 +18,8 @@ _BATCH = 64  # entries in memory at once
 class Presence:
     """Says which entries of one cache exist, by their names.
 
-    The root counts, and not the near tier: other machines read the root alone.
-
-    Parameters
-    ----------
-    store
-        The store of the entries.
-    check
-        Returns what is wrong with the content of an entry of this name.
-    signing_keys
-        Those of a signed root, in which entries without a signature do not count.
+    The root counts, and not the near tier: other machines read the root alone. In a signed root, entries without a
+    signature do not count.
     """
 
     def __init__(

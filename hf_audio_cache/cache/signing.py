@@ -22,13 +22,7 @@ SigningKey: TypeAlias = "str | bytes | os.PathLike[str] | Sequence[str | bytes]"
 
 
 class SigningKeys:
-    """The keys of a signed root: all are accepted for reading, the first one signs.
-
-    Parameters
-    ----------
-    keys
-        Each of at least 16 bytes.
-    """
+    """The keys of a signed root: all are accepted for reading, the first one signs."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys or any(len(key) < _MIN_KEY_BYTES for key in keys):
@@ -74,13 +68,9 @@ def _signature(key: bytes, content: bytes | memoryview) -> bytes:
 def signing_keys(signing_key: SigningKey | SigningKeys | None) -> SigningKeys | None:
     """Return the keys that `signing_key` stands for; for None those of the environment, if there are any.
 
-    Raises SigningKeyError if a key is too short, or others than its owner can read the file.
-
-    Parameters
-    ----------
-    signing_key
-        A key, several of them, or (as `os.PathLike`) a file with one in a line. ``$HF_AUDIO_CACHE_SIGNING_KEY`` has
-        them separated by blanks, ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE`` names such a file.
+    Raises SigningKeyError if a key is too short, or others than its owner can read the file. It is a key, several of
+    them, or (as `os.PathLike`) a file with one in a line. ``$HF_AUDIO_CACHE_SIGNING_KEY`` has them separated by blanks,
+    ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE`` names such a file.
     """
     if signing_key is None:
         text, path = os.environ.get(KEY_VARIABLE), os.environ.get(FILE_VARIABLE)

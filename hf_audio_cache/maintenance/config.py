@@ -25,12 +25,7 @@ class Setting:
 def settings_of(root: CacheRoot, *, given: Collection[str] = ()) -> list[Setting]:
     """Return the settings of a root; nothing is contacted.
 
-    Parameters
-    ----------
-    root
-        The root.
-    given
-        Names of settings that the caller was given.
+    `given` are the names of settings that the caller was given.
     """
     return [Setting(name, value, "given here" if name in given else source) for name, value, source in _settings(root)]
 

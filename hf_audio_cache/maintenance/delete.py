@@ -118,20 +118,8 @@ class Contents:
         """Delete entries, files that were left unfinished, and the records of use of which no entry is left.
 
         Their copies in the near tier go too. Otherwise the next run would put them into the root again. Raises
-        StoreError if an object cannot be deleted.
-
-        Parameters
-        ----------
-        going
-            The entries.
-        more
-            Other objects, which the report does not count.
-        copies
-            Names of further files in the near tier.
-        all_copies
-            Whether `copies` are all files of the near tier, which is not listed then.
-        dry_run
-            Whether to report only what would be deleted.
+        StoreError if an object cannot be deleted. `more` are objects that the report does not count, `copies` further
+        files in the near tier; if these are `all_copies`, it is not listed.
         """
         unfinished = self.unfinished()
         gone = {entry.name for entry in going}

@@ -59,18 +59,7 @@ def explain_key(
 ) -> Explanation:
     """Say why `key` hits or misses under the root of `store`; nothing is changed there.
 
-    Parameters
-    ----------
-    store
-        The root of a cache, with ``features/``, ``waveforms/`` and ``processors/``.
-    key
-        The key of the clip's features, or of its waveform.
-    identity
-        What its ``processor_sha`` stands for; None for a waveform.
-    clip
-        What to call the clip.
-    signing_keys
-        Those of a signed root.
+    `identity` is what its ``processor_sha`` stands for; None for a waveform.
     """
     folder = WAVEFORMS if isinstance(key, WaveformCacheKey) else FEATURES
     entries = store.child(folder)

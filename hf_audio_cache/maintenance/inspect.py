@@ -66,13 +66,6 @@ def inspect_entries(root: str | os.PathLike[str] | CacheRoot, what: str) -> list
     """Return what the entries hold that a name, or at least 8 digits of a clip's sha256, stands for.
 
     Raises ValueError if it stands for nothing; StoreError if the root cannot be read.
-
-    Parameters
-    ----------
-    root
-        A path, a URL or a `CacheRoot`.
-    what
-        The name of an entry under the root, or the beginning of a clip's sha256.
     """
     opened = OpenRoot.for_maintenance(root)
     names = processor_names(opened.store)

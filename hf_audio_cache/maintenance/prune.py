@@ -148,16 +148,8 @@ def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry
     """Delete entries.
 
     Raises ValueError if one of them matches nothing (nothing is deleted then); StoreError if the root cannot be listed,
-    or an entry not be deleted.
-
-    Parameters
-    ----------
-    root
-        A path, a URL or a `CacheRoot`.
-    what
-        Names of entries under the root, or at least 8 digits of clips' sha256, for all that is there of them.
-    dry_run
-        Whether to report only what would be deleted.
+    or an entry not be deleted. `what` are names of entries under the root, or at least 8 digits of clips' sha256, for
+    all that is there of them.
     """
     contents = Contents.of(root)
     going = find_listed(contents.entries, what, contents.store.location(), near=contents.near)
@@ -175,18 +167,8 @@ def clear(
     """Delete all files of the cache under a root, unfinished ones too. Other files stay.
 
     Raises ValueError if there is no such cache, or no near tier; StoreError if the root cannot be listed, or an object
-    not be deleted.
-
-    Parameters
-    ----------
-    root
-        A path, a URL or a `CacheRoot`.
-    cache
-        ``"features"`` or ``"waveforms"``, to delete the entries of that one alone.
-    only_near
-        Whether to delete this machine's near tier of the root, and nothing in the root itself.
-    dry_run
-        Whether to report only what would be deleted.
+    not be deleted. `cache` is ``"features"`` or ``"waveforms"``, to delete the entries of that one alone. With
+    `only_near` this machine's near tier of the root is deleted, and nothing in the root itself.
     """
     _check_cache(cache)
     contents = Contents.of_near_tier(root) if only_near else Contents.of(root)

@@ -123,20 +123,9 @@ def export_archive(
 ) -> TransferReport:
     """Write entries into a tar, with the manifests of their processors.
 
-    Raises StoreError if the root cannot be read; OSError if the file cannot be written.
-
-    Parameters
-    ----------
-    root
-        A path, a URL or a `CacheRoot`.
-    archive
-        The file; it appears when it is whole.
-    clips
-        ``blob_sha`` of the clips whose entries to take; None for all.
-    processor
-        Name or sha (or its first digits) of a processor whose features to take; None for all.
-    waveforms
-        Whether to take cached waveforms too.
+    Raises StoreError if the root cannot be read; OSError if the file cannot be written. The file appears when it is
+    whole. `clips` are the ``blob_sha`` of those whose entries to take; `processor` is the name or sha (or its first
+    digits) of the one whose features to take; None for all.
     """
     source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
@@ -175,15 +164,6 @@ def copy_entries(
     """Copy entries into another root, with the manifests of their processors; what is there already stays.
 
     Raises StoreError if one root cannot be read, or the other not be written.
-
-    Parameters
-    ----------
-    root
-        A path, a URL or a `CacheRoot`.
-    target
-        The other root.
-    clips, processor, waveforms
-        As for `export_archive`.
     """
     source, other = OpenRoot.for_maintenance(root), OpenRoot.for_maintenance(target, may_be_new=True).store
     report = TransferReport(str(source.store.location()), str(other.location()))
@@ -210,13 +190,6 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
 
     Raises ArchiveError if the file is no tar, or not a whole one (what came before is stored); StoreError if the root
     cannot be written.
-
-    Parameters
-    ----------
-    archive
-        A file that `export_archive` wrote.
-    root
-        A path, a URL or a `CacheRoot`.
     """
     target = OpenRoot.for_maintenance(root, may_be_new=True)
     path = os.path.expanduser(os.fspath(archive))

@@ -29,12 +29,7 @@ _CREDENTIALS = (
 class AudioReader:
     """Reads the audio cells of one dataset.
 
-    Parameters
-    ----------
-    data_dir
-        Folder from which relative paths start; None for the working directory.
-    storage_options
-        Options of the file systems of URLs.
+    Relative paths start from `data_dir`; without it, from the working directory.
     """
 
     def __init__(self, data_dir: str | None = None, storage_options: Secret[Mapping[str, Any]] | None = None) -> None:

@@ -30,14 +30,7 @@ IdentityT = TypeVar("IdentityT", bound=ProcessorIdentity | None)
 class ClipPipeline(Generic[KeyT, IdentityT]):
     """Turns audio cells into results that a cache keeps: a processor's features, or waveforms.
 
-    Parameters
-    ----------
-    root
-        Where everything is kept.
-    settings
-        How examples become results.
-    counters, run
-        Those of the process that sent this pipeline here; by default new ones.
+    `counters` and `run` are those of the process that sent this pipeline here.
     """
 
     what: ClassVar[str]  # what messages call the results
@@ -118,14 +111,8 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
     ) -> list[ClipFeatures | AudioError]:
         """Return for each audio cell its result, or the error of its clip.
 
-        The batch is looked up at once. Each clip that is missing is computed once, apart from all others.
-
-        Parameters
-        ----------
-        cells
-            The audio cells.
-        known
-            The ``blob_sha`` of each as a reference to a stored entry says, or None; files may have changed since.
+        The batch is looked up at once. Each clip that is missing is computed once, apart from all others. `known` are
+        the ``blob_sha`` that references to stored entries say, or None; files may have changed since.
         """
         identity = self.identity()
         is_stored = True if known is not None else self._stores(identity)
@@ -177,16 +164,8 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         """Return for each audio cell its entry, which is in the cache now, or the error of its clip.
 
         Raises ProcessorError if the processor has another identity by now; StoreError if entries could not be stored.
-
-        Parameters
-        ----------
-        cells
-            The audio cells.
-        processor_sha
-            The identity that the processor must have.
-        claim
-            Is given the ``blob_sha`` of each missing clip, and returns those to compute here. The others are computed
-            elsewhere, and may not be in the cache yet.
+        `claim` is given the ``blob_sha`` of each missing clip, and returns those to compute here. The others are
+        computed elsewhere, and may not be in the cache yet.
         """
         identity = self._still(processor_sha)
         self._begin(identity)  # also where all entries come from the near tier

@@ -24,12 +24,7 @@ _NOT_IN_THREADS = ("DiaFeatureExtractor", "SpeechT5FeatureExtractor")
 class Extraction:
     """Calls a processor for one clip at a time.
 
-    Parameters
-    ----------
-    processor
-        A feature extractor, or a processor that has one. Its state may change between two calls.
-    settings
-        Those of the pipeline: the rate of the waveforms, the arguments of the call, and what becomes of its outputs.
+    The state of the processor may change between two calls.
     """
 
     def __init__(self, processor: Any, settings: FeatureSettings) -> None:
@@ -50,14 +45,9 @@ class Extraction:
         """Return the outputs for a clip by name. `processor_sha` is the processor's identity now.
 
         Raises RandomOutputError if a second call for the same clip gives other outputs; AudioExtractionError if the
-        processor fails, or an output is not finite, has no frames, or is too large for `dtype`.
-
-        Parameters
-        ----------
-        is_alone
-            Whether no other clip is extracted meanwhile. Otherwise the caller watches the random generators.
-        twice
-            Whether a second call is compared with the first; by default for some clips only.
+        processor fails, or an output is not finite, has no frames, or is too large for `dtype`. Unless it `is_alone`,
+        other clips are extracted meanwhile, and the caller watches the random generators. `twice`: a second call is
+        compared with the first; by default for some clips only.
         """
         extractor = audio_part(self.processor)
         n_samples = waveform.shape[-1]

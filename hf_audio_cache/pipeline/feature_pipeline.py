@@ -33,17 +33,6 @@ class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
     What it has in common with waveforms is in `ClipPipeline`.
 
     Each step is a module of its own, and none calls another: this class hands a batch from one to the next.
-
-    Parameters
-    ----------
-    processor
-        A feature extractor, or a processor that has one.
-    settings
-        How examples become features.
-    root
-        Where everything is kept.
-    counters, run
-        Those of the process that sent this pipeline here; by default new ones.
     """
 
     what = "features"

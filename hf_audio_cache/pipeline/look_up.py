@@ -40,20 +40,9 @@ def look_up(
 ) -> Clips[KeyT, FoundT]:
     """Return the clips in audio cells, each looked up once; all at a time.
 
-    A file whose hash is remembered is read only if the cache has nothing for it.
-
-    Parameters
-    ----------
-    cells
-        The audio cells.
-    reader
-        Reads them.
-    key_of
-        Gives the key for a ``blob_sha``.
-    find
-        Gives what the cache has for each key, or None.
-    known
-        The ``blob_sha`` of each cell, as far as it was known before. Of a local file that is there it is not believed.
+    A file whose hash is remembered is read only if the cache has nothing for it. `find` gives what the cache has for
+    each key, or None. `known` are the ``blob_sha`` of the cells as far as they were known before; for a local file that
+    is there it is not believed.
     """
     cells = reader.located(cells)
     versions = reader.versions(cells) if known is None else [None] * len(cells)

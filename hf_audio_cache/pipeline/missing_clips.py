@@ -32,13 +32,6 @@ class MissingClips:
     or several with one each. If a random generator was drawn from meanwhile, or a clip failed, nothing of it is kept,
     and it is computed alone. For object stores, and front ends that no other thread may call, the calling thread
     extracts instead, while others decode the next clips and store the last ones.
-
-    Parameters
-    ----------
-    root
-        The open root.
-    waveforms, extraction, policy, writer
-        The steps.
     """
 
     def __init__(
@@ -60,14 +53,7 @@ class MissingClips:
     ) -> Iterator[tuple[str, Result]]:
         """Yield the features of each clip by ``blob_sha``, or its error.
 
-        Parameters
-        ----------
-        sources
-            The clips, each once.
-        keys
-            Their keys by ``blob_sha``.
-        is_stored
-            Whether features are stored, and may have been since the clips were looked up.
+        Each clip comes once. `is_stored`: features are stored, and may have been since the clips were looked up.
         """
         steps = ClipSteps(
             *(self._root, keys, is_stored, self._waveforms.reader_of(sources, keys)),

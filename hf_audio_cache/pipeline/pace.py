@@ -54,18 +54,8 @@ def try_out(
 ) -> list[Tried]:
     """Take ``ROUNDS * n_threads`` clips alone, extract them at once, and decide; return what they gave alone.
 
-    Parameters
-    ----------
-    processor_sha, name
-        The processor's identity and name.
-    n_threads
-        How many clips are extracted at once.
-    alone
-        Takes the clip of this number through all steps.
-    beside
-        Extracts it, in one of several threads.
-    again
-        Extracts it alone twice; returns None if the results differ.
+    `alone` takes the clip of a number through all steps; `beside` extracts it, in one of several threads; `again`
+    extracts it alone twice, and returns None if the results differ.
     """
     tried = [alone(number) for number in range(ROUNDS * n_threads)]
     watch = GeneratorWatch()

@@ -19,10 +19,7 @@ from .storage_policy import Policy, check_policy
 class WaveformSettings:
     """How a clip becomes a waveform.
 
-    Raises
-    ------
-    ValueError
-        Naming the setting that is invalid.
+    Raises ValueError naming the setting that is invalid.
     """
 
     sampling_rate: int  # of the waveform, in Hz
@@ -75,10 +72,7 @@ class WaveformSettings:
 class ResultSettings:
     """How examples become results, be these waveforms or features.
 
-    Raises
-    ------
-    ValueError
-        Naming the setting that is invalid.
+    Raises ValueError naming the setting that is invalid.
     """
 
     waveform: WaveformSettings  # how clips become waveforms

@@ -39,10 +39,7 @@ class Sample:
 class FeatureStoragePolicy:
     """Decides for each identity of the processor whether its features are stored.
 
-    Parameters
-    ----------
-    policy
-        ``"auto"`` measures it on the first clips that a process computes.
+    ``"auto"`` measures it on the first clips that a process computes.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -82,18 +79,9 @@ class FeatureStoragePolicy:
     ) -> None:
         """Compare reading the features of some clips with making them.
 
-        If some are missing, nothing is measured and features go on being stored.
-
-        Parameters
-        ----------
-        processor_sha, name
-            The processor's identity and name.
-        seconds_made
-            The time that extracting them took the first time.
-        read
-            Reads the features of the clips as one batch; None for those that are missing.
-        make
-            Makes them as they would be made if they were not stored.
+        If some are missing, nothing is measured and features go on being stored. `seconds_made` is what extracting them
+        took the first time. `read` reads them as one batch, and gives None for those that are missing. `make` makes
+        them as if they were not stored.
         """
         self._decisions[processor_sha] = True
         features = read()

@@ -90,12 +90,7 @@ _MOST_PROBED = 64
 class ProcessorManifests:
     """The manifests of processors in a root: what each is, and the form of its outputs.
 
-    Parameters
-    ----------
-    root
-        The root of the cache.
-    probe
-        Finds the form of the outputs if the root has no manifest.
+    `probe` finds the form of the outputs if the root has no manifest.
     """
 
     def __init__(self, root: OpenRoot, probe: Callable[[], dict[str, OutputSpec]]) -> None:

@@ -22,15 +22,7 @@ _REMEDY = (
 
 
 def check_storable(specs: Mapping[str, OutputSpec], processor: str) -> None:
-    """Raise `UnstorableOutputError` if no entry can hold outputs of this form.
-
-    Parameters
-    ----------
-    specs
-        The form of each output.
-    processor
-        What messages call the processor.
-    """
+    """Raise `UnstorableOutputError` if no entry can hold outputs of this form."""
     try:
         for name, spec in specs.items():
             if spec.unstorable is not None:

@@ -47,14 +47,7 @@ def waveform_spec(output: str, channels: Channels) -> OutputSpec:
 class WaveformPipeline(ClipPipeline[WaveformCacheKey, None]):
     """Turns audio cells into waveforms, with a cache in place of the decoding.
 
-    Parameters
-    ----------
-    root
-        Where everything is kept.
-    settings
-        How examples become waveforms. The one output that it names is the form in which they are returned.
-    counters, run
-        Those of the process that sent this pipeline here; by default new ones.
+    The one output that `settings` name is the form in which waveforms are returned.
     """
 
     what = "waveforms"

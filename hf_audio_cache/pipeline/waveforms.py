@@ -49,16 +49,8 @@ def decode(source: AudioSource, settings: WaveformSettings) -> Waveform:
 class WaveformReader:
     """Gives waveforms of clips, from the cache where it has them.
 
-    Parameters
-    ----------
-    cache
-        The cache of waveforms.
-    settings
-        How clips become waveforms.
-    policy
-        Whether waveforms are stored. ``"auto"`` leaves out clips that are decoded as fast as an entry is read.
-    counters
-        Where decoded clips are counted.
+    `policy` says whether waveforms are stored; ``"auto"`` leaves out clips that are decoded as fast as an entry is
+    read.
     """
 
     def __init__(self, cache: WaveformCache, settings: WaveformSettings, policy: Policy, counters: Counters) -> None:

@@ -121,13 +121,7 @@ def extract_repeatable(
     """Return what `extract` does, if it is the same each time.
 
     Raises RandomOutputError if a random generator was drawn from (its state is put back), or the two outputs differ.
-
-    Parameters
-    ----------
-    clip
-        What messages call the clip.
-    twice
-        Whether to compute it a second time and compare: a generator of the extractor's own shows in no other way.
+    `twice`: it is computed a second time and compared, since a generator of the extractor's own shows in no other way.
     """
     call = (extractor, waveform, sampling_rate, processor_kwargs)
     before = _RandomState.now()

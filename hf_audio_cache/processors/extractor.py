@@ -33,13 +33,9 @@ _GUARD = re.compile(r"is_(?!speech_)(\w+)_available")
 class NamedFunction:
     """A front end of the user's own, in the form of a feature extractor, under an identity that the user gives it.
 
-    Parameters
-    ----------
-    function
-        ``function(waveform, sampling_rate, **processor_kwargs)``; returns an array, or arrays by name. Or an object
-        that is called as a feature extractor is.
-    identity
-        Its name; another one whenever the function computes something else.
+    The function is ``function(waveform, sampling_rate, **processor_kwargs)`` and returns an array, or arrays by name;
+    or it is an object that is called as a feature extractor is. Its `identity` is another one whenever it computes
+    something else.
     """
 
     def __init__(self, function: Callable[..., Any], identity: str) -> None:
@@ -160,17 +156,8 @@ def name_of(extractor: Any) -> str:
 def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) -> int:
     """Return the rate in Hz at which a processor takes its waveforms.
 
-    Parameters
-    ----------
-    processor
-        Its ``sampling_rate`` says it, where it has one.
-    sampling_rate
-        What the caller asks for; needed where the processor does not say.
-
-    Raises
-    ------
-    ProcessorError
-        If neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
+    `sampling_rate` is what the caller asks for; needed where the processor does not say it. Raises ProcessorError if
+    neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
     """
     own: int | None = getattr(audio_part(processor), "sampling_rate", None)
     rate: Any = own if sampling_rate is None else sampling_rate
@@ -220,28 +207,10 @@ def extract(
     """Return the outputs of `extractor` for one clip, by name.
 
     The clip goes in as a batch of one, so that nothing depends on other clips (the padding of a batch changes the
-    features of several extractors); the batch axis is taken off again. An extractor that makes several rows of one
-    clip keeps them all.
-
-    Parameters
-    ----------
-    waveform
-        float32 mono of shape ``(n_samples,)``, C-contiguous.
-    sampling_rate
-        Its rate in Hz; handed on where the extractor has such an argument.
-    processor_kwargs
-        Further arguments of the call.
-
-    Returns
-    -------
-    dict
-        C-contiguous NumPy arrays, and JSON values for outputs that are none. What has neither form is as it was
-        returned: no entry can hold it.
-
-    Raises
-    ------
-    ProcessorError
-        If its outputs have no names, or a library that it needs is not installed.
+    features of several extractors); the batch axis is taken off again. An extractor that makes several rows of one clip
+    keeps them all. The waveform is float32 mono of shape ``(n_samples,)``, C-contiguous. The outputs are C-contiguous
+    NumPy arrays, and JSON values for outputs that are none. What has neither form is as it was returned: no entry can
+    hold it. Raises ProcessorError if its outputs have no names, or a library that it needs is not installed.
     """
     use_one_torch_thread_after_fork()
     called = extractor

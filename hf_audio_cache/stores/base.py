@@ -133,10 +133,7 @@ class Store(ABC):
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield each object whose name starts with `prefix`.
 
-        Raises
-        ------
-        StoreError
-            If the root cannot be listed. A root that does not exist is empty.
+        Raises StoreError if the root cannot be listed. A root that does not exist is empty.
         """
 
     def listing(self, prefix: str) -> list[StoredObject]:

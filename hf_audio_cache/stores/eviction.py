@@ -32,13 +32,6 @@ class NearTier:
     allowance: a quarter of its share of the free space. Its share is what it wrote itself of all that was added between
     the last two listings. A process that has used up its allowance before the next listing is due keeps nothing more
     until then. Threads need no lock: other processes' writes are not seen either, and the next listing corrects both.
-
-    Parameters
-    ----------
-    store
-        Its directory.
-    max_bytes
-        How much its entries may take; None for any amount.
     """
 
     def __init__(self, store: LocalStore, max_bytes: int | None) -> None:

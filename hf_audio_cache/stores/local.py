@@ -49,14 +49,7 @@ class LocalStore(Store):
     The root may be a symbolic link, but no link under it is followed: it could turn our writes and deletions to any
     place that we can reach. So each folder is opened from its parent, and not by its path, which somebody could change
     between a check and its use. The folder that all objects of a store lie in stays open, and is opened again when
-    another one has taken its place.
-
-    Parameters
-    ----------
-    root
-        A directory; it need not exist.
-    inside
-        A folder under it that the store is confined to.
+    another one has taken its place. `inside` is a folder under the root that the store is confined to.
     """
 
     is_local = True

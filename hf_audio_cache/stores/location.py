@@ -28,14 +28,8 @@ _NEAR_SHARE = 10  # the near tier may take a tenth of its disk by default
 def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = False) -> str:
     """Return a root as a URL or an absolute path, which holds in processes with another working directory.
 
-    Raises InvalidRootError if it is neither a path nor a URL, or a URL with a password in it.
-
-    Parameters
-    ----------
-    root
-        A path or a URL.
-    is_in_filesystem
-        Whether it is a path inside an fsspec file system; it is then returned as it is.
+    Raises InvalidRootError if it is neither a path nor a URL, or a URL with a password in it. A path inside an fsspec
+    file system is returned as it is.
     """
     try:
         path = os.fspath(root)
@@ -69,17 +63,7 @@ def _check_scheme(path: str) -> None:
 
 
 def check_root(url: str, *, storage_options: Mapping[str, Any] | None = None, near: str | None = None) -> None:
-    """Raise InvalidRootError for a root, or a directory of near tiers, that can never work; nothing is contacted.
-
-    Parameters
-    ----------
-    url
-        An absolute path or a URL.
-    storage_options
-        Options of the URL's file system.
-    near
-        The directory of the near tiers; ``"auto"`` for the default one.
-    """
+    """Raise InvalidRootError for a root, or a directory of near tiers, that can never work; nothing is contacted."""
     if "://" in url:
         check_url(url)
         check_option_names(url, storage_options)

@@ -43,14 +43,8 @@ def near_folder(
 ) -> str | None:
     """Return the directory of the near tier of a root; None if it has none.
 
-    Parameters
-    ----------
-    url
-        An absolute path or a URL; with `filesystem`, a path in it.
-    near
-        The directory that holds the near tiers; ``"auto"`` for the default one, if the root is far.
-    storage_options, filesystem
-        How the root is reached.
+    `near` is the directory that holds the near tiers; ``"auto"`` for the default one, if the root is far. With
+    `filesystem`, `url` is a path in it.
     """
     protocol, separator, path = url.partition("://")
     if near == "auto":

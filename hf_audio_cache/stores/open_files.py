@@ -17,15 +17,7 @@ _MOST_OPEN = 256  # of a store; processes may open 1,024 files by default
 class OpenFile:
     """An open regular file, closed when nobody uses it any more.
 
-    Parameters
-    ----------
-    descriptor
-        Closed at once if it is not that of a regular file, which is an OSError.
-
-    Attributes
-    ----------
-    n_bytes
-        Its size when it was opened.
+    A descriptor of anything else is closed at once, and raises OSError.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -167,13 +167,6 @@ class ResilientStore(WrappingStore):
 
     The state belongs to the process, and children share it. The first pause of each kind is logged as a warning, later
     ones as information. `scan` is handed on as it is.
-
-    Parameters
-    ----------
-    wrapped
-        The remote store.
-    clock, sleep
-        The time in seconds, and how to wait.
     """
 
     def __init__(

@@ -18,11 +18,6 @@ class WrappingStore(Store):
 
     A child shares all other attributes with its parent. Like what it wraps, it is not pickled, since that may hold
     credentials.
-
-    Parameters
-    ----------
-    wrapped
-        The other store.
     """
 
     def __init__(self, wrapped: Store) -> None:

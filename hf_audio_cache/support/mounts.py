@@ -13,13 +13,7 @@ def is_network_mount(path: str, table: str = "/proc/self/mounts") -> bool:
     """Return whether `path`, or its nearest folder that exists, is on a network file system; False if unknown.
 
     Parallel file systems of clusters (Lustre, GPFS, BeeGFS) count as local: they are such a machine's disk for data.
-
-    Parameters
-    ----------
-    path
-        An absolute path.
-    table
-        The kernel's list of mounts, see ``proc(5)``: device, directory and type, in the order of mounting.
+    `table` is the kernel's list of mounts, see ``proc(5)``: device, directory and type, in the order of mounting.
     """
     path = os.path.realpath(path)
     found, kind = "", ""

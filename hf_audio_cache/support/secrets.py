@@ -21,14 +21,7 @@ class Secret(Generic[T]):
 
     In this process and in those forked from it the token finds the secret again. A spawned process gets the secret
     itself, through the pipe that starts it, as `multiprocessing` does with its own keys. Other processes, and files,
-    get only the token.
-
-    Parameters
-    ----------
-    value
-        The secret.
-    material
-        Its bytes. The token is a keyed hash of them, so that equal secrets have equal pickles.
+    get only the token. The token is a keyed hash of the bytes in `material`, so that equal secrets have equal pickles.
     """
 
     def __init__(self, value: T, material: bytes) -> None:

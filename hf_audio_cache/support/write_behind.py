@@ -36,13 +36,9 @@ class Writer:
     def submit(self, write: Callable[[], Iterable[WriteError]], *, at_once: bool = False) -> None:
         """Call `write` in a thread; wait first if too much is pending.
 
-        Parameters
-        ----------
-        write
-            Encodes and stores; returns an error for each object that could not be stored. Its arrays must not change
-            before `wait` has returned.
-        at_once
-            Whether to call it in this thread, since it takes less time than a hand-over.
+        `write` encodes and stores, and returns an error for each object that could not be stored. Its arrays must not
+        change before `wait` has returned. With `at_once` it is called in this thread, since it takes less time than a
+        hand-over.
         """
         if at_once:
             self._own.failed.extend(write())

@@ -77,16 +77,8 @@ class AudioBatch:
     ) -> Any:
         """Return the outputs of each row in the form in which the cells were passed.
 
-        Parameters
-        ----------
-        rows
-            The outputs of each row by name; missing ones become None.
-        names
-            The columns to return.
-        feature
-            Gives the `datasets` feature of a column, for Arrow tables; None where Arrow must find the type.
-        spec
-            Gives the form of an output, for Ray Data; None for the column of reasons.
+        Outputs that are missing become None. `feature` gives the type of a column for Arrow tables, or None where Arrow
+        must find it; `spec` the form of an output for Ray Data, or None for the column of reasons.
         """
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
         if self.for_ray:

@@ -22,16 +22,8 @@ def check_new_columns(
 
     References that the same processor made of the same audio column may be replaced: they are the same. Raises
     AudioColumnError if references of the same name were made from another audio column; ProcessorError if another
-    column of the same name would be replaced.
-
-    Parameters
-    ----------
-    own
-        The references that are to be added, by column.
-    features
-        The features of the dataset.
-    dropped
-        Columns of it that the user has removed.
+    column of the same name would be replaced. `own` are the references that are to be added, `features` those of the
+    dataset, `dropped` the columns that the user has removed.
     """
     present = {name: feature for name, feature in features.items() if name not in dropped}
     references = reference_columns(present)

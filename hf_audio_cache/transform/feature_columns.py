@@ -33,12 +33,7 @@ class FeatureColumns:
     """Turns the results of a pipeline into columns.
 
     Every function that `datasets` is given holds one. It is pickled with all that a worker needs to compute features,
-    and hashed by what decides them.
-
-    Parameters
-    ----------
-    pipeline
-        What computes the features; or the waveforms, which are features of one output here.
+    and hashed by what decides them. Waveforms are features of one output here.
     """
 
     def __init__(self, pipeline: ClipPipeline[Any, Any]) -> None:

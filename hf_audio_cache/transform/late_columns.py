@@ -10,14 +10,8 @@ class LateColumns(dict[str, Any]):
     """A batch of columns, of which some are made when any of them is looked at, or all columns at once.
 
     `datasets` asks an attached dataset for a whole batch where one column is wanted (``ds["label"][:]``, a batched
-    filter or map). Columns that are there already cost nothing then.
-
-    Parameters
-    ----------
-    present
-        The columns that are there.
-    late
-        Makes the others by name; called once.
+    filter or map). Columns that are there already cost nothing then. `late` makes the others by name, and is called
+    once.
     """
 
     def __init__(self, present: Mapping[str, Any], late: Callable[[], Mapping[str, Any]]) -> None:

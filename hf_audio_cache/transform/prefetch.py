@@ -29,12 +29,8 @@ _END = object()
 def read_ahead(stream: datasets.IterableDataset, n_rows: int) -> datasets.IterableDataset:
     """Return the stream, its rows read ahead in a thread; the rows, their order and the stream's states are the same.
 
-    Parameters
-    ----------
-    stream
-        A stream that is mapped in batches of `n_rows`, and that has no other user yet.
-    n_rows
-        The number of rows to keep ready. Fewer than ``2 * n_rows`` are read ahead, since a batch is read whole.
+    The stream is mapped in batches of `n_rows`, and has no other user yet. Fewer than ``2 * n_rows`` are read ahead,
+    since a batch is read whole.
     """
     examples = getattr(stream, "_ex_iterable", None)
     if hasattr(stream, "_prepare_ex_iterable_for_iteration") and _is_as_known(examples):

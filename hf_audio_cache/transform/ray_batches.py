@@ -42,13 +42,8 @@ def rows_of(columns: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
 def tensor(values: Sequence[Any], spec: Callable[[], OutputSpec | None]) -> npt.NDArray[Any] | list[Any]:
     """Return a column as Ray Data takes it for a tensor: one array, or an array of arrays.
 
-    Parameters
-    ----------
-    values
-        The array of each row, or scalars or JSON values, which stay as they are. None becomes an empty array if the
-        others are arrays.
-    spec
-        Gives the form of the values, None for text; called only if all values are None.
+    Scalars and JSON values stay as they are. None becomes an empty array if the others are arrays; if all are None,
+    `spec` gives their form.
     """
     found = next((value for value in values if value is not None), None)
     if found is None:

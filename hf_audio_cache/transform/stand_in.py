@@ -40,18 +40,8 @@ class ExtractorCache:
 
     By rule, a batch is answered only if each of its clips has the features that it has alone. Besides, the first
     results of each form of call are compared with the extractor's, which are what is returned then. After a difference
-    the extractor is called for all calls of that form.
-
-    Parameters
-    ----------
-    processor
-        The extractor, or a `NamedFunction` that holds it.
-    root
-        Where features are kept.
-    policies
-        The settings `features` and `waveforms` of `CachedFeatures`.
-    counters, run
-        Those of the `CachedFeatures` that this came from.
+    the extractor is called for all calls of that form. `processor` is the extractor, or a `NamedFunction` that holds
+    it.
     """
 
     def __init__(

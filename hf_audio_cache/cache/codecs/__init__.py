@@ -65,10 +65,7 @@ def decode(block: memoryview, member: Member, place: npt.NDArray[Any] | None = N
 def member_from_json(line: Mapping[str, Any]) -> Member:
     """Return what a line of the manifest says; nothing of it is believed.
 
-    Raises
-    ------
-    CorruptEntryError
-        If it cannot be true. (Other exceptions mean the same.)
+    Raises CorruptEntryError if it cannot be true. (Other exceptions mean the same.)
     """
     shape, tail = line["shape"], line.get("tail")
     if not (isinstance(shape, list) and (tail is None or (isinstance(tail, list) and len(tail) == 2))):

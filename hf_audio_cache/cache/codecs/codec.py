@@ -89,19 +89,7 @@ class Codec(ABC):
     def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:
         """Return the output, decoded into `place` or into an array of its own.
 
-        Parameters
-        ----------
-        member
-            Its line of the manifest.
-        header
-            The header of its ``.npy``.
-        payload
-            The file's bytes from behind that header on.
-        place
-            A C-contiguous array of its dtype and shape. An output that is no array has none.
-
-        Raises
-        ------
-        CorruptEntryError
-            If the bytes are not what the manifest says. (Other exceptions mean the same.)
+        `header` is that of its ``.npy``; `payload` are the bytes of the file from behind it on. `place` is a
+        C-contiguous array of its dtype and shape. Raises CorruptEntryError if the bytes are not what the manifest says.
+        (Other exceptions mean the same.)
         """

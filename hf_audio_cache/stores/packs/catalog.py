@@ -41,27 +41,9 @@ class Catalog:
     The folder of packs is listed at the first use, and again when an entry is missing and the last listing is some
     seconds old. What others delete from packs is noticed too: a far folder is listed anew after `usual_seconds`, a
     local one when its time shows a change. There are no locks: two threads may list at once, and each leaves a whole
-    state.
-
-    Parameters
-    ----------
-    store
-        The root, without near tier.
-    near
-        The directory of its near tier, where indexes are kept.
-    clock
-        The time in seconds.
-
-    Attributes
-    ----------
-    files
-        Reads packs and indexes.
-    error
-        Why the last listing failed, where a later one may know more; None if it did not.
-    missing_seconds, usual_seconds
-        When the folder is listed again.
-    look_seconds
-        When it is looked at whether a local folder has changed.
+    state. `error` says why the last listing failed, where a later one may know more. The folder is listed again after
+    `missing_seconds` if an entry is missing, after `usual_seconds` in any case; after `look_seconds` it is looked at
+    whether a local one has changed.
     """
 
     def __init__(

@@ -24,13 +24,6 @@ class PackFiles:
     """Reads packs and indexes.
 
     An index of a local root stays open. One of a far root is copied: into the near tier, or into a file without a name.
-
-    Parameters
-    ----------
-    store
-        The root, without near tier.
-    near
-        The directory of its near tier.
     """
 
     def __init__(self, store: Store, near: LocalStore | None) -> None:
@@ -41,14 +34,7 @@ class PackFiles:
     def open_index(self, name: str, n_bytes: int) -> Index:
         """Return an index, or a list of deleted entries, of this size.
 
-        Raises
-        ------
-        CorruptEntryError, UnknownVersionError
-            As `Index` does.
-        ChangedError
-            If it is gone.
-        StoreError, OSError
-            If it cannot be read.
+        Raises what `Index` does; ChangedError if it is gone; StoreError or OSError if it cannot be read.
         """
         if isinstance(self._store, LocalStore):
             try:

@@ -63,15 +63,7 @@ class Index:
     """An index, or a list of deleted entries, open for searching.
 
     Raises CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
-
-    Parameters
-    ----------
-    read
-        Reads its file.
-    n_bytes
-        Size of the file.
-    is_open
-        Tells whether `read` can still read it.
+    `is_open` tells whether `read` can still read the file.
     """
 
     def __init__(self, read: Read, n_bytes: int, is_open: Callable[[], bool] = lambda: True) -> None:
@@ -139,10 +131,7 @@ class Index:
     def rows(self, first_clip: int = 0, last_clip: int = (1 << 64) - 1) -> Iterator[Rows]:
         """Yield the rows of these clips, in order and some at a time.
 
-        Raises
-        ------
-        CorruptEntryError, OSError
-            As `find` does.
+        Raises what `find` does.
         """
         number = max(0, bisect_left(self._firsts, first_clip) - 1)
         end = bisect_right(self._firsts, last_clip)

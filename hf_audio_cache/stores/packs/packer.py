@@ -40,14 +40,7 @@ _Object: TypeAlias = "tuple[str, bytes, float]"  # name, content, time of writin
 class Packer:
     """Moves entries into packs.
 
-    Parameters
-    ----------
-    store
-        The root.
-    pack_bytes
-        Size of a pack, about.
-    is_good
-        Tells whether an entry, by name and content, may be packed.
+    `is_good` tells whether an entry, by name and content, may be packed.
     """
 
     store: PackedStore

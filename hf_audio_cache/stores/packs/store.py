@@ -27,16 +27,8 @@ class PackedStore(WrappingStore):
 
     What is read is looked for in the packs first, since that takes no request; then as an object of its own. What is
     put is an object of its own, and the entry of that name in a pack is deleted. Deleting an entry in a pack adds its
-    place to a list of deleted ones; `tidy` gives the room back.
-
-    Parameters
-    ----------
-    wrapped
-        The store of the objects.
-    catalog
-        Finds entries in the packs.
-    inside
-        The folder of `wrapped` under the root of the packs, with a slash; "" for the root itself.
+    place to a list of deleted ones; `tidy` gives the room back. `inside` is the folder of `wrapped` under the root of
+    the packs, with a slash; "" for the root itself.
     """
 
     def __init__(self, wrapped: Store, catalog: Catalog, inside: str = "") -> None:

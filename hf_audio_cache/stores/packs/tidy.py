@@ -33,14 +33,7 @@ _AT_ONCE = 256  # entries that are read together
 def tidy(store: PackedStore, *, anew: Iterable[str] = ()) -> None:
     """Delete dead packs, write mostly dead ones anew, drop doubles, write missing indexes, and merge small ones.
 
-    Raises StoreError if the root cannot be read or written.
-
-    Parameters
-    ----------
-    store
-        The root.
-    anew
-        Packs that are written anew in any case.
+    Raises StoreError if the root cannot be read or written. `anew` are packs that are written anew in any case.
     """
     catalog = store.catalog
     if not _listed(catalog):

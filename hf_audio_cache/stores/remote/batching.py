@@ -99,20 +99,9 @@ def on_loop(
 ) -> list[Any]:
     """Return the result or the exception of ``ask(number)`` for each number below `count`.
 
-    Parameters
-    ----------
-    loop
-        Event loop that awaits them; it runs in another thread.
-    ask
-        Makes one request.
-    count, at_once
-        How many requests there are, and how many run at the same time.
-    limit
-        Seconds that one may take; after that it is a TimeoutError.
-    patience
-        A request that fails after more seconds than this counts as timed out.
-    is_silent
-        Tells whether an exception means that nobody answered.
+    The loop runs in another thread. A request that takes more than `limit` seconds is a TimeoutError; one that fails
+    after more than `patience` seconds counts as timed out. `is_silent` tells whether an exception means that nobody
+    answered.
     """
     # More than all can take: for a driver that blocks the loop, or ignores its cancellation.
     longest = (count // at_once + 2) * limit

@@ -42,14 +42,8 @@ class _Listing:
 class FarFiles:
     """The files of one host or bucket.
 
-    Raises InvalidRootError if there is no file system for it, or its driver is not installed.
-
-    Parameters
-    ----------
-    url
-        Of any file there.
-    storage_options
-        Options of its file system, as `datasets` and fsspec take them.
+    Raises InvalidRootError if there is no file system for it, or its driver is not installed. `url` is that of any file
+    there.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:
@@ -88,12 +82,7 @@ class FarFiles:
     def versions(self, urls: Sequence[str], *, are_new: bool = False) -> list[FileVersion | None]:
         """Return, for each URL, the version of the file; None if its store does not say it.
 
-        Parameters
-        ----------
-        urls
-            The URLs.
-        are_new
-            Whether each file is asked for now; otherwise a listing of its folder counts for 30 s.
+        If they `are_new`, each file is asked for now; otherwise a listing of its folder counts for 30 s.
         """
         known: dict[str, FileVersion | None] = {}
         alone = list(dict.fromkeys(urls))

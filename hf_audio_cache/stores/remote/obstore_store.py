@@ -78,16 +78,8 @@ class _Client:
 class ObstoreStore(Store):
     """Objects in a bucket, through obstore; through fsspec in a process forked from one that had imported obstore.
 
-    Raises NoEquivalentError if obstore would not do the same as fsspec.
-
-    Parameters
-    ----------
-    plain
-        The same root through fsspec.
-    retarget
-        Return the same root and options for obstore, from `translate`, as the environment is now.
-    connect_timeout, read_timeout
-        As for `FsspecStore`.
+    Raises NoEquivalentError if obstore would not do the same as fsspec. `plain` is the same root through fsspec.
+    `retarget` returns it for obstore, as the environment is now.
     """
 
     def __init__(
