@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from .base import Range
 
 _MOST_OPEN = 256  # of a store; processes may open 1,024 files by default
+_READ_AHEAD = 1 << 13  # bytes that a part may begin after another to be read ahead with it
 
 
 class OpenFile:
@@ -95,10 +96,16 @@ class OpenFiles:
             return self._get(name, open_file).read(start, n_bytes)
 
     def announce(self, ranges: Iterable[Range]) -> None:
-        """Let the system begin to read these parts of files that are open."""
-        for name, start, n_bytes in ranges:
-            if (file := self._files.get(name)) is not None:
+        """Let the system begin to read these parts of files that are open.
+
+        What follows another part is left out: the system reads ahead by itself, in fewer and larger requests.
+        """
+        last_name, last_end = "", 0
+        for name, start, n_bytes in sorted(ranges):
+            follows = name == last_name and start - last_end <= _READ_AHEAD
+            if not follows and (file := self._files.get(name)) is not None:
                 file.announce(start, n_bytes)
+            last_name, last_end = name, start + n_bytes
 
     def keep_only(self, names: set[str]) -> None:
         """Close all others."""

@@ -39,6 +39,28 @@ def test_no_more_than_some_stay_open(store, monkeypatch, tmp_path):
     assert files._files == {}
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no such call")
+def test_parts_are_announced_but_not_those_that_follow_another(store, monkeypatch):
+    announced = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *part: announced.append(part[:2]))
+    files = OpenFiles()
+    files.read("abc", store.open_file, 0, 1)
+    kept = [(9000, 10), (20_000, 10)]
+    files.announce([("abc", *kept[1]), ("abc", 9010, 990), ("abc", *kept[0]), ("abc", 10_500, 500), ("xyz", 0, 3)])
+    assert announced == kept  # what follows comes with them, and "xyz" is not open
+
+
+def test_what_comes_from_the_disk_is_announced_from_the_next_batch_on(store, monkeypatch):
+    announced = []
+    monkeypatch.setattr(OpenFiles, "announce", lambda files, ranges: announced.append(len(ranges)))
+    ranges = [("abc", 0, 3), ("xyz", 0, 3)]
+    for limit, count in [(1e9, 0), (-1.0, 0), (1e9, 1), (1e9, 1)]:
+        for name in ("_CACHED_SECONDS", "_ANNOUNCED_SECONDS"):
+            monkeypatch.setattr(f"hf_audio_cache.stores.local.{name}", limit)
+        assert store.get_ranges(ranges) == [b"abc", b"xyz"]
+        assert len(announced) == count
+
+
 def test_what_is_no_file_is_not_opened(store, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("abc")

@@ -111,7 +111,7 @@ class PackFiles:
 
 
 def _index_in(file: OpenFile) -> Index:
-    return Index(file.read_checked, file.n_bytes, file.is_open)
+    return Index(file.read_checked, file.n_bytes, file.is_open, file.announce)
 
 
 def _index_of(content: bytes) -> Index:

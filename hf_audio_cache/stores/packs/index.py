@@ -32,6 +32,7 @@ _CHECK = struct.Struct("<Q")
 _PLACE = struct.Struct("<QII")
 _TABLES_AT = _HEAD.size + _CHECK.size
 _READ_AT_ONCE = 2048  # blocks
+_BLOCKS_IN_THE_TIME_OF_ONE = 32  # that are read one after the other, from a solid-state disk
 
 Rows = npt.NDArray[Any]
 
@@ -63,11 +64,18 @@ class Index:
     """An index, or a list of deleted entries, open for searching.
 
     Raises CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
-    `is_open` tells whether `read` can still read the file.
+    `is_open` tells whether `read` can still read the file;
+    `announce` lets the system begin to read a part of it.
     """
 
-    def __init__(self, read: Read, n_bytes: int, is_open: Callable[[], bool] = lambda: True) -> None:
-        self._read = read
+    def __init__(
+        self,
+        read: Read,
+        n_bytes: int,
+        is_open: Callable[[], bool] = lambda: True,
+        announce: Callable[[int, int], object] = lambda start, n_bytes: None,
+    ) -> None:
+        self._read, self._announce = read, announce
         self.is_open = is_open
         head = read(0, _TABLES_AT)
         if len(head) < _TABLES_AT or head[:8] != MAGIC:
@@ -88,6 +96,10 @@ class Index:
         self._firsts = _numbers(tables[16 * n_packs : 16 * n_packs + 8 * n_blocks])
         self._checks = _numbers(tables[16 * n_packs + 8 * n_blocks :])
         self._rows_at = _TABLES_AT + n_tables
+        self._n_looked_up = 0
+        # Keys come in any order, so that each block is read from the disk in turn. After so many, all of them at once
+        # take no longer than what was read already.
+        self._n_before_all = n_blocks // _BLOCKS_IN_THE_TIME_OF_ONE
 
     def find(self, key: bytes) -> list[Location]:
         """Return where the entry of a key is: in one pack, or none, or in several.
@@ -95,6 +107,9 @@ class Index:
         Raises CorruptEntryError if a block is damaged; OSError if it cannot be read.
         """
         clip = int.from_bytes(key[:8], "little")
+        if self._n_looked_up == self._n_before_all:
+            self._announce(self._rows_at, self.n_rows * _ROW_BYTES)
+        self._n_looked_up += 1
         firsts = self._firsts
         number = bisect_right(firsts, clip) - 1
         if number < 0:

@@ -48,6 +48,20 @@ def test_it_reads_one_block_for_a_name():
     assert asked[0] <= BLOCK_ROWS * ROW.itemsize
 
 
+def test_after_some_look_ups_all_blocks_are_announced_once(monkeypatch):
+    monkeypatch.setattr("hf_audio_cache.stores.packs.index._BLOCKS_IN_THE_TIME_OF_ONE", 4)
+    content = encode_index(rows_of(NAMES), PACKS)  # 8 blocks
+    announced = []
+    index = Index(
+        lambda start, n_bytes: content[start : start + n_bytes],
+        len(content),
+        announce=lambda start, n_bytes: announced.append(content[start : start + n_bytes]),
+    )
+    for number, name in enumerate(NAMES[:20]):
+        assert announced == ([] if number < 3 else [rows_of(NAMES).tobytes()])
+        index.find(entry_key(name))
+
+
 def test_a_clip_of_more_rows_than_a_block_has_is_found():
     first = NAMES[0]
     names = [first.replace(".16000.", f".{rate}.") for rate in range(1, 400)]
