@@ -64,8 +64,8 @@ class Index:
     """An index, or a list of deleted entries, open for searching.
 
     Raises CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
-    `is_open` tells whether `read` can still read the file;
-    `announce` lets the system begin to read a part of it.
+    `is_open` tells whether `read` can still read the file; `announce` lets the
+    system begin to read a part of it.
     """
 
     def __init__(
