@@ -142,14 +142,20 @@ class EntryCache(Generic[KeyT]):
         if self._in_one_array and len(keys) > 1:
             give_places(opened for _, _, _, opened in read)
         picked = in_threads(lambda each: self._pick_found(*each, pick), read)
-        once_took = sum([compute_seconds for _, compute_seconds in picked])
-        values = [value for value, _ in picked]
-        hits = [name for (name, *_), value in zip(read, values, strict=True) if value is not None]
-        contents = [content for _, _, content, _ in read]
+        values, hits, n_bytes, n_errors, once_took = [], [], 0, 0, 0.0
+        for (name, _, content, _), (value, compute_seconds) in zip(read, picked, strict=True):
+            values.append(value)
+            if value is not None:
+                hits.append(name)
+                once_took += compute_seconds
+            if isinstance(content, bytes):
+                n_bytes += len(content)
+            elif content is not None:
+                n_errors += 1
         self._counters.add(
             **{self._hits: len(hits), self._misses: len(values) - len(hits)},
-            bytes_read=sum([len(content) for content in contents if isinstance(content, bytes)]),
-            read_errors=sum([isinstance(content, StoreError) for content in contents]),
+            bytes_read=n_bytes,
+            read_errors=n_errors,
             seconds_saved=once_took - (time.perf_counter() - started) if once_took else 0.0,
         )
         self.note_use(hits)  # with which a record of the counts may be written
