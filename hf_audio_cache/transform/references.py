@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 _BATCH_ROWS = 64  # about a round trip's worth of entries, and the most that is in memory at once
 
 # Arguments of `datasets.Dataset.map` that are no choice here.
-_SET_HERE = frozenset({"batched", "features", "function", "input_columns", "with_indices", "with_rank"})
+_SET_HERE = frozenset(
+    {"batched", "drop_last_batch", "features", "fn_kwargs", "function", "input_columns", "with_indices", "with_rank"}
+)
 
 
 def make_references(
@@ -219,6 +221,9 @@ def _map_rows(dataset: datasets.Dataset, function: Any, features: datasets.Featu
     """Map a batched function over a dataset whose resulting features are known."""
     if len(dataset) == 0:  # which `datasets` gives back as it is, without the new columns
         return _empty(features, dataset)
+    if any(map_kwargs.get(name) is not None for name in ("cache_file_name", "new_fingerprint")):
+        # Under a name of the user's own `datasets` takes the file that is there, though other rows are in it.
+        map_kwargs["load_from_cache_file"] = False
     return dataset.map(function, batched=True, features=features, **map_kwargs)
 
 

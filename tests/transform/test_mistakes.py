@@ -143,7 +143,11 @@ def test_a_whole_dataset_is_told_its_forms(whole, name, forms, cached_features, 
 # Of what came out
 
 
-@pytest.mark.parametrize("argument", [{"batched": True}, {"with_indices": True}, {"features": None}], ids=str)
+@pytest.mark.parametrize(
+    "argument",
+    [{"batched": True}, {"with_indices": True}, {"features": None}, {"drop_last_batch": True}, {"fn_kwargs": {"a": 1}}],
+    ids=str,
+)
 def test_an_argument_that_map_sets_itself_is_named(argument, cached_features, clips):
     with pytest.raises(TypeError, match=f"^Leave out {next(iter(argument))}=: cached_features.map sets it itself"):
         cached_features.map(data.in_memory(clips), **argument)

@@ -202,6 +202,24 @@ def test_datasets_finds_its_own_result_again_but_not_for_another_root(clips, war
     assert elsewhere._fingerprint != first._fingerprint
 
 
+@pytest.mark.parametrize("form", ["map", "materialize"])
+@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize("name", ["cache_file_name", "new_fingerprint"])
+def test_a_file_or_fingerprint_of_a_chosen_name_does_not_bring_back_other_rows(
+    name, num_proc, form, clips, wanted, warm, tmp_path
+):
+    saved = data.saved(clips, tmp_path / "saved")
+    named = {name: str(tmp_path / "named.arrow") if name == "cache_file_name" else "0123456789abcdef"}
+    for dataset in (saved, saved.select(range(7, -1, -1))):
+        if form == "map":
+            mapped = warm.map(dataset, num_proc=num_proc, **named)
+        else:
+            mapped = warm.materialize(warm.map(dataset), num_proc=num_proc, **named)
+        for row, number in zip(mapped, dataset["number"], strict=True):
+            assert row["number"] == number
+            assert np.array_equal(row["input_features"], wanted[number]["input_features"])
+
+
 def test_a_shuffled_or_selected_dataset_keeps_its_order(clips, warm, tmp_path):
     dataset = data.saved(clips, tmp_path / "saved")
     for taken in (dataset.select([1, 5, 2, 7]), dataset.shuffle(seed=2)):
