@@ -8,7 +8,9 @@ from __future__ import annotations
 import shutil
 
 import audio_datasets as data
+import clusters
 import configs
+import counting
 import pytest
 
 from hf_audio_cache import CachedFeatures
@@ -81,3 +83,22 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(ExtractorCache, "call", counted)
     return calls
+
+
+@pytest.fixture(scope="package")
+def count_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("counted") / "clips"
+
+
+@pytest.fixture(scope="package")
+def nodes(count_file):
+    """Two Ray nodes of two CPUs, for all modules here: it takes long until their workers have imported everything."""
+    with clusters.cluster(2, 2, COUNTED=str(count_file)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def counted(count_file):
+    """``counted()``: what `counting.CountingExtractor` has processed on the workers, in this test."""
+    count_file.write_text("")
+    return lambda: counting.counted(count_file)
