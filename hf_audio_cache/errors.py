@@ -32,6 +32,7 @@ Every class has what its message names as fields, and survives pickling out of a
 from __future__ import annotations
 
 import copy
+import re
 
 __all__ = [
     "ArchiveError",
@@ -194,8 +195,18 @@ class AudioError(HfAudioCacheError, ValueError):
         """Return this error for another clip with the same content."""
         if clip == self.clip:
             return self
+        as_a_word = rf"(?<![\w./-]){re.escape(self.clip)}(?![\w/-])"
+        error = self._saying(re.sub(as_a_word, lambda _: clip, str(self)))
+        error.clip = clip
+        return error
+
+    def adding(self, sentences: str) -> AudioError:
+        """Return this error with more in its message."""
+        return self._saying(f"{self} {sentences}")
+
+    def _saying(self, message: str) -> AudioError:
         error = copy.copy(self)
-        error.clip, error.args = clip, (str(self).replace(self.clip, clip),)
+        error.args, error.__cause__ = (message,), self.__cause__
         return error
 
 

@@ -62,7 +62,7 @@ def refused(encoded: bytes, **changes: Any) -> AudioDecodeError:
         decode_audio(encoded, **{"sampling_rate": 16000, "auto_resample": True, "clip": "a.wav", **changes})
     assert caught.value.clip == "a.wav"
     assert caught.value.n_bytes == len(encoded)
-    assert f"'a.wav' ({len(encoded)} bytes), found {caught.value.cause}. It gives no waveform." in str(caught.value)
+    assert f"'a.wav' ({len(encoded)} bytes), found {caught.value.cause}. It cannot be used." in str(caught.value)
     return caught.value
 
 

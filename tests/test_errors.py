@@ -133,3 +133,16 @@ def test_fields_survive_leaving_a_spawned_process():
                 pool.apply(raise_error, [error])
             assert type(caught.value) is type(error)
             assert vars(caught.value) == vars(error)
+
+
+@pytest.mark.parametrize("clip", ["a", "1", "a.wav", "/data/1"])
+def test_an_error_of_a_clip_is_said_of_another_one_with_nothing_else_changed(clip):
+    error = errors.AudioDecodeError(f"Expected audio in {clip!r} (11 bytes), found no sample. See {clip}.", clip=clip)
+    error.__cause__ = OSError("why")
+    other = error.of("other.wav")
+    assert str(other) == "Expected audio in 'other.wav' (11 bytes), found no sample. See other.wav."
+    more = other.adding("It is row 3.")
+    assert str(more) == f"{other} It is row 3."
+    for each in (other, more):
+        assert (type(each), each.clip, each.__cause__) == (errors.AudioDecodeError, "other.wav", error.__cause__)
+    assert error.clip == clip

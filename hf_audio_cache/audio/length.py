@@ -45,9 +45,8 @@ class ClipLength:
         if self.is_cut and longer == "error":
             seconds = max_length_ms / 1000
             raise AudioTooLongError(
-                f"Expected at most {seconds:g} s in {clip_name(clip)}, found more. It gives no features. Pass "
-                'on_error="skip" to leave such rows out, longer="cut" to keep their beginning, or a greater '
-                "max_length_seconds.",
+                f"Expected at most {seconds:g} s in {clip_name(clip)}, found more. It cannot be used. Pass "
+                'longer="cut" to keep the beginning of such clips, or a greater max_length_seconds.',
                 clip=clip,
                 max_seconds=seconds,
             )
@@ -93,7 +92,7 @@ def _truncated(clip: str, short: Shortfall) -> TruncatedAudioError:
     of = "" if short.promised is None else f" of the {short.promised:.3f} s that its header promises"
     cause = f"a truncated or damaged file: {short.seconds:.3f} s{of} are there ({short.sign})"
     return TruncatedAudioError(
-        f"Expected audio in {clip_name(clip)} ({short.n_bytes} bytes), found {cause}. It gives no waveform. Fetch the "
+        f"Expected audio in {clip_name(clip)} ({short.n_bytes} bytes), found {cause}. It cannot be used. Fetch the "
         'file again; or, if there is no more of it (its header may be wrong), pass truncated="accept" to take what is '
         "there.",
         clip=clip,

@@ -30,9 +30,7 @@ class Request:
 
     def refusal(self, cause: str, remedy: str = "Replace the clip or leave it out.") -> AudioDecodeError:
         """Return the error that says that `cause` was found in place of audio."""
-        message = (
-            f"Expected audio in {clip_name(self.clip)} ({self.n_bytes} bytes), found {cause}. It gives no waveform. "
-        )
+        message = f"Expected audio in {clip_name(self.clip)} ({self.n_bytes} bytes), found {cause}. It cannot be used. "
         return AudioDecodeError(message + remedy, clip=self.clip, n_bytes=self.n_bytes, cause=cause)
 
     @contextmanager
@@ -56,8 +54,8 @@ class Request:
             return
         if not self.auto_resample:
             raise SamplingRateError(
-                f"Expected {self.sampling_rate} Hz, found {source_rate} Hz in {clip_name(self.clip)}. It gives no "
-                "waveform. Pass auto_resample=True to have it resampled.",
+                f"Expected {self.sampling_rate} Hz, found {source_rate} Hz in {clip_name(self.clip)}. It cannot "
+                "be used. Pass auto_resample=True to have it resampled.",
                 clip=self.clip,
                 expected=self.sampling_rate,
                 actual=source_rate,

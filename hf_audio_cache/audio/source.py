@@ -146,13 +146,13 @@ def read_source(cell: Any) -> AudioSource:
 def _not_audio(cell: Any) -> AudioSourceError:
     found = _describe(cell)
     if cell is None or (isinstance(cell, Mapping) and cell and not any(value is not None for value in cell.values())):
-        remedy = 'Filter such rows out, or pass on_error="null".'
+        remedy = "Filter such rows out."
     else:
         remedy = (
             "Pass a dict of bytes or path, a path or URL, encoded bytes, a dict of array and sampling_rate, or a "
             "decoder that datasets made."
         )
-    return AudioSourceError(f"There is no audio in a cell: found {found}. It gives no features. {remedy}", clip=found)
+    return AudioSourceError(f"There is no audio in a cell: found {found}. It cannot be used. {remedy}", clip=found)
 
 
 def _describe(cell: Any) -> str:
@@ -168,8 +168,8 @@ def _describe(cell: Any) -> str:
 def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
     if isinstance(encoded, np.bytes_):  # NumPy drops trailing zero bytes, which a WAV may well end in
         raise AudioSourceError(
-            "The encoded bytes of a clip are a NumPy string, which has lost any zeros at its end. It gives no "
-            "features. Use ds.with_format(None), or cast the column to Audio(decode=False).",
+            "The encoded bytes of a clip are a NumPy string, which has lost any zeros at its end. It cannot "
+            "be used. Use ds.with_format(None), or cast the column to Audio(decode=False).",
             clip=path or "a NumPy string",
         )
     if isinstance(encoded, pa.Buffer):
@@ -179,7 +179,7 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
             encoded = bytes(memoryview(encoded))
         except TypeError:
             raise AudioSourceError(
-                f"The encoded bytes of a clip are a {type(encoded).__name__}. It gives no features. Pass "
+                f"The encoded bytes of a clip are a {type(encoded).__name__}. It cannot be used. Pass "
                 "bytes, or an object with a buffer.",
                 clip=path or type(encoded).__name__,
             ) from None
@@ -211,7 +211,7 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
                 state = None  # it changed while it was read, or might change now without a trace
     except Exception as exc:  # fsspec drivers raise exceptions of their own, not only OSError
         raise AudioSourceError(
-            f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It gives no features."
+            f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It cannot be used."
             f"{_hint(path)} Check that the file is where the dataset says, and that you may read it.",
             clip=path,
         ) from exc
@@ -240,7 +240,7 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         samples = np.asarray(array)
     except ValueError as exc:
         raise AudioSourceError(
-            f"A decoded clip is not an array of numbers ({exc}). It gives no features. Pass samples as one array.",
+            f"A decoded clip is not an array of numbers ({exc}). It cannot be used. Pass samples as one array.",
             clip=path or "a ragged array",
         ) from exc
     if not isinstance(array, np.ndarray) and samples.dtype == np.float64:
@@ -253,7 +253,7 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
     is_rate = isinstance(sampling_rate, (int, np.integer)) and not isinstance(sampling_rate, bool)
     if not is_rate or sampling_rate <= 0:
         raise AudioSourceError(
-            f"A decoded array has the sampling_rate {sampling_rate!r}. It gives no features. Pass its rate in Hz.",
+            f"A decoded array has the sampling_rate {sampling_rate!r}. It cannot be used. Pass its rate in Hz.",
             clip=path or f"an array of shape {samples.shape}",
         )
     samples = np.asarray(samples, order="C")

@@ -18,7 +18,6 @@ _FLAGS = {
     "signing_key": "--signing-key-file",
 }
 _ARGUMENT = re.compile(rf'(CachedFeatures\(…, )?\b({"|".join(_FLAGS)})=(True|"[^"]*"|{{…}}|…|\w*)(?(1)\))')
-_NULL = re.compile(r',? or pass on_error="null"')  # which a command does
 _PLACES = re.compile(r"\b\d[\d.,]*(?! ?Hz)")  # numbers that differ from clip to clip
 
 
@@ -29,7 +28,7 @@ def in_flags(message: str) -> str:
         value = match[3].strip('"')
         return _FLAGS[match[2]] if value in ("", "True", "…", "{…}") else f"{_FLAGS[match[2]]} {value}"
 
-    return _ARGUMENT.sub(flag, _NULL.sub("", message))
+    return _ARGUMENT.sub(flag, message)
 
 
 class _Shown(logging.Handler):

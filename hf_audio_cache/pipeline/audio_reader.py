@@ -160,8 +160,6 @@ def _clip(cell: Any, blob_sha: str) -> str:
 
 def _error(url: str, error: StoreError) -> AudioSourceError:
     remedy = _REMEDIES.get(error.kind, _CREDENTIALS)
-    made = AudioSourceError(
-        f"The audio file {url} could not be read. It gives no features. {remedy} ({error})", clip=url
-    )
+    made = AudioSourceError(f"The audio file {url} could not be read. It cannot be used. {remedy} ({error})", clip=url)
     made.__cause__ = error
     return made

@@ -69,7 +69,7 @@ class Extraction:
             raise AudioExtractionError(
                 f"{name_of(extractor)} failed on {clip} ({n_samples} samples at {self._sampling_rate} Hz) "
                 f"with {type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see "
-                'processor_kwargs; if this one does, filter it out, or pass on_error="null".',
+                "processor_kwargs; if this one does, filter it out.",
                 clip=clip,
             ) from exc
         self._computed[processor_sha] = (number + 1, max(longest, n_samples))
@@ -78,7 +78,7 @@ class Extraction:
             raise AudioExtractionError(
                 f"the output {unsound.name!r} of {name_of(extractor)} for {clip} ({n_samples} samples at "
                 f"{self._sampling_rate} Hz) {unsound.description}; nothing was stored for it. The clip may be silent "
-                f'or too short: filter it out, or pass on_error="null".{unsound.remedy}',
+                f"or too short: filter it out.{unsound.remedy}",
                 clip=clip,
                 output=unsound.name,
                 count=unsound.count,

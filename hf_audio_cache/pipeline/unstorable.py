@@ -45,7 +45,7 @@ def errors_of_clips(
     return {
         source.blob_sha: AudioExtractionError(
             f"no entry can hold the features of {source.clip}, and a reference needs one: {reason} {_REMEDY}; or "
-            'filter the clip out, or pass on_error="null".',
+            "filter the clip out.",
             clip=source.clip,
             output=reason.name,
         )

@@ -9,6 +9,8 @@ from typing import Any
 import datasets
 import numpy as np
 
+from ..errors import AudioError
+
 
 def is_list_feature(feature: Any) -> bool:
     """Return whether the cells of a column are lists of clips, and not arrays of samples."""
@@ -55,13 +57,24 @@ class ListLayout:
         ahead = iter(values)
         return [next(ahead) if size is None else [next(ahead) for _ in range(size)] for size in self.sizes]
 
-    def place(self, number: int) -> str:
-        """Say in which row of the batch a clip is, and where in its list."""
+    def place(self, number: int, numbers: Sequence[int] | None = None) -> str:
+        """Say in which row of the batch a clip is, or of the dataset by its rows' numbers; and where in its list."""
         for row, size in enumerate(self.sizes):
             if number < (1 if size is None else size):
-                return f"row {row} of the batch" if size is None else f"item {number} of row {row} of the batch"
+                where = f"row {row} of the batch" if numbers is None else f"row {numbers[row]} of the dataset"
+                return where if size is None else f"item {number} of {where}"
             number -= 1 if size is None else size
         raise IndexError(number)
+
+
+def raise_first_error(results: Sequence[Any], layout: ListLayout | None, numbers: Sequence[int] | None = None) -> None:
+    """Raise the first error among the results of a batch's clips, with the place of its clip; `numbers` as above."""
+    is_one = len(results) == 1 and layout is None and numbers is None
+    layout = layout or ListLayout((None,) * len(results))
+    for number, result in enumerate(results):
+        if isinstance(result, AudioError):
+            place = "" if is_one else f"It is {layout.place(number, numbers)}. "
+            raise result.adding(f'{place}To go on without such clips, pass on_error="null" or "skip".')
 
 
 def in_one(reasons: Sequence[str]) -> str:

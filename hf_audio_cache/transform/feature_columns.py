@@ -19,7 +19,7 @@ from ..pipeline.waveform_pipeline import WaveformPipeline, waveform_spec
 from ..processors.output_specs import OutputSpec
 from .batch_formats import AudioBatch, features_of, read_batch
 from .cached_array import CachedArray, CachedArrayList, reference_columns
-from .clip_lists import ListLayout, in_one, is_list_feature
+from .clip_lists import ListLayout, in_one, is_list_feature, raise_first_error
 from .column_checks import check_references
 from .hash_hook import hash_by
 from .reference_reader import register_reader
@@ -101,6 +101,8 @@ class FeatureColumns:
         """Return the results of a batch in the form in which the batch came; as lists for rows that have lists."""
         for outputs in {tuple(result.outputs) for result in results if isinstance(result, ClipFeatures)}:
             self._check_names(outputs)
+        if self.settings.on_error == "raise":
+            raise_first_error(results, layout)
         rows = [self._row(result) for result in results]
         names = list(dict.fromkeys(name for row in rows for name in row))
         are_needed = rows or batch.lazy is not None or not (batch.for_ray or batch.table is not None)
@@ -136,8 +138,6 @@ class FeatureColumns:
         reason = str(result) if isinstance(result, AudioError) else ""
         reasons = {} if self.settings.reason_column is None else {self.settings.reason_column: reason}
         if isinstance(result, AudioError):
-            if self.settings.on_error == "raise":
-                raise result
             return reasons
         outputs = {
             self.name_of(output): value[()] if isinstance(value, np.ndarray) and not value.ndim else value

@@ -15,7 +15,7 @@ from ..errors import AudioError, MissingEntryError
 from ..support.threads import in_threads
 from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, CachedArrayList, missing_at, read_lengths, read_references
-from .clip_lists import ListLayout
+from .clip_lists import ListLayout, raise_first_error
 from .collate import copies_of_rows
 from .column_checks import check_not_replaced
 from .feature_columns import FeatureColumns
@@ -103,7 +103,7 @@ class FeatureReader:
         if cells is not None:
             cells = [located(cell, self.columns.settings.data_dir) for cell in cells]
         try:
-            arrays = self._read_group(shas, references, cells)
+            arrays = self._read_group(shas, references, cells, layout)
         except MissingEntryError as exc:
             keys = [None if sha is None else references[first].key(sha) for sha in shas[first]]
             if layout is None or exc.key not in keys:
@@ -123,10 +123,11 @@ class FeatureReader:
         shas: Mapping[str, Sequence[bytes | None]],
         references: dict[str, CachedArray],
         cells: Sequence[Any] | None,
+        layout: ListLayout | None,
     ) -> dict[str, list[Any]]:
         """Return the arrays of references that were made from one audio column, of which the cells may be there.
 
-        With them comes the column of lengths, if it is wanted.
+        With them comes the column of lengths, if it is wanted. `layout` says whose clips they are, for errors.
         """
         cache = self.columns.pipeline.cache
         own = {
@@ -134,7 +135,7 @@ class FeatureReader:
         }
         here = {name: reference for name, reference in own.items() if reference.root == str(cache.root)}
         elsewhere = {name: each for name, each in references.items() if name not in here}
-        arrays = self._of_audio(here, shas, cells or ()) if here else {}
+        arrays = self._of_audio(here, shas, cells or (), layout) if here else {}
         try:
             files = _hashed_files(cells or ()) if elsewhere else {}
             for name, reference in elsewhere.items():
@@ -143,7 +144,7 @@ class FeatureReader:
         except MissingEntryError:
             if not elsewhere.keys() <= own.keys():
                 raise
-            arrays |= self._of_audio(elsewhere, shas, cells or ())
+            arrays |= self._of_audio(elsewhere, shas, cells or (), layout)
         length_column = self.columns.settings.length_column
         if length_column is not None and length_column not in arrays:
             arrays[length_column] = read_lengths(shas, references, cache)
@@ -157,16 +158,20 @@ class FeatureReader:
         return is_own and reference.name in pipeline.output_specs()
 
     def _of_audio(
-        self, references: Mapping[str, CachedArray], shas: Mapping[str, Sequence[bytes | None]], cells: Sequence[Any]
+        self,
+        references: Mapping[str, CachedArray],
+        shas: Mapping[str, Sequence[bytes | None]],
+        cells: Sequence[Any],
+        layout: ListLayout | None,
     ) -> dict[str, list[Any]]:
         """Return the features of audio cells by column, read or computed; bytes are not hashed again."""
         known = shas[next(iter(references))]
         results = self.columns.pipeline.features(cells, [None if sha is None else sha.hex() for sha in known])
+        if self.columns.settings.on_error == "raise":
+            raise_first_error(results, layout)
         arrays: dict[str, list[Any]] = {name: [] for name in references}
         lengths: list[int | None] = []
         for result in results:
-            if isinstance(result, AudioError) and self.columns.settings.on_error == "raise":
-                raise result
             length = None if isinstance(result, AudioError) else result.length
             lengths.append(None if length is None else length.n_samples)
             for name, reference in references.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..errors import AudioError
 from .batch_formats import read_batch
 from .cached_array import CachedArray, CachedArrayList
-from .clip_lists import ListLayout, in_one
+from .clip_lists import ListLayout, in_one, raise_first_error
 from .feature_columns import FeatureColumns
 
 
@@ -23,8 +23,11 @@ class ReferenceMaker:
     types: dict[str, CachedArray]  # has the root, so that `datasets` does not take kept results of another root
     files: str = ""  # tells the states of the dataset's files, for the same reason
 
-    def __call__(self, examples: Any) -> dict[str, list[Any]]:
-        """Return the columns of references for a batch, and those of lengths and reasons if they were asked for."""
+    def __call__(self, examples: Any, numbers: Sequence[int] | None = None) -> dict[str, list[Any]]:
+        """Return the columns of references for a batch, and those of lengths and reasons if they were asked for.
+
+        `numbers` are those of its rows in the dataset.
+        """
         settings = self.columns.settings
         batch = read_batch(examples, settings.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
@@ -32,12 +35,12 @@ class ReferenceMaker:
         layout = ListLayout(tuple(None if cell is None else len(cell) for cell in batch.cells)) if lists else None
         cells = batch.cells if layout is None else layout.flat(batch.cells)
         clips = self.columns.pipeline.ensure(cells, processor_sha)
+        if settings.on_error == "raise":
+            raise_first_error(clips, layout, numbers)
         shas: list[Any] = []
         lengths: list[Any] = []
         reasons: list[Any] = []
         for clip in clips:
-            if isinstance(clip, AudioError) and settings.on_error == "raise":
-                raise clip
             if isinstance(clip, AudioError):
                 shas.append(None)
                 lengths.append(None)

@@ -105,6 +105,7 @@ def _mapped_references(
     maker = ReferenceMaker(columns, types, files)
     started = time.time()
     arguments = {"remove_columns": audio_columns, "batch_size": _BATCH_ROWS, "desc": "Caching features", **map_kwargs}
+    arguments["with_indices"] = True
     references = _map_rows(cells, maker, features, **arguments)
     is_kept = any(os.path.getmtime(file["filename"]) < started for file in references.cache_files)
     if not _are_there(columns, references, types) or (is_kept and _has_found_more(maker, cells, references)):

@@ -111,7 +111,7 @@ def test_another_rate_is_refused_before_anything_is_decoded(
     with pytest.raises(SamplingRateError) as caught:
         decode_audio(prompts[0].read_bytes(), sampling_rate=16000, clip="hello.wav")
     assert str(caught.value) == (
-        "Expected 16000 Hz, found 8000 Hz in 'hello.wav'. It gives no waveform. Pass auto_resample=True to have it "
+        "Expected 16000 Hz, found 8000 Hz in 'hello.wav'. It cannot be used. Pass auto_resample=True to have it "
         "resampled."
     )
     assert (caught.value.clip, caught.value.expected, caught.value.actual) == ("hello.wav", 16000, 8000)
@@ -173,7 +173,7 @@ def test_of_an_hour_only_what_the_cap_needs_is_decoded(
 @pytest.mark.usefixtures("no_torchcodec")
 def test_no_bytes(sentence: npt.NDArray[np.int16]) -> None:
     assert str(refused(b"")) == (
-        "Expected audio in 'a.wav' (0 bytes), found no bytes at all. It gives no waveform. Replace the clip or leave "
+        "Expected audio in 'a.wav' (0 bytes), found no bytes at all. It cannot be used. Replace the clip or leave "
         "it out."
     )
     assert refused(memoryview(b"")[:0]).n_bytes == 0  # type: ignore[arg-type]
@@ -420,4 +420,4 @@ def test_a_decoder_of_the_list_gets_what_those_before_it_cannot_open(
     assert error.cause == (
         "bytes that no decoder reads (libsndfile: Format not recognised; words: it does not begin with words)"
     )
-    assert str(error).endswith("It gives no waveform. Begin with words.")
+    assert str(error).endswith("It cannot be used. Begin with words.")

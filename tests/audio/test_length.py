@@ -108,7 +108,7 @@ def test_a_wav_whose_header_lies(sentence: Samples, n_more: int, is_whole: bool,
     end += "" if riff_too else ", though by its first size it is whole"
     assert str(error) == (
         f"Expected audio in 'a.wav' ({len(lie)} bytes), found a truncated or damaged file: {seconds:.3f} s of the "
-        f"{promised:.3f} s that its header promises are there ({end}). It gives no waveform. Fetch the file again; "
+        f"{promised:.3f} s that its header promises are there ({end}). It cannot be used. Fetch the file again; "
         'or, if there is no more of it (its header may be wrong), pass truncated="accept" to take what is there.'
     )
 
@@ -184,8 +184,8 @@ def test_a_clip_is_too_long_from_one_sample_on(sentence: Samples, source_rate: i
     with pytest.raises(AudioTooLongError) as caught:
         decode_audio(encoded, max_length_ms=1999, longer="error", clip="a.wav", **settings)
     assert str(caught.value) == (
-        "Expected at most 1.999 s in 'a.wav', found more. It gives no features. Pass on_error=\"skip\" to leave such "
-        'rows out, longer="cut" to keep their beginning, or a greater max_length_seconds.'
+        "Expected at most 1.999 s in 'a.wav', found more. It cannot be used. "
+        'Pass longer="cut" to keep the beginning of such clips, or a greater max_length_seconds.'
     )
     assert (caught.value.clip, caught.value.max_seconds) == ("a.wav", 1.999)
 

@@ -295,7 +295,7 @@ def test_bytes_beside_an_array_do_not_matter():
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_audio_is_described(cell, found):
-    with pytest.raises(AudioSourceError, match=f"found {found}. It gives no features"):
+    with pytest.raises(AudioSourceError, match=f"found {found}. It cannot be used"):
         read_source(cell)
 
 

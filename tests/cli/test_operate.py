@@ -38,7 +38,6 @@ def test_one_problem_is_said_once_in_flags(recordings, processor, tmp_path):
     for arguments_of, expected in [
         ('pass truncated="accept" to take it', "pass --truncated accept to take it"),
         ("CachedFeatures(…, audio_column=…). Under", "--audio-column. Under"),
-        ('filter it out, or pass on_error="null".', "filter it out."),
         ("Pass sampling_rate= in Hz", "Pass --sampling-rate in Hz"),
         ("storage_options=, or where", "--storage-option, or where"),
     ]:

@@ -17,6 +17,7 @@ from audio_files import decode_audio
 from hf_audio_cache import AudioCacheKey, CachedFeatures, processor_sha256
 from hf_audio_cache.errors import (
     AudioColumnError,
+    AudioError,
     AudioSourceError,
     InvalidKeyError,
     ProcessorError,
@@ -242,6 +243,34 @@ def test_what_is_no_audio_is_an_error_that_says_what_was_found(cell, cached_feat
         cached_features({"audio": [cell]})
     assert caught.value.clip in str(caught.value)
     assert not cached_features.root.exists()
+
+
+@pytest.mark.parametrize("bad", [None, {"bytes": b"", "path": None}, {"bytes": b"no audio at all", "path": None}])
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [
+        ("call", "row 2 of the batch"),
+        ("ds.map", "row 2 of the batch"),
+        ("attach", "row 1 of the batch"),
+        ("map", "row 66 of the dataset"),
+        ("map by two", "row 66 of the dataset"),
+    ],
+)
+def test_an_error_says_in_which_row_its_clip_is_and_that_it_can_be_left_out(form, place, bad, clips, cached_features):
+    few = [*data.columns(clips)["audio"][:2], bad]
+    many = data.of_cells([few[0]] * 66 + [bad])
+    forms = {
+        "call": lambda: cached_features({"audio": few}),
+        "ds.map": lambda: data.of_cells(few).map(cached_features, batched=True),
+        "attach": lambda: cached_features.attach(data.of_cells(few))[1:3]["input_values"],
+        "map": lambda: cached_features.map(many),
+        "map by two": lambda: cached_features.map(many, num_proc=2),
+    }
+    with pytest.raises(AudioError) as caught:
+        forms[form]()
+    assert str(caught.value).endswith(f' It is {place}. To go on without such clips, pass on_error="null" or "skip".')
+    [noted] = cached_features.bad_clips
+    assert "on_error" not in noted.reason
 
 
 def test_a_file_that_is_gone_is_an_error_with_its_name(clips, cached_features, tmp_path):

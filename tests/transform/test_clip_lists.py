@@ -93,7 +93,7 @@ def test_bad_clips_of_lists(form, bad, dataset, rows, lists, wav2vec2, tmp_path)
         cached_features = CachedFeatures(wav2vec2, tmp_path / "root", auto_resample=True, **settings)
         return list(FORMS[form](cached_features, dataset))
 
-    with pytest.raises(AudioError):
+    with pytest.raises(AudioError, match=r" It is item 1 of row \d of the (batch|dataset)\."):
         made()
     found = made(on_error="null", reason_column="why")
     assert found[3]["input_values"][1] is None

@@ -204,7 +204,7 @@ def test_without_data_dir_the_error_says_where_was_looked(manifest, make, tmp_pa
         make().map(of_manifest(manifest))
     assert (
         f"The audio file clips/a.wav could not be read (FileNotFoundError: [Errno 2] No such file or directory: "
-        f"'clips/a.wav'). It gives no features. It is a relative path. It may start from a folder that is not "
+        f"'clips/a.wav'). It cannot be used. It is a relative path. It may start from a folder that is not "
         f"{tmp_path}: pass that folder as data_dir=, such as the one of the manifest. Check that"
     ) in str(caught.value)
     monkeypatch.chdir(manifest.parent)
