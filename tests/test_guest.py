@@ -69,15 +69,6 @@ def test_construction_creates_nothing(make_processor, tmp_path, monkeypatch):
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("variable", ["HF_AUDIO_CACHE", "HF_HOME", "HOME"])
-def test_the_root_is_where_the_environment_says(variable, make_processor, tmp_path, monkeypatch):
-    for name in ("HF_AUDIO_CACHE", "HF_HOME", "HOME")[: ("HF_AUDIO_CACHE", "HF_HOME", "HOME").index(variable)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv(variable, str(tmp_path))
-    below = {"HF_AUDIO_CACHE": ".", "HF_HOME": "audio_cache", "HOME": ".cache/huggingface/audio_cache"}[variable]
-    assert CachedFeatures(make_processor("wav2vec2")).root == tmp_path / below
-
-
 # Pickles
 
 
@@ -321,24 +312,3 @@ def test_workers_end_after_a_use_of_torch_in_the_parent(tmp_path):
     seen, threads = data.run_program(AFTER_TORCH, tmp_path, timeout=60)
     assert seen == [8, 8, 8, 8]
     assert threads == 2  # the parent's own threads are left alone
-
-
-class Derived(CachedFeatures):
-    """A class of a user's own."""
-
-
-def test_a_derived_class_hashes_as_stably(make_processor, tmp_path):
-    first, second = (Derived(make_processor("wav2vec2"), tmp_path / name) for name in "ab")
-    assert Hasher.hash(first) == Hasher.hash(second)
-    assert Hasher.hash(first) != Hasher.hash(CachedFeatures(make_processor("wav2vec2"), tmp_path / "a"))
-    first.gain = 2.0
-    assert Hasher.hash(first) != Hasher.hash(second)
-    assert pickle.loads(pickle.dumps(first)).gain == 2.0
-
-
-def test_a_relative_root_stays_where_it_is(make_processor, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cached_features = CachedFeatures(make_processor("wav2vec2"), "cache")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert pickle.loads(pickle.dumps(cached_features)).root == cached_features.root == tmp_path / "cache"

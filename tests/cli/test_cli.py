@@ -131,18 +131,6 @@ def look_after(url: str, damage: Any, clip: Path, processor: Path, archive: Path
     assert run("ls", "--root", url, "-q", *options).lines == []
 
 
-def test_a_root_in_memory_is_looked_after(folder, processor, tmp_path):
-    import fsspec
-
-    url = "memory://cli/root"
-    run("warm", folder / "a", "--processor", processor, "--root", url, "--auto-resample")
-    damage = lambda name: fsspec.filesystem("memory").pipe_file(f"/cli/root/{name}", b"damaged")  # noqa: E731 - short
-    look_after(url, damage, min((folder / "a").iterdir()), processor, tmp_path / "all.tar")
-    assert (
-        "keep_free is for roots on a local disk" in run("prune", "--root", url, "--keep-free", "10%", "-y", code=2).err
-    )
-
-
 @pytest.mark.servers
 def test_a_bucket_is_looked_after(folder, processor, s3_server, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_AUDIO_CACHE_NEAR", str(tmp_path / "near"))

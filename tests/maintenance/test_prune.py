@@ -326,19 +326,6 @@ def test_a_prune_beside_a_training_loop_takes_nothing_of_it(aged, clips, tmp_pat
     assert verify(aged).is_clean
 
 
-def test_an_interrupted_prune_is_gone_on_with(aged, monkeypatch):
-    n_entries = len(entries(aged))
-    monkeypatch.setattr(
-        sys.modules["hf_audio_cache.maintenance.delete"],
-        "delete",
-        lambda store, names: (_ for _ in ()).throw(KeyboardInterrupt),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        prune(aged, max_bytes=0)
-    monkeypatch.undo()
-    assert prune(aged, max_bytes=0).n_deleted == n_entries
-
-
 def test_records_of_entries_that_are_gone_go_too(aged, clips):
     use(aged, clips)
     for folder in ("features", "waveforms"):

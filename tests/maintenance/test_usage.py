@@ -10,7 +10,6 @@ from pathlib import Path
 
 import audio_datasets as data
 import numpy as np
-import pytest
 from full_roots import cached_by_all
 
 from hf_audio_cache import AudioCache, CacheRoot, Usage, usage
@@ -123,15 +122,3 @@ def test_cells_are_text_in_html():
     assert "&lt;script&gt;" in page
     assert "<caption>&lt;b&gt;</caption>" in page
     assert Table("t", ("name", "n"), [("a", "1"), ("bb", "20")]).to_text() == "t\n  name   n\n  a      1\n  bb    20"
-
-
-@pytest.mark.servers
-def test_a_bucket_is_counted_as_a_folder_is(s3_server, root):
-    bucket = "usage-of-a-bucket"
-    s3_server.make_bucket(bucket)
-    for path in root.rglob("*"):
-        if path.is_file():
-            s3_server.write(bucket, f"cache/{path.relative_to(root)}", path.read_bytes())
-    far = usage(CacheRoot(s3_server.url(bucket, "cache"), storage_options=s3_server.storage_options))
-    assert far.lines == usage(root).lines
-    assert (far.n_other, far.sample_decoded_bytes) == (usage(root).n_other, usage(root).sample_decoded_bytes)

@@ -574,13 +574,6 @@ def test_the_oldest_go_until_the_rest_is_small_enough(share, root):
     assert_pruned(root, going, max_bytes=max_bytes)
 
 
-def test_one_byte_decides(root):
-    order = written_in_turn(root)
-    size = n_bytes(root, order[10:])
-    assert prune(root, max_bytes=size, dry_run=True).n_kept == len(order) - 10
-    assert prune(root, max_bytes=size - 1, dry_run=True).n_kept == len(order) - 11
-
-
 @pytest.mark.parametrize("days", [0, 1, 7, 23, 24, 1000])
 def test_what_was_written_too_long_ago_goes(days, root):
     order = written_in_turn(root)
@@ -600,19 +593,6 @@ def test_both_limits_hold_at_once(days, share, root):
 def test_without_a_limit_no_entry_goes(root):
     written_in_turn(root)
     assert_pruned(root, [])
-
-
-def test_what_was_pruned_and_no_more_is_computed_again(root, clips):
-    order = written_in_turn(root)
-    going = order[:10]
-    assert_pruned(root, going, max_bytes=n_bytes(root, order[10:]))
-    caches = cached_by_all(root)
-    for cached_features in caches:
-        cached_features({"audio": data.columns(clips)["audio"]})
-    stats = [cached_features.stats for cached_features in caches]
-    assert sum(one.computed for one in stats) == sum(name.startswith("features/") for name in going)
-    assert sum(one.hits for one in stats) == 3 * N_CLIPS - sum(one.computed for one in stats)
-    assert verify(root).is_clean
 
 
 @pytest.mark.parametrize("wrong", [-1, -0.5, float("nan"), float("-inf")])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import audio_datasets as data
 import datasets
@@ -191,60 +189,6 @@ def test_map_uses_what_the_users_function_put_in_the_place_of_the_audio(clips, e
     data.assert_stored(data.in_memory(clips).map(swap, batched=True, remove_columns="audio"), expected[::-1])
 
 
-# Audio cells
-
-
-def as_array(clip, dtype="float32"):
-    samples, rate = soundfile.read(clip, dtype=dtype)
-    return {"array": samples, "sampling_rate": rate}
-
-
-ENCODED_CELLS = {
-    "bytes and path": lambda clip: {"bytes": clip.read_bytes(), "path": "other-name.wav"},
-    "path and no bytes": lambda clip: {"bytes": None, "path": str(clip)},
-    "path string": str,
-    "URL": Path.as_uri,
-    "raw bytes": Path.read_bytes,
-    "decoder of datasets": lambda clip: SimpleNamespace(_hf_encoded={"bytes": clip.read_bytes(), "path": None}),
-}
-ARRAY_CELLS = {
-    "float32": as_array,
-    "float64": lambda clip: as_array(clip, "float64"),
-    "int16": lambda clip: as_array(clip, "int16"),
-    "list": lambda clip: {**as_array(clip), "array": as_array(clip)["array"].tolist()},
-    "array with path": lambda clip: {**as_array(clip), "path": "a.wav", "bytes": None},
-    "channels first": lambda clip: {**as_array(clip), "array": np.stack([as_array(clip)["array"]] * 2)},
-    "channels last": lambda clip: {**as_array(clip), "array": np.stack([as_array(clip)["array"]] * 2, axis=1)},
-}
-
-
-@pytest.mark.parametrize("form", ENCODED_CELLS)
-def test_encoded_cells_of_every_form_are_one_entry(form, clips, expected, cached_features):
-    cached_features({"audio": cells(clips)})
-    wanted = [ENCODED_CELLS[form](clip) for clip in clips]
-    batch = cached_features({"audio": wanted})
-    data.assert_rows(rows_of(batch), expected)
-    data.assert_rows([cached_features({"audio": wanted[0]})], expected[:1])
-    assert cached_features.stats.computed == cached_features.stats.decodes == len(clips)
-
-
-@pytest.mark.parametrize("form", ARRAY_CELLS)
-def test_decoded_cells_give_what_the_file_gives(form, clips, expected, cached_features):
-    wanted = [ARRAY_CELLS[form](clip) for clip in clips]
-    batch = cached_features({"audio": wanted})
-    data.assert_rows(rows_of(batch), expected)
-    cached_features({"audio": wanted})
-    assert (cached_features.stats.computed, cached_features.stats.hits) == (len(clips), len(clips))
-
-
-@pytest.mark.parametrize("cell", [None, {"bytes": None, "path": None}, 3.5, np.zeros(10, np.float32)])
-def test_what_is_no_audio_is_an_error_that_says_what_was_found(cell, cached_features):
-    with pytest.raises(AudioSourceError, match="There is no audio in a cell: found ") as caught:
-        cached_features({"audio": [cell]})
-    assert caught.value.clip in str(caught.value)
-    assert not cached_features.root.exists()
-
-
 @pytest.mark.parametrize("bad", [None, {"bytes": b"", "path": None}, {"bytes": b"no audio at all", "path": None}])
 @pytest.mark.parametrize(
     ("form", "place"),
@@ -271,27 +215,6 @@ def test_an_error_says_in_which_row_its_clip_is_and_that_it_can_be_left_out(form
     assert str(caught.value).endswith(f' It is {place}. To go on without such clips, pass on_error="null" or "skip".')
     [noted] = cached_features.bad_clips
     assert "on_error" not in noted.reason
-
-
-def test_a_file_that_is_gone_is_an_error_with_its_name(clips, cached_features, tmp_path):
-    gone = data.copies(clips[:1], tmp_path / "folder")[0]
-    dataset = data.of_paths([gone])
-    gone.unlink()
-    with pytest.raises(AudioSourceError, match=str(gone)):
-        dataset.map(cached_features)
-
-
-@pytest.mark.torchcodec
-def test_a_decoder_is_taken_through_its_encoded_bytes(clips, expected, cached_features, monkeypatch):
-    from torchcodec.decoders import AudioDecoder
-
-    cached_features({"audio": cells(clips)})
-    decoders = list(data.in_memory(clips, decode=True)["audio"])
-    assert {type(decoder).__mro__[1] for decoder in decoders} == {AudioDecoder}
-    monkeypatch.setattr(AudioDecoder, "get_all_samples", lambda _: pytest.fail("a clip was decoded"))
-    batch = cached_features({"audio": decoders})
-    data.assert_rows(rows_of(batch), expected)
-    assert cached_features.stats.decodes == len(clips)
 
 
 # What comes back
@@ -465,33 +388,6 @@ def test_processor_kwargs_are_part_of_the_key(clips, make_processor, tmp_path):
     assert (masked.stats.computed, masked.stats.waveform_hits, masked.stats.decodes) == (1, 1, 0)
     assert masked.processor_sha == processor_sha256(extractor, processor_kwargs={"return_attention_mask": True})
     assert plain.processor_sha == processor_sha256(extractor) != masked.processor_sha
-
-
-def test_processor_extractor_and_wrappers_share_entries(clips, expected, make_processor, tmp_path):
-    from transformers import AutoProcessor, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
-
-    vocabulary = tmp_path / "vocab.json"
-    vocabulary.write_text(json.dumps({"[": 0, "]": 1, "|": 2, "A": 3}))
-    tokenizer = Wav2Vec2CTCTokenizer(vocabulary, unk_token="[", pad_token="]", word_delimiter_token="|")
-    processor = Wav2Vec2Processor(make_processor("wav2vec2"), tokenizer)
-    processor.save_pretrained(tmp_path / "saved")
-    loaded = AutoProcessor.from_pretrained(tmp_path / "saved")
-    assert type(loaded) is Wav2Vec2Processor
-    of_every_kind = [
-        make_processor("wav2vec2"),
-        processor,
-        loaded,
-        loaded.feature_extractor,
-        SimpleNamespace(audio_processor=loaded.feature_extractor),
-    ]
-    first = CachedFeatures(of_every_kind[0], tmp_path / "root", auto_resample=True)
-    first({"audio": cells(clips)})
-    for kind in of_every_kind:
-        cached_features = CachedFeatures(kind, tmp_path / "root", auto_resample=True)
-        batch = cached_features({"audio": cells(clips)})
-        data.assert_rows(rows_of(batch), expected)
-        assert (cached_features.stats.computed, cached_features.stats.hits) == (0, len(clips))
-        assert cached_features.processor_sha == processor_sha256(kind) == first.processor_sha
 
 
 # The caches beneath

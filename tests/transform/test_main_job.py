@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,57 +264,7 @@ def test_of_five_per_cent_new_rows_just_those_are_computed(form, real_clips, tmp
     assert (stats.hits, stats.misses, stats.decodes, stats.computed) == (95, 5, 5, 5)
 
 
-# 4. A run that is killed
-
-
-KILLED = """
-import sys
-import audio_datasets, configs
-from pathlib import Path
-from hf_audio_cache import CachedFeatures
-
-parquet, root, num_proc = sys.argv[1:]
-cached_features = CachedFeatures(configs.make_processor("whisper_tiny"), root, auto_resample=True)
-ds = audio_datasets.read_parquet(Path(parquet))
-ds.map(cached_features, num_proc=int(num_proc) or None, features=cached_features.features(ds.features))
-"""
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("num_proc", [pytest.param(0, marks=pytest.mark.long), 2])
-def test_after_a_kill_only_what_was_not_stored_is_computed(num_proc, prompts, tmp_path):
-    clips = data.shortest(prompts, 60)
-    parquet, root = data.parquet_file(clips, tmp_path / "clips.parquet"), tmp_path / "root"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(data.TESTS), os.environ.get("PYTHONPATH", "")])}
-    child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(parquet), str(root), str(num_proc)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        while len(list(root.rglob("features/*/*.npz"))) < 10:
-            assert child.poll() is None, "it ended before it could be killed"
-            time.sleep(0.002)
-    finally:
-        os.killpg(child.pid, signal.SIGKILL)  # its workers too
-        child.wait()
-    stored = len(list((root / "features").rglob("*.npz")))  # unfinished ones have another ending
-    waveforms = len(list((root / "waveforms").rglob("*.npz")))
-    assert 10 <= stored < 60
-
-    extractor = configs.make_processor("whisper_tiny")
-    cached_features = CachedFeatures(extractor, root, auto_resample=True)
-    mapped = cached_features.map(data.in_memory(clips))
-    stats = cached_features.stats
-    assert (stats.computed, stats.hits, stats.bad_entries) == (60 - stored, stored, 0)
-    assert stats.decodes == 60 - waveforms
-    for index in range(0, 60, 10):
-        wanted = data.expected_features(extractor, clips[index], auto_resample=True)["input_features"]
-        data.assert_same_bits(mapped[index]["input_features"], wanted)
-
-
-# 7. References are small
+# 4. References are small
 
 
 def test_554_prompts_take_under_100_bytes_a_row_in_arrow(tmp_path):

@@ -111,10 +111,6 @@ def batch_of_features(processor: Any, rows: list[dict[str, Any]]) -> Any:
     return {**processor.tokenizer(texts, padding=True, return_tensors="pt"), **inputs}
 
 
-def decoded_waveform(row: dict[str, Any]) -> np.ndarray:
-    return decode(row["audio"])
-
-
 def decode(cell: dict[str, Any]) -> np.ndarray:
     """Return a clip's waveform, as scripts load it; `datasets` would need torchcodec to decode."""
     samples, rate = soundfile.read(io.BytesIO(cell["bytes"]), dtype="float32")
@@ -238,6 +234,7 @@ def train_rank(folder: str) -> None:
     sys.stdout.write(f"\n{found[0][1]}\n")
 
 
+@pytest.mark.long  # as test_training_scripts.py has it of another script
 def test_two_ranks_train_the_same(rows, tmp_path):
     rows.save_to_disk(tmp_path / "rows")
     program = "import sys, test_multimodal_script as script; script.train_rank(sys.argv[1])"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import soundfile
 from assertions import rows_of
 
 from hf_audio_cache import CachedFeatures
-from hf_audio_cache.errors import AudioSourceError, CannotSkipError, ProcessorError
+from hf_audio_cache.errors import CannotSkipError, ProcessorError
 
 RATE = 8000
 CANNOT_SKIP = r'^on_error="skip" cannot leave rows out here\. Use cached_features\.map\(ds\)'
@@ -187,21 +186,6 @@ def test_map_of_a_column_that_datasets_would_decode(rows, skipping):
     mapped = wanted.dataset(decode=True).map(skipping, batched=True, batch_size=3)
     assert mapped.features["audio"] == datasets.Audio(decode=True)
     wanted.check(list(mapped.cast_column("audio", datasets.Audio(decode=False))))
-
-
-def test_map_of_what_was_shuffled_and_selected(rows, skipping):
-    wanted = rows("gbgbbggbgg")
-    derived = wanted.dataset().shuffle(seed=5).select([8, 1, 0, 3, 7, 2, 9])
-    order = derived["number"][:]
-    wanted.check(list(derived.map(skipping, batched=True, batch_size=3)), order)
-
-
-def test_map_of_a_dict_of_datasets(rows, skipping):
-    first, second = rows("gbg"), rows("bbgg")
-    parts = datasets.DatasetDict({"train": first.dataset(), "test": second.dataset()})
-    mapped = parts.map(skipping, batched=True, batch_size=2)
-    first.check(list(mapped["train"]))
-    second.check(list(mapped["test"]))
 
 
 def test_a_second_run_reads_the_good_and_tries_the_bad_again(rows, skipping):
@@ -694,24 +678,3 @@ def test_a_warning_names_a_clip_of_the_dataset_at_hand(rows, skipping, warnings_
     skipping.map(rows("ggggggb").dataset())
     _, warning = warnings_logged()
     assert "6.wav" in warning
-
-
-def test_bad_clips_say_what_was_wrong(clips, skipping):
-    content = clips[0].read_bytes()
-    rows = [
-        {"bytes": content[: len(content) // 2], "path": "cut.wav"},
-        {"bytes": None, "path": "/nowhere/missing.wav"},
-        {"bytes": b"text", "path": "notes.txt"},
-        {"bytes": io.BytesIO(content).getvalue(), "path": "whole.wav"},
-    ]
-    dataset = data.of_cells(rows)
-    assert len(dataset.map(skipping, batched=True)) == 1
-    assert [(one.clip, one.error) for one in skipping.bad_clips] == [
-        ("cut.wav", "TruncatedAudioError"),
-        ("/nowhere/missing.wav", AudioSourceError.__name__),
-        ("notes.txt", "AudioDecodeError"),
-    ]
-    reasons = {one.clip: one.reason for one in skipping.bad_clips}
-    assert "a truncated or damaged file" in reasons["cut.wav"]
-    assert "FileNotFoundError" in reasons["/nowhere/missing.wav"]
-    assert "text that begins 'text'" in reasons["notes.txt"]

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures
 
@@ -231,8 +232,7 @@ def trained_without(rows, tmp_path_factory):
     return train_script
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(("name", "form"), crossed([*SCRIPTS], FORMS))
 def test_a_script_trains_the_same(name, form, rows, trained_without, tmp_path):
     script = SCRIPTS[name]()
     for _ in range(2):  # cold, then warm

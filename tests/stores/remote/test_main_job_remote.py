@@ -19,7 +19,6 @@ from audio_files import decode_audio
 from crossed import crossed
 from remote_stores import new_bucket
 
-import hf_audio_cache
 from hf_audio_cache import CachedFeatures, CachedWaveforms, CacheRoot
 from hf_audio_cache.errors import StoreError
 from hf_audio_cache.stores import LocalStore, open_store
@@ -45,6 +44,10 @@ def expected(clips, extractor):
 @pytest.fixture(params=["s3", "gs"])
 def server(request):
     return request.getfixturevalue({"s3": "s3_server", "gs": "gcs_server"}[request.param])
+
+
+# What does not depend on the client and its server, once in `make test`.
+on_one_server = pytest.mark.parametrize("server", ["s3", pytest.param("gs", marks=pytest.mark.long)], indirect=True)
 
 
 @pytest.fixture
@@ -142,7 +145,7 @@ def test_every_form_is_right_to_the_bit_and_then_finds_everything(first, open_fa
     assert sorted(objects(server, bucket)) == sorted(names)
 
 
-@pytest.mark.parametrize("list_cells", [False, True], ids=["clips", "lists of clips"])
+@pytest.mark.parametrize(("list_cells", "server"), crossed([False, True], ["s3", "gs"]), indirect=["server"])
 def test_waveforms_are_right_to_the_bit_and_then_found(list_cells, server, bucket, clips, near_home):
     root = CacheRoot(server.url(bucket, "cache"), storage_options=server.storage_options, near=None)
     expected = [decode_audio(clip.read_bytes(), sampling_rate=16_000, auto_resample=True) for clip in clips]
@@ -172,26 +175,6 @@ def test_waveforms_are_right_to_the_bit_and_then_found(list_cells, server, bucke
     assert sum("/waveforms/" in name for name in objects(server, bucket)) == N_CLIPS
 
 
-def test_verify_and_prune_look_after_a_bucket(open_far, server, bucket, clips):
-    dataset = data.in_memory(clips)
-    open_far().map(dataset)
-    root = CacheRoot(server.url(bucket, "team", "audio-cache"), storage_options=server.storage_options)
-    report = hf_audio_cache.verify(root)
-    assert report.is_clean
-    assert (report.n_entries, report.n_strangers) == (2 * N_CLIPS, 0)
-    victim = next(name for name in list(objects(server, bucket)) if "/features/" in name)
-    server.write(bucket, victim, server.read(bucket, victim)[:-9])
-    server.write(bucket, "team/audio-cache/notes.txt", b"a stranger's")
-    report = hf_audio_cache.verify(root, repair=True)
-    assert list(report.bad) == [victim.removeprefix("team/audio-cache/")]
-    assert (report.n_deleted, report.n_strangers) == (1, 1)
-    assert victim not in list(objects(server, bucket))
-    pruned = hf_audio_cache.prune(root, max_bytes=0)
-    assert (pruned.n_deleted, pruned.n_kept) == (2 * N_CLIPS - 1, 0)
-    left = {name.removeprefix("team/audio-cache/").partition("/")[0] for name in list(objects(server, bucket))}
-    assert left == {"CACHEDIR.TAG", "notes.txt", "processors"}
-
-
 # 2. Machines
 
 
@@ -213,7 +196,7 @@ print(json.dumps([digests, stats.hits, stats.computed, stats.decodes]))
 """
 
 
-@pytest.mark.parametrize("server", ["s3", pytest.param("gs", marks=pytest.mark.long)], indirect=True)
+@on_one_server
 def test_a_second_machine_computes_nothing(server, bucket, clips, expected, tmp_path):
     digests = [data.digest(outputs["input_features"]) for outputs in expected]
     job = json.dumps([server.url(bucket, "cache"), server.storage_options, *map(str, clips)])
@@ -224,6 +207,7 @@ def test_a_second_machine_computes_nothing(server, bucket, clips, expected, tmp_
         assert sum("/features/" in name for name in files_under(near)) == N_CLIPS
 
 
+@on_one_server
 def test_a_near_tier_answers_without_the_bucket(server, bucket, open_far, near_home, clips, expected):
     dataset = data.in_memory(clips)
     open_far(near="auto").map(dataset)
@@ -234,6 +218,7 @@ def test_a_near_tier_answers_without_the_bucket(server, bucket, open_far, near_h
     assert list(objects(server, bucket)) == []
 
 
+@on_one_server
 def test_a_damaged_copy_in_the_near_tier_is_read_again_from_the_bucket(
     server, bucket, open_far, near_home, clips, expected
 ):
@@ -253,6 +238,7 @@ def test_a_damaged_copy_in_the_near_tier_is_read_again_from_the_bucket(
 # Reading and writing policies
 
 
+@on_one_server
 def test_read_only_writes_nothing_near_or_far(server, bucket, open_far, near_home, clips, expected):
     dataset = data.in_memory(clips)
     reader = open_far(read_only=True, near="auto")
@@ -351,16 +337,6 @@ def test_a_spawned_process_gets_the_options(open_far, clips):
 
 
 # Roots
-
-
-def test_memory_is_a_root(extractor, clips, expected):
-    dataset = data.in_memory(clips)
-    cached_features = CachedFeatures(extractor, "memory://audio-cache/of-a-test", auto_resample=True)
-    assert_features(through_references(cached_features, dataset), expected)
-    again = CachedFeatures(extractor, "memory://audio-cache/of-a-test", auto_resample=True)
-    assert_features(through_a_transform(again, dataset), expected)
-    assert (again.stats.hits, again.stats.computed) == (N_CLIPS, 0)
-    assert str(again.root) == "memory://audio-cache/of-a-test"
 
 
 def test_a_filesystem_of_the_users_is_a_root(s3_server, extractor, clips, expected):
