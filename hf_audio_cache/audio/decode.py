@@ -5,6 +5,8 @@ with the bytes there are, and the frames it states with those that came out; `Cl
 states no length cannot be checked: a streamed WAV, AIFF, AU, CAF or WebM, an MP3 without a Xing header, and, when cut
 where a page ends, an Ogg file. (The end-of-stream flag of Ogg is no sign: encoders forget it, and RFC 7845 has decoders
 expect that.) The rarer formats that libsndfile knows are not checked.
+
+Several streams one after another, as a chained Ogg file or MP3s that were joined have them, are one clip.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import soundfile
 
 from ..support.process_local import ForkStep, at_fork
 from .channels import Mixer
-from .containers import mp3_start, walk_mp3, with_known_end, xing_end
+from .containers import mp3_start, streams_in, walk_mp3, with_known_end, xing_end
 from .request import Decoded, NotForThisDecoderError, Request, reason_of
 
 _BLOCK_VALUES = 1 << 16
@@ -60,7 +60,33 @@ at_fork(ForkStep.AUDIO_OPENING, before=_OPENING.acquire, in_parent=_OPENING.rele
 
 
 def decode_with_libsndfile(encoded: memoryview, request: Request) -> Decoded:
-    """Decode a clip, as a `Decoder` does."""
+    """Decode a clip, as a `Decoder` does; of several streams one after another all, where libsndfile reads one."""
+    mix = Mixer(request.channels)
+    parts: list[Decoded] = []
+    n_frames = 0
+    for stream in streams_in(encoded):
+        part = _decode(stream, request, mix)
+        parts.append(part)
+        n_frames += len(part.samples)
+        needed = request.n_source_frames(part.source_rate)
+        if part.damage or (needed is not None and n_frames >= needed):
+            break
+    if len(parts) == 1:
+        return parts[0]
+    if len({(part.source_rate, part.samples.shape[1:]) for part in parts}) > 1:
+        raise NotForThisDecoderError("several streams of different rates or channels, one after another")
+    stated = [part.n_stated for part in parts if part.n_stated is not None]
+    return Decoded(
+        np.concatenate([part.samples for part in parts]),
+        parts[0].source_rate,
+        sum(stated) if len(stated) == len(parts) else None,
+        damage=parts[-1].damage,
+        cancels=mix.cancels,
+    )
+
+
+def _decode(encoded: memoryview, request: Request, mix: Mixer) -> Decoded:
+    """Decode one stream."""
     try:
         with _OPENING:
             sound = _SequentialFile(_Source(with_known_end(encoded)))
@@ -75,7 +101,6 @@ def decode_with_libsndfile(encoded: memoryview, request: Request) -> Decoded:
             sound.seek(0)  # as soundfile.read does: without any seek the last bits of libsndfile's MP3 are others
         stated = _stated_frames(sound, encoded)
         needed = request.n_source_frames(sound.samplerate)
-        mix = Mixer(request.channels)
         samples = _read(sound, stated if needed is None else min(needed, stated), mix)
         damage = reason_of(soundfile.LibsndfileError(sound.damage)) if sound.damage else ""
         if damage and not len(samples):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+import soxr
 from audio_files import assert_same_bits, decode_audio, encode, make_mp3, reference, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -320,6 +321,51 @@ def test_mp3_with_an_id3_tag(sentence: npt.NDArray[np.int16]) -> None:
     assert refused(tag[:200]).cause.startswith(
         "a truncated file: its container goes on to byte 310 at least; bytes that"
     )
+
+
+# Several files in one
+
+_ID3V2 = b"ID3\x04\x00\x00" + bytes([0, 0, 2, 44]) + bytes(300)
+
+
+@pytest.mark.parametrize("rate", [16000, 8000])
+@pytest.mark.parametrize(
+    ("container", "subtype", "between"),
+    [
+        ("OGG", "VORBIS", b""),
+        ("OGG", "OPUS", b""),
+        ("MP3", "MPEG_LAYER_III", b""),
+        ("MP3", "MPEG_LAYER_III", b"TAG" + bytes(125) + _ID3V2 + _ID3V2),
+    ],
+)
+def test_of_several_streams_one_after_another_all_are_decoded(
+    sentence: npt.NDArray[np.int16], container: str, subtype: str, between: bytes, rate: int
+) -> None:
+    parts = [encode(part, 16000, container, subtype) for part in np.array_split(sentence, 3)]
+    whole = np.concatenate([reference(part, 16000) for part in parts])
+    expected = whole if rate == 16000 else soxr.resample(whole, 16000, rate, quality="HQ")
+    settings: dict[str, Any] = {"sampling_rate": rate, "auto_resample": True}
+    assert_same_bits(decode_audio(between.join(parts), **settings), expected)
+    if rate == 16000:
+        for max_length_ms in (500, 1000 * len(whole) // 16000 - 500):
+            capped = decode_audio(between.join(parts), max_length_ms=max_length_ms, **settings)
+            assert_same_bits(capped, whole[: 16 * max_length_ms])
+    truncated = between.join([*parts[:2], parts[2][: len(parts[2]) // 2]])
+    assert refused(truncated).cause.startswith("a truncated")
+
+
+@pytest.mark.usefixtures("no_torchcodec")
+def test_streams_of_different_rates_are_not_joined(sentence: npt.NDArray[np.int16]) -> None:
+    ogg = b"".join(encode(sentence, rate, "OGG", "VORBIS") for rate in (16000, 8000))
+    assert "several streams of different rates or channels, one after another" in refused(ogg).cause
+    beginning = decode_audio(ogg, sampling_rate=16000, max_length_ms=500)
+    assert len(beginning) == 8000
+
+
+@pytest.mark.usefixtures("no_torchcodec")
+def test_an_mp3_behind_two_tags_is_looked_at_for_its_length(sentence: npt.NDArray[np.int16]) -> None:
+    _, plain = make_mp3(sentence, "VARIABLE")
+    assert "an MP3 of varying bit rate without a Xing header" in refused(_ID3V2 + _ID3V2 + plain).cause
 
 
 # Bytes that are nothing

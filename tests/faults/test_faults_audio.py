@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import struct
 import zlib
 from collections import Counter
@@ -48,6 +49,12 @@ def energy(waveform, sampling_rate):
 
 def samples_of(content: bytes) -> tuple[np.ndarray, int] | None:
     """Return all samples and the rate of a clip; None where soundfile cannot open it or not read it to its end."""
+    streams = re.split(rb"(?=OggS\x00\x02)", content)
+    if len(streams) > 2:  # one after another: some letters have silence behind them, of which soundfile reads nothing
+        read = [samples_of(stream) for stream in streams if stream]
+        if None in read:
+            return None
+        return np.concatenate([samples.mean(axis=1, keepdims=True) for samples, _ in read]), read[0][1]
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as sound:
             stated, rate = sound.frames, sound.samplerate
