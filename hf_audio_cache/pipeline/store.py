@@ -118,15 +118,17 @@ class ProcessorManifests:
         """Write the manifest, and the root's tag, if the root has none; tried once in a process."""
         if identity.sha in self._ensured:
             return
-        self._ensured.add(identity.sha)
         missing = {}
         if self._root.lacks_manifest(identity.sha):
             missing[manifest_name(identity.sha)] = self.get(identity).to_bytes(self._root.signing_keys)
         tag_root(self._root, missing)
+        self._ensured.add(identity.sha)
 
 
 def tag_root(root: OpenRoot, beside: Mapping[str, bytes] = MappingProxyType({})) -> None:
-    """Write the root's tag if it has none, and further objects beside it."""
+    """Write the root's tag if it has none, and further objects beside it. A strict root raises `StoreError`."""
     objects = dict(beside) if root.store.exists(TAG_NAME) else {**beside, TAG_NAME: TAG}
-    failed = root.store.put_many(objects).values()
-    root.counters.add(write_errors=sum(error.kind != "read-only" for error in failed))
+    failed = [error for error in root.store.put_many(objects).values() if error.kind != "read-only"]
+    root.counters.add(write_errors=len(failed))
+    if failed and root.root.strict:
+        raise failed[0]

@@ -75,8 +75,8 @@ class WaveformPipeline(ClipPipeline[WaveformCacheKey, None]):
 
     def _begin(self, identity: None) -> None:
         if not self._is_tagged:  # asked once in a process
-            self._is_tagged = True
             tag_root(self.root)
+            self._is_tagged = True
 
     def _made_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
         rate = self.settings.waveform.sampling_rate

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from hf_audio_cache import CacheRoot
-from hf_audio_cache.errors import AudioError
+from hf_audio_cache.errors import AudioError, StoreError
 from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings
 from hf_audio_cache.pipeline import clip_pipeline as module
 
@@ -78,6 +78,26 @@ def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
     assert isinstance(rows[0], AudioError)
     assert steps == ["look_up 2", "ensure", "reader_of", "write_waveform", "write", "extract", "write", "wait"]
     assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]
+
+
+@pytest.mark.parametrize("lost", ["processors", "CACHEDIR.TAG"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_lost_manifest_or_tag_is_an_error_of_a_strict_root_alone(strict, lost, clips, make_processor, tmp_path):
+    def put_many(objects):
+        found = {name: content for name, content in objects.items() if not name.startswith(lost)}
+        return put(found) | {name: StoreError(f"no room for {name}", name=name) for name in objects.keys() - found}
+
+    settings = FeatureSettings(WaveformSettings(16_000, 0, True))
+    root = CacheRoot(tmp_path / "root", strict=strict)
+    pipeline = FeaturePipeline(make_processor("wav2vec2"), root, settings)
+    put, pipeline.store.put_many = pipeline.store.put_many, put_many
+    for call in (pipeline.features, lambda cells: pipeline.ensure(cells, pipeline.identity().sha)):
+        if strict:
+            with pytest.raises(StoreError, match=f"^no room for {lost}"):
+                call(cells(clips))
+    if not strict:
+        assert pipeline.features(cells(clips))[0].outputs
+        assert pipeline.counters.total().write_errors == 1
 
 
 def test_the_next_root_is_told_what_the_processor_gives(pipeline, clips, tmp_path, monkeypatch):
