@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -25,6 +26,8 @@ from .unstorable import errors_of_clips
 from .waveforms import WaveformReader
 
 IdentityT = TypeVar("IdentityT", bound=ProcessorIdentity | None)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ClipPipeline(Generic[KeyT, IdentityT]):
@@ -233,11 +236,15 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         failed.sort(key=lambda error: error.kind != "later version")
         is_later = bool(failed) and failed[0].kind == "later version"
         if failed and (is_later or not all(self.cache.readable_many(keys))):
-            remedy = "Upgrade hf_audio_cache to read it" if is_later else "Make room"
+            if is_later:
+                remedy = "Upgrade hf_audio_cache to read it, use another root"
+            else:
+                remedy = "Make room, use another root" if failed[0].errno in _FULL else "Use another root"
             raise StoreError(
                 f"{self.what} could not be stored under {self.cache.root}, and references need them there. "
-                f"{remedy} or use another root, or read with cached_{self.what}.attach(ds). No column was made: "
+                f"{remedy}, or read with cached_{self.what}.attach(ds). No column was made: "
                 f"{failed[0]}",
+                errno=failed[0].errno,
                 kind=failed[0].kind,
             ) from failed[0]
 

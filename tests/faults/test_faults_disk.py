@@ -497,9 +497,11 @@ def check(disk: Disk, root: Path, n: int, results: Results) -> None:
 
     # References need entries.
     where = re.escape(str(root / "features"))
+    full = ("No space left on device", "Disk quota exceeded", "File too large")
+    remedy = "Make room, use another root" if str(results.store_error).endswith(full) else "Use another root"
     told = (
-        rf"features could not be stored under {where}, and references need them there\. Make room or use another root, "
-        r"or read with cached_features\.attach\(ds\)\. No column was made: could not write .*: .*"
+        rf"features could not be stored under {where}, and references need them there\. "
+        rf"{remedy}, or read with cached_features\.attach\(ds\)\. No column was made: could not write .*: .*"
     )
     assert (results.store_error is None) == disk.keeps_references
     assert results.store_error is None or re.fullmatch(told, results.store_error)
