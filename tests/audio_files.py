@@ -25,19 +25,12 @@ def encode(samples: npt.NDArray[Any], rate: int, container: str, subtype: str | 
 
 
 def decode_audio(
-    encoded: bytes | memoryview,
-    *,
-    truncated: Truncated = "error",
-    longer: Longer = "cut",
-    **settings: Any,
+    encoded: bytes | memoryview, *, truncated: Truncated = "error", longer: Longer = "cut", **settings: Any
 ) -> Float32:
     """The waveform as a pipeline has it, which refuses what is too long or not whole."""
     waveform = decode.decode_audio(encoded, **settings)
     waveform.length.check(
-        settings.get("clip", ""),
-        truncated=truncated,
-        longer=longer,
-        max_length_ms=settings.get("max_length_ms", 0),
+        settings.get("clip", ""), truncated=truncated, longer=longer, max_length_ms=settings.get("max_length_ms", 0)
     )
     assert waveform.length.n_samples == waveform.samples.shape[-1]
     return waveform.samples

@@ -409,11 +409,7 @@ class _Proxy:
         return not waits and not request.closes
 
     async def forward(
-        self,
-        request: _Head,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        upstream: _Upstream,
+        self, request: _Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: _Upstream
     ) -> bool:
         server = await upstream.connected()
         server.write(request.raw)

@@ -234,11 +234,6 @@ class Server(ABC):
     credentials: Mapping[str, str]
 
     @property
-    def name(self) -> str:
-        """What program it is."""
-        return self.program.name
-
-    @property
     def endpoint(self) -> str:
         """Where it listens."""
         return self.endpoint_at(self.port)
@@ -259,11 +254,6 @@ class Server(ABC):
     @abstractmethod
     def storage_options_at(self, port: int) -> dict[str, Any]:
         """Return the storage options by which fsspec goes through a proxy on `port`."""
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether its process runs."""
-        return self.program.is_alive
 
     def kill(self) -> None:
         """End it by SIGKILL."""

@@ -92,9 +92,7 @@ def test_the_benchmark_of_object_stores_gives_its_rows(s3_server: servers.S3Serv
     remote.measure(section, told, s3_server, clips.joined(2, 1.0))
     assert section.wrong == []
     assert section.notes == []
-    assert list(section.rounds["2 objects"]) == [
-        *(remote.OBSTORE, remote.S3FS, remote.BARE_OBSTORE, remote.BARE_HTTP),
-    ]
+    assert list(section.rounds["2 objects"]) == [*(remote.OBSTORE, remote.S3FS, remote.BARE_OBSTORE, remote.BARE_HTTP)]
 
 
 @pytest.mark.servers

@@ -69,10 +69,7 @@ def test_the_docstring_draws_the_tree_that_is_there():
     real = {}
     for name, cls in classes().items():
         parent, *mixins = cls.__bases__
-        real[name] = (
-            None if parent is Exception else parent.__name__,
-            mixins[0].__name__ if mixins else None,
-        )
+        real[name] = (None if parent is Exception else parent.__name__, mixins[0].__name__ if mixins else None)
         assert len(mixins) <= 1
     assert drawn == real
 

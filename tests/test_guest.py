@@ -177,10 +177,7 @@ def test_a_dict_of_settings_in_another_order_has_the_same_hash(make_processor, t
     kwargs = {"padding": True, "pad_to_multiple_of": 2}
     first = CachedFeatures(extractor, tmp_path, output_names=names, processor_kwargs=kwargs)
     second = CachedFeatures(
-        extractor,
-        tmp_path,
-        output_names=dict(reversed(names.items())),
-        processor_kwargs=dict(reversed(kwargs.items())),
+        extractor, tmp_path, output_names=dict(reversed(names.items())), processor_kwargs=dict(reversed(kwargs.items()))
     )
     assert first.processor_sha == second.processor_sha
     assert Hasher.hash(first) == Hasher.hash(second)

@@ -250,9 +250,7 @@ def test_a_list_of_float64_keeps_its_precision():
 
 
 @pytest.mark.parametrize(
-    "rate",
-    [None, 0, -16000, 16000.0, "16000", True, np.array([16000, 8000]), float("nan")],
-    ids=repr,
+    "rate", [None, 0, -16000, 16000.0, "16000", True, np.array([16000, 8000]), float("nan")], ids=repr
 )
 def test_a_decoded_array_without_a_rate_is_refused(rate):
     with pytest.raises(AudioSourceError, match="Pass its rate in Hz") as caught:

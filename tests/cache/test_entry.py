@@ -4,7 +4,6 @@ import io
 import json
 import zipfile
 
-import configs
 import numpy as np
 import pytest
 import soundfile
@@ -433,29 +432,6 @@ def test_a_manifest_over_60_kb_cannot_be_stored():
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real_outputs(sentences):
-    """Features of a read sentence, by two extractors: one output padded to 30 s, and two of the clip's length."""
-    waveform, rate = soundfile.read(sentences[0], dtype="float32")
-    outputs = {}
-    for name in ("whisper_tiny", "seamless_m4t"):
-        features = configs.make_processor(name)([waveform], sampling_rate=rate, return_tensors="np")
-        outputs[name] = {output: np.asarray(value[0], order="C") for output, value in features.items()}
-    return outputs
-
-
-@pytest.fixture(scope="module", params=["whisper_tiny", "seamless_m4t"])
-def outputs(request, real_outputs):
-    return real_outputs[request.param]
-
-
-@both_compressions
-def test_real_features_come_back_bit_for_bit(outputs, compression):
-    again = read(encode_entry(KEY, outputs, compression=compression))
-    assert list(again) == list(outputs)
-    assert all(is_same(again[name], outputs[name]) for name in outputs)
 
 
 @pytest.mark.parametrize("kind", ["raw", "json", "tail", "pcm16"])

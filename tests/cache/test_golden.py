@@ -32,11 +32,7 @@ NAMES = {
         "01/{blob}.fedcba987654.16000.30000.npz",
         "fe/{reversed}.0123456789ab.48000.10000.rs.npz",
     ],
-    "waveforms": [
-        "01/{blob}.16000.0.wav.npz",
-        "01/{blob}.16000.30000.rs.wav.npz",
-        "fe/{reversed}.8000.0.wav.npz",
-    ],
+    "waveforms": ["01/{blob}.16000.0.wav.npz", "01/{blob}.16000.30000.rs.wav.npz", "fe/{reversed}.8000.0.wav.npz"],
 }
 
 

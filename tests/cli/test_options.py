@@ -80,11 +80,7 @@ def test_options_describe_a_root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("root", "options", "said"),
-    [
-        ("{}", ["secret"], "found no '='"),
-        ("{}", ["client_kwargs={not json"], "JSON"),
-    ],
+    ("root", "options", "said"), [("{}", ["secret"], "found no '='"), ("{}", ["client_kwargs={not json"], "JSON")]
 )
 def test_what_is_wrong_is_said(root, options, said, tmp_path):
     with pytest.raises(ValueError, match=said):

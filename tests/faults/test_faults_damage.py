@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import io
-import os
 import pickle
 import random
 import re
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 from assertions import all_same, is_same
+from crossed import crossed
 from entry_tools import Outcomes, npy, savez, zip_of
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, WaveformCacheKey, verify
@@ -115,7 +115,7 @@ def read_damaged(entry, cache, damaged, label, outcomes, *, may_hit=False):
         outcomes.wrong.append(f"{what}: not replaced")
 
 
-# Truncations ----------------------------------------------------------------------------------------------------------
+# Random damage --------------------------------------------------------------------------------------------------------
 
 
 def boundaries(content):
@@ -125,52 +125,9 @@ def boundaries(content):
     return sorted({0, len(content), *found, *range(PAGE, len(content), PAGE)})
 
 
-def lengths_to_try(content, limit):
-    """Return `limit` lengths, those at boundaries first; all of them, if there are no more."""
-    if len(content) <= limit:
-        return range(len(content))
-    near = {place + step for place in boundaries(content) for step in (0, -1, 1, -2, 2, -16, 16, -64, 64)}
-    near = sorted(length for length in near if 0 <= length < len(content))
-    rng = random.Random(len(content))
-    chosen = set(rng.sample(near, min(len(near), limit // 2)))
-    while len(chosen) < limit:
-        chosen.add(rng.randrange(len(content)))
-    return sorted(chosen)
-
-
-@pytest.mark.parametrize("is_signed", [False, True], ids=["unsigned", "signed"])
-def test_an_entry_cut_at_any_length_is_a_miss(stored, faults, tmp_path, is_signed):
-    outcomes = Outcomes()
-    for index, entry in enumerate(entry for entry in stored if entry.is_signed == is_signed):
-        # All lengths; but of signed spectrograms, each of which is signed over half a megabyte, a part.
-        limit = faults.times(180, 20_000 if is_signed else len(entry.content))
-        cache = entry.open_in(tmp_path / f"{index}")
-        path, whole = cache.path_for(entry.key), tmp_path / f"whole-{index}"
-        path.parent.mkdir(parents=True)
-        whole.write_bytes(entry.content)
-        counted = 0
-        for length in reversed(lengths_to_try(entry.content, limit)):
-            os.truncate(whole, length)
-            if not path.exists():  # a bad one is deleted, and an unsigned one stays
-                os.link(whole, path)
-            outcomes.tried += 1
-            counted += 1
-            try:
-                found = entry.get(cache)
-            except Exception as exc:  # noqa: BLE001 - what may not happen, counted
-                outcomes.raised.append(f"{entry.name} cut to {length}: {exc!r}")
-                continue
-            if found is not None or path.exists() is not is_signed:
-                outcomes.wrong.append(f"{entry.name} cut to {length}: a hit, or not deleted")
-        stats = cache.stats
-        assert (stats.bad_entries, stats.unsigned_entries) == ((0, counted) if is_signed else (counted, 0))
-        cache.put_many({entry.key: entry.outputs})
-        assert path.read_bytes() == entry.content
-    assert outcomes.tried >= 1000
-    outcomes.report(faults, f"truncated entries, {'signed' if is_signed else 'unsigned'}")
-
-
-# Random damage --------------------------------------------------------------------------------------------------------
+def cut(content, rng, other):
+    at = rng.choice([rng.randrange(len(content)), *boundaries(content)[:-1]])
+    return content[:at]
 
 
 def flip(content, rng, other):
@@ -272,7 +229,7 @@ def another_entry(content, rng, other):
     return other
 
 
-RANDOM_DAMAGE = [flip, flips, flip_of_a_header, flip_behind_the_members, change, zeroed_pages, pages_of_another]
+RANDOM_DAMAGE = [cut, flip, flips, flip_of_a_header, flip_behind_the_members, change, zeroed_pages, pages_of_another]
 RANDOM_DAMAGE += [the_rest_never_written, the_rest_of_another, appended, prefixed, duplicated_block, lost_block]
 RANDOM_DAMAGE += [block_elsewhere, exchanged_blocks, cut_and_appended, as_text, another_entry]
 
@@ -503,8 +460,7 @@ def damage_some(paths, rng):
     return damaged | {one, two}
 
 
-@pytest.mark.parametrize("is_signed", [False, True], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize(("maker", "is_signed"), crossed([*MAKERS], [False, True]))
 def test_a_run_over_a_damaged_root_gives_what_the_processor_computes(maker, is_signed, prompts, faults, tmp_path):
     clips = data.shortest(prompts, 60)[30:]
     settings = {"signing_key": SIGNING_KEY} if is_signed else {}

@@ -18,7 +18,6 @@ import resource
 import shutil
 import signal
 import struct
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -649,49 +648,3 @@ def test_files_that_can_be_neither_finished_nor_deleted_are_swept_when_they_are_
     faults.survived(
         "files that can be neither renamed nor deleted", len(left), wrong_values=outcome.n_wrong + again.n_wrong
     )
-
-
-# No place for temporary files -----------------------------------------------------------------------------------------
-
-
-def run_with_a_temporary_folder_that_is_gone(root: Path, clips: Sequence[Clip]) -> tuple[Outcome, Outcome]:
-    become_nobody()
-    folder = root.parent / "tmp"
-    folder.mkdir(mode=0o555)
-    tempfile.tempdir = str(folder / "gone")  # as after its first use, when the folder was removed since
-    job = Job(root, clips)
-    during = job.run()
-    folder.chmod(0o755)
-    return during, job.run()
-
-
-def run_without_a_temporary_folder(root: Path, clips: Sequence[Clip]) -> tuple[Outcome, Outcome]:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    tempfile.tempdir = None  # so that it is looked for now
-    with pytest.raises(FileNotFoundError, match="No usable temporary directory"):
-        tempfile.gettempdir()
-    job = Job(root, clips)
-    during = job.run()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    return during, job.run()
-
-
-def test_without_a_temporary_folder_a_run_goes_on_and_counts(clips, public_folder, faults):
-    n = len(clips)
-    during, after = in_child(run_with_a_temporary_folder_that_is_gone, public_folder / "root", clips)
-    assert (during.errors, during.warnings, after.errors) == ([], [], [])
-    assert (during.stats.computed, during.stats.hits, after.stats.hits) == (n, n, 2 * n)
-    assert during.stats.write_errors == 0
-    assert during.stats.bytes_written == sum(path.stat().st_size for path in entries_in(public_folder / "root"))
-
-    root = public_folder / "another"
-    nowhere, somewhere = in_child(run_without_a_temporary_folder, root, clips)
-    assert (nowhere.errors, somewhere.errors) == ([], [])
-    assert nowhere.stats.write_errors == nowhere.stats.computed + nowhere.stats.decodes + 2 == 4 * n + 2
-    assert (somewhere.stats.computed, somewhere.stats.hits, somewhere.stats.write_errors) == (n, n, 0)
-    assert len(entries_in(root)) == 2 * n
-    assert verify(root).is_clean
-    wrong = sum(outcome.n_wrong for outcome in (during, after, nowhere, somewhere))
-    faults.survived("no folder for temporary files", 8 * n, wrong_values=wrong)

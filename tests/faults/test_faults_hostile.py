@@ -27,17 +27,7 @@ import numpy as np
 import pytest
 from assertions import all_same, is_same
 from children import in_child
-from crafted_entries import (
-    BASES,
-    FAMILIES,
-    HONEST,
-    MB,
-    PLAIN,
-    agrees,
-    shared_json,
-    strange_headers,
-    strange_texts,
-)
+from crafted_entries import BASES, FAMILIES, HONEST, MB, PLAIN, agrees, shared_json, strange_headers, strange_texts
 from entry_tools import KEY, OUTPUTS, Outcomes, base, seal, split, with_manifest
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, CacheRoot, WaveformCache, verify

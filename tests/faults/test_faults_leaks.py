@@ -191,12 +191,7 @@ print(json.dumps(test_faults_leaks.measure(sys.argv[1], sys.argv[2], int(sys.arg
 
 @pytest.mark.parametrize(
     ("name", "bounded", "long"),
-    [
-        ("warm", 300, 5000),
-        ("cold", 200, 2000),
-        ("damaged", 100, 2000),
-        ("rows_of_datasets", 60, 2000),
-    ],
+    [("warm", 300, 5000), ("cold", 200, 2000), ("damaged", 100, 2000), ("rows_of_datasets", 60, 2000)],
 )
 def test_memory_does_not_grow_with_the_batches(name, bounded, long, tmp_path, faults):
     n_batches = faults.times(bounded, long)
@@ -310,9 +305,10 @@ def after_each_round(folder: str, n_rounds: int, settings: dict[str, Any]) -> li
 def after_many_roots(folder: str, n_roots: int, settings: dict[str, Any]) -> list[Any]:
     """Return what is open and running after references to a root were read, and after they were to many."""
     clips = short_clips(2)
-    if n_roots <= MOST_READERS:  # so that fewer roots show that it has a limit
-        opened = reference_reader._opened.__wrapped__
-        reference_reader._opened = functools.lru_cache(maxsize=FEWER_READERS)(opened)
+    opened = reference_reader._opened
+    assert opened.cache_parameters()["maxsize"] == MOST_READERS
+    if n_roots <= MOST_READERS:  # so that fewer roots show what the limit does
+        reference_reader._opened = functools.lru_cache(maxsize=FEWER_READERS)(opened.__wrapped__)
     found = []
     for number in range(n_roots):
         cached_features = make(Path(folder, str(number)), **settings)

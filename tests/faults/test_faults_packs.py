@@ -19,7 +19,6 @@ import xxhash
 from children import in_child, start_child
 from entry_tools import Outcomes
 from pack_tools import age, indexes, open_packed, packs, singles, without_waiting
-from test_faults_disk import can_mount, mount, mount_a_disk
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, pack, prune, verify
 from hf_audio_cache.errors import StoreError
@@ -194,7 +193,7 @@ def test_packers_work_at_once(root, faults, all_are_quick):
     check(root, beside, faults, "two packers at once", rounds)
 
 
-# Disks ----------------------------------------------------------------------------------------------------------------
+# A disk that takes no more --------------------------------------------------------------------------------------------
 
 
 def pack_on(root: Path) -> str:
@@ -219,29 +218,6 @@ def test_files_may_not_grow(root, faults):
     assert pack_on(root) == "nothing"
     wrong, missing = wrong_of(AudioCache(root / "features"), list(range(N)))
     faults.survived("a pack that may not be written", N, wrong_values=wrong, bytes_lost=missing)
-
-
-def pack_on_a_full_disk(root: Path) -> tuple[str, bool, tuple[int, int]]:
-    mount_a_disk(root)
-    mount(root, "size=4m", remount=True)
-    put(root, range(N))
-    before = singles(root)
-    with open(root / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while filler.write(bytes(4096)):
-            pass
-    said = pack_on(root)
-    same = singles(root) == before
-    (root / "filler").unlink()
-    return f"{said} {pack_on(root)}", same, wrong_of(AudioCache(root / "features"), list(range(N)))
-
-
-def test_the_disk_is_full(tmp_path, faults):
-    root = tmp_path / "disk"
-    if not can_mount(tmp_path):
-        pytest.skip("no file system can be mounted here")
-    said, same, (wrong, missing) = in_child(pack_on_a_full_disk, root)
-    assert (said, same) == ("28 [] nothing", True)
-    faults.survived("packing on a full disk", N, wrong_values=wrong, bytes_lost=missing)
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------

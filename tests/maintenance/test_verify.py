@@ -18,18 +18,7 @@ import numpy as np
 import pytest
 import xxhash
 from children import become_nobody, in_child
-from full_roots import (
-    N_CLIPS,
-    RATE,
-    SIGNING_KEY,
-    age,
-    cached_by_all,
-    contents,
-    entries,
-    flip,
-    manifests,
-    n_bytes,
-)
+from full_roots import N_CLIPS, RATE, SIGNING_KEY, age, cached_by_all, contents, entries, flip, manifests, n_bytes
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, VerifyReport, prune, verify
 from hf_audio_cache.errors import InvalidRootError, StoreError

@@ -212,10 +212,7 @@ OTHER_CODE = {
     ),
     "a comparison": ("def f(x): return x < 1", "def f(x): return x <= 1"),
     "a generator": ("def f(x): return x", "def f(x): yield x"),
-    "a pattern": (
-        "def f(x):\n match x:\n  case [1, *_]: return 1",
-        "def f(x):\n match x:\n  case [2, *_]: return 1",
-    ),
+    "a pattern": ("def f(x):\n match x:\n  case [1, *_]: return 1", "def f(x):\n match x:\n  case [2, *_]: return 1"),
     "an attribute in a pattern": (
         "def f(x, P):\n match x:\n  case P(a=1): return 1",
         "def f(x, P):\n match x:\n  case P(b=1): return 1",

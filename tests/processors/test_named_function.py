@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import audio_datasets as data
-import extractors
 import numpy as np
 import pytest
 from audio_files import decode_audio
 from datasets.fingerprint import Hasher
 
 from hf_audio_cache import CachedFeatures, processor_sha256
-from hf_audio_cache.errors import (
-    AudioExtractionError,
-    ProcessorError,
-    SamplingRateError,
-    UnfingerprintableProcessorError,
-)
+from hf_audio_cache.errors import AudioExtractionError, ProcessorError, UnfingerprintableProcessorError
 from hf_audio_cache.processors.extractor import NamedFunction
 
 RATE = 16000
@@ -109,26 +103,6 @@ def test_a_lambda_with_anything_in_its_closure_works(clips, tmp_path):
     assert len(cached_features({"audio": data.columns(clips)["audio"]})["input_features"]) == 4
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_map(batched, clips, waveforms, tmp_path):
-    mapped = data.in_memory(clips).map(cached(several, tmp_path), batched=batched, load_from_cache_file=False)
-    data.assert_stored(mapped, [{"energy": framed(waveform, RATE)} for waveform in waveforms])
-    assert mapped["n_samples"] == [len(waveform) for waveform in waveforms]
-
-
-def test_references(clips, waveforms, tmp_path):
-    mapped = cached(framed, tmp_path).map(data.in_memory(clips))
-    for row, waveform in zip(mapped.with_format("numpy"), waveforms, strict=True):
-        data.assert_same_bits(row["input_features"], framed(waveform, RATE))
-
-
-def test_map_in_two_processes(clips, waveforms, tmp_path):
-    cached_features = cached(framed, tmp_path)
-    mapped = data.in_memory(clips).map(cached_features, num_proc=2, load_from_cache_file=False)
-    data.assert_stored(mapped, [{"input_features": framed(waveform, RATE)} for waveform in waveforms])
-    assert cached_features.stats.computed == 4
-
-
 def test_what_datasets_keeps_goes_by_the_name(tmp_path):
     sha = Hasher.hash(cached(framed, tmp_path))
     assert Hasher.hash(cached(framed, tmp_path / "elsewhere")) == sha
@@ -175,11 +149,6 @@ def test_what_is_no_name_is_refused(identity, tmp_path):
         cached(framed, tmp_path, identity=identity)
 
 
-def test_a_clip_at_another_rate_is_an_error(tmp_path):
-    with pytest.raises(SamplingRateError):
-        cached(framed, tmp_path)({"audio": [extractors.cell(1.0, 8000)]})
-
-
 def test_what_the_function_raises_is_told(clips, tmp_path):
     def failing(waveform, sampling_rate):
         raise KeyError("no such window")
@@ -199,17 +168,6 @@ def test_a_function_that_returns_nothing_is_refused(clips, tmp_path):
 
 def test_its_name_is_in_its_repr(tmp_path):
     assert "my-energy-v1" in repr(cached(framed, tmp_path))
-
-
-def test_rows_of_one_clip_share_no_json_value(tmp_path):
-    cached_features = CachedFeatures(
-        lambda waveform, rate: {"x": waveform[:5], "sizes": {"a": [1, 2]}}, tmp_path, identity="x", sampling_rate=8000
-    )
-    clip = {"array": np.ones(4000, np.float32), "sampling_rate": 8000}
-    for _ in range(2):  # computed, and read
-        first, second = cached_features({"audio": [clip, clip]})["sizes"]
-        first["a"].append(3)
-        assert second == {"a": [1, 2]}
 
 
 def test_a_clip_too_loud_for_the_dtype_is_one_bad_clip(tmp_path):

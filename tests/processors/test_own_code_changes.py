@@ -142,10 +142,7 @@ STATE = {
     "an item of a set": (lambda: {1}, lambda held: held.add(2)),
     "an item of a set of objects": (lambda: {Part(a=1)}, lambda held: setattr(next(iter(held)), "a", 2)),
     "an item of a defaultdict": (lambda: collections.defaultdict(list, a=[1]), lambda held: held["a"].append(2)),
-    "the order of an OrderedDict": (
-        lambda: collections.OrderedDict(a=1, b=2),
-        lambda held: held.move_to_end("a"),
-    ),
+    "the order of an OrderedDict": (lambda: collections.OrderedDict(a=1, b=2), lambda held: held.move_to_end("a")),
     "the default of a defaultdict": (
         lambda: collections.defaultdict(list),
         lambda held: setattr(held, "default_factory", dict),
@@ -194,14 +191,8 @@ STATE = {
     "a list in a default": (lambda: closure([1]), lambda held: held.__closure__[0].cell_contents.append(2)),
     "a closure": (lambda: closure(1), lambda held: set_cell(held, 2)),
     "an attribute of a function": (lambda: closure(1), lambda held: setattr(held, "a", 1)),
-    "the defaults of a function": (
-        lambda: lambda x=1: x,
-        lambda held: setattr(held, "__defaults__", (2,)),
-    ),
-    "the code of a function": (
-        lambda: lambda x: x,
-        lambda held: setattr(held, "__code__", (lambda x: x + 1).__code__),
-    ),
+    "the defaults of a function": (lambda: lambda x=1: x, lambda held: setattr(held, "__defaults__", (2,))),
+    "the code of a function": (lambda: lambda x: x, lambda held: setattr(held, "__code__", (lambda x: x + 1).__code__)),
     "the object of a method": (lambda: Part(a=1).method, lambda held: setattr(held.__self__, "a", 2)),
     "the list of a method": (lambda: [1].index, lambda held: held.__self__.append(2)),
     "what a weak reference is to": (

@@ -66,8 +66,7 @@ def test_a_tilde_is_the_home_directory(session_home):
 
 
 @pytest.mark.parametrize(
-    "root",
-    ["nosuch://bucket/x", "://x", "simplecache::s3://x/y", "", None, 5, b"/tmp/x", ["/tmp/x"], object()],
+    "root", ["nosuch://bucket/x", "://x", "simplecache::s3://x/y", "", None, 5, b"/tmp/x", ["/tmp/x"], object()]
 )
 def test_a_root_that_no_store_can_serve_is_named(root):
     with pytest.raises(InvalidRootError, match="nothing was opened") as caught:

@@ -28,12 +28,7 @@ def seal(secret: bytes = SECRET) -> Secret[bytes]:
 def shows(content: bytes | str, secret: bytes = SECRET) -> bool:
     """Return whether the secret is to be found, as it is or in another coding."""
     found = content.encode(errors="surrogatepass") if isinstance(content, str) else content
-    forms = [
-        secret,
-        secret.hex().encode(),
-        base64.b64encode(secret)[:-4],
-        secret.decode().encode("utf-16-le"),
-    ]
+    forms = [secret, secret.hex().encode(), base64.b64encode(secret)[:-4], secret.decode().encode("utf-16-le")]
     return any(form in found for form in forms)
 
 

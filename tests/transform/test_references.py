@@ -303,10 +303,7 @@ print(json.dumps([row["input_features"].tobytes().hex(), list(row["input_feature
 def test_what_was_materialized_needs_this_package_no_more(references, wanted, warm, tmp_path):
     warm.materialize(references.remove_columns("audio")).to_parquet(tmp_path / "plain.parquet")
     content, shape = data.run_program(PUBLISHED, tmp_path / "plain.parquet")
-    assert (content, shape) == (
-        wanted[3]["input_features"].tobytes().hex(),
-        list(wanted[3]["input_features"].shape),
-    )
+    assert (content, shape) == (wanted[3]["input_features"].tobytes().hex(), list(wanted[3]["input_features"].shape))
 
 
 # What is gone is computed again where it can be

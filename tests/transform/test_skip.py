@@ -320,8 +320,7 @@ def test_a_column_of_pictures_is_kept_as_it_is_stored(rows, skipping):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "num_proc"),
-    [*((pattern, None) for pattern in [*PATTERNS.values(), "bbbb"]), ("bbgg", 2)],
+    ("pattern", "num_proc"), [*((pattern, None) for pattern in [*PATTERNS.values(), "bbbb"]), ("bbgg", 2)]
 )
 def test_references_leave_out_the_bad_rows(pattern, num_proc, rows, skipping):
     wanted = rows(pattern)
@@ -472,10 +471,7 @@ def test_where_no_row_can_be_left_out_that_is_said_at_the_first_batch(form, rows
 def test_a_dataset_cannot_be_attached_and_skip(rows, skipping):
     dataset = rows("ggg").dataset()
     for attached in (dataset, datasets.DatasetDict({"train": dataset})):
-        with pytest.raises(
-            CannotSkipError,
-            match="cannot leave rows out of a Dataset that is attached",
-        ):
+        with pytest.raises(CannotSkipError, match="cannot leave rows out of a Dataset that is attached"):
             skipping.attach(attached)
     assert not skipping.root.exists()
 

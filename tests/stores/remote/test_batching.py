@@ -12,11 +12,7 @@ from remote_stores import NAMES, SOON, CountingFileSystem, assert_unreachable, t
 
 from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 def test_objects_are_read_at_once_up_to_a_bound():

@@ -34,11 +34,7 @@ from remote_stores import (
 from hf_audio_cache.errors import StoreError
 from hf_audio_cache.stores.remote import fsspec_store
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 @BOTH

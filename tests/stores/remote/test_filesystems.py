@@ -10,11 +10,7 @@ from remote_stores import NAMES, assert_unreachable, in_fork, new_bucket
 
 from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 def test_a_file_system_that_blocks_is_left_and_made_again(blocking):

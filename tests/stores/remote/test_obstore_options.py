@@ -7,11 +7,7 @@ from remote_stores import HERE, KEY
 
 from hf_audio_cache.stores.remote.obstore_options import NoEquivalentError, translate
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 @pytest.mark.parametrize(
@@ -36,14 +32,7 @@ pytestmark = [
         ("az://b", {"account_name": "a", "account_key": "k"}, {}, "AzureStore", {"account_key": "k"}, False),
         ("abfs://b", {"account_name": "a", "sas_token": "?sig=s"}, {}, "AzureStore", {"sas_key": "sig=s"}, False),
         ("az://b", {"account_name": "a", "anon": True}, {}, "AzureStore", {"skip_signature": True}, False),
-        (
-            "abfss://b@a.dfs.core.windows.net/x",
-            {"account_key": "k"},
-            {},
-            "AzureStore",
-            {"account_name": "a"},
-            False,
-        ),
+        ("abfss://b@a.dfs.core.windows.net/x", {"account_key": "k"}, {}, "AzureStore", {"account_name": "a"}, False),
         (
             "az://b",
             None,
@@ -56,11 +45,7 @@ pytestmark = [
 )
 def test_options_in_the_words_of_obstore(tmp_path, root, options, environment, kind, config, client):
     target = translate(root, options, {"HOME": str(tmp_path), **environment})
-    assert (target.kind, target.bucket, target.prefix) == (
-        kind,
-        "b",
-        root.partition("://")[2].partition("/")[2],
-    )
+    assert (target.kind, target.bucket, target.prefix) == (kind, "b", root.partition("://")[2].partition("/")[2])
     assert config.items() <= target.config.items()
     assert target.client_options == ({"allow_http": True} if client else {})
     assert "secret_access_key" not in repr(target)

@@ -18,11 +18,7 @@ from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
 from hf_audio_cache.stores.remote.obstore_options import translate
 from hf_audio_cache.stores.remote.obstore_store import ObstoreStore
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 class TestS3ByObstore(RemoteContract):

@@ -14,11 +14,7 @@ from hf_audio_cache.stores.remote import open as opening
 from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
 from hf_audio_cache.stores.remote.open import open_remote
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 def test_opening_imports_no_driver_and_asks_nobody():
@@ -44,7 +40,7 @@ def test_why_obstore_is_not_used_is_said_once_and_without_values(caplog):
         store = open_remote("s3://bucket/x", {"key": "k", "secret": SECRET, "profile": "someone", **HERE})
     assert type(store) is FsspecStore
     assert caplog.messages == [
-        "s3://bucket/x is reached through fsspec: obstore has no equivalent for the option profile",
+        "s3://bucket/x is reached through fsspec: obstore has no equivalent for the option profile"
     ]
 
 

@@ -13,11 +13,7 @@ from remote_stores import SECRET
 
 from hf_audio_cache.stores.remote.errors import Redactor, is_missing, kind_of, store_error
 
-# What aiohttp says of each upload of more than a megabyte that gcsfs and adlfs make.
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 @pytest.mark.parametrize(
@@ -84,11 +80,7 @@ def aws(code, status):
         (made("ClientResponseError", status=500), "unreachable"),
         (made("HfHubHTTPError", response=SimpleNamespace(status_code=429)), "throttled"),
         (
-            made(
-                "RepositoryNotFoundError",
-                module="huggingface_hub.errors",
-                response=SimpleNamespace(status_code=401),
-            ),
+            made("RepositoryNotFoundError", module="huggingface_hub.errors", response=SimpleNamespace(status_code=401)),
             "no bucket",
         ),
         (OSError("Forbidden: b/x\nsaid"), "denied"),  # gcsfs

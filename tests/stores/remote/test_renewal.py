@@ -22,10 +22,7 @@ from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.stores import circuit_breaker, resilient
 from hf_audio_cache.stores.resilient import ResilientStore
 
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning"),
-]
+pytestmark = pytest.mark.servers
 
 
 N_CLIPS = 24
