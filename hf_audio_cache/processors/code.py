@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.metadata
 import inspect
+import itertools
 import json
 import types
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
 _OF_FRAMES = {"__globals__", "_getframe", "currentframe"}
 OF_IMPORTS = {"import_module", "__import__", "resolve_name", "find_spec", "run_module", "locate"}
+_OF_ALL, _OF_ITEMS = {"vars", "globals", "__dict__"}, {"items", "values", "keys"}
+ORDER = "__dict__.items"  # stands among the names for code that may go over all attributes, in their order
+_SPLITS = {"split", "rsplit", "partition", "rpartition"}
 _LOOK_UPS = {"getattr", "vars", "dir"}
 _OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "__dict__", "__getattribute__"}
 _OWN = ("self", "cls")
@@ -111,8 +115,13 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     strings = [text for text in code.co_consts if isinstance(text, str)]
     is_importing = not OF_IMPORTS.isdisjoint(said)
     for text in strings:  # a module may be imported by its name, alone or with that of one of its members
-        imports |= imports_of(text) if is_importing or "." in text or ":" in text else set()
+        found = imports_of(text) if is_importing or "." in text or ":" in text else set()
+        imports |= {(name, level, each) for name, level, each in found if is_importing or not (level or each == ("*",))}
+    if not _SPLITS.isdisjoint(said):  # then a dot alone stands between names
+        imports.discard(("", 1, ("*",)))
     looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)
+    is_over_all = not _OF_ALL.isdisjoint(said) and not _OF_ITEMS.isdisjoint(names)
+    names |= {ORDER} if is_over_all else set()
     reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
     reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in loads else loads)
     names |= {name for text in strings for name in (_words(text) if reads_namespace else names_in(text))}
@@ -130,11 +139,17 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
 
 
 def imports_of(text: str) -> set[tuple[str, int, tuple[str, ...]]]:
-    """Return what a string such as ``"package.module:name"`` may name, in the form of `Code.imports`."""
-    *packages, last = text.replace(":", ".").split(".")
-    if not all(map(str.isidentifier, (*packages, last))):
-        return set()
-    return {(".".join((*packages, last)), 0, ()), *([(".".join(packages), 0, (last,))] if packages else [])}
+    """Return what a string such as ``"package.module:name"`` may name, in the form of `Code.imports`.
+
+    ``"package."``, to which code adds a name, may name any module of the package: ``"*"``.
+    """
+    level = len(text) - len(text.lstrip("."))
+    parts = text[level:].replace(":", ".").split(".")
+    *packages, last = known = [*itertools.takewhile(str.isidentifier, parts)] or [""]
+    name = ".".join(known)
+    if len(known) < len(parts) or not last:
+        return {(name, level, ("*",))} if name or level else set()
+    return {(name, level, ()), *([(".".join(packages), level, (last,))] if packages or level else [])}
 
 
 def _look_up(steps: list[dis.Instruction]) -> tuple[str | None, bool]:

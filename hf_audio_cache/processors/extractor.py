@@ -63,7 +63,7 @@ class NamedFunction:
 
 def real_extractor(extractor: Any) -> Any:
     """Return the extractor that a stand-in of ours has the place of; another object as it is."""
-    return getattr(type(extractor), STANDS_FOR, extractor)
+    return vars(type(extractor)).get(STANDS_FOR, extractor)
 
 
 def audio_part(processor: Any) -> Any:

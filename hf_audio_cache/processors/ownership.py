@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import hashlib
@@ -9,6 +10,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
+import pkgutil
 import site
 import sys
 import sysconfig
@@ -117,34 +119,76 @@ def file_digest(name: str, names: tuple[str, ...]) -> Any:
     pending = [name, *(f"{name}.{each}" for each in names)]
     while pending:
         name = pending.pop()
-        path = _file_of(name)
-        if name in found or path is None or not path.endswith(".py") or owner_of_file(path, name) is Owner.LIBRARY:
+        pending += {name.rpartition(".")[0]} - {""}  # its package runs first
+        spec = None if name in found else _spec_of(name)
+        code = None if spec is None else _code_in(spec)
+        if spec is None or code is None:
             continue
-        with open(path, "rb") as file:
-            source = file.read()
-        try:
-            code = read_code(compile(source, "<imported>", "exec", dont_inherit=True))
-        except (SyntaxError, ValueError):
-            found[name] = hashlib.sha256(source).hexdigest()
+        if isinstance(code, bytes):
+            found[name] = hashlib.sha256(code).hexdigest()
             continue
-        found[name] = code.digest
-        package = name if os.path.basename(path) == "__init__.py" else name.rpartition(".")[0]
-        for imported, level, each in code.imports:
-            full = importlib.util.resolve_name("." * level + imported, package) if level else imported
-            pending += [full, *(f"{full}.{one}" for one in each)]
+        found[name] = read_code(code).digest
+        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        for imported, level, each in read_code(code).imports:
+            with contextlib.suppress(ImportError):
+                full = importlib.util.resolve_name("." * level + imported, package) if level else imported
+                pending += [full, *(f"{full}.{one}" for one in each)]
     return dict(sorted(found.items())) or None
 
 
-def _file_of(name: str) -> str | None:
-    """Return the file of a module, without importing any of its parents."""
-    folders, spec = None, None
+def _code_in(spec: importlib.machinery.ModuleSpec) -> types.CodeType | bytes | None:
+    """Return the code of a module of one's own, or its source where that is no Python."""
+    path, loader = str(spec.origin), spec.loader
+    if not spec.has_location or not _is_own(spec):
+        return None
+    if not path.endswith(".py") or not os.path.isfile(path):  # compiled, or in an archive
+        code = loader.get_code(spec.name) if loader is not None and hasattr(loader, "get_code") else None
+        return code if isinstance(code, types.CodeType) else None
+    with open(path, "rb") as file:
+        source = file.read()
+    try:
+        return compile(source, "<imported>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return source
+
+
+def _is_own(spec: importlib.machinery.ModuleSpec) -> bool:
+    folders = [os.path.join(folder, "__init__.py") for folder in spec.submodule_search_locations or ()]
+    places = [spec.origin] if spec.has_location else folders
+    return any(owner_of_file(str(place), spec.name) is Owner.OWN for place in places)
+
+
+def _spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Return where a module is found, without importing any of its parents."""
+    spec, folders = None, None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
-        try:
-            spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:end]), folders)
-        except (ImportError, ValueError):
-            return None
+        spec = _found_in(".".join(parts[:end]), folders)
         if spec is None or (end < len(parts) and spec.submodule_search_locations is None):
             return None
-        folders = spec.submodule_search_locations
-    return None if spec is None else spec.origin
+        folders = [*(spec.submodule_search_locations or ())]
+    return spec
+
+
+def _found_in(name: str, folders: list[str] | None) -> importlib.machinery.ModuleSpec | None:
+    for finder in sys.meta_path:
+        with contextlib.suppress(Exception):
+            if spec := finder.find_spec(name, folders):
+                return spec
+    # Of a package without `__init__`, Python finds only one of which the parent is imported.
+    within = [os.path.join(folder, name.rpartition(".")[2]) for folder in folders or ()]
+    if not any(map(os.path.isdir, within)):
+        return None
+    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [folder for folder in within if os.path.isdir(folder)]
+    return spec
+
+
+def modules_in(package: str) -> list[str]:
+    """Return the names of all modules in a package of one's own, of which nothing is imported."""
+    spec = _spec_of(package)
+    found = []
+    if spec is not None and _is_own(spec):
+        for module in pkgutil.iter_modules(spec.submodule_search_locations):
+            found += [name := f"{package}.{module.name}", *(modules_in(name) if module.ispkg else ())]
+    return found

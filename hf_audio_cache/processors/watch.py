@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copyreg
 import itertools
 import operator
@@ -98,6 +99,12 @@ def of_function(owner: types.FunctionType) -> Iterable[Any]:
 def of_class(owner: type) -> Iterable[Any]:
     """Return what a class is made of."""
     return itertools.chain((owner.__bases__,), of_mapping(vars(owner)))
+
+
+def of_registered(owner: abc.ABCMeta) -> list[type]:
+    """Return the classes that were registered with an abstract one."""
+    registered, *_ = abc._get_dump(owner)  # type: ignore[attr-defined]
+    return sorted(filter(None, (reference() for reference in registered)), key=id)
 
 
 def of_array(owner: npt.NDArray[np.object_]) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from hf_audio_cache import processor_sha256
 
 HEAD = """
 import abc, array, asyncio, collections, concurrent.futures, contextlib, dataclasses, datetime, decimal, enum
-import fractions, functools, importlib, io, itertools, logging, math, operator, pathlib, queue, re, threading, types
+import fractions, functools, importlib, inspect, io, itertools, logging, math, operator, pathlib, queue, re, threading, types
 import typing, uuid, weakref
 import numpy as np
 """
@@ -217,6 +217,18 @@ STATE = {
     "a random generator": ("held = np.random.RandomState(VALUE)", "held.get_state()[1][0]"),
     "a class in a function": ("def make():\n    class A: a = VALUE\n    return A\nheld = make()", "held.a"),
     "an abstract class": ("class B(abc.ABC):\n    @abc.abstractmethod\n    def a(self): ...\nclass A(B):\n    def a(self): return VALUE\nheld = A()", "held.a()"),
+    "the sign of what is not a number in a complex one": ("held = [complex(math.nan, 0), complex(-math.nan, 0)][VALUE - 2]", "math.copysign(1, held.real)"),
+    "a class that is registered": ("class B(abc.ABC): pass\nclass A: pass\nclass C: pass\nB.register([A, C][VALUE - 2])\nheld = A()", "(1 if isinstance(held, B) else 2)"),
+    "an attribute of a dispatch by type": ("@functools.singledispatch\ndef held(x): return 0\nheld.a = VALUE", "held.a"),
+    "an attribute of a function with a cache": ("@functools.lru_cache\ndef held(x): return 0\nheld.a = VALUE", "held.a"),
+    "an object of a class that has any attribute": ("class M(type):\n    def __getattr__(cls, name): return 7\nclass A(metaclass=M): pass\nheld = A(); held.a = VALUE", "held.a"),
+    "a function that pickling leaves out": ("class A:\n    def __getstate__(self): return {n: v for n, v in vars(self).items() if n != 'a'}\nheld = A(); held.a = lambda: VALUE", "held.a()"),
+    "an attribute that a pickling hook does not know": ("class A:\n    def __reduce__(self): return A, ()\nheld = A(); held.a = np.full(2, VALUE)", "held.a[0]"),
+    "which of two marks of a class": ("class A:\n    B = object()\n    C = object()\nheld = [A.B, A.C][VALUE - 2]", "(1 if held is A.B else 2)"),
+    "an annotation of a full specification": ("def held(x: 'VALUE'): pass", "int(inspect.getfullargspec(held).annotations['x'])"),
+    "the name of a class": ("class A: pass\nA.__name__ = 'AVALUE'\nheld = A", "int(held.__name__[1])"),
+    "the order of attributes": ("class A: pass\nheld = A(); vars(held).update([{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[*vars(held).values()][0]"),
+    "the order of members": ("held = type('A', (), [{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[n for _, n in held.__dict__.items() if type(n) is int][0]"),
     "a protocol": ("class A(typing.Protocol):\n    a: int = VALUE\nclass B(A): pass\nheld = B()", "held.a"),
 }
 
@@ -238,6 +250,7 @@ DECORATOR = (
 
 # Ways to reach a function: before `P`, members of it, and what its call returns. The number stands in the function.
 REACHED = {
+    "a list of subclasses": ("class B: pass\nclass A(B):\n    def f(self, x): return x * VALUE", "", "B.__subclasses__()[0]().f(x)"),
     "the call": ("", "", "x * VALUE"),
     "a method": ("", "def f(self, x): return x * VALUE", "self.f(x)"),
     "a private method": ("", "def __f(self, x): return x * VALUE", "self.__f(x)"),
@@ -331,6 +344,7 @@ REACHED = {
 
 # The same with a second file: its text, how it is imported before `P`, and what the call returns.
 HELPERS = {
+    "a made name of a module of a package": ("", "NAME = 'part'", "x * importlib.import_module(f'own_package.{NAME}').N"),
     "a missing attribute": ("T = {'n': VALUE}\ndef __getattr__(name): return T[name]", "import helpers", "x * helpers.n"),
     "a constant in a format": ("N = VALUE", "import helpers", "x * int('{0.N}'.format(helpers))"),
     "a function": ("def f(x): return x * VALUE", "from helpers import f", "f(x)"),
@@ -436,7 +450,7 @@ def imported(tmp_path, monkeypatch):
         folder = tmp_path / str(number)
         folder.mkdir()
         moved = "\n" * (number % 3)
-        files = {"own_package/__init__": "def f(x): return x * VALUE", "own_package/part": ""}
+        files = {"own_package/__init__": "def f(x): return x * VALUE", "own_package/part": "N = VALUE"}
         (folder / "own_package").mkdir()
         for name, text in {f"own_{number}": HEAD + source, "helpers": helpers, **files}.items():
             text = text.replace("CALL", "def __call__(self, raw, sampling_rate=None):").replace("VALUE", str(value))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
+import py_compile
 import subprocess
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -270,3 +273,57 @@ def test_what_is_imported_later_counts_as_files_with_what_they_import_and_is_not
         assert {name for name, _ in imported["dict"]} == {"lazy_part", "lazy_pkg", "lazy_pkg.deep", "lazy_pkg.deeper"}
     assert not {"lazy_part", "lazy_pkg"} & sys.modules.keys()
     assert len(shas) == 2
+
+
+def compiled(folder, text):
+    write(folder, {"later.py": text})
+    py_compile.compile(str(folder / "later.py"), str(folder / "later.pyc"), doraise=True)
+    (folder / "later.py").unlink()
+
+
+def zipped(folder, text):
+    with zipfile.ZipFile(folder / "later.zip", "w") as archive:
+        archive.writestr("later.py", text)
+    sys.path.insert(0, str(folder / "later.zip"))
+
+
+def found(folder, text):
+    """Put a finder of modules before the others, as some editable installations do."""
+    write(folder / "elsewhere", {"later.py": text})
+    path = folder / "elsewhere" / "later.py"
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path_of_parent=None, target=None):
+            return importlib.util.spec_from_file_location(name, path) if name == "later" else None
+
+    sys.meta_path.insert(0, Finder)
+
+
+LATER = {
+    "a made name": ("importlib.import_module(f'own_later.{KIND}')", "own_later/later.py"),
+    "a made relative name": ("importlib.import_module('.' + KIND, __package__)", "own_later/later.py"),
+    "a relative name": ("importlib.import_module('.later', __package__)", "own_later/later.py"),
+    "a part of a package without an init": ("__import__('spaces.deep.later')", "spaces/deep/later.py"),
+    "the init of its package": ("__import__('around.later')", "around/__init__.py"),
+    "a compiled module": ("__import__('later')", compiled),
+    "a module in an archive": ("__import__('later')", zipped),
+    "what a finder finds": ("__import__('later')", found),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_imported_later_counts_wherever_it_is_found(name, folder, monkeypatch):
+    how, put = LATER[name]
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    shas = []
+    for gain in (2, 2, 3):
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        place = folder / str(len(shas))
+        front_end = f"import importlib\nKIND = 'later'\n{LAZY.replace('from lazy_part import f', 'f = ' + how)}"
+        write(place, {"own_later/__init__.py": "", "own_later/front.py": front_end, "around/later.py": ""})
+        text = f"def f(x): return x * {gain}"
+        put(place, text) if callable(put) else write(place, {put: text})
+        sys.path.insert(0, str(place))
+        shas.append(processor_sha256(fresh("own_later.front").FrontEnd()))
+    assert shas[0] == shas[1] != shas[2]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import types
+from abc import ABCMeta
 from enum import Enum
 from typing import Any
 
 from ..ownership import Owner, label_of
-from ..watch import attributes_of, of_class
+from ..watch import attributes_of, of_class, of_registered
 from .describer import SHARED, At, Describer, form, module_of
 from .functions import written
 from .graph import Node
+from .values import unordered
 
 # Members of a class that say how it was written, or that Python, abc, torch and pydantic keep there for themselves.
 _NOT_MEANT = re.compile(
@@ -20,7 +22,7 @@ _NOT_MEANT = re.compile(
     r"|pydantic_(?!fields__).*)__|_abc_impl|_autograd_function_id"
 )
 # What `enum` keeps for itself in a class and its members.
-_OF_ENUMS = re.compile(r"_(?!value_$)[a-z]\w*_|__objclass__")
+_OF_ENUMS = re.compile(r"_(?!(?:value|boundary)_$)[a-z]\w*_|__objclass__")
 # What runs when an object is made; and methods by syntax that only show, keep or derive one.
 _MAKING = ("__new__", "__init__", "__post_init__")
 _NO_OPERATION = re.compile(
@@ -51,6 +53,12 @@ def _describe_class(describer: Describer, node: Node) -> dict[str, Any]:
         members = {name: member for name, member in members.items() if _is_reached(describer, kind, name, member)}
         return {**content, "members": describer.fields(members, node.label)}
     content["metaclass"] = None if type(kind) is type else describer.value(type(kind), At(node.label))
+    if issubclass(type(kind), ABCMeta):
+        describer.watch.see(kind, of_registered)
+        content["registered"] = unordered(describer, of_registered(kind), node.label)
+    if "__subclasses__" in describer.uses.reads:
+        describer.watch.see(kind, type.__subclasses__)
+        content["subclasses"] = describer.items(type.__subclasses__(kind), node.label)
     content |= written(describer, node)
     is_called_by_others = any(_is_framework(describer, parent) for parent in kind.__mro__)
     found = {}
@@ -59,7 +67,7 @@ def _describe_class(describer: Describer, node: Node) -> dict[str, Any]:
             is_used = name in describer.uses.names or name.startswith("__") or Owner.OWN in describer.uses.looks_up
             describer.is_certain = node.is_certain and (is_used or is_called_by_others)
             found[name] = describer.value(member, At(f"{node.label}.{name}"))
-    return {**content, "members": found}
+    return {**content, "members": found, **describer.order(found)}
 
 
 def _is_framework(describer: Describer, parent: type) -> bool:

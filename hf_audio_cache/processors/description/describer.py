@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...errors import UnfingerprintableProcessorError
-from ..code import Code
+from ..code import ORDER, Code
 from ..extractor import real_extractor
 from ..ownership import Owner, is_found, owner_of, owner_of_module
 from ..watch import Watch, dict_of, is_tensor, of_mapping
@@ -82,10 +82,13 @@ class Describer:
     ----------
     clear_caches
         Whether functions of one's own with `functools.lru_cache` forget what they made, which may no longer fit.
+    counts_left_out
+        Whether attributes count that pickling hooks of one's own leave out.
     """
 
-    def __init__(self, *, clear_caches: bool = False) -> None:
+    def __init__(self, *, clear_caches: bool = False, counts_left_out: bool = True) -> None:
         self.clear_caches = clear_caches
+        self.counts_left_out = counts_left_out
         self.watch = Watch()
         self.uses_torch = False
         self.backends: dict[str, bool] = {}  # answers of the availability checks that choose between libraries
@@ -164,6 +167,10 @@ class Describer:
 
     def fields(self, named: Mapping[str, Any], path: str) -> dict[str, Any]:
         return {str(name): self.value(value, At(f"{path}.{name}")) for name, value in named.items()}
+
+    def order(self, named: Iterable[str]) -> dict[str, list[str]]:
+        """Return the order of names, where code of one's own may go over them."""
+        return {"order": [*map(str, named)]} if ORDER in self.uses.reads else {}
 
     def items(self, values: Iterable[Any], path: str) -> list[Any]:
         return [self.value(value, At(f"{path}[{number}]")) for number, value in enumerate(values)]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..code import OF_IMPORTS, Code, imports_of, read_code, source_digest
-from ..ownership import Owner, file_digest, label_of, owner_of_module
+from ..ownership import Owner, file_digest, label_of, modules_in, owner_of_module
 from ..watch import MISSING, cell_contents, dict_of, of_function
 from .describer import OF_WRAPPERS, PASSED_BY, SHARED, At, Describer, form, is_library, module_of
 from .graph import Node
@@ -30,6 +30,9 @@ __all__ = ["written"]
 _LOOK_UPS = (getattr, vars, dir, globals, locals, eval, exec)
 # Attributes and functions by which code reads docstrings and annotations.
 _OF_WRITING = {"__doc__", "getdoc", "__annotations__", "get_annotations", "get_type_hints", "signature", "annotation"}
+_OF_WRITING |= {"getfullargspec"}
+# What `functools` sets on the functions that it makes.
+_OF_FUNCTOOLS = {"registry", "dispatch", "register", "_clear_cache", "cache_parameters", "__wrapped__", *OF_WRAPPERS}
 # Questions for optional libraries. Those that an extractor's own module asks decide by which one it computes; those of
 # the shared modules decide how a tensor is told from an array.
 _AVAILABILITY = re.compile(r"_?is_\w+_available")
@@ -75,7 +78,7 @@ def _function(describer: Describer, function: types.FunctionType, at: At) -> Any
             _note_imports(describer)
         return {"library": label_of(function, owner)}
     if "registry" in vars(function) and function.__globals__ is vars(functools):  # of `functools.singledispatch`
-        return {"by type": describer.value(vars(function)["registry"], at)}
+        return {"by type": describer.value(vars(function)["registry"], at), **_added(describer, function, at)}
     if owner is Owner.LIBRARY:  # made there, perhaps around a function of one's own
         label = f"{function.__globals__.get('__name__')}.{function.__code__.co_name}"
         return describer.node(function, label, at.path, _describe_held)
@@ -97,15 +100,17 @@ def _describe_held(describer: Describer, node: Node) -> dict[str, Any]:
     found: dict[str, Any] = {part: describer.fields(named, node.label) for part, named in held.items()}
     if describer.owner(function) is Owner.LIBRARY:
         return {**found, "library": node.label}
-    is_renamed = function.__name__ != function.__qualname__.rpartition(".")[2]
-    return {**found, **({"name": function.__name__} if is_renamed else {}), **written(describer, node)}
+    return {**found, **written(describer, node)}
 
 
 def written(describer: Describer, node: Node) -> dict[str, Any]:
-    """Describe the docstring and the annotations of a function or class of one's own, where code reads them."""
+    """Describe another name of a function or class, and its docstring and annotations where code reads them."""
+    name = node.value.__name__
+    found = {} if name == node.value.__qualname__.rpartition(".")[2] else {"name": name}
     if describer.uses.reads.isdisjoint(_OF_WRITING) or describer.owner(node.value) is not Owner.OWN:
-        return {}
+        return found
     return {
+        **found,
         "doc": node.value.__doc__,
         "annotations": describer.fields(inspect.get_annotations(node.value), node.label),
     }
@@ -134,8 +139,6 @@ def _describe_function(describer: Describer, node: Node) -> dict[str, Any]:
                 describer.backends[name.lstrip("_")] = bool(value() if callable(value) else value)
         elif owner is Owner.OWN or not describer.is_named(value):
             found[name] = describer.value(value, At(f"{node.label}.{name}"))
-            if type(value) is object:  # a mark, which is compared by what it is
-                describer.marks.setdefault(id(value), set()).add(f"{node.label}.{name}")
         elif not PASSED_BY.match(module):
             said = getattr(value, "__qualname__", module)
             is_told = isinstance(value, types.ModuleType) or module in sys.stdlib_module_names
@@ -169,6 +172,10 @@ def _named_by(
 
 def _imported(describer: Describer, full: str, names: tuple[str, ...], owner: Owner) -> Iterator[tuple[str, Any]]:
     """Yield what an import gives: a module that is not there yet as files, and none of a library."""
+    if names == ("*",):  # any module of a package, by a name that is made as the code runs
+        for each in modules_in(full):
+            yield from _imported(describer, each, (), owner)
+        return
     module = describer.watch.look_up(sys.modules, full)
     if module is MISSING:
         if owner is Owner.OWN and (digests := file_digest(full, names)):
@@ -194,8 +201,8 @@ def _note_imports(describer: Describer) -> None:
 def _describe_imports(describer: Describer, node: Node) -> dict[str, Any]:
     found = {}
     for text in sorted(node.value):
-        for full, _, names in imports_of(text):
-            for name, value in _imported(describer, full, names, Owner.OWN):
+        for full, level, names in imports_of(text):
+            for name, value in () if level else _imported(describer, full, names, Owner.OWN):
                 found[name] = describer.value(value, At(name))
     return found
 
@@ -206,7 +213,14 @@ def _cached(describer: Describer, cached: Any, at: At) -> Any:
     function = vars(cached)["__wrapped__"]
     if describer.clear_caches and isinstance(function, types.FunctionType) and describer.owner(function) is Owner.OWN:
         cached.cache_clear()  # what it kept may be of other globals or attributes than there are now
-    return {"cached": describer.value(function, at)}
+    return {"cached": describer.value(function, at), **_added(describer, cached, at)}
+
+
+def _added(describer: Describer, function: Any, at: At) -> dict[str, Any]:
+    """Describe the attributes that were set on a function of functools."""
+    describer.watch.see_object(function)
+    added = {name: value for name, value in vars(function).items() if name not in _OF_FUNCTOOLS}
+    return {"attributes": describer.fields(added, at.path)} if added else {}
 
 
 def _is_shared_method(method: Any) -> bool:

@@ -48,7 +48,7 @@ def _describe_module(describer: Describer, node: Node) -> dict[str, Any]:
             members[name] = describer.value(describer.watch.look_up(named, name), At(f"{node.label}.{name}"))
         elif is_code:
             code[name] = _code_alone(describer, describer.watch.look_up(named, name))
-    return {"members": members, "code": code}
+    return {"members": members, "code": code, **(describer.order(members) if is_whole else {})}
 
 
 def _code_alone(describer: Describer, value: Any) -> Any:

@@ -49,6 +49,8 @@ _PARTS: dict[type, tuple[str, ...]] = {
 
 @form(object, io.BytesIO, io.StringIO, derived=True)
 def _object(describer: Describer, value: Any, at: At) -> Any:
+    if type(value) is object:  # a mark, which is compared by what it is
+        describer.marks.setdefault(id(value), set()).add(at.path)
     return describer.node(value, f"{type(value).__qualname__} object", at.path, _describe_object)
 
 
@@ -57,7 +59,7 @@ def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
     content: dict[str, Any] = {"class": describer.value(kind, At(node.path))}
     if _is_default(kind):  # all that there is are its attributes
         describer.watch.see_object(value)
-        return {**content, "state": _state(describer, node, attributes_of(value))}
+        return {**content, **_state(describer, node, attributes_of(value))}
     try:
         reduced = describer.watch.content(value, Outline).reduced
     except Exception as exc:  # noqa: BLE001 - whatever the pickling hooks raise
@@ -65,7 +67,7 @@ def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
     if isinstance(reduced, str):
         describer.watch.see_object(value)
         own = attributes_of(value) if describer.owner(kind) is Owner.OWN else {}
-        return {**content, "named": reduced, "state": _state(describer, node, own)}
+        return {**content, "named": reduced, **_state(describer, node, own)}
     function, arguments, state, items, pairs = reduced
     if kind in (operator.attrgetter, operator.methodcaller):
         describer.uses.names |= {name for text in arguments if type(text) is str for name in text.split(".")}
@@ -84,8 +86,21 @@ def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
     if type(state) is tuple and len(state) == 2 and {*map(type, state)} <= {dict, types.NoneType}:
         state = {**(state[0] or {}), **(state[1] or {})}  # attributes, and those in slots
     if isinstance(state, dict) and all(type(name) is str for name in state):
-        return {**content, "state": _state(describer, node, state)}
-    return {**content, "kept": describer.value(state, At(node.path))}
+        content |= _state(describer, node, state)
+    else:
+        content["kept"] = describer.value(state, At(node.path))
+    return {**content, "left out": _left_out(describer, node, state)}
+
+
+def _left_out(describer: Describer, node: Node, kept: Any) -> dict[str, Any]:
+    """Describe the attributes that code reads and that pickling hooks of one's own leave out."""
+    if not describer.counts_left_out or describer.owner(type(node.value)) is not Owner.OWN:
+        return {}
+    describer.watch.see_object(node.value)
+    describer.is_certain = False
+    is_any, names = Owner.OWN in describer.uses.looks_up, kept if isinstance(kept, dict) else ()
+    found = {name: held for name, held in attributes_of(node.value).items() if name not in names}
+    return describer.fields({n: held for n, held in found.items() if is_any or n in describer.uses.reads}, node.path)
 
 
 def _state(describer: Describer, node: Node, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +117,7 @@ def _state(describer: Describer, node: Node, attributes: Mapping[str, Any]) -> d
             value = list(value.values())
         is_read = is_own and (name in uses.reads or Owner.OWN in uses.looks_up)
         found[str(name)] = describer.value(value, At(f"{node.path}.{name}", is_saved and not is_read))
-    return found
+    return {"state": found, **({} if is_saved else describer.order(found))}
 
 
 @form(Tensor)

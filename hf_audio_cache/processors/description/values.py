@@ -50,7 +50,7 @@ def _real_number(describer: Describer, value: float, at: At) -> Any:
 
 @form(complex)
 def _complex_number(describer: Describer, value: complex, at: At) -> Any:
-    return {"complex": repr(value)}
+    return {"complex": [describer.value(part, At(at.path)) for part in (value.real, value.imag)]}
 
 
 @form(bytes, bytearray)
