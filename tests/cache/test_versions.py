@@ -202,7 +202,7 @@ def test_a_map_to_references_takes_none_for_present(kept, signing_key, tmp_path)
     before = [path.read_bytes() for path in others]
     cached_features = make()
     with pytest.raises(
-        StoreError, match=r"Upgrade hf_audio_cache to read it .*a later release wrote the entry"
+        StoreError, match=r"Upgrade hf_audio_cache to read it, .*a later release wrote the entry"
     ) as error:
         cached_features.map(dataset, **({} if kept else {"load_from_cache_file": False}))
     assert error.value.kind == "later version"
