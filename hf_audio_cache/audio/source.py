@@ -156,13 +156,15 @@ def _not_audio(cell: Any) -> AudioSourceError:
 
 
 def _describe(cell: Any) -> str:
+    if isinstance(cell, Mapping) and not cell:
+        return "an empty dict"
     if isinstance(cell, Mapping):
         return "a dict of " + ", ".join(f"{name}: {type(value).__name__}" for name, value in cell.items())
     if isinstance(cell, np.ndarray) or (hasattr(cell, "detach") and hasattr(cell, "shape")):
         return f"a bare array of shape {tuple(cell.shape)} (its rate is unknown)"
     if isinstance(cell, (list, tuple)):
         return f"a {type(cell).__name__} of {len(cell)} values"
-    return "None" if cell is None else f"a {type(cell).__name__}"
+    return "None" if cell is None else f"an object of type {type(cell).__name__}"
 
 
 def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
@@ -211,7 +213,7 @@ def _read_file(path: str) -> tuple[bytes, FileState | None]:
                 state = None  # it changed while it was read, or might change now without a trace
     except Exception as exc:  # fsspec drivers raise exceptions of their own, not only OSError
         raise AudioSourceError(
-            f"The audio file {path} could not be read ({type(exc).__name__}: {exc}). It cannot be used."
+            f"The audio file {path or repr(path)} could not be read ({type(exc).__name__}: {exc}). It cannot be used."
             f"{_hint(path)} Check that the file is where the dataset says, and that you may read it.",
             clip=path,
         ) from exc

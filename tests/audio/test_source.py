@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -165,7 +166,9 @@ def test_a_bare_file_name_says_that_its_bytes_were_not_kept():
 
 @pytest.mark.parametrize("path", ["", "nosuchprotocol://x/a.wav", "/", "a\0b.wav", "http://127.0.0.1:1/a.wav"])
 def test_what_cannot_be_opened_is_an_error_of_the_clip(path):
-    with pytest.raises(AudioSourceError, match="could not be read") as caught:
+    with pytest.raises(
+        AudioSourceError, match=f"^The audio file {re.escape(path) or repr(path)} could not be read"
+    ) as caught:
         read_source(path)
     assert caught.value.clip == path
 
@@ -280,15 +283,15 @@ def test_bytes_beside_an_array_do_not_matter():
     ("cell", "found"),
     [
         (None, "None"),
-        (5, "a int"),
-        (0.5, "a float"),
+        (5, "an object of type int"),
+        (0.5, "an object of type float"),
         (ARRAY, r"a bare array of shape \(3,\) \(its rate is unknown\)"),
         ([0.5, 0.25], "a list of 2 values"),
-        ({}, "a dict of "),
+        ({}, "an empty dict"),
         ({"bytes": None, "path": None}, "a dict of bytes: NoneType, path: NoneType"),
         ({"file": "a.wav"}, "a dict of file: str"),
-        (io.BytesIO(ENCODED), "a BytesIO"),
-        (object(), "a object"),
+        (io.BytesIO(ENCODED), "an object of type BytesIO"),
+        (object(), "an object of type object"),
     ],
     ids=lambda value: type(value).__name__,
 )
