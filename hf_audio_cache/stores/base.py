@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NoReturn, TypeAlias
 
 from ..errors import InvalidNameError, StoreError
 
@@ -133,7 +133,7 @@ class Store(ABC):
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield each object whose name starts with `prefix`.
 
-        Raises StoreError if the root cannot be listed. A root that does not exist is empty.
+        A root that does not exist is empty. Raises StoreError if the root cannot be listed.
         """
 
     def listing(self, prefix: str) -> list[StoredObject]:
@@ -147,6 +147,12 @@ class Store(ABC):
     @abstractmethod
     def child(self, prefix: str) -> Store:
         """Return the store of the objects under ``prefix/``."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.location())!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a store is not pickled: {self!r} may hold credentials; open its root again.")
 
     @property
     def copies(self) -> Store | None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -63,6 +64,16 @@ def unlink_in(folder: Folder, name: str) -> None:
         os.unlink(os.path.join(folder, name))
 
 
+def unlink_unchanged(folder: Folder, name: str, *, n_bytes: int, modified: float, aside: str) -> None:
+    """Delete a file that is still what was listed; moved aside first, or somebody could replace it before the end."""
+    replace_in(folder, name, aside)
+    status = stat_in(folder, aside)
+    if (status.st_size, status.st_mtime) == (n_bytes, modified):
+        unlink_in(folder, aside)
+    else:
+        replace_in(folder, aside, name)
+
+
 def is_file(top: OpenFolder, folders: Sequence[str], name: str) -> bool:
     """Return whether there is a regular file, and no link, of this name."""
     try:
@@ -77,11 +88,19 @@ def read_end(file: int, n_bytes: int) -> bytes | None:
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         return None
-    start = max(0, status.st_size - n_bytes)
+    return read_at(file, n_bytes, max(0, status.st_size - n_bytes))
+
+
+_one_at_a_time = threading.Lock()
+
+
+def read_at(file: int, n_bytes: int, start: int) -> bytes:
+    """Return bytes of an open file from a place on."""
     if hasattr(os, "pread"):
         return os.pread(file, n_bytes, start)
-    os.lseek(file, start, os.SEEK_SET)
-    return os.read(file, n_bytes)
+    with _one_at_a_time:  # Windows has none
+        os.lseek(file, start, os.SEEK_SET)
+        return os.read(file, n_bytes)
 
 
 def open_top(root: str, folders: Sequence[str], *, make: bool) -> OpenFolder:

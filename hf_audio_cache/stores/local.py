@@ -1,22 +1,35 @@
-"""A store in a directory of a local or network file system."""
+"""A store in a directory: objects are written aside and renamed, and no link under the root is followed."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import stat
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
 from ..support.threads import in_threads
 from .base import Range, Store, StoredObject, check_name
-from .folders import MAKE_FILE, Below, OpenFolder, is_file, open_in, open_top, read_end, replace_in, stat_in, unlink_in
+from .folders import (
+    MAKE_FILE,
+    Below,
+    Folder,
+    OpenFolder,
+    is_file,
+    open_in,
+    open_top,
+    read_end,
+    replace_in,
+    unlink_in,
+    unlink_unchanged,
+)
 from .open_files import OpenFile, OpenFiles
 
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a folder that this user may not write to
@@ -64,20 +77,19 @@ class LocalStore(Store):
         self._disk_is_read = False
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
+        return self._read_many(names)
+
+    def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
+        return self._read_many(names, n_bytes)
+
+    def _read_many(self, names: Sequence[str], n_last: int | None = None) -> list[bytes | StoreError | None]:
         try:
             top = self._top()
         except (FileNotFoundError, NotADirectoryError):
             return [None for name in names if check_name(name)]
         except OSError as exc:
             return [self._error("read", name, exc) for name in names if check_name(name)]
-        return in_threads(lambda name: self._read(top, name), names)
-
-    def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
-        try:
-            top = self._top()
-        except OSError:
-            return [None for name in names if check_name(name)]
-        return in_threads(lambda name: self._read(top, name, n_bytes), names)
+        return in_threads(lambda name: self._read(top, name, n_last), names)
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
         def read(one: Range) -> bytes | StoreError | None:
@@ -120,7 +132,7 @@ class LocalStore(Store):
             except OSError as exc:
                 raise self._error("write", name, exc) from exc
 
-    def _read(self, top: OpenFolder, name: str, n_last: int | None = None) -> bytes | StoreError | None:
+    def _read(self, top: OpenFolder, name: str, n_last: int | None) -> bytes | StoreError | None:
         folders, file_name = _split(name)
         try:
             with Below(top, folders) as folder:
@@ -166,7 +178,7 @@ class LocalStore(Store):
         return failed
 
     def _write(self, folders: Sequence[str], file_name: str, content: bytes) -> None:
-        temporary = f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+        temporary = _temporary_name(file_name)
         with Below(self._top(make=True), folders, make=True) as folder:
             try:
                 file = open_in(folder, temporary, MAKE_FILE)
@@ -190,36 +202,27 @@ class LocalStore(Store):
         return [is_file(top, *_split(name)) for name in names]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
+        return self._delete((name, unlink_in) for name in names)
+
+    def delete_unchanged(self, objects: Iterable[StoredObject]) -> dict[str, StoreError]:
+        return self._delete(
+            (one.name, functools.partial(unlink_unchanged, n_bytes=one.n_bytes, modified=one.modified, aside=aside))
+            for one in objects
+            for aside in [_temporary_name(_split(one.name)[1])]
+        )
+
+    def _delete(self, files: Iterable[tuple[str, Callable[[Folder, str], None]]]) -> dict[str, StoreError]:
+        """Delete each file by the function that comes with it."""
         failed = {}
-        for name in names:
+        for name, unlink in files:
             folders, file_name = _split(name)
             try:
                 with Below(self._top(), folders) as folder:
-                    unlink_in(folder, file_name)
+                    unlink(folder, file_name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as exc:
                 failed[name] = self._error("delete", name, exc)
-        return failed
-
-    def delete_unchanged(self, objects: Iterable[StoredObject]) -> dict[str, StoreError]:
-        failed = {}
-        for one in objects:
-            folders, file_name = _split(one.name)
-            aside = f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
-            try:
-                with Below(self._top(), folders) as folder:
-                    # Moved aside first: between a look at it and its deletion somebody could replace it.
-                    replace_in(folder, file_name, aside)
-                    status = stat_in(folder, aside)
-                    if (status.st_size, status.st_mtime) == (one.n_bytes, one.modified):
-                        unlink_in(folder, aside)
-                    else:
-                        replace_in(folder, aside, file_name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as exc:
-                failed[one.name] = self._error("delete", one.name, exc)
         return failed
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -287,6 +290,10 @@ class LocalStore(Store):
         )
         error.__cause__ = exc
         return error
+
+
+def _temporary_name(file_name: str) -> str:
+    return f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
 
 
 def _split(name: str) -> tuple[list[str], str]:

@@ -28,8 +28,8 @@ _NEAR_SHARE = 10  # the near tier may take a tenth of its disk by default
 def absolute_root(root: str | os.PathLike[str], *, is_in_filesystem: bool = False) -> str:
     """Return a root as a URL or an absolute path, which holds in processes with another working directory.
 
-    Raises InvalidRootError if it is neither a path nor a URL, or a URL with a password in it. A path inside an fsspec
-    file system is returned as it is.
+    A path inside an fsspec file system is returned as it is. Raises InvalidRootError if it is neither a path nor a URL,
+    or a URL with a password in it.
     """
     try:
         path = os.fspath(root)

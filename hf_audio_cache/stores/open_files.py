@@ -6,10 +6,10 @@ import contextlib
 import errno
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterable
 
 from .base import Range
+from .folders import read_at
 
 _MOST_OPEN = 256  # of a store; processes may open 1,024 files by default
 _READ_AHEAD = 1 << 13  # bytes that a part may begin after another to be read ahead with it
@@ -37,9 +37,9 @@ class OpenFile:
 
     def read_checked(self, start: int, n_bytes: int) -> bytes:
         """Do as `read`, for who checks what is read: it may come from another file, if the program closed this one."""
-        content = _read_at(self._descriptor, n_bytes, start)
+        content = read_at(self._descriptor, n_bytes, start)
         while len(content) < n_bytes:  # a network file system may give less at once
-            more = _read_at(self._descriptor, n_bytes - len(content), start + len(content))
+            more = read_at(self._descriptor, n_bytes - len(content), start + len(content))
             if not more:
                 break
             content += more
@@ -111,14 +111,3 @@ class OpenFiles:
         """Close all others."""
         for name in self._files.keys() - names:
             self._files.pop(name, None)
-
-
-_one_at_a_time = threading.Lock()
-
-
-def _read_at(file: int, n_bytes: int, start: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(file, n_bytes, start)
-    with _one_at_a_time:  # Windows has none
-        os.lseek(file, start, os.SEEK_SET)
-        return os.read(file, n_bytes)

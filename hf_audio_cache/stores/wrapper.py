@@ -2,69 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ..errors import StoreError
-from .base import Range, Store, StoredObject
+from .base import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+
+def _handed_on(method: MethodT) -> MethodT:
+    """Return a method that calls the wrapped store's one of this name."""
+    name = method.__name__
+
+    @functools.wraps(method, updated=())  # what is abstract in Store is not so here
+    def hand_on(self: WrappingStore, *arguments: Any, **named: Any) -> Any:
+        return getattr(self._wrapped, name)(*arguments, **named)
+
+    return cast(MethodT, hand_on)
 
 
 class WrappingStore(Store):
     """Hands every call on to another store; a subclass overrides the calls that it is there for.
 
-    A child shares all other attributes with its parent. Like what it wraps, it is not pickled, since that may hold
-    credentials.
+    A child shares all other attributes with its parent.
     """
 
     def __init__(self, wrapped: Store) -> None:
         self._wrapped = wrapped
 
+    get_many = _handed_on(Store.get_many)
+    get_again = _handed_on(Store.get_again)
+    get_ranges = _handed_on(Store.get_ranges)
+    put_many = _handed_on(Store.put_many)
+    refuse_puts = _handed_on(Store.refuse_puts)
+    exists_many = _handed_on(Store.exists_many)
+    renew = _handed_on(Store.renew)
+    delete = _handed_on(Store.delete)
+    sync = _handed_on(Store.sync)
+    tidy = _handed_on(Store.tidy)
+    scan = _handed_on(Store.scan)
+    listing = _handed_on(Store.listing)
+    location = _handed_on(Store.location)
+
     @property
     def is_local(self) -> bool:  # type: ignore[override]  # an attribute of the class elsewhere
         return self._wrapped.is_local
-
-    def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        return self._wrapped.get_many(names)
-
-    def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        return self._wrapped.get_again(names)
-
-    def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
-        return self._wrapped.get_ranges(ranges)
-
-    def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
-        return self._wrapped.put_many(objects)
-
-    def refuse_puts(self, names: Iterable[str]) -> dict[str, StoreError]:
-        return self._wrapped.refuse_puts(names)
-
-    def exists_many(self, names: Sequence[str]) -> list[bool]:
-        return self._wrapped.exists_many(names)
-
-    def renew(self) -> bool:
-        return self._wrapped.renew()
-
-    def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
-        return self._wrapped.delete(names)
-
-    def sync(self, names: Iterable[str]) -> None:
-        self._wrapped.sync(names)
-
-    def tidy(self) -> None:
-        self._wrapped.tidy()
-
-    def scan(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self._wrapped.scan(prefix)
-
-    def listing(self, prefix: str) -> list[StoredObject]:
-        return self._wrapped.listing(prefix)
-
-    def location(self, name: str = "") -> Path | str:
-        return self._wrapped.location(name)
 
     @property
     def copies(self) -> Store | None:
@@ -84,6 +70,3 @@ class WrappingStore(Store):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._wrapped!r})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} is not pickled, since it may hold credentials: open its root again.")

@@ -54,7 +54,7 @@ def test_a_child_shares_what_its_parent_knows(tmp_path):
 
 
 def test_it_is_not_pickled(tmp_path):
-    with pytest.raises(TypeError, match="CountingStore is not pickled"):
+    with pytest.raises(TypeError, match="a store is not pickled: CountingStore"):
         pickle.dumps(CountingStore(LocalStore(tmp_path)))
 
 

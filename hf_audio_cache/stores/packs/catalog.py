@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,8 @@ from .state import State
 from .tar import PackedEntry
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _FOLDER = f"{PACKS}/"
 _TRIES = 20
@@ -93,25 +97,28 @@ class Catalog:
             try:
                 found = index.find(key)
             except (CorruptEntryError, OSError):
-                return next(self.places(key), None)
+                return next(iter(self.places(key)), None)
             for place in found:
                 if state.is_alive(key, place):
                     return place
         return None
 
-    def places(self, key: bytes) -> Iterator[Location]:
-        """Yield each place of the entry of a key."""
+    def places(self, key: bytes) -> list[Location]:
+        """Return each place of the entry of a key."""
+        found = self._of_each_index(lambda index: index.find(key))
         state = self._state
-        for name, index in state.indexes.items():
+        return [place for places in found for place in places if state.is_alive(key, place)]
+
+    def _of_each_index(self, read: Callable[[Index], T]) -> list[T]:
+        """Return what `read` gives for each index; for all anew, without one that turns out to be damaged."""
+        found = []
+        for name, index in self._state.indexes.items():
             try:
-                found = index.find(key)
+                found.append(read(index))
             except (CorruptEntryError, OSError) as exc:
                 self._doubt(name, exc)
-                yield from self.places(key)
-                return
-            for place in found:
-                if state.is_alive(key, place):
-                    yield place
+                return self._of_each_index(read)
+        return found
 
     def _doubt(self, name: str, reason: Exception) -> None:
         """Do without an index that turned out to be damaged; the packs' own contents stand for it."""
@@ -152,77 +159,64 @@ class Catalog:
         sizes = {found.name: found.n_bytes for found in listed}
         later: set[str] = set()
         damaged: dict[str, str] = {}
-        opened = {
-            kind: {
-                name: index
-                for name, n_bytes in sizes.items()
-                if id_of(name, kind) and (index := self._opened(name, n_bytes, later, damaged)) is not None
-            }
-            for kind in (INDEX, DELETED)
-        }
+
+        def opened(names: Iterable[str]) -> dict[str, Index]:
+            found = {name: self._opened(name, sizes[name], later, damaged) for name in names}
+            return {name: index for name, index in found.items() if index is not None}
+
+        indexes = opened(name for name in sizes if id_of(name, INDEX))
+        gone = opened(name for name in sizes if id_of(name, DELETED))
         packs = {pack: n_bytes for name, n_bytes in sizes.items() if (pack := id_of(name, PACK))}
-        indexes = opened[INDEX]
-        for pack in packs.keys() - {pack for index in indexes.values() for pack in index.packs}:
-            if (made := self._made_for(pack, packs[pack], later, damaged)) is not None:
-                indexes[pack_name(pack)] = made
+        without = packs.keys() - {pack for index in indexes.values() for pack in index.packs}
+        indexes |= opened(map(pack_name, without))
         for name in later:
             packs.pop(id_of(name, PACK) or "", None)
-        names = indexes.keys() | opened[DELETED]
+        names = indexes.keys() | gone
         is_same = (packs, damaged) == (before.packs, before.damaged)
         if is_same and names == before.indexes.keys() | before.gone.keys():
             return before
         self.files.forget(sizes)
         by_size = sorted(indexes.items(), key=lambda each: -each[1].n_rows)
-        return State(packs, dict(by_size), opened[DELETED], frozenset(later), damaged)
+        return State(packs, dict(by_size), gone, frozenset(later), damaged)
 
     def _opened(self, name: str, n_bytes: int, later: set[str], damaged: dict[str, str]) -> Index | None:
-        if (known := self._state.indexes.get(name) or self._state.gone.get(name)) is not None:
-            return known
+        """Return the index in a file, or of a pack that no good one names; else note what is wrong with it."""
         try:
-            if name in self._doubted:
-                raise CorruptEntryError(self._doubted[name])
-            index = self.files.open_index(name, n_bytes)
-            if index.is_gone != (id_of(name, DELETED) is not None):
-                raise CorruptEntryError("it is of another kind than its name says")
-            return index
+            return self._open(name, n_bytes)
         except UnknownVersionError:
             later.add(name)
         except (CorruptEntryError, OSError) as exc:
             if isinstance(exc, StoreError) and exc.kind in _AWAY:
                 raise
             damaged[name] = str(exc)
-            if name not in self._told:
+            if name not in self._told and not id_of(name, PACK):
                 self._told.add(name)
                 where = self.store.location(name)
                 logger.warning("%s is damaged (%s); `hf-audio-cache pack` makes it anew from its packs", where, exc)
         return None
 
-    def _made_for(self, pack: str, n_bytes: int, later: set[str], damaged: dict[str, str]) -> Index | None:
-        """Return an index of a pack that no good one names, from the pack itself."""
-        try:
+    def _open(self, name: str, n_bytes: int) -> Index:
+        if (known := self._state.indexes.get(name) or self._state.gone.get(name)) is not None:
+            return known
+        if pack := id_of(name, PACK):
             return self.files.make_index(pack, n_bytes)
-        except UnknownVersionError:
-            later.add(pack_name(pack))
-        except StoreError as exc:
-            if exc.kind in _AWAY:
-                raise
-            damaged[pack_name(pack)] = str(exc)
-        return None
+        if name in self._doubted:
+            raise CorruptEntryError(self._doubted[name])
+        index = self.files.open_index(name, n_bytes)
+        if index.is_gone != (id_of(name, DELETED) is not None):
+            raise CorruptEntryError("it is of another kind than its name says")
+        return index
 
     def packs_with(self, digits: str) -> list[str]:
         """Return the packs that have entries of clips whose SHA-256 begins with these up to 16 digits; "" for all."""
         if not digits:
             return list(self._state.packs)
         first, last = int(digits.ljust(16, "0"), 16), int(digits.ljust(16, "f"), 16)
-        found: set[str] = set()
-        for name, index in self._state.indexes.items():
-            try:
-                for rows in index.rows(first, last):
-                    found |= {index.packs[number] for number in rows["pack"].tolist()}
-            except (CorruptEntryError, OSError) as exc:
-                self._doubt(name, exc)
-                return self.packs_with(digits)
-        return sorted(found & self._state.packs.keys())
+
+        def packs_in(index: Index) -> set[str]:
+            return {index.packs[number] for rows in index.rows(first, last) for number in rows["pack"].tolist()}
+
+        return sorted(set().union(*self._of_each_index(packs_in)) & self._state.packs.keys())
 
     def alive_in(self, pack: str, *, with_doubles: bool = False) -> list[PackedEntry]:
         """Return the entries of a pack that are not deleted.
@@ -249,17 +243,10 @@ class Catalog:
 
     def doubles(self) -> set[int]:
         """Return what stands for the entries that have several rows, and for very few others."""
-        state = self._state
-        if self._known_doubles[0] is not state:
-            parts = [np.empty(0, np.uint64)]
-            for name, index in state.indexes.items():
-                try:
-                    parts += [_mixed(rows) for rows in index.rows()]
-                except (CorruptEntryError, OSError) as exc:
-                    self._doubt(name, exc)
-                    return self.doubles()
-            mixed = np.sort(np.concatenate(parts))
-            self._known_doubles = state, set(mixed[1:][mixed[1:] == mixed[:-1]].tolist())
+        if self._known_doubles[0] is not self._state:
+            parts = self._of_each_index(lambda index: [_mixed(rows) for rows in index.rows()])
+            mixed = np.sort(np.concatenate([np.empty(0, np.uint64), *itertools.chain(*parts)]))
+            self._known_doubles = self._state, set(mixed[1:][mixed[1:] == mixed[:-1]].tolist())
         return self._known_doubles[1]
 
     def is_double(self, rows: Rows) -> npt.NDArray[np.bool_]:

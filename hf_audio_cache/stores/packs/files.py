@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...errors import CorruptEntryError, StoreError
 from ..base import Store
 from ..local import LocalStore
 from ..open_files import OpenFile
-from .index import Index, Read, encode_index
-from .names import DELETED, INDEX, PACKS, id_of, pack_name
+from .index import Index, Read, Rows, encode_index
+from .names import DELETED, INDEX, PACKS, id_of, new_name, pack_name
 from .tar import PackedEntry, read_entries, read_whole, rows_of
 
 
 class ChangedError(Exception):
     """What was listed is there no more."""
+
+
+def put_index(root: Store, rows: Rows, packs: Sequence[str], kind: str = INDEX) -> str:
+    """Write an index, or a list of deleted entries, and return its name."""
+    name = new_name(kind)
+    root.put(name, encode_index(rows, packs, is_gone=kind == DELETED))
+    return name
 
 
 class PackFiles:

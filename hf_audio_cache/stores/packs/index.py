@@ -10,7 +10,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ _ROW_BYTES = ROW.itemsize
 _BLOCK_BYTES = BLOCK_ROWS * _ROW_BYTES
 _HEAD = struct.Struct("<8sIIQII")
 _CHECK = struct.Struct("<Q")
+_KEY = struct.Struct("<QQ")
 _PLACE = struct.Struct("<QII")
 _TABLES_AT = _HEAD.size + _CHECK.size
 _READ_AT_ONCE = 2048  # blocks
@@ -43,6 +44,13 @@ class Location(NamedTuple):
     pack: str
     offset: int
     length: int
+
+
+def make_rows(places: Iterable[tuple[bytes, Location]], packs: Sequence[str]) -> Rows:
+    """Return the sorted rows of entries, given by their keys, at these places in these packs."""
+    numbers = {pack: number for number, pack in enumerate(packs)}
+    rows = [(*_KEY.unpack(key), place.offset, place.length, numbers[place.pack]) for key, place in places]
+    return sort_rows(np.array(rows, ROW))
 
 
 def sort_rows(rows: Rows) -> Rows:
@@ -63,9 +71,8 @@ def encode_index(rows: Rows, packs: Sequence[str], *, is_gone: bool = False) -> 
 class Index:
     """An index, or a list of deleted entries, open for searching.
 
-    Raises CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
-    `is_open` tells whether `read` can still read the file; `announce` lets the
-    system begin to read a part of it.
+    `is_open` tells whether `read` can still read the file; `announce` lets the system begin to read a part of it. Raises
+    CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
     """
 
     def __init__(

@@ -18,10 +18,11 @@ from typing import TypeAlias
 
 from ...errors import StoreError
 from ...support.batches import batches
-from ..base import Store, StoredObject
+from ..base import StoredObject
 from .catalog import Catalog
-from .index import Location, Rows, encode_index
-from .names import DELETED, INDEX, PACK, PACKS, entry_key, id_of, new_name
+from .files import put_index
+from .index import Location
+from .names import PACK, PACKS, entry_key, id_of, new_name
 from .store import PackedStore
 from .tar import MAX_LENGTH, encode_pack, rows_of, taken
 
@@ -174,10 +175,3 @@ def publish(store: PackedStore, objects: Sequence[_Object]) -> dict[str, Locatio
         raise StoreError(f"{root.location(name)} was written, and is not there whole; nothing was deleted", name=name)
     store.catalog.refresh()
     return {entry.name: Location(pack, entry.offset, entry.length) for entry in entries}
-
-
-def put_index(root: Store, rows: Rows, packs: Sequence[str], kind: str = INDEX) -> str:
-    """Write an index, or a list of deleted entries, and return its name."""
-    name = new_name(kind)
-    root.put(name, encode_index(rows, packs, is_gone=kind == DELETED))
-    return name

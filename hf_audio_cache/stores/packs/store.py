@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from ...errors import StoreError
 from ..base import Range, Store, StoredObject
 from ..local import LocalStore
 from ..wrapper import WrappingStore
 from .catalog import Catalog
-from .index import ROW, Location, encode_index, sort_rows
-from .names import DELETED, PACKS, entry_key, new_name, pack_name
+from .files import put_index
+from .index import Location, make_rows
+from .names import DELETED, PACKS, entry_key, pack_name
 from .state import State
 
 _LOOKS = 3  # for an entry that is missing, while packs come and go
@@ -205,8 +204,8 @@ class PackedStore(WrappingStore):
     def _forget(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete these entries from all packs."""
         found = self._all_places(names)
-        errors = self.forget_places(place for places in found.values() for place in places)
-        return {name: StoreError(str(error), name=name, kind=error.kind) for name in found for error in errors[:1]}
+        error = self.forget_places(place for places in found.values() for place in places)
+        return {} if error is None else {name: StoreError(str(error), name=name, kind=error.kind) for name in found}
 
     def _all_places(self, names: Iterable[str]) -> dict[str, list[tuple[bytes, Location]]]:
         """Return the places in packs of those entries that have any, with their keys."""
@@ -214,22 +213,19 @@ class PackedStore(WrappingStore):
         found = {name: [(key, place) for place in self._catalog.places(key)] for name, key in keys.items()}
         return {name: places for name, places in found.items() if places}
 
-    def forget_places(self, places: Iterable[tuple[bytes, Location]]) -> list[StoreError]:
+    def forget_places(self, places: Iterable[tuple[bytes, Location]]) -> StoreError | None:
         """Delete what is at these places in packs, each given with its key; return why that failed."""
         listed = list(places)
         if not listed:
-            return []
+            return None
         packs = sorted({place.pack for _, place in listed})
-        numbers = {pack: number for number, pack in enumerate(packs)}
-        rows = np.empty(len(listed), ROW)
-        rows["clip"], rows["name"] = np.frombuffer(b"".join(key for key, _ in listed), "<u8").reshape(-1, 2).T
-        for name in ("offset", "length"):
-            rows[name] = [getattr(place, name) for _, place in listed]
-        rows["pack"] = [numbers[place.pack] for _, place in listed]
-        content = encode_index(sort_rows(rows), packs, is_gone=True)
-        failed = self._catalog.store.put_many({new_name(DELETED): content})
+        error = None
+        try:
+            put_index(self._catalog.store, make_rows(listed, packs), packs, DELETED)
+        except StoreError as exc:
+            error = exc
         self._catalog.refresh()
-        return list(failed.values())
+        return error
 
     def tidy(self) -> None:
         from .tidy import tidy  # which imports this module

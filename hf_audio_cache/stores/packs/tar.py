@@ -9,10 +9,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from ...errors import CorruptEntryError, UnknownVersionError
-from .index import ROW, Read, Rows, sort_rows
+from .index import Location, Read, Rows, make_rows
 from .names import entry_key
 
 MAX_LENGTH = (1 << 32) - 1  # of an entry in a pack
@@ -75,15 +73,10 @@ def _header(name: str, n_bytes: int, modified: float) -> bytes:
         return member.tobuf(tarfile.PAX_FORMAT)
 
 
-def rows_of(entries: Iterable[PackedEntry], pack: int = 0) -> Rows:
-    """Return the sorted rows of an index of these entries."""
-    rows = [(*_numbers_of(entry.name), entry.offset, entry.length, pack) for entry in entries]
-    return sort_rows(np.array(rows, ROW))
-
-
-def _numbers_of(name: str) -> tuple[int, int]:
-    key = entry_key(name) or bytes(16)
-    return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+def rows_of(entries: Iterable[PackedEntry]) -> Rows:
+    """Return the sorted rows of an index of the entries of one pack."""
+    keys_and_places = ((entry_key(one.name) or bytes(16), Location("", one.offset, one.length)) for one in entries)
+    return make_rows(keys_and_places, [""])
 
 
 def read_entries(read: Read, n_bytes: int) -> list[PackedEntry]:

@@ -17,12 +17,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from ...errors import CorruptEntryError, StoreError
+from ...support.batches import batches
 from ..base import Store, StoredObject
 from ..local import UNFINISHED_AFTER, is_temporary
 from .catalog import Catalog
+from .files import put_index
 from .index import ROW, Index, Location, Rows, sort_rows
 from .names import DELETED, INDEX, PACKS, entry_key, id_of, is_pack_file, pack_name
-from .packer import PACK_BYTES, publish, put_index, settled_packs
+from .packer import PACK_BYTES, publish, settled_packs
 from .store import PackedStore
 from .tar import taken
 
@@ -33,7 +35,7 @@ _AT_ONCE = 256  # entries that are read together
 def tidy(store: PackedStore, *, anew: Iterable[str] = ()) -> None:
     """Delete dead packs, write mostly dead ones anew, drop doubles, write missing indexes, and merge small ones.
 
-    Raises StoreError if the root cannot be read or written. `anew` are packs that are written anew in any case.
+    `anew` are packs that are written anew in any case. Raises StoreError if the root cannot be read or written.
     """
     catalog = store.catalog
     if not _listed(catalog):
@@ -126,9 +128,7 @@ def _write_anew(store: PackedStore, packs: Iterable[str]) -> None:
     sources: dict[str, Location] = {}
     n_bytes = 0
     for pack in packs:
-        alive = catalog.alive_in(pack, with_doubles=True)
-        for start in range(0, len(alive), _AT_ONCE):
-            batch = alive[start : start + _AT_ONCE]
+        for batch in batches(catalog.alive_in(pack, with_doubles=True), _AT_ONCE):
             places = [Location(pack, entry.offset, entry.length) for entry in batch]
             for entry, place, content in zip(batch, places, store.read_places(places), strict=True):
                 if not isinstance(content, bytes):

@@ -42,8 +42,8 @@ class _Listing:
 class FarFiles:
     """The files of one host or bucket.
 
-    Raises InvalidRootError if there is no file system for it, or its driver is not installed. `url` is that of any file
-    there.
+    `url` is that of any file there. Raises InvalidRootError if there is no file system for it, or its driver is not
+    installed.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:

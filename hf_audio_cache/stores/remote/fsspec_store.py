@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import Any
 
 from ...errors import StoreError
 from ..base import Range, Store, StoredObject, check_name
@@ -143,12 +143,6 @@ class FsspecStore(Store):
         child._files = self._files
         child._inside = "/".join(filter(None, (self._inside, check_name(prefix))))
         return child
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.location()!r})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a store is not pickled: {self!r} may hold credentials. Open it again in the other process.")
 
     @property
     def redact(self) -> Redactor:

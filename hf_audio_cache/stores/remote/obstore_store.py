@@ -8,11 +8,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 from ...errors import StoreError
+from ...support.batches import batches
 from ...support.process_local import ForkStep, at_fork
 from ..base import Range, Store, StoredObject, check_name
+from ..wrapper import WrappingStore
 from .batching import in_threads
 from .errors import is_missing, kind_of, store_error
 from .fsspec_store import FsspecStore
@@ -75,11 +77,11 @@ class _Client:
             return None
 
 
-class ObstoreStore(Store):
+class ObstoreStore(WrappingStore):
     """Objects in a bucket, through obstore; through fsspec in a process forked from one that had imported obstore.
 
-    Raises NoEquivalentError if obstore would not do the same as fsspec. `plain` is the same root through fsspec.
-    `retarget` returns it for obstore, as the environment is now.
+    `plain` is the same root through fsspec. `retarget` returns it for obstore, as the environment is now. Raises
+    NoEquivalentError if obstore would not do the same as fsspec.
     """
 
     def __init__(
@@ -91,21 +93,22 @@ class ObstoreStore(Store):
         read_timeout: float = 5.0,
     ) -> None:
         target = retarget()
-        self._plain = plain
+        super().__init__(plain)
+        self._redact = plain.redact
         self._client = _Client(retarget, target, connect_timeout, read_timeout)
         self._prefix = f"{target.prefix}/" if target.prefix else ""
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         paths = [self._prefix + check_name(name) for name in names]
         if self._is_plain():
-            return self._plain.get_many(names)
+            return super().get_many(names)
         return self._contents(
             names, self._ask(lambda store, number: bytes(store.get(paths[number]).bytes()), len(paths))
         )
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
         if self._is_plain():
-            return self._plain.get_ranges(ranges)
+            return super().get_ranges(ranges)
         paths = [self._prefix + check_name(name) for name, _, _ in ranges]
 
         def read(store: Any, number: int) -> bytes:
@@ -123,7 +126,7 @@ class ObstoreStore(Store):
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         paths = [self._prefix + check_name(name) for name in objects]
         if self._is_plain():
-            return self._plain.put_many(objects)
+            return super().put_many(objects)
         contents = list(objects.values())
         results = self._ask(lambda store, number: store.put(paths[number], contents[number]), len(paths))
         failed = {name: self._error("write", name, e) for name, e in zip(objects, results, strict=True) if _failed(e)}
@@ -136,7 +139,7 @@ class ObstoreStore(Store):
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         paths = [self._prefix + check_name(name) for name in names]
         if self._is_plain():
-            return self._plain.exists_many(names)
+            return super().exists_many(names)
         results = self._ask(lambda store, number: store.head(paths[number]), len(paths))
         if results and all(_failed(result) and not is_missing(result) for result in results):
             raise self._error("look for", names[0], results[0])
@@ -149,20 +152,20 @@ class ObstoreStore(Store):
         """
         wanted = list(dict.fromkeys(map(check_name, names)))
         if self._is_plain():
-            return self._plain.delete(wanted)
-        parts = [wanted[start : start + _IN_ONE_DELETE] for start in range(0, len(wanted), _IN_ONE_DELETE)]
+            return super().delete(wanted)
+        parts = list(batches(wanted, _IN_ONE_DELETE))
         results = self._ask(lambda store, number: store.delete([self._prefix + n for n in parts[number]]), len(parts))
         failed: dict[str, StoreError] = {}
         for part, result in zip(parts, results, strict=True):
             if _failed(result) and kind_of(result) in ("", "no bucket"):
-                failed |= self._plain.delete(part)
+                failed |= super().delete(part)
             elif _failed(result):
                 failed |= {name: self._error("delete", name, result) for name in part}
         return failed
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
         if self._is_plain():
-            yield from self._plain.scan(prefix)
+            yield from super().scan(prefix)
             return
         folder = (self._prefix + prefix.rpartition("/")[0]).rstrip("/")
         pages = iter(self._client.store.list(folder or None, chunk_size=_IN_ONE_LISTING))
@@ -174,25 +177,17 @@ class ObstoreStore(Store):
         if not (isinstance(page, StopIteration) or is_missing(page)):
             raise self._error("list", prefix, page)
 
-    def location(self, name: str = "") -> str:
-        return self._plain.location(name)
+    listing = Store.listing  # by `scan` of this store
+    __repr__ = Store.__repr__
 
     def child(self, prefix: str) -> ObstoreStore:
-        child = object.__new__(type(self))
-        child._plain = self._plain.child(prefix)
-        child._client = self._client
+        child = super().child(prefix)
         child._prefix = f"{self._prefix}{prefix}/"
         return child
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.location()!r})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a store is not pickled: {self!r} may hold credentials. Open it again in the other process.")
-
     def renew(self) -> bool:
         self._client.renew()
-        return self._plain.renew()
+        return super().renew()
 
     def _is_plain(self) -> bool:
         return _is_forked or self._client.store is None
@@ -212,8 +207,8 @@ class ObstoreStore(Store):
         )
 
     def _error(self, action: str, name: str, exc: Exception) -> StoreError:
-        where = self.location() + f"/{name}" * bool(name)
-        return store_error(action, where, name, exc, self._plain.redact)
+        where = f"{self.location()}/{name}" if name else self.location()
+        return store_error(action, where, name, exc, self._redact)
 
 
 def _next_page(pages: Iterator[Any]) -> Any:
