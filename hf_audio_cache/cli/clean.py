@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..support.units import format_size, parse_seconds, parse_share, parse_size
-from .options import DryRunOption, NearOption, RootOption, SigningKeyFileOption, StorageOptions, YesOption, root_of
+from .options import DryRunOption, RootOptions, SignedRootOptions, StorageOptions, YesOption
 from .output import Format, FormatOption, show_report
 from .registry import add_command
 from .running import guarded, plan_confirm_run, progress
@@ -26,12 +26,9 @@ CacheOption = Annotated[
 
 @guarded
 def verify(
-    root: RootOption = None,
+    root: SignedRootOptions,
     repair: Annotated[bool, typer.Option("--repair", help="Delete bad entries; they are computed again.")] = False,
     yes: YesOption = False,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of damaged entries.")] = False,
 ) -> None:
@@ -50,7 +47,7 @@ def verify(
 
     if yes and not repair:
         raise ValueError("expected --repair with -y: without it, nothing is deleted, and nobody is asked")
-    where = root_of(root, storage_option, signing_key_file, near=near)
+    where = root.open()
     with progress("Reading entries"):
         found = report = check(where)
     if repair and found.repairable:
@@ -67,7 +64,7 @@ def verify(
 
 @guarded
 def prune(
-    root: RootOption = None,
+    root: RootOptions,
     max_size: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Option("--max-size", metavar="SIZE", help="Maximum size of all entries afterwards, such as 100GB."),
@@ -91,8 +88,6 @@ def prune(
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of deleted entries.")] = False,
 ) -> None:
@@ -120,7 +115,7 @@ def prune(
         "older_than_seconds": None if older_than is None else parse_seconds(older_than),
         "keep_free": None if keep_free is None else parse_share(keep_free),
     }
-    where = root_of(root, storage_option, near=near)
+    where = root.open()
     settings: dict[str, Any] = {**limits, "processor": processor, "cache": cache, "keep_run": keep_run or ()}
     report = _delete(functools.partial(make_room, where, **settings), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
@@ -128,15 +123,13 @@ def prune(
 
 @guarded
 def clear(
-    root: RootOption = None,
+    root: RootOptions,
     cache: CacheOption = None,
     only_near: Annotated[
         bool, typer.Option("--only-near", help="Delete only this machine's near tier of it; the root stays.")
     ] = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of deleted entries.")] = False,
 ) -> None:
@@ -150,7 +143,7 @@ def clear(
     """
     from ..maintenance.prune import clear as delete_all
 
-    where = root_of(root, storage_option, near=near)
+    where = root.open()
     report = _delete(functools.partial(delete_all, where, cache=cache, only_near=only_near), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
@@ -160,11 +153,9 @@ def rm(
     entries: Annotated[
         list[str], typer.Argument(metavar="ENTRY...", help="Names of entries, or at least 8 digits of clips' sha256.")
     ],
-    root: RootOption = None,
+    root: RootOptions,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of deleted entries.")] = False,
 ) -> None:
@@ -176,7 +167,7 @@ def rm(
     """
     from ..maintenance.prune import remove
 
-    where = root_of(root, storage_option, near=near)
+    where = root.open()
     report = _delete(functools.partial(remove, where, entries), dry_run=dry_run, yes=yes)
     show_report(report, form, quiet=quiet, names=report.names)
 
@@ -215,10 +206,9 @@ def pack(
     """
     from ..maintenance.pack import pack as move
 
-    where = root_of(root, storage_option)
     with progress("Packing"):
         report = move(
-            where,
+            RootOptions(root, storage_option).open(),
             cache=cache,
             processor=processor,
             older_than_seconds=parse_seconds(older_than) if older_than else 0.0,

@@ -87,13 +87,8 @@ class DemoReport(Report):
 def run_demo(audio: Path | None, max_clips: int) -> DemoReport:
     """Run the demonstration.
 
-    Parameters
-    ----------
-    audio
-        A folder of the user's; without it the clips come from a package manager's speech, from a small dataset on the
-        Hub, or are synthesized, whichever can be had first.
-    max_clips
-        How many clips to take at most.
+    Without a folder of the user's the clips come from a package manager's speech, from a small dataset on the Hub, or
+    are synthesized, whichever can be had first.
     """
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -223,8 +218,7 @@ def _find_clips(audio: Path | None, max_clips: int) -> tuple[Clips, str]:
 
 def _from_folder(folder: Path, max_clips: int) -> Clips:
     files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _AUDIO_SUFFIXES)
-    clips = [{"bytes": path.read_bytes(), "path": path.name} for path, _ in zip(files, range(max_clips), strict=False)]
-    return clips
+    return [{"bytes": path.read_bytes(), "path": path.name} for path, _ in zip(files, range(max_clips), strict=False)]
 
 
 def _synthesized(n_clips: int) -> Clips:

@@ -32,10 +32,7 @@ def fill_by_processes(
 ) -> FillReport:
     """Fill the cache by processes of this machine.
 
-    Raises
-    ------
-    StoreError
-        If the root takes no entries, and not all of them are there.
+    Raises StoreError if the root takes no entries, and not all of them are there.
     """
     from ..transform.fill_report import FillReport
     from .inputs import load_dataset

@@ -8,28 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from .engines import Engine, cluster, fill_by_processes, fill_by_workers
-from .options import (
-    AudioColumnOption,
-    AudioStorageOptions,
-    AutoResampleOption,
-    CapOption,
-    ChannelsOption,
-    DataDirOption,
-    LongerOption,
-    NearOption,
-    NonfiniteOption,
-    ProcessorOption,
-    RateOption,
-    RootOption,
-    SigningKeyFileOption,
-    SplitOption,
-    StorageOptions,
-    SubsetOption,
-    TruncatedOption,
-    WaveformsOption,
-    options_of,
-    root_of,
-)
+from .options import DatasetOptions, FillOptions, ProcessorOption, SignedRootOptions
 from .output import Format, FormatOption, show_report
 from .registry import add_command
 from .running import guarded, waiting
@@ -47,20 +26,12 @@ DatasetArgument = Annotated[
 def warm(
     dataset: DatasetArgument,
     processor: ProcessorOption,
-    root: RootOption = None,
-    split: SplitOption = None,
-    subset: SubsetOption = None,
-    audio_column: AudioColumnOption = "audio",
-    data_dir: DataDirOption = None,
-    audio_storage_option: AudioStorageOptions = None,
+    root: SignedRootOptions,
+    audio: DatasetOptions,
+    features: FillOptions,
     num_proc: Annotated[
         Optional[int],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Option(
-            "--num-proc",
-            metavar="N",
-            help="Number of processes; with --engine ray, the maximum number of workers.",
-            min=1,
-        ),
+        typer.Option("--num-proc", metavar="N", help="Processes; with --engine ray, workers at most.", min=1),
     ] = None,
     engine: Annotated[
         Engine,
@@ -68,23 +39,8 @@ def warm(
     ] = Engine.processes,
     address: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(
-            "--address",
-            metavar="ADDRESS",
-            help="Address of the Ray cluster; default: $RAY_ADDRESS, else a new one on this machine.",
-        ),
+        typer.Option("--address", metavar="ADDRESS", help="Of the Ray cluster; default: $RAY_ADDRESS, else a new one."),
     ] = None,
-    sampling_rate: RateOption = None,
-    max_length_seconds: CapOption = None,
-    longer: LongerOption = "cut",
-    auto_resample: AutoResampleOption = False,
-    channels: ChannelsOption = "mean",
-    truncated: TruncatedOption = "error",
-    nonfinite: NonfiniteOption = "error",
-    waveforms: WaveformsOption = "auto",
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of bad clips.")] = False,
 ) -> None:
@@ -110,30 +66,14 @@ def warm(
 
     if address is not None and engine is not Engine.ray:
         raise ValueError("expected --engine ray with --address; nothing was done")
-    source = {"split": split, "subset": subset, "audio_column": audio_column}
     with waiting("Loading the processor"):
-        cached_features = open_cache(
-            processor,
-            root_of(root, storage_option, signing_key_file, near=near),
-            audio_column=audio_column,
-            data_dir=data_dir,
-            audio_storage_options=options_of(audio_storage_option, "--audio-storage-option"),
-            sampling_rate=sampling_rate,
-            max_length_seconds=max_length_seconds,
-            longer=longer,
-            auto_resample=auto_resample,
-            channels=channels,
-            truncated=truncated,
-            nonfinite=nonfinite,
-            waveforms=waveforms,
-            on_error="null",
-        )
+        cached_features = open_cache(processor, root.open(), **audio.settings, **features.settings, on_error="null")
     started = time.perf_counter()
     if engine is Engine.ray:
         with cluster(address):
-            filling = fill_by_workers(cached_features, dataset, source, num_proc)
+            filling = fill_by_workers(cached_features, dataset, audio.source, num_proc)
     else:
-        filling = fill_by_processes(cached_features, dataset, source, num_proc)
+        filling = fill_by_processes(cached_features, dataset, audio.source, num_proc)
     report = WarmReport.of(cached_features, filling, time.perf_counter() - started)
     show_report(report, form, quiet=quiet, names=(clip["clip"] for clip in report.bad_clips))
     if report.not_stored:
@@ -146,24 +86,10 @@ def warm(
 def estimate(
     dataset: DatasetArgument,
     processor: ProcessorOption,
-    root: RootOption = None,
-    split: SplitOption = None,
-    subset: SubsetOption = None,
-    audio_column: AudioColumnOption = "audio",
-    data_dir: DataDirOption = None,
-    audio_storage_option: AudioStorageOptions = None,
+    root: SignedRootOptions,
+    audio: DatasetOptions,
+    features: FillOptions,
     sample: Annotated[int, typer.Option("--sample", metavar="N", help="Number of rows to try.", min=1)] = 64,
-    sampling_rate: RateOption = None,
-    max_length_seconds: CapOption = None,
-    longer: LongerOption = "cut",
-    auto_resample: AutoResampleOption = False,
-    channels: ChannelsOption = "mean",
-    truncated: TruncatedOption = "error",
-    nonfinite: NonfiniteOption = "error",
-    waveforms: WaveformsOption = "auto",
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")] = False,
 ) -> None:
@@ -178,22 +104,8 @@ def estimate(
     from .inputs import load_dataset, open_cache
 
     with waiting("Trying a sample"):
-        rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
-        cached_features = open_cache(
-            processor,
-            root_of(root, storage_option, signing_key_file, read_only=True, near=near),
-            audio_column=audio_column,
-            data_dir=data_dir,
-            audio_storage_options=options_of(audio_storage_option, "--audio-storage-option"),
-            sampling_rate=sampling_rate,
-            max_length_seconds=max_length_seconds,
-            longer=longer,
-            auto_resample=auto_resample,
-            channels=channels,
-            truncated=truncated,
-            nonfinite=nonfinite,
-            waveforms=waveforms,
-        )
+        rows = load_dataset(dataset, **audio.source)
+        cached_features = open_cache(processor, root.open(read_only=True), **audio.settings, **features.settings)
         report = cached_features.estimate(rows, sample=sample)
     show_report(report, form, quiet=quiet, names=[report.verdict])
 

@@ -23,24 +23,10 @@ _AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".a
 def load_dataset(name: str, *, split: str | None, subset: str | None, audio_column: str) -> datasets.Dataset:
     """Return the audio of a dataset; nothing is decoded.
 
-    Parameters
-    ----------
-    name
-        A folder that ``save_to_disk`` wrote, a folder of audio, a Parquet file (or a pattern of them), or a name on
-        the Hub.
-    split
-        One of its splits; None for all of them, one after the other.
-    subset
-        Configuration of a dataset on the Hub.
-    audio_column
-        Column that holds the audio; that of a folder of audio has this name in any case.
-
-    Raises
-    ------
-    ValueError
-        If there is no such dataset, or it has no such split.
-    AudioColumnError
-        If it has no such column.
+    It is a folder that ``save_to_disk`` wrote, a folder of audio, a Parquet file (or a pattern of them), or a name on
+    the Hub. Without `split` all splits come one after the other. The column of a folder of audio has the name
+    `audio_column` in any case. Raises ValueError if there is no such dataset or split; AudioColumnError if there is no
+    such column.
     """
     import datasets
 
@@ -93,17 +79,7 @@ def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:
 def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_column: str) -> ray.data.Dataset:
     """Return the audio of a dataset as Ray Data reads it, in the workers where they can; nothing is read yet.
 
-    Parameters
-    ----------
-    name, split, subset, audio_column
-        As for `load_dataset`; Parquet files and folders of audio may be URLs.
-
-    Raises
-    ------
-    ValueError
-        If there is no such dataset, or it has no such split.
-    AudioColumnError
-        If it has no such column.
+    The parameters and errors are those of `load_dataset`; Parquet files and folders of audio may be URLs.
     """
     import ray
 
@@ -184,13 +160,7 @@ class _Rows:
 
 
 def load_processor(name: str) -> Any:
-    """Return the processor of a name on the Hub or of a directory.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the processor of a name on the Hub or of a directory; ValueError if there is none."""
     import transformers
 
     reasons = []
@@ -205,9 +175,8 @@ def load_processor(name: str) -> Any:
     )
 
 
-def open_cache(processor: str, root: CacheRoot, *, channels: str, **settings: Any) -> CachedFeatures:
+def open_cache(processor: str, root: CacheRoot, **settings: Any) -> CachedFeatures:
     """Return the cache of a processor on a root."""
     from ..transform.cached_features import CachedFeatures
 
-    which: Any = int(channels) if channels.isdecimal() else channels
-    return CachedFeatures(load_processor(processor), root, channels=which, **settings)
+    return CachedFeatures(load_processor(processor), root, **settings)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..support.report import Table
-from .options import NearOption, RootOption, StorageOptions, root_of
+from .options import RootOptions
 from .output import Format, FormatOption, NoTruncateOption, show_names, show_report, show_rows
 from .registry import add_command
 from .running import guarded, waiting
@@ -15,9 +15,7 @@ from .running import guarded, waiting
 
 @guarded
 def config(
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
+    root: RootOptions,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the root.")] = False,
@@ -30,9 +28,9 @@ def config(
     """
     from ..maintenance.config import settings_of
 
-    where = root_of(root, storage_option, near=near)
-    given = {"root": root is not None, "near tier": near is not None, "storage options": bool(storage_option)}
-    settings = settings_of(where, given=[name for name, is_given in given.items() if is_given])
+    where = root.open()
+    given = {"root": root.root, "near tier": root.near, "storage options": root.storage_option}
+    settings = settings_of(where, given=[name for name, option in given.items() if option])
     if quiet:
         show_names([where.url])
         return
@@ -42,9 +40,7 @@ def config(
 
 @guarded
 def stats(
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
+    root: RootOptions,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the number of hits.")] = False,
 ) -> None:
@@ -60,15 +56,13 @@ def stats(
     from ..maintenance.runs import total_stats
 
     with waiting("Reading the records of runs"):
-        report = total_stats(root_of(root, storage_option, near=near))
+        report = total_stats(root.open())
     show_report(report, form, rows=report.to_dict()["lines"], quiet=quiet, names=[str(report.figures.hits)])
 
 
 @guarded
 def runs(
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
+    root: RootOptions,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the ids, one per line.")] = False,
@@ -82,7 +76,7 @@ def runs(
     from ..maintenance.runs import list_runs
 
     with waiting("Reading the records of runs"):
-        report = list_runs(root_of(root, storage_option, near=near))
+        report = list_runs(root.open())
     if quiet:
         show_names(one.run for one in report.runs)
     else:

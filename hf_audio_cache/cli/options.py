@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast, get_type_hints
 
 import typer
 
@@ -92,43 +95,118 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only report what 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 
 
-def root_of(
-    root: str | None,
-    storage_options: list[str] | None = None,
-    signing_key_file: Path | None = None,
-    *,
-    read_only: bool = False,
-    near: str | None = None,
-) -> CacheRoot:
-    """Return the root that options describe.
+@dataclass(frozen=True)
+class RootOptions:
+    """Where the cache is. A command that takes such a group has an option for each of its fields."""
 
-    Parameters
-    ----------
-    root
-        A path or a URL; None for the default one.
-    storage_options
-        ``KEY=VALUE`` each. A value that begins with ``{`` or ``[``, and ``true`` or ``false``, are JSON; anything else
-        is text.
-    signing_key_file
-        File with the signing keys of a signed root.
-    read_only
-        Whether nothing is to be written.
-    near
-        Directory of the near tiers; None for the default one.
-    """
-    from ..cache.root import CacheRoot
+    root: RootOption = None
+    storage_option: StorageOptions = None
+    near: NearOption = None
 
-    return CacheRoot(
-        root or None,
-        storage_options=options_of(storage_options, "--storage-option"),
-        near=near or "auto",
-        signing_key=signing_key_file,
-        read_only=read_only,
-    )
+    def open(self, *, read_only: bool = False) -> CacheRoot:
+        """Return the root."""
+        from ..cache.root import CacheRoot
+
+        return CacheRoot(
+            self.root or None,
+            storage_options=options_of(self.storage_option, "--storage-option"),
+            near=self.near or "auto",
+            signing_key=getattr(self, "signing_key_file", None),
+            read_only=read_only,
+        )
+
+
+@dataclass(frozen=True)
+class SignedRootOptions(RootOptions):
+    """Where the cache is, with its signing keys."""
+
+    signing_key_file: SigningKeyFileOption = None
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Where the audio of a dataset is."""
+
+    split: SplitOption = None
+    subset: SubsetOption = None
+    audio_column: AudioColumnOption = "audio"
+    data_dir: DataDirOption = None
+    audio_storage_option: AudioStorageOptions = None
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What to load of a dataset."""
+        return {"split": self.split, "subset": self.subset, "audio_column": self.audio_column}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `CachedFeatures` that these are."""
+        return {
+            "audio_column": self.audio_column,
+            "data_dir": None if self.data_dir is None else str(self.data_dir),
+            "audio_storage_options": options_of(self.audio_storage_option, "--audio-storage-option"),
+        }
+
+
+@dataclass(frozen=True)
+class KeyOptions:
+    """The settings of `CachedFeatures` that are part of the key."""
+
+    sampling_rate: RateOption = None
+    max_length_seconds: CapOption = None
+    auto_resample: AutoResampleOption = False
+    channels: ChannelsOption = "mean"
+    nonfinite: NonfiniteOption = "error"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those settings."""
+        channels = int(self.channels) if self.channels.isdecimal() else self.channels
+        return {**vars(self), "channels": channels}
+
+
+@dataclass(frozen=True)
+class FillOptions(KeyOptions):
+    """The settings of `CachedFeatures` for filling a cache."""
+
+    longer: LongerOption = "cut"
+    truncated: TruncatedOption = "error"
+    waveforms: WaveformsOption = "auto"
+
+
+def with_options_of_groups(command: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a command, with a parameter for each field of the groups of options that it takes."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind))
+            continue
+        of_fields = get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=of_fields[each.name]
+            )
+            for each in fields(kind)
+        ]
+    return inspect.Signature(parameters)
+
+
+def in_groups(command: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a command by its parameters: those of each group together."""
+    groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
+    made: dict[str, Any] = {}
+    for name, kind in groups.items():
+        made[name] = cast(Any, kind)(**{each.name: options.pop(each.name) for each in fields(kind)})
+    return {**options, **made}
 
 
 def options_of(given: list[str] | None, flag: str) -> dict[str, Any]:
-    """Return the options that were given as ``KEY=VALUE`` by a flag."""
+    """Return the options that were given as ``KEY=VALUE`` by a flag.
+
+    A value that begins with ``{`` or ``[``, and ``true`` or ``false``, are JSON; anything else is text.
+    """
     options: dict[str, Any] = {}
     for option in given or ():
         name, separator, value = option.partition("=")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..support.report import Table
-from .options import NearOption, RootOption, SigningKeyFileOption, StorageOptions, root_of
+from .options import SignedRootOptions
 from .output import Format, FormatOption, NoTruncateOption, show_names, show_report, show_rows
 from .registry import Group, add_command
 from .running import guarded
@@ -21,24 +21,18 @@ processors = typer.Typer(help="List and compare the processors of a root.", invo
 @guarded
 def _list_by_default(
     context: typer.Context,
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
+    root: SignedRootOptions,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
     quiet: _QuietOption = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        list_(root, storage_option, near, signing_key_file, form, no_truncate, quiet)
+        _show_processors(root, form, no_truncate=no_truncate, quiet=quiet)
 
 
 @guarded
 def list_(
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
+    root: SignedRootOptions,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
     quiet: _QuietOption = False,
@@ -49,9 +43,13 @@ def list_(
 
         hf-audio-cache processors list --root /data/audio-cache
     """
+    _show_processors(root, form, no_truncate=no_truncate, quiet=quiet)
+
+
+def _show_processors(root: SignedRootOptions, form: Format, *, no_truncate: bool, quiet: bool) -> None:
     from ..maintenance.processors import list_processors
 
-    found = list_processors(root_of(root, storage_option, signing_key_file, near=near))
+    found = list_processors(root.open())
     if quiet:
         show_names(one.sha for one in found)
         return
@@ -72,10 +70,7 @@ def list_(
 def diff(
     old: Annotated[str, typer.Argument(metavar="A", help="The sha of a processor, or its first digits.")],
     new: Annotated[str, typer.Argument(metavar="B", help="That of another one.")],
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
+    root: SignedRootOptions,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the differences, one per line.")] = False,
 ) -> None:
@@ -87,7 +82,7 @@ def diff(
     """
     from ..maintenance.processors import diff_processors
 
-    report = diff_processors(root_of(root, storage_option, signing_key_file, near=near), old, new)
+    report = diff_processors(root.open(), old, new)
     show_report(
         report, form, rows=[{"difference": line} for line in report.differences], quiet=quiet, names=report.differences
     )

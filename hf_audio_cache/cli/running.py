@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import functools
 import os
 import signal
 import sys
@@ -16,22 +15,24 @@ from typing import Any, TypeVar
 import typer
 
 from .messages import in_flags, shown_log
+from .options import in_groups, with_options_of_groups
 
-F = TypeVar("F", bound=Callable[..., Any])
 ReportT = TypeVar("ReportT")
 
 
-def guarded(command: F) -> F:
-    """Report errors of the user or of a store in one line with exit code 2, and Ctrl-C with exit code 130."""
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Report errors of the user or of a store in one line with exit code 2, and Ctrl-C with exit code 130.
 
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    The groups of options that a command takes are handed to it as such.
+    """
+
+    def run(**options: Any) -> Any:
         from ..errors import HfAudioCacheError
 
         is_interrupted = threading.Event()
         try:
             with _interruptible(is_interrupted), shown_log():
-                return command(*args, **kwargs)
+                return command(**in_groups(command, options))
         except BrokenPipeError:
             raise  # the reader of the output has closed it; click handles that
         except (Exception, KeyboardInterrupt) as exc:
@@ -44,7 +45,11 @@ def guarded(command: F) -> F:
             typer.echo(f"Error: {in_flags(str(exc))}", err=True)
             raise typer.Exit(2) from None
 
-    return run  # type: ignore[return-value]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    signature = with_options_of_groups(command)
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
+    return run
 
 
 @contextlib.contextmanager
@@ -87,25 +92,8 @@ def plan_confirm_run(
 ) -> ReportT:
     """Report what would be deleted, ask, and delete. All commands that delete use this.
 
-    Parameters
-    ----------
-    plan
-        Returns what would be deleted.
-    run
-        Deletes it, and returns what was deleted. It gets the plan, or None with ``-y``, which needs none.
-    question
-        What to ask about a plan.
-    yes
-        Whether not to ask.
-    dry_run
-        Whether to plan only.
-
-    Raises
-    ------
-    typer.Abort
-        If the answer is no.
-    ValueError
-        If there is no terminal to ask on.
+    `run` gets the plan, or None with ``-y``, which needs none. Raises typer.Abort if the answer is no; ValueError if
+    there is no terminal to ask on.
     """
     if yes and not dry_run:
         return run(None)

@@ -11,21 +11,7 @@ import typer
 
 from ..support.report import Table
 from ..support.units import format_seconds, format_size
-from .options import (
-    AudioStorageOptions,
-    AutoResampleOption,
-    CapOption,
-    ChannelsOption,
-    NearOption,
-    NonfiniteOption,
-    ProcessorOption,
-    RateOption,
-    RootOption,
-    SigningKeyFileOption,
-    StorageOptions,
-    options_of,
-    root_of,
-)
+from .options import AudioStorageOptions, KeyOptions, ProcessorOption, RootOptions, SignedRootOptions, options_of
 from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
 from .registry import add_command
 from .running import guarded, waiting
@@ -36,12 +22,10 @@ if TYPE_CHECKING:
 
 @guarded
 def usage(
-    root: RootOption = None,
+    root: RootOptions,
     sample: Annotated[
         int, typer.Option("--sample", metavar="N", help="Entries to read for the compression ratio.", min=0)
     ] = 64,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the shas of processors.")] = False,
 ) -> None:
@@ -56,7 +40,7 @@ def usage(
     from ..maintenance.usage import usage as measure
 
     with waiting("Listing"):
-        report = measure(root_of(root, storage_option, near=near), sample=sample)
+        report = measure(root.open(), sample=sample)
     show_report(
         report,
         form,
@@ -68,7 +52,7 @@ def usage(
 
 @guarded
 def ls(
-    root: RootOption = None,
+    root: RootOptions,
     filters: Annotated[
         Optional[list[str]],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Option(
@@ -90,8 +74,6 @@ def ls(
         Optional[int],  # noqa: UP045
         typer.Option("--limit", metavar="N", help="Maximum number of lines.", min=1),
     ] = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only whole names, one per line.")] = False,
@@ -110,8 +92,7 @@ def ls(
     from ..maintenance.listing import list_entries
 
     with waiting("Listing"):
-        where = root_of(root, storage_option, near=near)
-        entries = list_entries(where, filters=filters or (), sort=sort)[:limit]
+        entries = list_entries(root.open(), filters=filters or (), sort=sort)[:limit]
     if quiet:
         show_names(entry.name for entry in entries)
         return
@@ -136,16 +117,9 @@ def ls(
 def explain(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="An audio file, or its URL.")],
     processor: ProcessorOption,
-    root: RootOption = None,
-    sampling_rate: RateOption = None,
-    max_length_seconds: CapOption = None,
-    auto_resample: AutoResampleOption = False,
-    channels: ChannelsOption = "mean",
-    nonfinite: NonfiniteOption = "error",
+    root: SignedRootOptions,
+    features: KeyOptions,
     audio_storage_option: AudioStorageOptions = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the status.")] = False,
 ) -> None:
@@ -159,15 +133,9 @@ def explain(
     """
     from .inputs import open_cache
 
+    storage_options = options_of(audio_storage_option, "--audio-storage-option")
     cached_features = open_cache(
-        processor,
-        root_of(root, storage_option, signing_key_file, read_only=True, near=near),
-        sampling_rate=sampling_rate,
-        max_length_seconds=max_length_seconds,
-        auto_resample=auto_resample,
-        audio_storage_options=options_of(audio_storage_option, "--audio-storage-option"),
-        channels=channels,
-        nonfinite=nonfinite,
+        processor, root.open(read_only=True), audio_storage_options=storage_options, **features.settings
     )
     report = cast("Explanation", cached_features.explain(clip))
     if quiet:
@@ -190,14 +158,11 @@ def show(
             help="An audio file or its URL, the name of an entry, or at least 8 digits of a clip's sha256.",
         ),
     ],
-    root: RootOption = None,
+    root: SignedRootOptions,
     plot: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--plot", metavar="FILE", help="PNG file for a picture; needs matplotlib."),
     ] = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,
 ) -> None:
@@ -214,7 +179,7 @@ def show(
     from ..audio.source import read_source
     from ..maintenance.inspect import inspect_entries, plot_entry
 
-    where = root_of(root, storage_option, signing_key_file, near=near)
+    where = root.open()
     is_audio = "://" in entry or Path(entry).expanduser().is_file()
     what = read_source(os.path.expanduser(entry)).blob_sha if is_audio else entry
     entries = inspect_entries(where, what)

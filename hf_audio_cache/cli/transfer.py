@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .options import (
-    AudioColumnOption,
-    AudioStorageOptions,
-    DataDirOption,
-    NearOption,
-    RootOption,
-    SigningKeyFileOption,
-    SplitOption,
-    StorageOptions,
-    SubsetOption,
-    options_of,
-    root_of,
-)
+from .options import DatasetOptions, SignedRootOptions
 from .output import Format, FormatOption, show_report
 from .registry import add_command
 from .running import guarded, waiting
@@ -32,6 +21,8 @@ if TYPE_CHECKING:
 @guarded
 def export(
     to: Annotated[str, typer.Option("--to", metavar="FILE.tar|ROOT", help="Archive to write, or another root.")],
+    root: SignedRootOptions,
+    audio: DatasetOptions,
     dataset: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
         typer.Argument(metavar="DATASET", help="Dataset whose clips to take, as for warm; by default all clips."),
@@ -45,15 +36,6 @@ def export(
         ),
     ] = None,
     with_waveforms: Annotated[bool, typer.Option("--with-waveforms", help="Include cached waveforms.")] = False,
-    root: RootOption = None,
-    split: SplitOption = None,
-    subset: SubsetOption = None,
-    audio_column: AudioColumnOption = "audio",
-    data_dir: DataDirOption = None,
-    audio_storage_option: AudioStorageOptions = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of bad entries.")] = False,
 ) -> None:
@@ -79,13 +61,10 @@ def export(
         from .inputs import load_dataset
 
         with waiting("Reading the dataset"):
-            rows = load_dataset(dataset, split=split, subset=subset, audio_column=audio_column)
-            reader = AudioReader(
-                None if data_dir is None else str(data_dir),
-                secret_options(options_of(audio_storage_option, "--audio-storage-option")),
-            )
-            clips = clip_shas(rows, audio_column, reader)
-    source = root_of(root, storage_option, signing_key_file, near=near)
+            settings = audio.settings
+            reader = AudioReader(settings["data_dir"], secret_options(settings["audio_storage_options"]))
+            clips = clip_shas(load_dataset(dataset, **audio.source), audio.audio_column, reader)
+    source = root.open()
     chosen: dict[str, Any] = {
         "clips": clips,
         "processor": None if processor is None else _sha_of(processor, source),
@@ -95,7 +74,7 @@ def export(
         if to.endswith(".tar"):
             report = export_archive(source, to, **chosen)
         else:
-            report = copy_entries(source, root_of(to, storage_option, signing_key_file), **chosen)
+            report = copy_entries(source, replace(root, root=to, near=None).open(), **chosen)
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
@@ -117,10 +96,7 @@ def _sha_of(processor: str, root: CacheRoot) -> str:
 @guarded
 def import_(
     archive: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A tar that export wrote.")],
-    root: RootOption = None,
-    storage_option: StorageOptions = None,
-    near: NearOption = None,
-    signing_key_file: SigningKeyFileOption = None,
+    root: SignedRootOptions,
     form: FormatOption = Format.table,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the names of refused entries.")] = False,
 ) -> None:
@@ -136,7 +112,7 @@ def import_(
     from ..maintenance.transfer import import_archive
 
     with waiting("Importing"):
-        report = import_archive(archive, root_of(root, storage_option, signing_key_file, near=near))
+        report = import_archive(archive, root.open())
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)

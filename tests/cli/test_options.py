@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from hf_audio_cache import CacheRoot
-from hf_audio_cache.cli.options import root_of
+from hf_audio_cache.cli.options import RootOptions
 from hf_audio_cache.cli.running import plan_confirm_run
 
 
@@ -71,12 +71,13 @@ def test_a_dry_run_only_plans(yes, ask, done):
 
 
 def test_options_describe_a_root(tmp_path):
-    root = root_of("s3://bucket/x", ["key=me", 'client_kwargs={"region_name": "x"}', "anon=false"], read_only=True)
+    given = ["key=me", 'client_kwargs={"region_name": "x"}', "anon=false"]
+    root = RootOptions("s3://bucket/x", given).open(read_only=True)
     options = {"key": "me", "client_kwargs": {"region_name": "x"}, "anon": False}
     assert root == CacheRoot("s3://bucket/x", storage_options=options, read_only=True)
-    assert root_of(str(tmp_path)) == CacheRoot(tmp_path)
-    assert root_of(str(tmp_path), near=str(tmp_path / "near")) == CacheRoot(tmp_path, near=tmp_path / "near")
-    assert root_of(None) == CacheRoot()
+    assert RootOptions(str(tmp_path)).open() == CacheRoot(tmp_path)
+    assert RootOptions(str(tmp_path), near=str(tmp_path / "near")).open() == CacheRoot(tmp_path, near=tmp_path / "near")
+    assert RootOptions().open() == CacheRoot()
 
 
 @pytest.mark.parametrize(
@@ -84,4 +85,4 @@ def test_options_describe_a_root(tmp_path):
 )
 def test_what_is_wrong_is_said(root, options, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        root_of(root.format(tmp_path), options)
+        RootOptions(root.format(tmp_path), options).open()
