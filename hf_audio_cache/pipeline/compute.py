@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError
 from ..processors.determinism import extract_beside_others, extract_repeatable
-from ..processors.extractor import audio_part, name_of
+from ..processors.extractor import audio_part, extract, name_of
 from ..processors.output_specs import OutputSpec, probe_outputs
 from ..processors.ownership import Owner, owner_of
 from ..processors.precision import rounded
@@ -44,10 +44,10 @@ class Extraction:
     ) -> dict[str, Any]:
         """Return the outputs for a clip by name. `processor_sha` is the processor's identity now.
 
-        Raises RandomOutputError if a second call for the same clip gives other outputs; AudioExtractionError if the
-        processor fails, or an output is not finite, has no frames, or is too large for `dtype`. Unless it `is_alone`,
-        other clips are extracted meanwhile, and the caller watches the random generators. `twice`: a second call is
-        compared with the first; by default for some clips only.
+        Unless it `is_alone`, other clips are extracted meanwhile, and the caller watches the random generators.
+        `twice`: a second call is compared with the first; by default for some clips only. Raises RandomOutputError if a
+        second call for the same clip gives other outputs; AudioExtractionError if the processor fails, or an output is
+        not finite, has no frames, or is too large for `dtype`.
         """
         extractor = audio_part(self.processor)
         n_samples = waveform.shape[-1]
@@ -55,13 +55,9 @@ class Extraction:
         if twice is None:  # some extractors take random parts of long clips only; others are random now and then
             twice = n_samples > longest or (number + 1).bit_count() == 1
         try:
+            call = functools.partial(extract, extractor, waveform, self._sampling_rate, self._settings.processor_kwargs)
             outputs = (extract_repeatable if is_alone else extract_beside_others)(
-                extractor,
-                waveform,
-                self._sampling_rate,
-                self._settings.processor_kwargs,
-                clip=clip,
-                twice=twice,
+                call, extractor, clip=clip, twice=twice
             )
         except HfAudioCacheError:
             raise

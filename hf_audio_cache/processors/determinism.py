@@ -6,17 +6,16 @@ import inspect
 import random
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import RandomOutputError
 from ..support.torch_module import loaded_torch
-from .extractor import NamedFunction, extract, name_of
+from .extractor import NamedFunction, name_of
 from .output_forms import is_same_output
 
 # Of tqdm, which `datasets` shows its progress with, of fsspec, and our own.
@@ -89,46 +88,31 @@ class GeneratorWatch:
             self._before.restore()
 
 
-def extract_beside_others(
-    extractor: Any,
-    waveform: npt.NDArray[np.float32],
-    sampling_rate: int,
-    processor_kwargs: Mapping[str, Any],
-    *,
-    clip: str,
-    twice: bool,
-) -> dict[str, Any]:
+Call = Callable[[], dict[str, Any]]
+
+
+def extract_beside_others(call: Call, extractor: Any, *, clip: str, twice: bool) -> dict[str, Any]:
     """Do as `extract_repeatable` while other threads extract, too: only a `GeneratorWatch` tells whether one drew.
 
     A difference between two calls may also mean that the extractor is not safe in threads.
     """
-    call = (extractor, waveform, sampling_rate, processor_kwargs)
-    outputs = extract(*call)
-    if twice and (different := difference(outputs, extract(*call))) is not None:
+    outputs = call()
+    if twice and (different := difference(outputs, call())) is not None:
         raise _random_output(extractor, clip, f"a second call gave another {different!r}")
     return outputs
 
 
-def extract_repeatable(
-    extractor: Any,
-    waveform: npt.NDArray[np.float32],
-    sampling_rate: int,
-    processor_kwargs: Mapping[str, Any],
-    *,
-    clip: str,
-    twice: bool,
-) -> dict[str, Any]:
-    """Return what `extract` does, if it is the same each time.
+def extract_repeatable(call: Call, extractor: Any, *, clip: str, twice: bool) -> dict[str, Any]:
+    """Return what a call of an extractor returns, if it is the same each time.
 
-    Raises RandomOutputError if a random generator was drawn from (its state is put back), or the two outputs differ.
     `twice`: it is computed a second time and compared, since a generator of the extractor's own shows in no other way.
+    Raises RandomOutputError if a random generator was drawn from (its state is put back), or the two outputs differ.
     """
-    call = (extractor, waveform, sampling_rate, processor_kwargs)
     before = _RandomState.now()
-    outputs, moved = _extract_watched(*call, clip=clip, before=before)
+    outputs, moved = _extract_watched(call, extractor, clip, before)
     # With other threads about, the draw may have been one of theirs: then further calls must tell.
     for _ in range(3 if moved else int(twice)):
-        different = difference(outputs, _extract_watched(*call, clip=clip, before=_RandomState.now())[0])
+        different = difference(outputs, _extract_watched(call, extractor, clip, _RandomState.now())[0])
         if different is not None:
             if moved:
                 before.restore()
@@ -137,22 +121,11 @@ def extract_repeatable(
     return outputs
 
 
-def _extract_watched(
-    extractor: Any,
-    waveform: npt.NDArray[np.float32],
-    sampling_rate: int,
-    processor_kwargs: Mapping[str, Any],
-    *,
-    clip: str,
-    before: _RandomState,
-) -> tuple[dict[str, Any], str | None]:
-    """Extract; return the outputs, and what generator was drawn from since `before`.
-
-    Where no other thread can have drawn from it, it is put back, and the clip is refused.
-    """
+def _extract_watched(call: Call, extractor: Any, clip: str, before: _RandomState) -> tuple[dict[str, Any], str | None]:
+    """Return the outputs, and the generator drawn from since `before`; the clip is refused if no other thread did."""
     is_alone = _is_alone()
     try:
-        outputs = extract(extractor, waveform, sampling_rate, processor_kwargs)
+        outputs = call()
     finally:
         moved = _RandomState.now().moved_since(before)
         if moved is not None and is_alone:

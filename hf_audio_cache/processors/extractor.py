@@ -1,4 +1,4 @@
-"""Calling the audio part of a processor: one clip in, its outputs by name out."""
+"""Finding and calling the audio part of a processor, its rate and channels: one clip in, its outputs by name out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..errors import ProcessorError
 from ..support.process_local import ProcessLocal, is_forked
 from ..support.torch_module import loaded_torch
+from .mistakes import kind_of_mistake, not_a_processor
 from .output_forms import without_batch_axis
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
@@ -23,8 +24,6 @@ _AUDIO_PARTS = ("audio_processor", "feature_extractor")
 
 # Attribute of the class of a stand-in: the extractor in whose place it is.
 STANDS_FOR = "_hf_audio_cache_stands_for"
-
-_MOST_SAID = 200  # characters of what was passed in the place of a processor
 
 # How transformers asks for an optional library. ("Speech" is torchaudio, which these extractors can do without.)
 _GUARD = re.compile(r"is_(?!speech_)(\w+)_available")
@@ -82,60 +81,9 @@ def audio_part(processor: Any) -> Any:
             f"The function {extractor!r} needs a name for its key, and its rate. Pass "
             'CachedFeatures(function, identity="my-mel-v1", sampling_rate=16_000). Nothing was computed.'
         )
-    if callable(extractor) and not isinstance(extractor, type) and not _kind_of_mistake(type(extractor)):
+    if callable(extractor) and not isinstance(extractor, type) and not kind_of_mistake(type(extractor)):
         return extractor
-    raise _not_a_processor(processor)
-
-
-# What people pass in the place of a processor, by a class of transformers' that it derives from.
-_MISTAKES = {
-    "PreTrainedTokenizerBase": "a tokenizer, which takes text",
-    "PreTrainedModel": "a model, which takes the features",
-    "PretrainedConfig": "a configuration",
-    "PreTrainedConfig": "a configuration",
-    "ImageProcessingMixin": "an image processor",
-    "Pipeline": "a pipeline, which holds a processor and a model",
-    "ProcessorMixin": "a processor without an audio part",
-}
-
-
-def _kind_of_mistake(kind: type) -> str:
-    """Return what an object of transformers is, if it is no front end for audio; else empty."""
-    if kind.__module__.partition(".")[0] not in ("transformers", "transformers_modules"):
-        return ""
-    call = next((vars(each)["__call__"] for each in kind.__mro__ if "__call__" in vars(each)), None)
-    names = [each.__name__ for each in kind.__mro__]
-    found = next((_MISTAKES[name] for name in names if name in _MISTAKES), "")
-    is_own_call = found == _MISTAKES["ProcessorMixin"] and call is not None and _takes_audio(call)
-    return "" if is_own_call else found
-
-
-def _takes_audio(call: Any) -> bool:
-    """Return whether a call has an argument for audio."""
-    try:
-        parameters = inspect.signature(call).parameters
-    except (TypeError, ValueError):
-        return True
-    return any(name.startswith(("audio", "raw_", "speech", "sound")) for name in parameters)
-
-
-def _not_a_processor(found: Any) -> ProcessorError:
-    """Return the error that says what was passed in the place of a processor."""
-    kind = type(found)
-    load = "AutoFeatureExtractor.from_pretrained"
-    if isinstance(found, type):
-        what, remedy = f"the class {found.__name__}, not an object of it", f"{found.__name__}.from_pretrained(name)"
-    elif isinstance(found, str):
-        what, remedy = f"the name {found!r}", f"{load}({found!r})"
-    elif mistake := _kind_of_mistake(kind):
-        what, remedy = f"a {kind.__name__}: {mistake}", f"{load}(name), with the name of the model"
-    else:
-        what, remedy = repr(found), f"what {load} or AutoProcessor.from_pretrained returns"
-        what = what if len(what) <= _MOST_SAID else f"{what[:_MOST_SAID]}…"
-    return ProcessorError(
-        f"Not a feature extractor, nor a processor that has one as audio_processor or feature_extractor: {what}. "
-        f"Pass {remedy}. Nothing was computed."
-    )
+    raise not_a_processor(processor)
 
 
 def _is_taken_apart(processor: Any) -> bool:
