@@ -96,11 +96,8 @@ def clip_shas(dataset: Any, audio_column: str, reader: AudioReader | None = None
 
 def encoded_sizes(rows: datasets.Dataset, audio_column: str, data_dir: str | None = None) -> npt.NDArray[np.float64]:
     """Return the size in bytes of each row's encoded audio without reading it; 1 if it is unknown."""
-    sizes: list[npt.NDArray[np.float64]] = []
-    for table in rows.with_format("arrow").iter(batch_size=1000):
-        column = table[audio_column]
-        for chunk in column.chunks:
-            sizes.append(_sizes(chunk, data_dir))
+    tables = rows.with_format("arrow").iter(batch_size=1000)
+    sizes = [_sizes(chunk, data_dir) for table in tables for chunk in table[audio_column].chunks]
     return np.concatenate(sizes) if sizes else np.zeros(0)
 
 

@@ -42,6 +42,11 @@ class ListLayout:
         sizes = tuple(len(cell) if is_list_of_clips(cell) else None for cell in cells)
         return None if all(size is None for size in sizes) else cls(sizes)
 
+    @classmethod
+    def of_lists(cls, cells: Sequence[Any]) -> ListLayout:
+        """Return the layout of cells that are lists or None."""
+        return cls(tuple(None if cell is None else len(cell) for cell in cells))
+
     def flat(self, cells: Sequence[Any]) -> list[Any]:
         """Return the clips of all rows, one after another. A row without a list is one of them."""
         clips: list[Any] = []

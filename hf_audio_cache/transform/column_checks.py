@@ -12,18 +12,13 @@ from .cached_array import CachedArray, reference_columns
 _SETTINGS = ("processor_sha", "sampling_rate", "max_length_ms", "auto_resample", "channels", "name")
 
 
-def check_new_columns(
-    own: Mapping[str, CachedArray],
-    features: Mapping[str, Any],
-    dropped: Collection[str],
-    reason_column: str | None = None,
-) -> None:
+def check_new_columns(own: Mapping[str, CachedArray], features: Mapping[str, Any], dropped: Collection[str]) -> None:
     """Raise if a column of a dataset would be replaced by another's, or taken for what it is not.
 
-    References that the same processor made of the same audio column may be replaced: they are the same. Raises
-    AudioColumnError if references of the same name were made from another audio column; ProcessorError if another
-    column of the same name would be replaced. `own` are the references that are to be added, `features` those of the
-    dataset, `dropped` the columns that the user has removed.
+    References that the same processor made of the same audio column may be replaced: they are the same. `own` are the
+    references that are to be added, `features` those of the dataset, `dropped` the columns that the user has removed.
+    Raises AudioColumnError if references of the same name were made from another audio column; ProcessorError if
+    another column of the same name would be replaced.
     """
     present = {name: feature for name, feature in features.items() if name not in dropped}
     references = reference_columns(present)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,6 @@ from .audio_rows import audio_rows, encoded_sizes
 _SAMPLE = 64
 _PAYS = 1.5  # a smaller speed-up is not worth the disk
 _MIN_LINE = 8  # fewer clips do not determine a straight line
-_FIGURES = (
-    "features_bytes",
-    "waveforms_bytes",
-    "seconds_reading_audio",
-    "seconds_decoding",
-    "seconds_extracting",
-    "seconds_storing",
-    "seconds_reading_waveforms",
-    "seconds_reading_features",
-)
-_DERIVED = (
-    "seconds_uncached",
-    "seconds_first_run",
-    "seconds_with_waveforms",
-    "seconds_with_features",
-    "features_pay",
-    "waveforms_pay",
-    "verdict",
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +107,8 @@ class Estimate(Report):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate and all that is derived from it as JSON values."""
-        return {**super().to_dict(), **{name: getattr(self, name) for name in _DERIVED}}
+        derived = (name for name, value in vars(Estimate).items() if isinstance(value, property))
+        return {**super().to_dict(), **{name: getattr(self, name) for name in derived}}
 
     def tables(self) -> list[Table]:
         share = f"{self.n_sample_cached} of {self.n_sample} rows"
@@ -174,7 +156,8 @@ def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int = _SAMPLE) 
     good = [(size, line) for size, line in zip(sizes[chosen], lines, strict=True) if line is not None]
     totals = {
         name: _extrapolated(np.array([size for size, _ in good]), np.array([line[name] for _, line in good]), sizes)
-        for name in _FIGURES
+        for name in (each.name for each in fields(Estimate))
+        if name.startswith(("features_", "waveforms_", "seconds_"))
     }
     return Estimate(
         n_rows=len(rows),

@@ -81,8 +81,8 @@ class ExtractorCall:
     def result(self, entries: Sequence[Mapping[str, Any]], like: ResultForm | None = None) -> Any:
         """Return what the extractor returns for these clips.
 
-        Raises UncacheableCallError if the outputs of single clips do not make up those of a batch. `like` is the form
-        of what the extractor returns. It is needed without `return_tensors`; by default it is a `BatchFeature`.
+        `like` is the form of what the extractor returns. It is needed without `return_tensors`; by default it is a
+        `BatchFeature`. Raises UncacheableCallError if the outputs of single clips do not make up those of a batch.
         """
         names = list(entries[0])
         if any(list(entry) != names for entry in entries):

@@ -1,4 +1,4 @@
-"""`FeatureColumns`: rows, columns and types of what `CachedFeatures` returns; lengths and reasons too."""
+"""`FeatureColumns`: rows, columns and types of what `CachedFeatures` returns; bad clips, lengths and reasons too."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ class FeatureColumns:
 
     def of(self, examples: Any) -> Any:
         """Return the features of an example or a batch in the form it came in; rows of bad clips have None."""
-        self._check_references(examples)
-        batch = read_batch(examples, self.settings.audio_column)
-        layout = self._layout(batch.cells, examples)
+        batch, layout = self._batch(examples)
         return self.give_back(batch, self.pipeline.features(_clips(batch.cells, layout)), layout)
 
     def of_good_clips(self, examples: Any) -> Any:
@@ -70,30 +68,25 @@ class FeatureColumns:
 
         Raises CannotSkipError if rows cannot be left out in this form of a batch.
         """
-        self._check_references(examples)
-        batch = read_batch(examples, self.settings.audio_column)
+        batch, layout = self._batch(examples)
         batch.without(())  # raises at the first batch, and not at the first bad clip
-        layout = self._layout(batch.cells, examples)
         results = self.pipeline.features(_clips(batch.cells, layout))
         rows = results if layout is None else layout.grouped(results)
         bad = {row for row, result in enumerate(rows) if _has_error(result)}
-        if layout is None:
-            return self.give_back(batch.without(bad), [result for row, result in enumerate(rows) if row not in bad])
-        layout = ListLayout(tuple(size for row, size in enumerate(layout.sizes) if row not in bad))
         good = [result for row, result in enumerate(rows) if row not in bad]
+        if layout is None:
+            return self.give_back(batch.without(bad), good)
+        layout = ListLayout(tuple(size for row, size in enumerate(layout.sizes) if row not in bad))
         return self.give_back(batch.without(bad), _clips(good, layout), layout)
 
-    def _layout(self, cells: Sequence[Any], examples: Any) -> ListLayout | None:
-        """Return how many clips each row has, if rows have lists of clips."""
-        if is_list_feature(features_of(examples).get(self.settings.audio_column)):
-            return ListLayout(tuple(None if cell is None else len(cell) for cell in cells))
-        return ListLayout.of(cells)
-
-    def _check_references(self, examples: Any) -> None:
-        """Raise if `datasets` would replace references to other features by these."""
-        references = reference_columns(features_of(examples))
-        if references:
-            check_references(references, self.references())
+    def _batch(self, examples: Any) -> tuple[AudioBatch, ListLayout | None]:
+        """Return the audio cells, and how many clips each row has, if rows have lists of clips."""
+        features = features_of(examples)
+        if references := reference_columns(features):
+            check_references(references, self.references())  # `datasets` would replace them by these
+        batch = read_batch(examples, self.settings.audio_column)
+        is_list = is_list_feature(features.get(self.settings.audio_column))
+        return batch, ListLayout.of_lists(batch.cells) if is_list else ListLayout.of(batch.cells)
 
     def give_back(
         self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError], layout: ListLayout | None = None
@@ -162,6 +155,11 @@ class FeatureColumns:
         """Return the names of the columns of outputs, and of those of lengths and reasons."""
         further = (self.settings.length_column, self.settings.reason_column)
         return [*self.names(), *(name for name in further if name is not None)]
+
+    def further_types(self, *, lists: bool) -> dict[str, Any]:
+        """Return the types of the columns of lengths and reasons; `lists` if rows have lists of clips."""
+        names = [name for name in (self.settings.length_column, self.settings.reason_column) if name is not None]
+        return {name: self._in_lists(name, self.type_of(name)) if lists else self.type_of(name) for name in names}
 
     def _check_names(self, outputs: Collection[str]) -> None:
         """Raise if two columns would have one name, or an output to rename does not exist."""

@@ -32,7 +32,7 @@ class ReferenceMaker:
         batch = read_batch(examples, settings.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
         lists = any(isinstance(reference, CachedArrayList) for reference in self.types.values())
-        layout = ListLayout(tuple(None if cell is None else len(cell) for cell in batch.cells)) if lists else None
+        layout = ListLayout.of_lists(batch.cells) if lists else None
         cells = batch.cells if layout is None else layout.flat(batch.cells)
         clips = self.columns.pipeline.ensure(cells, processor_sha)
         if settings.on_error == "raise":

@@ -40,27 +40,14 @@ def fill_by_ray(
     Each worker is an actor with a processor of its own. Ray starts as many as there is work and room for, and does the
     work of a lost one again elsewhere. A clip that several rows have is computed by one worker.
 
-    Parameters
-    ----------
-    dataset
-        With the audio column, as `ray.data.read_parquet` and `ray.data.from_huggingface` make it.
-    cached_features
-        What to fill. Bad clips are reported, whatever its ``on_error`` is; near tiers are neither read nor written. A
-        root that is a path must be the same folder for all workers. Its ``storage_options``, and those of the audio,
-        are sent to the workers over Ray's own connections. Signing keys are not: set their variable where the workers
-        run.
-    max_workers
-        The most actors; by default as many as the cluster has room for.
-    on_rows
-        Called with the number of rows that are done, again and again.
+    Bad clips are reported, whatever ``on_error`` is; near tiers are neither read nor written. A root that is a path
+    must be the same folder for all workers. Its ``storage_options``, and those of the audio, are sent to the workers
+    over Ray's own connections. Signing keys are not: set their variable where the workers run. `on_rows` is called with
+    the number of rows that are done, again and again.
 
-    Raises
-    ------
-    UnstorableOutputError
-        If no entry can hold the outputs of the processor.
-    ClusterError
-        If the workers fail, or clips are missing in the end since workers were lost again and again. What was stored
-        stays, so the same call goes on from there.
+    Raises UnstorableOutputError if no entry can hold the outputs of the processor; ClusterError if the workers fail, or
+    clips are missing in the end since workers were lost again and again. What was stored stays, so the same call goes
+    on from there.
     """
     import ray
 

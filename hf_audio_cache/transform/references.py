@@ -69,12 +69,7 @@ def make_references(
     dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
     check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
-    features = datasets.Features(types)
-    if settings.length_column is not None:
-        length = datasets.Value("int64")
-        features[settings.length_column] = datasets.List(length) if lists else length
-    if settings.reason_column is not None:
-        features[settings.reason_column] = datasets.Value("string")
+    features = datasets.Features({**types, **columns.further_types(lists=lists)})
     references = _mapped_references(columns, dataset, types, features, map_kwargs)
     columns.pipeline.access_log.finish()
     dropped += [name for name in features if name in dataset.column_names and name not in dropped]
