@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import CorruptEntryError
 from ..stores import Store, StoredObject
+from ..support.batches import batches
 from .layout import ACCESS, is_like_entry, parse_figures_name, parse_record_name
 from .stats import Stats
 
@@ -71,8 +72,7 @@ def records_of(store: Store, run: str | None = None) -> Iterator[tuple[StoredObj
     records = ((one, parse_record_name(one.name)) for one in store.scan(f"{ACCESS}/"))
     found = [one for one, record in records if record is not None and run in (None, record.run)]
     found.sort(key=lambda one: one.name, reverse=True)
-    for start in range(0, len(found), _BATCH):
-        batch = found[start : start + _BATCH]
+    for batch in batches(found, _BATCH):
         for one, content in zip(batch, store.get_many([one.name for one in batch]), strict=True):
             if isinstance(content, bytes):
                 with contextlib.suppress(Exception):  # a damaged record says nothing; `verify` names it

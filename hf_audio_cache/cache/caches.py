@@ -82,8 +82,9 @@ class AudioCache(EntryCache[AudioCacheKey]):
         [found] = self._store.get_many([name])
         if not isinstance(found, bytes):
             return None
-        with contextlib.suppress(Exception):  # as in _open; it was, or will be, told when it is asked for
-            read: tuple[dict[str, Any], ClipLength | None] = self._pick(name, key, found, self._outputs_and_length)[0]
+        with contextlib.suppress(Exception):  # whatever crafted bytes raise; it is told when the entry is asked for
+            read: tuple[dict[str, Any], ClipLength | None]
+            read, _ = self._reader.pick(name, key, found, self._outputs_and_length)
             self.note_use([name])
             return read
         return None

@@ -68,9 +68,9 @@ def encode_entry(
 ) -> bytes:
     """Return the bytes of the entry that holds `outputs` under `key`.
 
-    Raises UnstorableOutputError if an output is neither, or the manifest would pass 60 kB. The key goes into the
-    manifest whole, so that the entry is never served for another key. An output is an array (bool, integer, float or
-    complex, of any shape) or a JSON value. `length` is that of the waveform they were computed from.
+    The key goes into the manifest whole, so that the entry is never served for another key. An output is an array
+    (bool, integer, float or complex, of any shape) or a JSON value. `length` is that of the waveform they were computed
+    from. Raises UnstorableOutputError if an output is neither, or the manifest would pass 60 kB.
     """
     if not outputs:
         raise UnstorableOutputError("an entry needs at least one output, and there is none; nothing was stored.")

@@ -6,12 +6,11 @@ a miss, and stays. Failed reads are misses; failed writes are counted. The first
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from ..audio.length import ClipLength
 from ..errors import (
@@ -20,23 +19,18 @@ from ..errors import (
     SigningKeyError,
     StoreError,
     UnknownVersionError,
-    UnsignedEntryError,
 )
 from ..stores import Store
 from ..support.threads import in_threads
 from .bad_entries import BadEntries
-from .entry import Entry, check_signature, encode_entry, open_entry
-from .keys import AudioCacheKey, WaveformCacheKey
+from .entry import Entry, encode_entry, open_entry
+from .entry_reader import EntryReader, Pick
+from .keys import KeyT
 from .layout import finished_name, is_entry
 from .places import give_places
 from .presence import Presence
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats
-
-KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
-Pick = Callable[[Entry], Any]
-# The name and key of an entry, the store's answer, and the checked entry. If there is no entry: the reason.
-_Opened = tuple[str, KeyT, bytes | StoreError | None, Entry | Exception | None]
 
 
 class EntryCache(Generic[KeyT]):
@@ -63,6 +57,7 @@ class EntryCache(Generic[KeyT]):
         self._presence = Presence(self._store, self.check, self._signing_keys)
         self._counters = counters or Counters()
         self._bad = BadEntries(self._store, self._counters, strict=root.strict)
+        self._reader: EntryReader[KeyT] = EntryReader(self._store, root.signing_keys, self._counters, self._bad)
         self._on_use = on_use
 
     def __repr__(self) -> str:
@@ -131,17 +126,13 @@ class EntryCache(Generic[KeyT]):
                 said.append(None)
         return said
 
-    def _check_signature(self, name: str, found: bytes) -> None:
-        if self._signing_keys is not None:
-            check_signature(found, name, self._signing_keys)
-
     def _read_many(self, keys: Sequence[KeyT], pick: Pick) -> list[Any]:
         """Return what `pick` gives for each key, or None where there is no good entry; one batch of reads."""
         started = time.perf_counter()
-        read = self._open_many(keys)
+        read = self._reader.open_many([self._name(key) for key in keys], keys)
         if self._in_one_array and len(keys) > 1:
             give_places(opened for _, _, _, opened in read)
-        picked = in_threads(lambda each: self._pick_found(*each, pick), read)
+        picked = in_threads(lambda each: self._reader.pick_found(*each, pick), read)
         values, hits, n_bytes, n_errors, once_took = [], [], 0, 0, 0.0
         for (name, _, content, _), (value, compute_seconds) in zip(read, picked, strict=True):
             values.append(value)
@@ -169,80 +160,16 @@ class EntryCache(Generic[KeyT]):
         """Count hits and misses that no read has counted."""
         self._counters.add(**{self._hits: hits, self._misses: misses})
 
-    def _open_many(self, keys: Sequence[KeyT]) -> list[_Opened[KeyT]]:
-        """Return for each key the name of its entry, what the store has, and the checked entry."""
-        names = [self._name(key) for key in keys]
-        found = self._store.get_many(names)
-        return in_threads(self._open, list(zip(names, keys, found, strict=True)))
-
     def open_many(self, keys: Sequence[KeyT]) -> list[Entry | None]:
         """Return each entry, checked and not decoded; None where there is no good one. Counts no hits or misses."""
-        read = self._open_many(keys)
+        read = self._reader.open_many([self._name(key) for key in keys], keys)
         self._counters.add(bytes_read=sum(len(content) for _, _, content, _ in read if isinstance(content, bytes)))
-        return [self._pick_found(*each, lambda entry: entry)[0] for each in read]
+        return [self._reader.pick_found(*each, lambda entry: entry)[0] for each in read]
 
     def note_use(self, names: Sequence[str]) -> None:
         """Record that the entries of these names were used."""
         if self._on_use is not None and names:
             self._on_use(names)
-
-    def _open(self, each: tuple[str, KeyT, bytes | StoreError | None]) -> _Opened[KeyT]:
-        """Check the entry in these bytes, without decoding it. Add it, or the reason why it is refused."""
-        name, key, found = each
-        if not isinstance(found, bytes):
-            return name, key, found, found
-        try:
-            self._check_signature(name, found)
-            return name, key, found, open_entry(found, key)
-        except Exception as exc:  # noqa: BLE001 - whatever crafted bytes make numpy, json or Blosc raise
-            return name, key, found, exc
-
-    def _pick_found(
-        self,
-        name: str,
-        key: KeyT,
-        found: bytes | StoreError | None,
-        opened: Entry | Exception | None,
-        pick: Pick,
-    ) -> tuple[Any, float]:
-        """Return what `pick` gives of an entry and what it took to compute; None where it is not a good one."""
-        if isinstance(opened, Entry):
-            try:
-                return pick(opened), opened.compute_seconds
-            except Exception as exc:  # noqa: BLE001 - as in _open
-                opened = exc
-        if isinstance(found, StoreError):
-            self._bad.fail(found, "it is computed again")
-        elif isinstance(opened, SigningKeyError):
-            raise opened  # it says nothing of the entry
-        elif isinstance(opened, UnknownVersionError):
-            self._bad.leave(name, opened)
-        elif isinstance(found, bytes) and opened is not None:
-            return self._pick_again(name, key, found, opened, pick)
-        return None, 0.0
-
-    def _pick_again(self, name: str, key: KeyT, found: bytes, reason: Exception, pick: Pick) -> tuple[Any, float]:
-        """Return `pick` of what a second read of a bad entry gives."""
-        [again] = self._store.get_again([name])
-        if isinstance(again, bytes) and again != found:  # a copy was bad, or what came over the network
-            self._counters.add(bad_entries=1)
-            with contextlib.suppress(Exception):
-                return self._pick(name, key, again, pick)
-            where = self._store.location(name)
-            self._bad.warn(f"the entry {where} was damaged in two reads and counts as a miss: {reason}")
-        elif isinstance(again, StoreError):  # what it is a copy of may be good
-            self._counters.add(bad_entries=1, read_errors=1)
-            self._bad.fail(again, "it is computed again")
-        elif isinstance(reason, UnsignedEntryError):
-            self._bad.ignore(name, reason)
-        else:
-            self._bad.delete(name, reason)
-        return None, 0.0
-
-    def _pick(self, name: str, key: KeyT, found: bytes, pick: Pick) -> tuple[Any, float]:
-        self._check_signature(name, found)
-        entry = open_entry(found, key)
-        return pick(entry), entry.compute_seconds
 
     def put_many(self, entries: Mapping[KeyT, Mapping[str, Any]], *, compute_seconds: float = 0.0) -> bool:
         """Store the outputs of each key; return whether all of them were kept.
@@ -337,7 +264,7 @@ class EntryCache(Generic[KeyT]):
     def check(self, name: str, found: bytes) -> HfAudioCacheError | None:
         """Return what is wrong with the bytes of an entry of this name; all of it is decoded."""
         try:
-            self._check_signature(name, found)
+            self._reader.check_signature(name, found)
             entry = open_entry(found, None)
             self._outputs(entry)
             if entry.key is not None and self._key_type(**entry.key).name() != name:
@@ -346,7 +273,7 @@ class EntryCache(Generic[KeyT]):
             raise
         except HfAudioCacheError as exc:
             return exc
-        except Exception as exc:  # noqa: BLE001 - as in _open
+        except Exception as exc:  # noqa: BLE001 - whatever crafted bytes make numpy, json or Blosc raise
             return CorruptEntryError(f"{type(exc).__name__}: {exc}")
         return None
 

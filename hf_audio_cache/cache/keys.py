@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -193,6 +193,9 @@ class AudioCacheKey(_EntryKey):
             channels=self.channels,
             processor_sha=self.processor_sha,
         )
+
+
+KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)
 
 
 def max_length_ms(seconds: float | None) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from ..errors import StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store
+from ..support.batches import batches
 from .entry import LONGEST_END, USUAL_END, check_signature, manifest_at_end
 from .signing import SigningKeys
-
-T = TypeVar("T")
 
 _BATCH = 64  # entries in memory at once
 
@@ -33,7 +31,7 @@ class Presence:
         """Return, for each name, whether the root has such an entry."""
         if self._signing_keys is None:
             return self._store.exists_many(names)
-        signed = {name for batch in _batches(names) for name in self._signed_among(batch)}
+        signed = {name for batch in batches(names, _BATCH) for name in self._signed_among(batch)}
         if self._store.copies is not None:  # what was read may have been a copy
             asked = list(signed)
             signed = {name for name, there in zip(asked, self._store.exists_many(asked), strict=True) if there}
@@ -55,7 +53,7 @@ class Presence:
         copies = self._store.copies
         n_bytes = 0
         if copies is not None:
-            for places in _batches([place for place, is_there in enumerate(answers) if not is_there]):
+            for places in batches((place for place, is_there in enumerate(answers) if not is_there), _BATCH):
                 batch = [names[place] for place in places]
                 objects = self._good_copies(batch, copies)
                 failed = self._store.refuse_puts(objects) or self._store.put_copies(objects)
@@ -105,7 +103,3 @@ def _manifest(end: bytes | StoreError | None) -> bytes | UnknownVersionError | N
         return manifest_at_end(end) if isinstance(end, bytes) else b""
     except UnknownVersionError as exc:
         return exc
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))

@@ -68,9 +68,9 @@ def _signature(key: bytes, content: bytes | memoryview) -> bytes:
 def signing_keys(signing_key: SigningKey | SigningKeys | None) -> SigningKeys | None:
     """Return the keys that `signing_key` stands for; for None those of the environment, if there are any.
 
-    Raises SigningKeyError if a key is too short, or others than its owner can read the file. It is a key, several of
-    them, or (as `os.PathLike`) a file with one in a line. ``$HF_AUDIO_CACHE_SIGNING_KEY`` has them separated by blanks,
-    ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE`` names such a file.
+    `signing_key` is a key, several of them, or (as `os.PathLike`) a file with one in a line.
+    ``$HF_AUDIO_CACHE_SIGNING_KEY`` has them separated by blanks, ``$HF_AUDIO_CACHE_SIGNING_KEY_FILE`` names such a
+    file. Raises SigningKeyError if a key is too short, or others than its owner can read the file.
     """
     if signing_key is None:
         text, path = os.environ.get(KEY_VARIABLE), os.environ.get(FILE_VARIABLE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from ..audio.length import ClipLength
-from ..cache.entry_cache import KeyT
+from ..cache.keys import KeyT
 from ..processors.output_forms import copied
 
 

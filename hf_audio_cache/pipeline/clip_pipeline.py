@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ..audio.length import ClipLength
 from ..audio.source import AudioSource
 from ..cache.access_log import Run
-from ..cache.entry_cache import EntryCache, KeyT
+from ..cache.entry_cache import EntryCache
+from ..cache.keys import KeyT
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..cache.stats import BadClip, Counters
@@ -166,9 +167,9 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
     ) -> list[StoredClip[KeyT] | AudioError]:
         """Return for each audio cell its entry, which is in the cache now, or the error of its clip.
 
-        Raises ProcessorError if the processor has another identity by now; StoreError if entries could not be stored.
         `claim` is given the ``blob_sha`` of each missing clip, and returns those to compute here. The others are
-        computed elsewhere, and may not be in the cache yet.
+        computed elsewhere, and may not be in the cache yet. Raises ProcessorError if the processor has another identity
+        by now; StoreError if entries could not be stored.
         """
         identity = self._still(processor_sha)
         self._begin(identity)  # also where all entries come from the near tier

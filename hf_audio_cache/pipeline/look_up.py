@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..audio.source import AudioSource, local_path
-from ..cache.entry_cache import KeyT
+from ..cache.keys import KeyT
 from ..errors import AudioError
 from .audio_reader import AudioReader
 

@@ -1,4 +1,4 @@
-"""Last step: store what was computed while the next clips are computed, and the processor's manifest once."""
+"""Last step: store what was computed while the next clips are computed; manifest and tag of the root once."""
 
 from __future__ import annotations
 
