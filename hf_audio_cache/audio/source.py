@@ -84,19 +84,23 @@ def is_audio_cell(value: object) -> bool:
 
 def local_path(cell: Any) -> str | None:
     """Return the path of the local file that `read_source` would read for this cell; None if it would read none."""
-    cell = getattr(cell, "_hf_encoded", None) or cell
-    if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
-        cell = cell.get("path")
-    path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
-    return path if isinstance(path, str) and not _is_url(path) else None
+    path = _path_in(cell)
+    return path if path is not None and not _is_url(path) else None
 
 
 def far_url(cell: Any) -> str | None:
     """Return the URL of the file that `read_source` would read for this cell; None if it would read none at a URL."""
+    path = _path_in(cell)
+    return path if path is not None and "://" in path and "::" not in path else None
+
+
+def _path_in(cell: Any) -> str | None:
+    """Return the path or URL that `read_source` would read for this cell."""
     cell = getattr(cell, "_hf_encoded", None) or cell
     if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
         cell = cell.get("path")
-    return cell if isinstance(cell, str) and "://" in cell and "::" not in cell else None
+    path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
+    return path if isinstance(path, str) else None
 
 
 def _is_url(path: str) -> bool:
@@ -117,9 +121,9 @@ def located(cell: Any, data_dir: str | None) -> Any:
 def read_source(cell: Any) -> AudioSource:
     """Return the content of an audio cell; nothing is decoded.
 
-    Raises AudioSourceError if it is none of these, or its bytes cannot be read. A cell is a dict of ``bytes`` and/or
-    ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not copied); a torchcodec decoder that
-    `datasets` made, which still has its encoded bytes; or a dict of a decoded ``array`` and its ``sampling_rate``.
+    A cell is a dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not
+    copied); a torchcodec decoder that `datasets` made, which still has its encoded bytes; or a dict of a decoded
+    ``array`` and its ``sampling_rate``. Raises AudioSourceError if it is none of these, or its bytes cannot be read.
     """
     encoded = getattr(cell, "_hf_encoded", None)  # `datasets` sets this on the decoders that it makes
     if encoded is not None:

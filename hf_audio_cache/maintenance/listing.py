@@ -76,11 +76,11 @@ SORT_FIELDS: dict[str, Callable[[ListedEntry], Any]] = {
 def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[ListedEntry], bool]:
     """Return the test that a filter such as ``size>1MB`` stands for.
 
-    Raises ValueError if it is no filter. It has a field, an operator (``=``, ``!=``, ``>``, ``>=``, ``<``, ``<=``) and
-    a value: ``size`` in bytes or units, ``accessed`` and ``modified`` as ages (``accessed>30d``: not used for 30 days),
-    ``processor`` (the beginning of a sha, or a name), ``clip`` (the beginning of a sha), ``cache`` (``features`` or
-    ``waveforms``), ``rate`` in Hz, ``cap`` in seconds (0 for none). `names` are those of processors, by the first
-    twelve digits of their sha.
+    It has a field, an operator (``=``, ``!=``, ``>``, ``>=``, ``<``, ``<=``) and a value: ``size`` in bytes or units,
+    ``accessed`` and ``modified`` as ages (``accessed>30d``: not used for 30 days), ``processor`` (the beginning of a
+    sha, or a name), ``clip`` (the beginning of a sha), ``cache`` (``features`` or ``waveforms``), ``rate`` in Hz,
+    ``cap`` in seconds (0 for none). `names` are those of processors, by the first twelve digits of their sha. Raises
+    ValueError if it is no filter.
     """
     found = _FILTER.fullmatch(text)
     field, sign, value = found.groups() if found else ("", "", "")
@@ -127,9 +127,9 @@ def list_entries(
 ) -> list[ListedEntry]:
     """Return the entries under a root that pass all filters.
 
-    Raises ValueError if a filter or the order is invalid; StoreError if the root cannot be listed. `filters` are as
-    `parse_filter` takes them. `sort` is ``"name"``, ``"size"``, ``"modified"``, ``"accessed"``, ``"processor"``,
-    ``"rate"`` or ``"cap"``; with ``":desc"`` behind it the largest or latest comes first.
+    `filters` are as `parse_filter` takes them. `sort` is ``"name"``, ``"size"``, ``"modified"``, ``"accessed"``,
+    ``"processor"``, ``"rate"`` or ``"cap"``; with ``":desc"`` behind it the largest or latest comes first. Raises
+    ValueError if a filter or the order is invalid; StoreError if the root cannot be listed.
     """
     field, _, order = sort.partition(":")
     if field not in SORT_FIELDS or order not in ("", "asc", "desc"):

@@ -147,9 +147,9 @@ def _first_to_go(
 def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:
     """Delete entries.
 
+    `what` are names of entries under the root, or at least 8 digits of clips' sha256, for all that is there of them.
     Raises ValueError if one of them matches nothing (nothing is deleted then); StoreError if the root cannot be listed,
-    or an entry not be deleted. `what` are names of entries under the root, or at least 8 digits of clips' sha256, for
-    all that is there of them.
+    or an entry not be deleted.
     """
     contents = Contents.of(root)
     going = find_listed(contents.entries, what, contents.store.location(), near=contents.near)
@@ -166,9 +166,9 @@ def clear(
 ) -> PruneReport:
     """Delete all files of the cache under a root, unfinished ones too. Other files stay.
 
-    Raises ValueError if there is no such cache, or no near tier; StoreError if the root cannot be listed, or an object
-    not be deleted. `cache` is ``"features"`` or ``"waveforms"``, to delete the entries of that one alone. With
-    `only_near` this machine's near tier of the root is deleted, and nothing in the root itself.
+    `cache` is ``"features"`` or ``"waveforms"``, to delete the entries of that one alone. With `only_near` this
+    machine's near tier of the root is deleted, and nothing in the root itself. Raises ValueError if there is no such
+    cache, or no near tier; StoreError if the root cannot be listed, or an object not be deleted.
     """
     _check_cache(cache)
     contents = Contents.of_near_tier(root) if only_near else Contents.of(root)

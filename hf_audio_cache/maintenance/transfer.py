@@ -22,6 +22,7 @@ from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..errors import ArchiveError, HfAudioCacheError, StoreError
 from ..stores import Store
+from ..support.batches import batches
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import is_processor, parse_entry
@@ -123,9 +124,9 @@ def export_archive(
 ) -> TransferReport:
     """Write entries into a tar, with the manifests of their processors.
 
-    Raises StoreError if the root cannot be read; OSError if the file cannot be written. The file appears when it is
-    whole. `clips` are the ``blob_sha`` of those whose entries to take; `processor` is the name or sha (or its first
-    digits) of the one whose features to take; None for all.
+    The file appears when it is whole. `clips` are the ``blob_sha`` of those whose entries to take; `processor` is the
+    name or sha (or its first digits) of the one whose features to take; None for all. Raises StoreError if the root
+    cannot be read; OSError if the file cannot be written.
     """
     source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
@@ -168,9 +169,7 @@ def copy_entries(
     source, other = OpenRoot.for_maintenance(root), OpenRoot.for_maintenance(target, may_be_new=True).store
     report = TransferReport(str(source.store.location()), str(other.location()))
     manifests, entries = _selected(source.store, clips, processor, waveforms=waveforms)
-    names = [*manifests, *entries]
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
+    for batch in batches([*manifests, *entries], _BATCH):
         absent = _absent(other, batch, report)
         for name, content in _good_objects(source, absent, report):
             other.put(name, content)
