@@ -59,6 +59,10 @@ def demo(
     show_report(run_demo(audio, clips), form)
 
 
-for _module in (fill, show, processors, operate, clean, transfer):
-    _module.add_to(app)
-add_command(app, demo)
+for _command in (
+    *(fill.warm, fill.estimate, show.usage, show.ls, show.explain, show.show, operate.config, operate.stats),
+    *(operate.runs, clean.verify, clean.pack, clean.prune, clean.clear, clean.rm, transfer.export, demo),
+):
+    add_command(app, _command)
+add_command(app, transfer.import_, "import")
+app.add_typer(processors.processors, name="processors")

@@ -11,8 +11,7 @@ import typer
 from ..support.units import format_size, parse_seconds, parse_share, parse_size
 from .options import DryRunOption, RootOptions, SignedRootOptions, StorageOptions, YesOption
 from .output import Format, FormatOption, show_report
-from .registry import add_command
-from .running import guarded, plan_confirm_run, progress
+from .running import plan_confirm_run, progress
 
 if TYPE_CHECKING:
     from ..maintenance.delete import PruneReport
@@ -24,7 +23,6 @@ CacheOption = Annotated[
 ]
 
 
-@guarded
 def verify(
     root: SignedRootOptions,
     repair: Annotated[bool, typer.Option("--repair", help="Delete bad entries; they are computed again.")] = False,
@@ -62,7 +60,6 @@ def verify(
         raise typer.Exit(1)
 
 
-@guarded
 def prune(
     root: RootOptions,
     max_size: Annotated[
@@ -121,7 +118,6 @@ def prune(
     show_report(report, form, quiet=quiet, names=report.names)
 
 
-@guarded
 def clear(
     root: RootOptions,
     cache: CacheOption = None,
@@ -148,7 +144,6 @@ def clear(
     show_report(report, form, quiet=quiet, names=report.names)
 
 
-@guarded
 def rm(
     entries: Annotated[
         list[str], typer.Argument(metavar="ENTRY...", help="Names of entries, or at least 8 digits of clips' sha256.")
@@ -172,7 +167,6 @@ def rm(
     show_report(report, form, quiet=quiet, names=report.names)
 
 
-@guarded
 def pack(
     root: Annotated[
         Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
@@ -234,9 +228,3 @@ def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> 
         dry_run=dry_run,
         yes=yes,
     )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    for command in (verify, pack, prune, clear, rm):
-        add_command(app, command)

@@ -10,8 +10,7 @@ import typer
 from .engines import Engine, cluster, fill_by_processes, fill_by_workers
 from .options import DatasetOptions, FillOptions, ProcessorOption, SignedRootOptions
 from .output import Format, FormatOption, show_report
-from .registry import add_command
-from .running import guarded, waiting
+from .running import waiting
 from .warm_report import WarmReport
 
 DatasetArgument = Annotated[
@@ -22,7 +21,6 @@ DatasetArgument = Annotated[
 ]
 
 
-@guarded
 def warm(
     dataset: DatasetArgument,
     processor: ProcessorOption,
@@ -82,7 +80,6 @@ def warm(
         raise typer.Exit(1)
 
 
-@guarded
 def estimate(
     dataset: DatasetArgument,
     processor: ProcessorOption,
@@ -108,9 +105,3 @@ def estimate(
         cached_features = open_cache(processor, root.open(read_only=True), **audio.settings, **features.settings)
         report = cached_features.estimate(rows, sample=sample)
     show_report(report, form, quiet=quiet, names=[report.verdict])
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add_command(app, warm)
-    add_command(app, estimate)

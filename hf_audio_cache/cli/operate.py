@@ -9,11 +9,9 @@ import typer
 from ..support.report import Table
 from .options import RootOptions
 from .output import Format, FormatOption, NoTruncateOption, show_names, show_report, show_rows
-from .registry import add_command
-from .running import guarded, waiting
+from .running import waiting
 
 
-@guarded
 def config(
     root: RootOptions,
     form: FormatOption = Format.table,
@@ -38,7 +36,6 @@ def config(
     show_rows([vars(one) for one in settings], table, form, is_whole=no_truncate)
 
 
-@guarded
 def stats(
     root: RootOptions,
     form: FormatOption = Format.table,
@@ -60,7 +57,6 @@ def stats(
     show_report(report, form, rows=report.to_dict()["lines"], quiet=quiet, names=[str(report.figures.hits)])
 
 
-@guarded
 def runs(
     root: RootOptions,
     form: FormatOption = Format.table,
@@ -82,9 +78,3 @@ def runs(
     else:
         [table] = report.tables()
         show_rows([one.to_dict() for one in report.runs], table, form, is_whole=no_truncate)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    for command in (config, stats, runs):
-        add_command(app, command)

@@ -30,7 +30,6 @@ def _list_by_default(
         _show_processors(root, form, no_truncate=no_truncate, quiet=quiet)
 
 
-@guarded
 def list_(
     root: SignedRootOptions,
     form: FormatOption = Format.table,
@@ -66,7 +65,6 @@ def _show_processors(root: SignedRootOptions, form: Format, *, no_truncate: bool
     show_rows(rows, Table("", ("sha", "name", "outputs", "first used with"), lines), form, is_whole=no_truncate)
 
 
-@guarded
 def diff(
     old: Annotated[str, typer.Argument(metavar="A", help="The sha of a processor, or its first digits.")],
     new: Annotated[str, typer.Argument(metavar="B", help="That of another one.")],
@@ -90,8 +88,5 @@ def diff(
         raise typer.Exit(1)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add_command(processors, list_, "list")
-    add_command(processors, diff)
-    app.add_typer(processors, name="processors")
+add_command(processors, list_, "list")
+add_command(processors, diff)

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 import typer.core
 
+from .running import guarded
+
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that newer releases of typer have
 _EXAMPLE_WIDTH = 70  # of 80 characters
 _HEADING = re.compile(r"^(Examples?)\n-+\n", re.MULTILINE)
@@ -53,4 +55,5 @@ def add_command(app: typer.Typer, command: Callable[..., Any], name: str | None 
     parts = (textwrap.wrap(line, _EXAMPLE_WIDTH, break_long_words=False, break_on_hyphens=False) for line in lines)
     shown = "\n".join(["\b", *("  " + " \\\n      ".join(wrapped) for wrapped in parts)])
     summary = head.partition("\n")[0]
-    app.command(name, help=f"{head.rstrip()}\n\n{shown}" if lines else head, short_help=summary, cls=Command)(command)
+    text = f"{head.rstrip()}\n\n{shown}" if lines else head
+    app.command(name, help=text, short_help=summary, cls=Command)(guarded(command))

@@ -13,14 +13,12 @@ from ..support.report import Table
 from ..support.units import format_seconds, format_size
 from .options import AudioStorageOptions, KeyOptions, ProcessorOption, RootOptions, SignedRootOptions, options_of
 from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
-from .registry import add_command
-from .running import guarded, waiting
+from .running import waiting
 
 if TYPE_CHECKING:
     from ..maintenance.explain import Explanation
 
 
-@guarded
 def usage(
     root: RootOptions,
     sample: Annotated[
@@ -50,7 +48,6 @@ def usage(
     )
 
 
-@guarded
 def ls(
     root: RootOptions,
     filters: Annotated[
@@ -113,7 +110,6 @@ def ls(
     show_rows([entry.to_dict() for entry in entries], table, form, is_whole=no_truncate)
 
 
-@guarded
 def explain(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="An audio file, or its URL.")],
     processor: ProcessorOption,
@@ -149,7 +145,6 @@ def explain(
         raise typer.Exit(1)
 
 
-@guarded
 def show(
     entry: Annotated[
         str,
@@ -200,9 +195,3 @@ def show(
         show_rows(rows, Table("", (), []), form)
     if any(one.problem for one in entries):
         raise typer.Exit(1)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    for command in (usage, ls, explain, show):
-        add_command(app, command)

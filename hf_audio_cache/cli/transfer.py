@@ -11,14 +11,12 @@ import typer
 
 from .options import DatasetOptions, SignedRootOptions
 from .output import Format, FormatOption, show_report
-from .registry import add_command
-from .running import guarded, waiting
+from .running import waiting
 
 if TYPE_CHECKING:
     from ..cache.root import CacheRoot
 
 
-@guarded
 def export(
     to: Annotated[str, typer.Option("--to", metavar="FILE.tar|ROOT", help="Archive to write, or another root.")],
     root: SignedRootOptions,
@@ -93,7 +91,6 @@ def _sha_of(processor: str, root: CacheRoot) -> str:
     return processor_sha256(load_processor(processor))
 
 
-@guarded
 def import_(
     archive: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A tar that export wrote.")],
     root: SignedRootOptions,
@@ -116,9 +113,3 @@ def import_(
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add_command(app, export)
-    add_command(app, import_, "import")
