@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -40,10 +40,8 @@ def main(
 
 
 def demo(
-    # typer reads annotations at run time, where Python 3.10's unions of strings cannot be read by its oldest release
     audio: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Folder with your own audio files.", exists=True, file_okay=False),
+        Path | None, typer.Option(metavar="DIR", help="Folder with your own audio files.", exists=True, file_okay=False)
     ] = None,
     clips: Annotated[int, typer.Option(metavar="N", help="Maximum number of clips.", min=20)] = 600,
     form: FormatOption = Format.table,

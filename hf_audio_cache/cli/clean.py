@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 CacheOption = Annotated[
-    Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-    typer.Option("--cache", metavar="CACHE", help="Delete only features, or only waveforms."),
+    str | None, typer.Option("--cache", metavar="CACHE", help="Delete only features, or only waveforms.")
 ]
 
 
@@ -63,24 +62,23 @@ def verify(
 def prune(
     root: RootOptions,
     max_size: Annotated[
-        Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+        str | None,
         typer.Option("--max-size", metavar="SIZE", help="Maximum size of all entries afterwards, such as 100GB."),
     ] = None,
     older_than: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--older-than", metavar="AGE", help="Delete entries not used for this long, such as 30d."),
     ] = None,
     processor: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--processor", metavar="NAME_OR_SHA", help="Delete only features of this processor."),
+        str | None, typer.Option("--processor", metavar="NAME_OR_SHA", help="Delete only features of this processor.")
     ] = None,
     cache: CacheOption = None,
     keep_run: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--keep-run", metavar="RUN", help="Keep what this run used; `runs` has the ids. Repeat for more."),
     ] = None,
     keep_free: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--keep-free", metavar="SHARE", help="Share of the disk to be free afterwards, such as 10%."),
     ] = None,
     dry_run: DryRunOption = False,
@@ -169,19 +167,16 @@ def rm(
 
 def pack(
     root: Annotated[
-        Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-        typer.Argument(metavar="ROOT", help="Directory or URL of the cache; `config` shows the default."),
+        str | None, typer.Argument(metavar="ROOT", help="Directory or URL of the cache; `config` shows the default.")
     ] = None,
     cache: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--cache", metavar="CACHE", help="Pack only features, or only waveforms."),
+        str | None, typer.Option("--cache", metavar="CACHE", help="Pack only features, or only waveforms.")
     ] = None,
     processor: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--processor", metavar="NAME_OR_SHA", help="Pack only features of this processor."),
+        str | None, typer.Option("--processor", metavar="NAME_OR_SHA", help="Pack only features of this processor.")
     ] = None,
     older_than: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--older-than", metavar="AGE", help="Pack only entries written this long ago, such as 1d."),
     ] = None,
     pack_size: Annotated[str, typer.Option("--pack-size", metavar="SIZE", help="Size of a pack, about.")] = "256MB",

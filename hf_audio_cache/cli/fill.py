@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ def warm(
     audio: DatasetOptions,
     features: FillOptions,
     num_proc: Annotated[
-        Optional[int],  # noqa: UP045 - see hf_audio_cache.cli
+        int | None,
         typer.Option("--num-proc", metavar="N", help="Processes; with --engine ray, workers at most.", min=1),
     ] = None,
     engine: Annotated[
@@ -36,7 +36,7 @@ def warm(
         typer.Option("--engine", metavar="ENGINE", help="processes of this machine, or ray: workers of a Ray cluster."),
     ] = Engine.processes,
     address: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--address", metavar="ADDRESS", help="Of the Ray cluster; default: $RAY_ADDRESS, else a new one."),
     ] = None,
     form: FormatOption = Format.table,

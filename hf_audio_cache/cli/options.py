@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
@@ -15,17 +15,16 @@ if TYPE_CHECKING:
     from ..cache.root import CacheRoot
 
 RootOption = Annotated[
-    Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
-    typer.Option("--root", metavar="DIR_OR_URL", help="Where the cache is; `config` shows the default."),
+    str | None, typer.Option("--root", metavar="DIR_OR_URL", help="Where the cache is; `config` shows the default.")
 ]
 StorageOptions = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--storage-option", metavar="KEY=VALUE", help="Option of the root's fsspec filesystem. Repeat for more."
     ),
 ]
 AudioStorageOptions = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--audio-storage-option",
         metavar="KEY=VALUE",
@@ -33,31 +32,25 @@ AudioStorageOptions = Annotated[
     ),
 ]
 SigningKeyFileOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--signing-key-file", metavar="FILE", help="Keys of a signed root."),
+    Path | None, typer.Option("--signing-key-file", metavar="FILE", help="Keys of a signed root.")
 ]
 NearOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--near", metavar="DIR", help="Where the near tiers are, as CacheRoot(near=DIR) says in Python."),
 ]
 ProcessorOption = Annotated[
     str, typer.Option("--processor", metavar="ID_OR_DIR", help="Hub name or directory, as for from_pretrained.")
 ]
-SplitOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--split", metavar="NAME", help="One split; by default all of them."),
-]
+SplitOption = Annotated[str | None, typer.Option("--split", metavar="NAME", help="One split; by default all of them.")]
 SubsetOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--subset", metavar="NAME", help="Configuration of a dataset on the Hub."),
+    str | None, typer.Option("--subset", metavar="NAME", help="Configuration of a dataset on the Hub.")
 ]
 AudioColumnOption = Annotated[str, typer.Option("--audio-column", metavar="NAME", help="Column that holds the audio.")]
 RateOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--sampling-rate", metavar="HZ", help="Needed only if the processor has none."),
+    int | None, typer.Option("--sampling-rate", metavar="HZ", help="Needed only if the processor has none.")
 ]
 CapOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option("--max-length-seconds", metavar="SECONDS", help="Cap on the length of a clip; part of the key."),
 ]
 AutoResampleOption = Annotated[
@@ -84,7 +77,7 @@ NonfiniteOption = Annotated[
     ),
 ]
 DataDirOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Folder from which relative paths of audio files start."),
 ]
 WaveformsOption = Annotated[
@@ -176,13 +169,12 @@ class FillOptions(KeyOptions):
 
 def with_options_of_groups(command: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of a command, with a parameter for each field of the groups of options that it takes."""
-    hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
-        if not is_dataclass(kind):
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind))
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if not is_dataclass(parameter.annotation):
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             continue
+        kind = parameter.annotation
         of_fields = get_type_hints(kind, include_extras=True)
         parameters += [
             inspect.Parameter(
@@ -195,10 +187,10 @@ def with_options_of_groups(command: Callable[..., Any]) -> inspect.Signature:
 
 def in_groups(command: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a command by its parameters: those of each group together."""
-    groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
     made: dict[str, Any] = {}
-    for name, kind in groups.items():
-        made[name] = cast(Any, kind)(**{each.name: options.pop(each.name) for each in fields(kind)})
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        if is_dataclass(kind := parameter.annotation):
+            made[name] = cast(Any, kind)(**{each.name: options.pop(each.name) for each in fields(kind)})
     return {**options, **made}
 
 

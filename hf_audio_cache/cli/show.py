@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -51,7 +51,7 @@ def usage(
 def ls(
     root: RootOptions,
     filters: Annotated[
-        Optional[list[str]],  # noqa: UP045 - see hf_audio_cache.cli
+        list[str] | None,
         typer.Option(
             "--filter",
             metavar="TEST",
@@ -67,10 +67,7 @@ def ls(
             help="name, size, modified, accessed, processor, rate or cap; FIELD:desc for downwards.",
         ),
     ] = "name",
-    limit: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--limit", metavar="N", help="Maximum number of lines.", min=1),
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Maximum number of lines.", min=1)] = None,
     form: FormatOption = Format.table,
     no_truncate: NoTruncateOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only whole names, one per line.")] = False,
@@ -155,8 +152,7 @@ def show(
     ],
     root: SignedRootOptions,
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--plot", metavar="FILE", help="PNG file for a picture; needs matplotlib."),
+        Path | None, typer.Option("--plot", metavar="FILE", help="PNG file for a picture; needs matplotlib.")
     ] = None,
     form: FormatOption = Format.table,
     quiet: QuietOption = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,11 +22,11 @@ def export(
     root: SignedRootOptions,
     audio: DatasetOptions,
     dataset: Annotated[
-        Optional[str],  # noqa: UP045 - see hf_audio_cache.cli
+        str | None,
         typer.Argument(metavar="DATASET", help="Dataset whose clips to take, as for warm; by default all clips."),
     ] = None,
     processor: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--processor",
             metavar="PROCESSOR",
