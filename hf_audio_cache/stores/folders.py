@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
+
+from .base import StoredObject
 
 HAS_DESCRIPTORS = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.stat, os.unlink} <= os.supports_dir_fd
 
@@ -24,6 +27,7 @@ _OPEN_STEP = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _EVERYWHERE
 # Without O_NONBLOCK a reader would wait for a pipe in an object's place.
 OPEN_FILE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _EVERYWHERE
 MAKE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _EVERYWHERE
+TEMPORARY_SUFFIX = ".tmp"
 _TRIES, _PAUSE = 10, 0.01  # to replace a file that somebody reads, which Windows refuses
 
 
@@ -64,11 +68,17 @@ def unlink_in(folder: Folder, name: str) -> None:
         os.unlink(os.path.join(folder, name))
 
 
-def unlink_unchanged(folder: Folder, name: str, *, n_bytes: int, modified: float, aside: str) -> None:
+def temporary_name(name: str) -> str:
+    """Return a name for a file that is to get this one."""
+    return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+
+
+def unlink_unchanged(folder: Folder, name: str, listed: StoredObject) -> None:
     """Delete a file that is still what was listed; moved aside first, or somebody could replace it before the end."""
+    aside = temporary_name(name)
     replace_in(folder, name, aside)
     status = stat_in(folder, aside)
-    if (status.st_size, status.st_mtime) == (n_bytes, modified):
+    if (status.st_size, status.st_mtime) == (listed.n_bytes, listed.modified):
         unlink_in(folder, aside)
     else:
         replace_in(folder, aside, name)

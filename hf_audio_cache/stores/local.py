@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import secrets
 import stat
 import time
 import weakref
@@ -19,6 +18,7 @@ from ..support.threads import in_threads
 from .base import Range, Store, StoredObject, check_name
 from .folders import (
     MAKE_FILE,
+    TEMPORARY_SUFFIX,
     Below,
     Folder,
     OpenFolder,
@@ -27,6 +27,7 @@ from .folders import (
     open_top,
     read_end,
     replace_in,
+    temporary_name,
     unlink_in,
     unlink_unchanged,
 )
@@ -34,8 +35,6 @@ from .open_files import OpenFile, OpenFiles
 
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a folder that this user may not write to
 UNFINISHED_AFTER = 3600.0  # seconds after which a file counts as left by a killed writer
-
-_TEMPORARY_SUFFIX = ".tmp"
 
 # That reading a part of a file takes from the page cache, at most; and one that was announced.
 _CACHED_SECONDS, _ANNOUNCED_SECONDS = 40e-6, 10e-6
@@ -45,7 +44,7 @@ _MAX_BYTES = 1 << 34  # more than any entry has: a sparse file may claim any siz
 def is_temporary(name: str) -> bool:
     """Return whether `name` is that of an unfinished file."""
     file_name = name.rpartition("/")[2]
-    return file_name.startswith(".") and file_name.endswith(_TEMPORARY_SUFFIX)
+    return file_name.startswith(".") and file_name.endswith(TEMPORARY_SUFFIX)
 
 
 # Stores that keep their folder open, the first one first: a process may have many stores, and few open files.
@@ -178,7 +177,7 @@ class LocalStore(Store):
         return failed
 
     def _write(self, folders: Sequence[str], file_name: str, content: bytes) -> None:
-        temporary = _temporary_name(file_name)
+        temporary = temporary_name(file_name)
         with Below(self._top(make=True), folders, make=True) as folder:
             try:
                 file = open_in(folder, temporary, MAKE_FILE)
@@ -205,11 +204,7 @@ class LocalStore(Store):
         return self._delete((name, unlink_in) for name in names)
 
     def delete_unchanged(self, objects: Iterable[StoredObject]) -> dict[str, StoreError]:
-        return self._delete(
-            (one.name, functools.partial(unlink_unchanged, n_bytes=one.n_bytes, modified=one.modified, aside=aside))
-            for one in objects
-            for aside in [_temporary_name(_split(one.name)[1])]
-        )
+        return self._delete((one.name, functools.partial(unlink_unchanged, listed=one)) for one in objects)
 
     def _delete(self, files: Iterable[tuple[str, Callable[[Folder, str], None]]]) -> dict[str, StoreError]:
         """Delete each file by the function that comes with it."""
@@ -290,10 +285,6 @@ class LocalStore(Store):
         )
         error.__cause__ = exc
         return error
-
-
-def _temporary_name(file_name: str) -> str:
-    return f".{file_name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
 
 
 def _split(name: str) -> tuple[list[str], str]:

@@ -71,8 +71,8 @@ def encode_index(rows: Rows, packs: Sequence[str], *, is_gone: bool = False) -> 
 class Index:
     """An index, or a list of deleted entries, open for searching.
 
-    `is_open` tells whether `read` can still read the file; `announce` lets the system begin to read a part of it. Raises
-    CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
+    `is_open` tells whether `read` can still read the file; `announce` lets the system begin to read a part of it.
+    Raises CorruptEntryError if its header or tables are damaged; UnknownVersionError if it is of a later version.
     """
 
     def __init__(
