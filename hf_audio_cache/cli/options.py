@@ -14,9 +14,6 @@ import typer
 if TYPE_CHECKING:
     from ..cache.root import CacheRoot
 
-RootOption = Annotated[
-    str | None, typer.Option("--root", metavar="DIR_OR_URL", help="Where the cache is; `config` shows the default.")
-]
 StorageOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -31,58 +28,8 @@ AudioStorageOptions = Annotated[
         help="Option of the filesystem of audio at URLs. Repeat for more.",
     ),
 ]
-SigningKeyFileOption = Annotated[
-    Path | None, typer.Option("--signing-key-file", metavar="FILE", help="Keys of a signed root.")
-]
-NearOption = Annotated[
-    str | None,
-    typer.Option("--near", metavar="DIR", help="Where the near tiers are, as CacheRoot(near=DIR) says in Python."),
-]
 ProcessorOption = Annotated[
     str, typer.Option("--processor", metavar="ID_OR_DIR", help="Hub name or directory, as for from_pretrained.")
-]
-SplitOption = Annotated[str | None, typer.Option("--split", metavar="NAME", help="One split; by default all of them.")]
-SubsetOption = Annotated[
-    str | None, typer.Option("--subset", metavar="NAME", help="Configuration of a dataset on the Hub.")
-]
-AudioColumnOption = Annotated[str, typer.Option("--audio-column", metavar="NAME", help="Column that holds the audio.")]
-RateOption = Annotated[
-    int | None, typer.Option("--sampling-rate", metavar="HZ", help="Needed only if the processor has none.")
-]
-CapOption = Annotated[
-    float | None,
-    typer.Option("--max-length-seconds", metavar="SECONDS", help="Cap on the length of a clip; part of the key."),
-]
-AutoResampleOption = Annotated[
-    bool, typer.Option("--auto-resample", help="Resample clips at other rates; part of the key.")
-]
-ChannelsOption = Annotated[
-    str,
-    typer.Option("--channels", metavar="WHICH", help="mean, all, or the number of one, from 0 on; part of the key."),
-]
-LongerOption = Annotated[
-    str,
-    typer.Option("--longer", metavar="WHAT", help="With a cap: cut longer clips, or make them an error (bad clips)."),
-]
-TruncatedOption = Annotated[
-    str,
-    typer.Option(
-        "--truncated", metavar="WHAT", help="Files that lack some of their audio: error (bad clips) or accept."
-    ),
-]
-NonfiniteOption = Annotated[
-    str,
-    typer.Option(
-        "--nonfinite", metavar="WHAT", help="Features with NaN or infinity: error (bad clips) or keep; part of the key."
-    ),
-]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Folder from which relative paths of audio files start."),
-]
-WaveformsOption = Annotated[
-    str,
-    typer.Option("--waveforms", metavar="WHEN", help="Store waveforms: auto (if that saves time), always or never."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
@@ -92,9 +39,14 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without ask
 class RootOptions:
     """Where the cache is. A command that takes such a group has an option for each of its fields."""
 
-    root: RootOption = None
+    root: Annotated[
+        str | None, typer.Option("--root", metavar="DIR_OR_URL", help="Where the cache is; `config` shows the default.")
+    ] = None
     storage_option: StorageOptions = None
-    near: NearOption = None
+    near: Annotated[
+        str | None,
+        typer.Option("--near", metavar="DIR", help="Where the near tiers are, as CacheRoot(near=DIR) says in Python."),
+    ] = None
 
     def open(self, *, read_only: bool = False) -> CacheRoot:
         """Return the root."""
@@ -113,17 +65,29 @@ class RootOptions:
 class SignedRootOptions(RootOptions):
     """Where the cache is, with its signing keys."""
 
-    signing_key_file: SigningKeyFileOption = None
+    signing_key_file: Annotated[
+        Path | None, typer.Option("--signing-key-file", metavar="FILE", help="Keys of a signed root.")
+    ] = None
 
 
 @dataclass(frozen=True)
 class DatasetOptions:
     """Where the audio of a dataset is."""
 
-    split: SplitOption = None
-    subset: SubsetOption = None
-    audio_column: AudioColumnOption = "audio"
-    data_dir: DataDirOption = None
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="One split; by default all of them."),
+    ] = None
+    subset: Annotated[
+        str | None, typer.Option("--subset", metavar="NAME", help="Configuration of a dataset on the Hub.")
+    ] = None
+    audio_column: Annotated[
+        str, typer.Option("--audio-column", metavar="NAME", help="Column that holds the audio.")
+    ] = "audio"
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Folder from which relative paths of audio files start."),
+    ] = None
     audio_storage_option: AudioStorageOptions = None
 
     @property
@@ -145,11 +109,30 @@ class DatasetOptions:
 class KeyOptions:
     """The settings of `CachedFeatures` that are part of the key."""
 
-    sampling_rate: RateOption = None
-    max_length_seconds: CapOption = None
-    auto_resample: AutoResampleOption = False
-    channels: ChannelsOption = "mean"
-    nonfinite: NonfiniteOption = "error"
+    sampling_rate: Annotated[
+        int | None, typer.Option("--sampling-rate", metavar="HZ", help="Needed only if the processor has none.")
+    ] = None
+    max_length_seconds: Annotated[
+        float | None,
+        typer.Option("--max-length-seconds", metavar="SECONDS", help="Cap on the length of a clip; part of the key."),
+    ] = None
+    auto_resample: Annotated[
+        bool, typer.Option("--auto-resample", help="Resample clips at other rates; part of the key.")
+    ] = False
+    channels: Annotated[
+        str,
+        typer.Option(
+            "--channels", metavar="WHICH", help="mean, all, or the number of one, from 0 on; part of the key."
+        ),
+    ] = "mean"
+    nonfinite: Annotated[
+        str,
+        typer.Option(
+            "--nonfinite",
+            metavar="WHAT",
+            help="Features with NaN or infinity: error (bad clips) or keep; part of the key.",
+        ),
+    ] = "error"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -162,9 +145,24 @@ class KeyOptions:
 class FillOptions(KeyOptions):
     """The settings of `CachedFeatures` for filling a cache."""
 
-    longer: LongerOption = "cut"
-    truncated: TruncatedOption = "error"
-    waveforms: WaveformsOption = "auto"
+    longer: Annotated[
+        str,
+        typer.Option(
+            "--longer", metavar="WHAT", help="With a cap: cut longer clips, or make them an error (bad clips)."
+        ),
+    ] = "cut"
+    truncated: Annotated[
+        str,
+        typer.Option(
+            "--truncated", metavar="WHAT", help="Files that lack some of their audio: error (bad clips) or accept."
+        ),
+    ] = "error"
+    waveforms: Annotated[
+        str,
+        typer.Option(
+            "--waveforms", metavar="WHEN", help="Store waveforms: auto (if that saves time), always or never."
+        ),
+    ] = "auto"
 
 
 def with_options_of_groups(command: Callable[..., Any]) -> inspect.Signature:
