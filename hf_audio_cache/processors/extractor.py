@@ -49,7 +49,7 @@ class NamedFunction:
         self.identity = identity
         is_function = inspect.isroutine(function) or isinstance(function, functools.partial)
         self.front_end = None if is_function else audio_part(function)
-        self.sampling_rate = getattr(self.front_end, "sampling_rate", None)
+        self.sampling_rate = attribute(self.front_end, "sampling_rate")
 
     def __call__(self, waveforms: list[npt.NDArray[np.float32]], sampling_rate: int, **kwargs: Any) -> dict[str, Any]:
         """Return the outputs for a batch of one."""
@@ -65,6 +65,14 @@ def real_extractor(extractor: Any) -> Any:
     return vars(type(extractor)).get(STANDS_FOR, extractor)
 
 
+def attribute(owner: Any, name: str) -> Any:
+    """Return an attribute; None where there is none, whatever a `__getattr__` raises then."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001
+        return None
+
+
 def audio_part(processor: Any) -> Any:
     """Return what is called for audio: a processor itself, or a part of one of transformers' own.
 
@@ -73,7 +81,7 @@ def audio_part(processor: Any) -> Any:
     """
     extractor = processor
     if _is_taken_apart(processor):
-        parts = (getattr(processor, name, None) for name in _AUDIO_PARTS)
+        parts = (attribute(processor, name) for name in _AUDIO_PARTS)
         extractor = next((part for part in parts if part is not None), processor)
     extractor = real_extractor(extractor)
     if inspect.isroutine(extractor):
@@ -107,7 +115,7 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
     `sampling_rate` is what the caller asks for; needed where the processor does not say it. Raises ProcessorError if
     neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
     """
-    own: int | None = getattr(audio_part(processor), "sampling_rate", None)
+    own: int | None = attribute(audio_part(processor), "sampling_rate")
     rate: Any = own if sampling_rate is None else sampling_rate
     if rate is None:
         raise ProcessorError(
@@ -134,7 +142,7 @@ def check_takes_channels(processor: Any, channels: str | int) -> None:
     One for stereo has a ``feature_size`` of 2. Of the others some take two channels for two clips.
     """
     extractor = audio_part(processor)
-    size = getattr(extractor, "feature_size", None)
+    size = attribute(extractor, "feature_size")
     if not type(extractor).__module__.startswith("transformers.") or size is None:
         return
     if channels == "all" and size != 2:
@@ -214,15 +222,20 @@ def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
     Where it has a default of its own for ``return_tensors``, it is left at it: some take only that one.
     """
     call = type(extractor).__call__
-    is_known = getattr(call, "__module__", "").startswith("transformers.") and not hasattr(extractor, "__signature__")
-    takes_rate, takes_type = _known_arguments(call) if is_known else _find_arguments(extractor)
+    module = getattr(call, "__module__", "")
+    is_known = module.startswith("transformers.") and attribute(extractor, "__signature__") is None
+    called = extractor.forward if module == "torch.nn.modules.module" else extractor  # which torch calls
+    takes_rate, takes_type = _known_arguments(call) if is_known else _find_arguments(called)
     arguments: dict[str, Any] = {"sampling_rate": sampling_rate} if takes_rate else {}
     return arguments | ({"return_tensors": "np"} if takes_type else {})
 
 
 def _find_arguments(call: Any) -> tuple[bool, bool]:
     """Return whether a call takes ``sampling_rate``, and ``return_tensors`` without a default of its own."""
-    parameters = inspect.signature(call).parameters
+    try:
+        parameters = inspect.signature(call).parameters
+    except Exception:  # noqa: BLE001 - whatever a `__getattr__` raises
+        parameters = inspect.signature(type(call).__call__).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     default = parameters["return_tensors"].default if "return_tensors" in parameters else None
     takes_type = default is None and (takes_any or "return_tensors" in parameters)

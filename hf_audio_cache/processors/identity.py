@@ -8,6 +8,7 @@ gives another identity at once.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from ..support.torch_module import loaded_torch
 from .description import Describer
 from .determinism import random_state_kept
 from .difference import differences
-from .extractor import NamedFunction, audio_part, extract, name_of, use_one_torch_thread_after_fork
+from .extractor import NamedFunction, attribute, audio_part, extract, name_of, use_one_torch_thread_after_fork
 from .output_specs import made_up_sound
 from .ownership import Owner, owner_of
 from .watch import Watch
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Of the form of descriptions. Another one gives every processor another identity.
 SCHEME = 3
+# Counts the lengths of made-up sound that a front end was not called with before.
+_LENGTHS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -161,11 +164,11 @@ class Fingerprinter:
     def _settled(self, extractor: Any) -> ProcessorIdentity:
         """Return the identity of a front end of one's own, after what its calls make once is there."""
         # Pickling may leave out a cache that each clip changes.
-        for self._counts_left_out, more in ((True, 0.0), (False, 0.1)):
+        for self._counts_left_out in (True, False):
             before = last = None
             self._describe(extractor, clear_caches=True)
-            for seconds in (1.0, 1.5, 1.25):  # of several lengths: what is kept for each shows
-                self._call(extractor, seconds + more)
+            for more in (0, next(_LENGTHS), next(_LENGTHS)):  # of new lengths: what is kept for each shows
+                self._call(extractor, 1 + more % 1000 / 2000)
                 identity = self._describe(extractor)
                 if identity == before:
                     return identity
@@ -173,7 +176,7 @@ class Fingerprinter:
         raise _unsettled(last, identity, name_of(extractor))
 
     def _call(self, extractor: Any, seconds: float) -> None:
-        rate = self._sampling_rate or getattr(extractor, "sampling_rate", None) or 16_000
+        rate = self._sampling_rate or attribute(extractor, "sampling_rate") or 16_000
         sound = made_up_sound(seconds, int(rate), self._channels)
         with random_state_kept():
             try:

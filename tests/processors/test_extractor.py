@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import ProcessorError
 from hf_audio_cache.processors.extractor import audio_part, extract, processor_sampling_rate
 
@@ -315,3 +316,41 @@ def test_features_asked_for_as_tensors_are_the_same(make_processor, sentences):
     as_arrays = extract(extractor, waveform, rate, {})
     as_tensors = extract(extractor, waveform, rate, {"return_tensors": "pt"})
     assert is_same(as_tensors["input_features"], as_arrays["input_features"])
+
+
+class WithoutDefault:
+    """Of a class whose `__getattr__` raises KeyError for what is not there."""
+
+    def __init__(self):
+        self.__dict__["table"] = {"gain": 2}
+
+    def __getattr__(self, name):
+        return self.table[name]
+
+    def __call__(self, raw_speech, sampling_rate=None):
+        return {"y": [raw_speech[0][:4] * self.gain]}
+
+
+def test_a_front_end_whose_missing_attributes_are_errors_of_another_kind_is_served(tmp_path):
+    cached_features = CachedFeatures(WithoutDefault(), tmp_path, sampling_rate=16_000)
+    [row] = cached_features({"audio": [{"array": np.ones(1600, np.float32), "sampling_rate": 16_000}]})["y"]
+    assert row.tolist() == [2.0] * 4
+
+
+@pytest.mark.torch
+def test_a_module_of_torch_is_called_with_the_arguments_of_its_forward(tmp_path):
+    import torch
+
+    class Scaled(torch.nn.Module):
+        sampling_rate = 16_000
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("gain", torch.full((4,), 2.0))
+
+        def forward(self, raw_speech, sampling_rate=None):
+            return {"y": [(torch.from_numpy(raw_speech[0][:4]) * self.gain).numpy()]}
+
+    cached_features = CachedFeatures(Scaled(), tmp_path)
+    [row] = cached_features({"audio": [{"array": np.ones(1600, np.float32), "sampling_rate": 16_000}]})["y"]
+    assert row.tolist() == [2.0] * 4

@@ -524,6 +524,19 @@ def test_one_that_each_call_changes_is_refused_by_the_attribute(kind, path, tmp_
     assert not (tmp_path / "root").exists()
 
 
+class LeavingOut(OfEachLength):
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "windows"}
+
+
+def test_a_cache_of_each_clip_that_pickling_leaves_out_does_not_count():
+    front_end = LeavingOut()
+    shas = {processor_sha256(front_end) for _ in range(3)}
+    front_end([np.ones(400, np.float32)])
+    assert {*shas, processor_sha256(front_end), processor_sha256(LeavingOut())} == shas
+    assert len(shas) == 1
+
+
 def test_a_front_end_that_fails_on_made_up_sound_has_an_identity():
     class Failing(FrontEnd):
         def __call__(self, raw_speech, sampling_rate=None):
