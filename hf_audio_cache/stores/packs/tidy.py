@@ -128,9 +128,12 @@ def _write_anew(store: PackedStore, packs: Iterable[str]) -> None:
     sources: dict[str, Location] = {}
     n_bytes = 0
     for pack in packs:
-        for batch in batches(catalog.alive_in(pack, with_doubles=True), _AT_ONCE):
-            places = [Location(pack, entry.offset, entry.length) for entry in batch]
-            for entry, place, content in zip(batch, places, store.read_places(places), strict=True):
+        alive = [(one, Location(pack, one.offset, one.length)) for one in catalog.alive_in(pack, with_doubles=True)]
+        # A damaged header may give an entry a name that nobody finds it by.
+        found = [(one, place) for one, place in alive if place in catalog.places(entry_key(one.name) or b"")]
+        for batch in batches(found, _AT_ONCE):
+            contents = store.read_places([place for _, place in batch])
+            for (entry, place), content in zip(batch, contents, strict=True):
                 if not isinstance(content, bytes):
                     where = catalog.store.location(pack_name(pack))
                     raise content or StoreError(f"{where} was deleted meanwhile; run it again", name=pack_name(pack))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,7 @@ from store_contract import StoreContract, files_under
 from hf_audio_cache.errors import StoreError
 from hf_audio_cache.stores import LocalStore
 from hf_audio_cache.stores.packs import store as store_module
+from hf_audio_cache.stores.packs.tidy import tidy
 from hf_audio_cache.stores.resilient import ResilientStore
 from hf_audio_cache.stores.tiered import TieredStore
 
@@ -153,6 +155,23 @@ def test_packs_without_a_good_index_are_read_and_get_a_new_one(root, damage, cap
     caplog.clear()
     assert open_packed(root).get_many(list(OBJECTS)) == list(OBJECTS.values())
     assert caplog.records == []
+
+
+def test_an_entry_that_a_damaged_header_gives_another_name_is_not_written_anew(root):
+    pack = packs(root)[0]
+    with tarfile.open(pack) as tar:
+        member = tar.getmembers()[5]
+    name, member.name = member.name, member.name.replace(".16000.", ".26000.")
+    content = bytearray(pack.read_bytes())
+    content[member.offset : member.offset + 512] = member.tobuf(tarfile.USTAR_FORMAT)
+    content[600] ^= 1  # in the list of contents
+    pack.write_bytes(content)
+    tidy(open_packed(root), anew=[pack.stem])
+    assert pack not in packs(root)
+    others = OBJECTS.keys() - {name}
+    store = open_packed(root)
+    assert set(store.names()) == others
+    assert store.get_many(list(others)) == [OBJECTS[other] for other in others]
 
 
 def test_a_root_without_packs_is_looked_at_once(tmp_path):
