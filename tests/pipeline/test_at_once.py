@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import audio_datasets as data
 import configs
@@ -179,29 +180,41 @@ def test_threads_that_draw_random_numbers_change_nothing(make_processor, cells, 
     assert_same_rows(pipeline.features(cells), rows)
 
 
-def timed(extract, other_seconds=0.0):
-    """`alone` of `try_out`, of a function that extracts."""
+class Clock:
+    """In place of the time: so much of it passes as a function says that stands for an extraction."""
 
-    def alone(number):
-        started = time.perf_counter()
-        return pace.Tried(extract(number), time.perf_counter() - started, other_seconds)
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
-    return alone
+    def takes(self, seconds):
+        """Return an extraction that takes so long: always, or a list of which the clip's number takes one in turn."""
+
+        def extract(number):
+            self.now += seconds[number % len(seconds)] if isinstance(seconds, list) else seconds
+            return {"x": np.full(3, number)}
+
+        return extract
+
+    def alone(self, seconds, other_seconds=0.0):
+        """Return `alone` of `try_out`."""
+        extract = self.takes(seconds)
+
+        def alone(number):
+            started = self.now
+            return pace.Tried(extract(number), self.now - started, other_seconds)
+
+        return alone
 
 
 @pytest.mark.parametrize(
     ("beside_seconds", "alone_seconds", "other_seconds", "is_faster"),
     [(0.04, 0.0, 0.0, False), (0.0, 0.04, 0.0, True), (0.06, 0.02, 0.1, True), (0.06, 0.02, 0.01, False)],
 )
-def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, is_faster, at_once):
-    decided = at_once(None)
-
-    def extract(number, seconds):
-        time.sleep(seconds)
-        return {"x": np.full(3, number)}
-
-    alone = timed(lambda number: extract(number, alone_seconds), other_seconds)
-    beside = lambda number: extract(number, beside_seconds)  # noqa: E731
+def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, is_faster, at_once, monkeypatch):
+    decided, clock = at_once(None), Clock(monkeypatch)
+    alone = clock.alone(alone_seconds, other_seconds)
+    beside = clock.takes(beside_seconds / 2)  # two at a time
     tried = pace.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
     assert [int(one.outputs["x"][0]) for one in tried] == list(range(2 * pace.ROUNDS))
     assert decided == {"sha": is_faster}
@@ -217,15 +230,11 @@ def test_the_first_clips_decide(make_processor, cells, tmp_path, at_once):
     assert list(decided) == [pipeline.identity().sha]
 
 
-def test_rounds_are_compared_with_their_own_clips(at_once):
+def test_rounds_are_compared_with_their_own_clips(at_once, monkeypatch):
     """A short clip alone takes less than the mean of a round with a long one."""
-    decided = at_once(None)
-
-    def extract(number):
-        time.sleep(0.1 if number % 2 else 0.3)
-        return {"x": np.full(3, number)}
-
-    pace.try_out("sha", "one", 2, alone=timed(extract), beside=extract, again=pytest.fail)
+    decided, clock = at_once(None), Clock(monkeypatch)
+    alone, beside = clock.alone([0.3, 0.1]), clock.takes(0.3 / 2)
+    pace.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
     assert decided == {"sha": True}
 
 
@@ -236,7 +245,9 @@ def test_one_that_is_random_now_and_then_is_an_error_of_its_clip(at_once):
     def extract(_):
         return {"x": np.full(3, next(draws))}
 
-    tried = pace.try_out("sha", "one", 2, alone=timed(extract), beside=extract, again=lambda number: None)
+    tried = pace.try_out(
+        "sha", "one", 2, alone=lambda number: pace.Tried(extract(number)), beside=extract, again=lambda number: None
+    )
     assert [one.outputs for one in tried] == [None] * 2 * pace.ROUNDS
     assert decided == {"sha": False}
 
