@@ -112,9 +112,8 @@ def _state(describer: Describer, node: Node, attributes: Mapping[str, Any]) -> d
     for name, value in attributes.items():
         if name not in uses.reads and (name in OF_WRAPPERS or (is_saved and name in _BOOKKEEPING)):
             continue
-        if (
-            is_torch_module(kind) and "_hooks" in name and isinstance(value, dict)
-        ):  # by numbers that all modules of a process share
+        # Hooks stand under numbers that all modules of a process share.
+        if is_torch_module(kind) and "_hooks" in name and isinstance(value, dict):
             describer.watch.see(value, of_mapping)
             value = list(value.values())
         is_read = is_own and (name in uses.reads or Owner.OWN in uses.looks_up)
