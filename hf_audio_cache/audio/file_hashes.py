@@ -1,4 +1,4 @@
-"""A database of the SHA-256 of files, so that a file that has not changed is not read to be hashed.
+"""A database of the SHA-256 of files, so that one of the same inode, size and times is not read again.
 
 A hash is valid for the same path, device, inode, size, mtime and ctime, to the nanosecond; only the machine's clock can
 set ctime back. A file that changed less than two seconds before it was read is not remembered: a second change in the

@@ -1,4 +1,4 @@
-"""The decoder for WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU and CAF: libsndfile, through soundfile."""
+"""The decoder for WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU and CAF: libsndfile by soundfile."""
 
 from __future__ import annotations
 

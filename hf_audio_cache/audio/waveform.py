@@ -1,4 +1,4 @@
-"""From decoded samples to the waveform that a processor is given: resampled, cut to the maximum length, checked.
+"""From decoded samples to the waveform that a processor is given: resampled, cut, measured, checked.
 
 soxr resamples, and is used nowhere else.
 """

@@ -1,4 +1,4 @@
-"""The entry format: a few named arrays and the key they belong to, as the bytes of an ordinary ``.npz``.
+"""The entry format: a few named arrays and the key they belong to, as the bytes of a zip (``.npz``), made and read.
 
 An entry is a zip whose members are stored, each a ``.npy``; ``numpy.load(path, allow_pickle=False)`` opens it. What a
 member holds shows in its name:

@@ -1,4 +1,4 @@
-"""Reading entries: checked, decoded, and what becomes of bad ones: read again, left alone, or deleted."""
+"""Reading entries: checked and decoded; a bad one is read again, and then left to `bad_entries`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of the two caches: what an entry is found by. `layout` makes file names of them.
+"""The keys of the two caches: what an entry is found by. `layout` spells its name.
 
 A key is everything that decides an entry's content. Its file name is part of the stored format, which other
 programs read: a later field adds a suffix only where it differs from its default, so that old names stay valid.

@@ -1,4 +1,4 @@
-"""`CacheRoot`: where a cache is, and how it is reached."""
+"""`CacheRoot`: where a cache is, and how it is reached; pickled without its secrets."""
 
 from __future__ import annotations
 

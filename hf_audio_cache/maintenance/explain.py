@@ -1,4 +1,4 @@
-"""Why a clip misses, in words: which part of the key differs, and which processor is nearest."""
+"""Why a clip misses, in words: its key against the names of entries, its processor against the manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the entries of a root, and delete damaged ones.
+"""Check the entries of a root, and delete the damaged ones where that is asked for.
 
 There are no locks: programs may read and write the root meanwhile. For them a deleted entry is a miss, and is computed
 again.

@@ -1,4 +1,4 @@
-"""What the cache lacks: each clip is taken through the steps to its stored entry, as `pace` decided."""
+"""What the cache lacks: each clip goes through the steps to its entry, in one thread or more, as `pace` decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide whether features are stored: always, never, or if reading them is faster than making them again."""
+"""Decide whether features are stored: always, never, or if reading is faster; of waveforms, see `waveforms`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second step: read or decode the waveform of each missing clip; decide whether it is stored."""
+"""Second step: read or decode the waveform of each missing clip; decide whether waveforms are stored."""
 
 from __future__ import annotations
 

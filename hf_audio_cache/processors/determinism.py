@@ -1,4 +1,4 @@
-"""Telling a processor whose output is random from one whose output can be kept."""
+"""Refuse a processor whose output is random: call it twice for some clips, and watch the generators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens when a remote store fails: retries, renewed credentials, a circuit breaker, warnings."""
+"""What happens when a remote store fails: retries, when credentials are renewed, a circuit breaker, warnings."""
 
 from __future__ import annotations
 

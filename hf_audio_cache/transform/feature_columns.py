@@ -1,4 +1,4 @@
-"""`FeatureColumns`: rows, columns and types of what `CachedFeatures` returns; bad clips, lengths and reasons too."""
+"""`FeatureColumns`: rows, columns and types of what a call or `.map` adds; rows of bad clips, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of references: made from audio by `CachedFeatures.map`, and replaced by arrays by `materialize`."""
+"""Columns of references: made by `CachedFeatures.map`, without bad rows, and replaced by arrays by `materialize`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Giving back the room of what is deleted in packs, and keeping indexes few.
+"""Giving back the room of what is deleted: packs that are mostly dead are written anew, small indexes merged.
 
 There are no locks, and each step may be the last one of a process:
 
