@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 
 def start_child(function: Callable[..., Any], *arguments: Any, method: str = "fork") -> Any:
     """Return a started process that calls `function`; a forked one begins at once, with all that is imported here."""
-    process = multiprocessing.get_context(method).Process(target=function, args=arguments, daemon=True)
+    process = multiprocessing.get_context(method).Process(target=_begin, args=(function, *arguments), daemon=True)
     process.start()
     return process
+
+
+def _begin(function: Callable[..., Any], *arguments: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which Ray catches in a process that was a driver once
+    function(*arguments)
 
 
 def _send(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

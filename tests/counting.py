@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import Wav2Vec2FeatureExtractor
 
-_PROBES = (16_000, 20_000, 24_000, 41 * 16_000)  # samples of the made-up clips by which an extractor is known
+from hf_audio_cache.processors.output_specs import made_up_sound
+
+_RATE = 16_000
 
 
 class CountingExtractor(Wav2Vec2FeatureExtractor):
@@ -21,7 +24,8 @@ class CountingExtractor(Wav2Vec2FeatureExtractor):
     seconds = 0.02
 
     def __call__(self, raw_speech: Any, **kwargs: Any) -> Any:
-        if len(raw_speech[0]) not in _PROBES:
+        made_up = made_up_sound((len(raw_speech[0]) + 0.5) / _RATE, _RATE)  # by which an extractor is known
+        if not np.array_equal(raw_speech[0], made_up):
             with open(os.environ["COUNTED"], "a", encoding="ascii") as file:
                 file.write(f"{os.getpid()} {hashlib.sha256(raw_speech[0].tobytes()).hexdigest()}\n")
             time.sleep(self.seconds)

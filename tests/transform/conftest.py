@@ -84,14 +84,14 @@ def calls(monkeypatch):
     return calls
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def count_file(tmp_path_factory):
     return tmp_path_factory.mktemp("counted") / "clips"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # no longer: Ray takes over the signals of this process
 def nodes(count_file):
-    """Two Ray nodes of two CPUs, for all modules here: it takes long until their workers have imported everything."""
+    """Two Ray nodes of two CPUs, for a module: it takes long until their workers have imported everything."""
     with clusters.cluster(2, 2, COUNTED=str(count_file)) as cluster:
         yield cluster
 
