@@ -10,6 +10,7 @@ import enum
 import functools
 import io
 import sys
+import time
 import types
 import weakref
 
@@ -535,6 +536,26 @@ def test_a_cache_of_each_clip_that_pickling_leaves_out_does_not_count():
     front_end([np.ones(400, np.float32)])
     assert {*shas, processor_sha256(front_end), processor_sha256(LeavingOut())} == shas
     assert len(shas) == 1
+
+
+class OfProcess(FrontEnd):
+    def __init__(self):
+        super().__init__()
+        self.process = time.perf_counter_ns()
+        self.folder, self.made = f"/tmp/{self.process}", self.process / 2
+
+    def __getstate__(self):
+        return {}
+
+    def __call__(self, raw_speech, sampling_rate=None):
+        assert self.process
+        assert self.folder
+        assert self.made
+        return super().__call__(raw_speech, sampling_rate)
+
+
+def test_what_belongs_to_a_process_and_pickling_leaves_out_does_not_count():
+    assert processor_sha256(OfProcess()) == processor_sha256(OfProcess())
 
 
 def test_a_front_end_that_fails_on_made_up_sound_has_an_identity():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import functools
 import io
 import logging
 import operator
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..ownership import Owner, is_made_in_c
-from ..watch import Outline, attributes_of, is_torch_module, of_mapping, of_reference, tensor_content
+from ..watch import Outline, attributes_of, is_tensor, is_torch_module, of_mapping, of_reference, tensor_content
 from .describer import OF_WRAPPERS, At, Describer, Tensor, form, type_name
 from .graph import Node
 from .values import unordered
@@ -29,6 +30,7 @@ from .values import unordered
 _NEW = object().__reduce_ex__(4)[0]  # what pickling makes most objects with
 # What loading leaves on an extractor of transformers, and no output depends on.
 _BOOKKEEPING = frozenset({"feature_extractor_type", "processor_class", "name_or_path", "_name_or_path", "_auto_class"})
+_COMPUTING = (types.FunctionType, types.MethodType, functools.partial, np.ndarray)
 _CONTEXT = ("func", "args", "kwds")  # as a decorator, it is made anew of these for each call
 # What an object is made of that pickling does not tell.
 _PARTS: dict[type, tuple[str, ...]] = {
@@ -93,13 +95,15 @@ def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
 
 
 def _left_out(describer: Describer, node: Node, kept: Any) -> dict[str, Any]:
-    """Describe the attributes that code reads and that pickling hooks of one's own leave out."""
+    """Describe functions and arrays that code reads and that pickling hooks of one's own leave out."""
     if not describer.counts_left_out or describer.owner(type(node.value)) is not Owner.OWN:
         return {}
     describer.watch.see_object(node.value)
     describer.is_certain = False
     is_any, names = Owner.OWN in describer.uses.looks_up, kept if isinstance(kept, dict) else ()
-    found = {name: held for name, held in attributes_of(node.value).items() if name not in names}
+    left_out = {name: held for name, held in attributes_of(node.value).items() if name not in names}
+    # What else is left out belongs to a process, as a rule: its number, a folder, a time.
+    found = {name: held for name, held in left_out.items() if isinstance(held, _COMPUTING) or is_tensor(held)}
     return describer.fields({n: held for n, held in found.items() if is_any or n in describer.uses.reads}, node.path)
 
 
