@@ -159,9 +159,9 @@ class PackedStore(WrappingStore):
         bad = [name for name, content in found.items() if name in places and not isinstance(content, bytes)]
         others = {}
         for name in bad:
-            *_, last = self._catalog.places(self._key(name) or b"")
-            if last != places[name] or not self.is_local:  # a network may have damaged what it brought
-                others[name] = last
+            now = [*self._catalog.places(self._key(name) or b"")]  # none, if an index turned out to be damaged
+            if now and (now[-1] != places[name] or not self.is_local):  # a network may have damaged what it brought
+                others[name] = now[-1]
         found.update(dict.fromkeys(bad), **self._read_places(others, None))
         return [found[name] for name in names]
 

@@ -174,6 +174,14 @@ def test_an_entry_that_a_damaged_header_gives_another_name_is_not_written_anew(r
     assert store.get_many(list(others)) == [OBJECTS[other] for other in others]
 
 
+def test_a_bad_entry_whose_index_is_found_damaged_meanwhile_is_no_longer_there(root, monkeypatch):
+    store = open_packed(root)
+    name = next(iter(OBJECTS))
+    assert store.get(name) == OBJECTS[name]
+    monkeypatch.setattr(store.catalog, "places", lambda key: iter(()))
+    assert store.get_again([name]) == [None]
+
+
 def test_a_root_without_packs_is_looked_at_once(tmp_path):
     store = open_packed(Far())
     store.catalog.missing_seconds = 15.0
