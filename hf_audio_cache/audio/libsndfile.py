@@ -12,8 +12,9 @@ import soundfile
 
 from ..support.process_local import ForkStep, at_fork
 from .channels import Mixer
-from .containers import mp3_start, streams_in, walk_mp3, with_known_end, xing_end
+from .containers import mp3_start, walk_mp3, with_known_end, xing_end
 from .request import Decoded, NotForThisDecoderError, Request, reason_of
+from .streams import streams_in
 
 _BLOCK_VALUES = 1 << 16
 _UNKNOWN_FRAMES = (1 << 63) - 1

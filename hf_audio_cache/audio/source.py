@@ -123,7 +123,7 @@ def read_source(cell: Any) -> AudioSource:
 
     A cell is a dict of ``bytes`` and/or ``path``; a path or URL; encoded bytes (those of an Arrow buffer are not
     copied); a torchcodec decoder that `datasets` made, which still has its encoded bytes; or a dict of a decoded
-    ``array`` and its ``sampling_rate``. Raises AudioSourceError if it is none of these, or its bytes cannot be read.
+    ``array`` and its ``sampling_rate``. Anything else, or bytes that cannot be read, is an AudioSourceError.
     """
     encoded = getattr(cell, "_hf_encoded", None)  # `datasets` sets this on the decoders that it makes
     if encoded is not None:

@@ -23,7 +23,7 @@ from ..errors import (
 from ..stores import Store
 from ..support.threads import in_threads
 from .bad_entries import BadEntries
-from .entry import Entry, encode_entry, open_entry
+from .entry import Entry, encode_entry
 from .entry_reader import EntryReader, Pick
 from .keys import KeyT
 from .layout import finished_name, is_entry
@@ -264,8 +264,7 @@ class EntryCache(Generic[KeyT]):
     def check(self, name: str, found: bytes) -> HfAudioCacheError | None:
         """Return what is wrong with the bytes of an entry of this name; all of it is decoded."""
         try:
-            self._reader.check_signature(name, found)
-            entry = open_entry(found, None)
+            entry = self._reader.checked(name, None, found)
             self._outputs(entry)
             if entry.key is not None and self._key_type(**entry.key).name() != name:
                 return CorruptEntryError(f"it is the entry of another key, {entry.key!r}")

@@ -28,10 +28,11 @@ class EntryReader(Generic[KeyT]):
     ) -> None:
         self._store, self._signing_keys, self._counters, self._bad = store, signing_keys, counters, bad_entries
 
-    def check_signature(self, name: str, found: bytes) -> None:
-        """Raise UnsignedEntryError if the root is signed, and these bytes are not."""
+    def checked(self, name: str, key: KeyT | None, found: bytes) -> Entry:
+        """Return the entry in these bytes, not decoded; raise what is wrong with it, its signature first."""
         if self._signing_keys is not None:
             check_signature(found, name, self._signing_keys)
+        return open_entry(found, key)
 
     def open_many(self, names: Sequence[str], keys: Sequence[KeyT]) -> list[Opened[KeyT]]:
         """Return for each name and key what the store has, and the checked entry."""
@@ -44,8 +45,7 @@ class EntryReader(Generic[KeyT]):
         if not isinstance(found, bytes):
             return name, key, found, found
         try:
-            self.check_signature(name, found)
-            return name, key, found, open_entry(found, key)
+            return name, key, found, self.checked(name, key, found)
         except Exception as exc:  # noqa: BLE001 - whatever crafted bytes make numpy, json or Blosc raise
             return name, key, found, exc
 
@@ -93,6 +93,5 @@ class EntryReader(Generic[KeyT]):
 
     def pick(self, name: str, key: KeyT, found: bytes, pick: Pick) -> tuple[Any, float]:
         """Return what `pick` gives of the entry in these bytes and what it took to compute; raise what is wrong."""
-        self.check_signature(name, found)
-        entry = open_entry(found, key)
+        entry = self.checked(name, key, found)
         return pick(entry), entry.compute_seconds

@@ -65,7 +65,7 @@ class Manifest:
         """Return the manifest that a file holds.
 
         Raises UnknownVersionError if a later release wrote it; ValueError, KeyError, TypeError, AttributeError or
-        RecursionError if it is none, or not signed by any of the keys.
+        RecursionError if it is no manifest, or none of the keys signed it.
         """
         manifest = json.loads(content)
         signature = manifest.pop("signature", "")

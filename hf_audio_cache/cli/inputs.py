@@ -160,7 +160,7 @@ class _Rows:
 
 
 def load_processor(name: str) -> Any:
-    """Return the processor of a name on the Hub or of a directory; ValueError if there is none."""
+    """Return the processor that a directory or a repository on the Hub has; ValueError if it has none."""
     import transformers
 
     reasons = []

@@ -52,13 +52,15 @@ class RootOptions:
         """Return the root."""
         from ..cache.root import CacheRoot
 
-        return CacheRoot(
-            self.root or None,
-            storage_options=options_of(self.storage_option, "--storage-option"),
-            near=self.near or "auto",
-            signing_key=getattr(self, "signing_key_file", None),
-            read_only=read_only,
-        )
+        return CacheRoot(self.root or None, read_only=read_only, **self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `CacheRoot` that these are."""
+        return {
+            "storage_options": options_of(self.storage_option, "--storage-option"),
+            "near": self.near or "auto",
+        }
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class SignedRootOptions(RootOptions):
     signing_key_file: Annotated[
         Path | None, typer.Option("--signing-key-file", metavar="FILE", help="Keys of a signed root.")
     ] = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those settings, with the keys."""
+        return {**super().settings, "signing_key": self.signing_key_file}
 
 
 @dataclass(frozen=True)

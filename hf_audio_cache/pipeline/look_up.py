@@ -19,8 +19,7 @@ FoundT = TypeVar("FoundT")
 class Clips(Generic[KeyT, FoundT]):
     """The clips of a batch, and what the cache has of them."""
 
-    # For each audio cell its content, or why there is none. Content is None where the clip was found by the remembered
-    # hash of its file.
+    # The content of each audio cell, or its error. The bytes of a clip are None if it was found by its file's hash.
     sources: list[AudioSource | AudioError]
     keys: dict[str, KeyT]  # by ``blob_sha``
     found: dict[str, FoundT]  # by ``blob_sha``

@@ -66,10 +66,10 @@ def real_extractor(extractor: Any) -> Any:
 
 
 def attribute(owner: Any, name: str) -> Any:
-    """Return an attribute; None where there is none, whatever a `__getattr__` raises then."""
+    """Return an attribute, or None if it is missing: a `__getattr__` may raise any exception for that."""
     try:
         return getattr(owner, name, None)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - whatever a `__getattr__` raises
         return None
 
 

@@ -127,9 +127,10 @@ def file_digest(name: str, names: tuple[str, ...]) -> Any:
         if isinstance(code, bytes):
             found[name] = hashlib.sha256(code).hexdigest()
             continue
-        found[name] = read_code(code).digest
+        read = read_code(code)
+        found[name] = read.digest
         package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-        for imported, level, each in read_code(code).imports:
+        for imported, level, each in read.imports:
             with contextlib.suppress(ImportError):
                 full = importlib.util.resolve_name("." * level + imported, package) if level else imported
                 pending += [full, *(f"{full}.{one}" for one in each)]
@@ -175,7 +176,7 @@ def _found_in(name: str, folders: list[str] | None) -> importlib.machinery.Modul
         with contextlib.suppress(Exception):
             if spec := finder.find_spec(name, folders):
                 return spec
-    # Of a package without `__init__`, Python finds only one of which the parent is imported.
+    # Python finds a package without `__init__` only after its parent was imported.
     within = [os.path.join(folder, name.rpartition(".")[2]) for folder in folders or ()]
     if not any(map(os.path.isdir, within)):
         return None
@@ -185,7 +186,7 @@ def _found_in(name: str, folders: list[str] | None) -> importlib.machinery.Modul
 
 
 def modules_in(package: str) -> list[str]:
-    """Return the names of all modules in a package of one's own, of which nothing is imported."""
+    """Return the names of all modules in a package of one's own, without importing any."""
     spec = _spec_of(package)
     found = []
     if spec is not None and _is_own(spec):

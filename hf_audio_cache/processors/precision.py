@@ -22,8 +22,8 @@ def check_dtype(dtype: str | None) -> None:
 def rounded(outputs: Mapping[str, Any], dtype: FloatType | None) -> dict[str, Any]:
     """Return outputs with their arrays of floating point rounded: to nearest, ties to even. Others stay as they are.
 
-    NumPy has no type bfloat16, so these stay float32, of which the lower half of the bits is zero (and takes next to
-    nothing when it is compressed). Raises ProcessorError if a number is too large for the type.
+    NumPy has no type bfloat16, so these stay float32. The lower half of their bits is zero, which compression takes
+    away. Raises ProcessorError if a number is too large for the type.
     """
     return {name: value if dtype is None else _rounded(name, value, dtype) for name, value in outputs.items()}
 

@@ -103,7 +103,7 @@ def of_class(owner: type) -> Iterable[Any]:
 
 def of_registered(owner: abc.ABCMeta) -> list[type]:
     """Return the classes that were registered with an abstract one."""
-    registered, *_ = abc._get_dump(owner)  # type: ignore[attr-defined]
+    registered, *_ = abc._get_dump(owner)  # type: ignore[attr-defined]  # no public function tells
     return sorted(filter(None, (reference() for reference in registered)), key=id)
 
 

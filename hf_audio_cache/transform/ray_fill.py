@@ -40,7 +40,7 @@ def fill_by_ray(
     Each worker is an actor with a processor of its own. Ray starts as many as there is work and room for, and does the
     work of a lost one again elsewhere. A clip that several rows have is computed by one worker.
 
-    Bad clips are reported, whatever ``on_error`` is; near tiers are neither read nor written. A root that is a path
+    Bad clips are reported, whatever ``on_error`` is. Near tiers are neither read nor written. A root that is a path
     must be the same folder for all workers. Its ``storage_options``, and those of the audio, are sent to the workers
     over Ray's own connections. Signing keys are not: set their variable where the workers run. `on_rows` is called with
     the number of rows that are done, again and again.

@@ -188,7 +188,7 @@ class Clock:
         monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def takes(self, seconds):
-        """Return an extraction that takes so long: always, or a list of which the clip's number takes one in turn."""
+        """Return an extraction that takes these seconds; of a list, each clip takes one by its number."""
 
         def extract(number):
             self.now += seconds[number % len(seconds)] if isinstance(seconds, list) else seconds

@@ -319,7 +319,7 @@ def test_features_asked_for_as_tensors_are_the_same(make_processor, sentences):
 
 
 class WithoutDefault:
-    """Of a class whose `__getattr__` raises KeyError for what is not there."""
+    """An object whose `__getattr__` raises KeyError for a missing attribute."""
 
     def __init__(self):
         self.__dict__["table"] = {"gain": 2}

@@ -89,7 +89,7 @@ def count_file(tmp_path_factory):
     return tmp_path_factory.mktemp("counted") / "clips"
 
 
-@pytest.fixture(scope="module")  # no longer: Ray takes over the signals of this process
+@pytest.fixture(scope="module")  # not for the package: Ray takes over signals
 def nodes(count_file):
     """Two Ray nodes of two CPUs, for a module: it takes long until their workers have imported everything."""
     with clusters.cluster(2, 2, COUNTED=str(count_file)) as cluster:

@@ -128,9 +128,11 @@ def _write_anew(store: PackedStore, packs: Iterable[str]) -> None:
     sources: dict[str, Location] = {}
     n_bytes = 0
     for pack in packs:
-        alive = [(one, Location(pack, one.offset, one.length)) for one in catalog.alive_in(pack, with_doubles=True)]
-        # A damaged header may give an entry a name that nobody finds it by.
-        found = [(one, place) for one, place in alive if place in catalog.places(entry_key(one.name) or b"")]
+        found = [  # a damaged header may give an entry a name that nobody finds it by
+            (one, place)
+            for one in catalog.alive_in(pack, with_doubles=True)
+            if (place := Location(pack, one.offset, one.length)) in catalog.places(entry_key(one.name) or b"")
+        ]
         for batch in batches(found, _AT_ONCE):
             contents = store.read_places([place for _, place in batch])
             for (entry, place), content in zip(batch, contents, strict=True):
