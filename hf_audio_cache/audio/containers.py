@@ -1,4 +1,4 @@
-"""Find truncated files: read the length that a file's header promises.
+"""What a file's header says of its length, without decoding: how truncated files are found.
 
 Only headers are read, as the formats' specifications define them. A file that states no length cannot be checked.
 """

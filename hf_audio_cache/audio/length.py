@@ -1,4 +1,4 @@
-"""`ClipLength`, which `waveform` measures, and the errors of clips that are too long or truncated."""
+"""`ClipLength`, which `waveform` measures after decoding, and the errors of clips that are too long or truncated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing the access log: which entries a run used, and the record of the run, in batches.
+"""Writing the access log: which entries a run used and when, and the record of the run, in batches.
 
 Access times of stores are not reliable, and a lazy run has no end. So each process collects the names of the entries
 that it read or wrote, and writes a few thousand at a time into a new object, which is never changed:

@@ -1,4 +1,4 @@
-"""Reading the access log: when entries were used last, by which run, and what runs counted; see `access_log`."""
+"""Reading the access log: the last use of entries, by which run, and what runs counted; see `access_log`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the manifest of an entry, and check every field: the file may be damaged or hostile."""
+"""Read the manifest of an entry, and check every field (the file may be damaged or hostile); find later versions."""
 
 from __future__ import annotations
 

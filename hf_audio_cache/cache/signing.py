@@ -1,4 +1,4 @@
-"""Signing entries, so that a root is only as trustworthy as those who have its key, and not as all who can write it."""
+"""HMAC-SHA256 of entries, made in writing and checked in reading: who lacks the key can put in none that is read."""
 
 from __future__ import annotations
 

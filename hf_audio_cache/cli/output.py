@@ -1,4 +1,4 @@
-"""How the commands print results: as tables, JSON, CSV, or names only."""
+"""Print what a command returns as a table, JSON, CSV, or names only."""
 
 from __future__ import annotations
 

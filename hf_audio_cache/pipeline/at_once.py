@@ -1,4 +1,4 @@
-"""Threads that take several clips at once from content to stored entry, if `pace` decided so."""
+"""The threads that each take a clip from its content to its stored entry, where `pace` decided for several."""
 
 from __future__ import annotations
 

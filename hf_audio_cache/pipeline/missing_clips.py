@@ -1,4 +1,4 @@
-"""What the cache lacks: each clip goes through the steps to its entry, in one thread or more, as `pace` decided."""
+"""Take what the cache lacks through the steps to its entry; in how many threads, where `pace` decided for several."""
 
 from __future__ import annotations
 

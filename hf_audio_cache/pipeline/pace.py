@@ -1,4 +1,4 @@
-"""Decide how missing clips are extracted, one by one or several at once: measured for each processor."""
+"""Decide whether a processor extracts several clips at once, by trying it on the first ones."""
 
 from __future__ import annotations
 

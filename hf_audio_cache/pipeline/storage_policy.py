@@ -1,4 +1,4 @@
-"""Decide whether features are stored: always, never, or if reading is faster; of waveforms, see `waveforms`."""
+"""Features only: decide whether they are stored (always, never, if reading is faster); see `waveforms` for those."""
 
 from __future__ import annotations
 

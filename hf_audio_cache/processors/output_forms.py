@@ -1,4 +1,4 @@
-"""The outputs of a processor, in the forms that an entry holds: NumPy arrays of numbers, and JSON values.
+"""Turn outputs (tensors, lists, NumPy) into what an entry holds: NumPy arrays of numbers, and JSON values.
 
 Each output is brought into the form that has the same values exactly. One that has none stays what it is.
 """

@@ -1,4 +1,4 @@
-"""What the outputs of a processor look like, and the `datasets` feature for each."""
+"""Describe outputs: names, shapes, dtypes, and the `datasets` feature for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A local directory in front of a remote store."""
+"""The near tier: a local directory in front of a remote store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to one process; in which order a fork takes the locks that modules register with `at_fork`.
+"""Locks and other state of one process, made anew in a forked child; the order in which a fork takes the locks.
 
 Threads, connections and event loops do not survive a fork, and a lock that another thread held at the fork is never
 released in the child. This is the only module that asks which process runs, and the only one that registers hooks.

@@ -1,4 +1,4 @@
-"""Results as tables: text in a console, HTML in a notebook, plain values for a program."""
+"""What a result looks like as a table: text in a console, HTML in a notebook, plain values for a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features computed or read when a row is read, for datasets and streams: `CachedFeatures.attach`."""
+"""`CachedFeatures.attach`, for a `Dataset` or a stream: features that are computed or read when a row is read."""
 
 from __future__ import annotations
 

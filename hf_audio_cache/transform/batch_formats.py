@@ -1,4 +1,4 @@
-"""The forms in which `datasets` and Ray Data pass examples to a function, and take results back."""
+"""What `datasets` and Ray Data pass to a function, told by its type, and what they take back."""
 
 from __future__ import annotations
 

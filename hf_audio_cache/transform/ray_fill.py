@@ -1,4 +1,4 @@
-"""Filling a cache on a cluster: how Ray Data is started and its workers get their rows."""
+"""Filling a cache on a cluster: how Ray Data is started, and what its workers do with their rows."""
 
 from __future__ import annotations
 

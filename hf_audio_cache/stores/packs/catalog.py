@@ -1,4 +1,4 @@
-"""Which packs a root has, and where in them an entry is."""
+"""Which packs and indexes a root has, and which index to ask for an entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes of packs: where in which pack an entry is, by sorted rows in checked blocks; docs/packs.md has the format.
+"""One index of packs: sorted rows in checked blocks, and the search in them; docs/packs.md has the format.
 
 A process holds the tables before the rows: 16 bytes for a block of 128 rows. A block is read when it is searched, by
 `pread` and not by a mapping: a mapped file that somebody cuts off would end the process.
