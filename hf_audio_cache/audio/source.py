@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import AudioColumnError, AudioSourceError
+from .content_sha import content_sha256
 from .file_hashes import FarState, FileState
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -189,7 +189,7 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
                 "bytes, or an object with a buffer.",
                 clip=path or type(encoded).__name__,
             ) from None
-    blob_sha = hashlib.sha256(encoded).hexdigest()
+    blob_sha = content_sha256(encoded)
     return AudioSource(path or f"the clip with sha256 {blob_sha[:12]}", blob_sha, encoded)
 
 
@@ -264,8 +264,7 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         )
     samples = np.asarray(samples, order="C")
     header = json.dumps([samples.dtype.str, samples.shape, int(sampling_rate)]).encode()
-    state = hashlib.sha256(_ARRAY_DOMAIN + header)
-    if samples.dtype != object:  # an array of objects has no bytes to hash; decoding refuses it
-        state.update(samples.reshape(-1).view(np.uint8).data)
-    blob_sha = state.hexdigest()
+    # An array of objects has no bytes to hash; decoding refuses it.
+    content = b"" if samples.dtype == object else samples.reshape(-1).view(np.uint8).data
+    blob_sha = content_sha256(_ARRAY_DOMAIN + header, content)
     return AudioSource(path or f"the array with sha256 {blob_sha[:12]}", blob_sha, samples, int(sampling_rate))
