@@ -20,6 +20,7 @@ from .audio_rows import of_each_split
 from .batch_formats import read_batch
 from .clip_lists import ListLayout
 from .collate import collate
+from .column_checks import check_positions
 from .feature_columns import FeatureColumns
 from .hash_hook import hash_by
 from .references import make_references, materialize
@@ -112,13 +113,15 @@ class CachedTransform:
         """
         return self.columns.types_with(features)
 
-    def __call__(self, examples: Any) -> Any:
+    def __call__(self, examples: Any, *positions: Any) -> Any:
         """Return the results for an example or a batch. All forms in which `datasets` passes them are accepted.
 
         Parameters
         ----------
         examples
             An example, a batch or an Arrow table with the audio column; or (with ``input_columns=``) audio cells.
+        *positions
+            What `datasets` passes beside them, with ``with_indices`` or ``with_rank``; nothing depends on it.
 
         Returns
         -------
@@ -128,12 +131,13 @@ class CachedTransform:
         Raises
         ------
         AudioColumnError
-            If there is no such column.
+            If there is no such column, or others are passed beside it (by ``input_columns``).
         AudioError
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
         CannotSkipError
             If rows cannot be left out in this form, with ``on_error="skip"``.
         """
+        check_positions(positions, self.settings.audio_column)
         return self.columns.of_good_clips(examples) if self.settings.on_error == "skip" else self.columns.of(examples)
 
     def map(

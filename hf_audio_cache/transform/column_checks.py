@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import numbers
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import AudioColumnError, ProcessorError
@@ -43,6 +44,21 @@ def check_audio(audio_column: str, features: Mapping[str, Any]) -> None:
             column=audio_column,
             columns=tuple(features),
         )
+
+
+def check_positions(passed: Sequence[Any], audio_column: str) -> None:
+    """Raise `AudioColumnError` for arguments that are neither row numbers nor a rank: further input columns."""
+    for values in passed:
+        if values is None:  # the rank in a process alone
+            continue
+        first = next(iter(values), 0) if isinstance(values, Sequence) and not isinstance(values, str) else values
+        if not isinstance(first, numbers.Integral):
+            raise AudioColumnError(
+                f"the values of {len(passed) + 1} columns were passed, and only audio is taken. Pass "
+                f"input_columns=[{audio_column!r}], or none: the columns of a dataset stay in it all the same. "
+                "Nothing was computed.",
+                column=audio_column,
+            )
 
 
 def check_not_replaced(taken: Mapping[str, str]) -> None:

@@ -127,6 +127,26 @@ def test_map_takes_the_audio_alone_by_input_columns(form, batched, clips, expect
 
 
 @pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(
+    "beside", [{"with_indices": True}, {"with_rank": True}, {"with_indices": True, "with_rank": True, "num_proc": 2}]
+)
+def test_map_with_indices_or_ranks(beside, batched, clips, expected, cached_features):
+    data.assert_stored(data.in_memory(clips).map(cached_features, batched=batched, **beside), expected)
+    stream = data.in_memory(clips).to_iterable_dataset()
+    if set(beside) == {"with_indices"}:  # a stream's map takes no rank
+        for row, outputs in zip(stream.map(cached_features, batched=batched, **beside), expected, strict=True):
+            data.assert_same_bits(np.asarray(row["input_values"], np.float32), outputs["input_values"])
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("other", ["text", "number"])
+def test_map_refuses_further_input_columns(other, batched, clips, cached_features):
+    dataset = data.in_memory(clips).map(lambda number: {"number": number / 2}, input_columns=["number"])
+    with pytest.raises(AudioColumnError, match=r"input_columns=\['audio'\]"):
+        dataset.map(cached_features, input_columns=["audio", other], batched=batched)
+
+
+@pytest.mark.parametrize("batched", [False, True])
 def test_map_takes_an_arrow_array_by_input_columns(batched, clips, expected, cached_features):
     dataset = data.in_memory(clips).with_format("arrow")
     mapped = dataset.map(cached_features, input_columns=["audio"], batched=batched)
