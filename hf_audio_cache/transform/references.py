@@ -43,22 +43,7 @@ def make_references(
     map_kwargs: Mapping[str, Any],
 ) -> datasets.Dataset:
     """Return the dataset with columns of references; see `CachedFeatures.map`."""
-    if not isinstance(dataset, datasets.Dataset):
-        raise TypeError(
-            f"map needs a Dataset or a DatasetDict, not {type(dataset).__name__}. For a stream, which keeps no "
-            f"columns, use cached_{columns.pipeline.what}.attach(stream). Nothing was computed."
-        )
-    if taken := sorted(_SET_HERE & map_kwargs.keys()):
-        raise TypeError(
-            f"Leave out {', '.join(f'{name}=' for name in taken)}: cached_{columns.pipeline.what}.map sets it itself, "
-            "and looks clips up in batches. Nothing was computed."
-        )
-    if unknown := sorted(map_kwargs.keys() - inspect.signature(datasets.Dataset.map).parameters.keys()):
-        transform = f"Cached{columns.pipeline.what.capitalize()}"
-        raise TypeError(
-            f"Dataset.map, which gets them, does not know {', '.join(f'{name}=' for name in unknown)}. What decides on "
-            f"{columns.pipeline.what} is said when {transform}(…) is made. Nothing was computed."
-        )
+    _check_arguments("map", columns, dataset, map_kwargs)
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
     check_audio(settings.audio_column, dataset.features)
@@ -80,6 +65,28 @@ def make_references(
         return _without_bad_rows(columns, references, types, known)
     joined = _without_bad_rows(columns, _side_by_side(kept, references), types, known)
     return joined.with_format(**_format_with(dataset, dropped, list(features)))
+
+
+def _check_arguments(
+    called: str, columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]
+) -> None:
+    """Raise TypeError for what `.map` or `.materialize` cannot take."""
+    what = columns.pipeline.what
+    if not isinstance(dataset, datasets.Dataset):
+        raise TypeError(
+            f"{called} needs a Dataset or a DatasetDict, not {type(dataset).__name__}. For a stream, which keeps no "
+            f"columns, use cached_{what}.attach(stream). Nothing was computed."
+        )
+    if taken := sorted(_SET_HERE & map_kwargs.keys()):
+        raise TypeError(
+            f"Leave out {', '.join(f'{name}=' for name in taken)}: cached_{what}.{called} sets it itself, "
+            "and looks clips up in batches. Nothing was computed."
+        )
+    if unknown := sorted(map_kwargs.keys() - inspect.signature(datasets.Dataset.map).parameters.keys()):
+        raise TypeError(
+            f"Dataset.map, which gets them, does not know {', '.join(f'{name}=' for name in unknown)}. What decides on "
+            f"{what} is said when Cached{what.capitalize()}(…) is made. Nothing was computed."
+        )
 
 
 def _mapped_references(
@@ -166,6 +173,7 @@ def _without_bad_rows(
 
 def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]) -> datasets.Dataset:
     """Return the dataset with arrays in the place of references; see `CachedFeatures.materialize`."""
+    _check_arguments("materialize", columns, dataset, map_kwargs)
     references = reference_columns(dataset.features)
     if not references:
         return dataset

@@ -148,17 +148,19 @@ def test_a_whole_dataset_is_told_its_forms(whole, name, forms, cached_features, 
     [{"batched": True}, {"with_indices": True}, {"features": None}, {"drop_last_batch": True}, {"fn_kwargs": {"a": 1}}],
     ids=str,
 )
-def test_an_argument_that_map_sets_itself_is_named(argument, cached_features, clips):
-    with pytest.raises(TypeError, match=f"^Leave out {next(iter(argument))}=: cached_features.map sets it itself"):
-        cached_features.map(data.in_memory(clips), **argument)
+@pytest.mark.parametrize("called", ["map", "materialize"])
+def test_an_argument_that_map_sets_itself_is_named(called, argument, cached_features, clips):
+    with pytest.raises(TypeError, match=f"^Leave out {next(iter(argument))}=: cached_features.{called} sets it itself"):
+        getattr(cached_features, called)(data.in_memory(clips), **argument)
 
 
+@pytest.mark.parametrize("called", ["map", "materialize"])
 @pytest.mark.parametrize("name", ["on_error", "audio_column", "num_porc"])
-def test_an_argument_that_map_does_not_know_is_named(name, cached_features, clips):
+def test_an_argument_that_map_does_not_know_is_named(name, called, cached_features, clips):
     with pytest.raises(
         TypeError, match=rf"does not know {name}=\. What decides on features is said when CachedFeatures"
     ):
-        cached_features.map(data.in_memory(clips), **{name: 1})
+        getattr(cached_features, called)(data.in_memory(clips), **{name: 1})
     assert cached_features.stats.misses == 0
 
 
