@@ -242,6 +242,12 @@ def _hint(path: str) -> str:
 
 
 def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource:
+    if np.ma.is_masked(array):
+        raise AudioSourceError(
+            "A decoded clip is an array with masked samples, which have no values. It cannot be used. Fill them: "
+            "array.filled(0).",
+            clip=path or f"a masked array of shape {array.shape}",
+        )
     try:
         samples = np.asarray(array)
     except ValueError as exc:

@@ -263,6 +263,16 @@ def test_a_decoded_array_without_a_rate_is_refused(rate):
         read_source({"array": ARRAY})
 
 
+def test_masked_samples_are_an_error_of_the_clip():
+    samples = np.ma.masked_array(np.ones(4, np.float32), [False, True, False, False])
+    with pytest.raises(AudioSourceError, match=r"masked samples.*array\.filled\(0\)") as caught:
+        read_source({"array": samples, "sampling_rate": 16000, "path": "x.wav"})
+    assert caught.value.clip == "x.wav"
+    samples.mask = False  # then it is an array like others
+    plain = read_source({"array": np.ones(4, np.float32), "sampling_rate": 16000})
+    assert read_source({"array": samples, "sampling_rate": 16000}).blob_sha == plain.blob_sha
+
+
 @pytest.mark.parametrize("samples", [[[1.0], [1.0, 2.0]], [1.0, [2.0]]], ids=str)
 def test_a_ragged_list_is_an_error_of_the_clip(samples):
     with pytest.raises(AudioSourceError) as caught:
