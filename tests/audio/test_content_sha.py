@@ -1,11 +1,13 @@
 """The SHA-256 of content, remembered by its XXH3."""
 
 import hashlib
+import random
 
 import audio_datasets as data
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 
 from hf_audio_cache.audio import content_sha as module
 from hf_audio_cache.audio.content_sha import content_sha256
@@ -22,13 +24,13 @@ def nothing_known(monkeypatch):
 def hashed(monkeypatch):
     """Lengths of what SHA-256 was computed for."""
     lengths = []
-    original = module._sha256
+    original = module._both
 
     def noted(parts):
         lengths.append(sum(map(len, parts)))
         return original(parts)
 
-    monkeypatch.setattr(module, "_sha256", noted)
+    monkeypatch.setattr(module, "_both", noted)
     return lengths
 
 
@@ -68,18 +70,64 @@ def test_any_changed_byte_is_other_content(contents):
     assert len(shas) == 1 + len(places)
 
 
-def test_an_array_that_changes_meanwhile_is_not_remembered(monkeypatch):
+@pytest.mark.parametrize("stays", [True, False])
+def test_an_array_that_changes_meanwhile_is_not_mixed_up(stays, monkeypatch):
     samples = np.zeros(8000, np.uint8)
-    original = module._sha256
+    original = module._both
 
     def while_somebody_writes(parts):
         samples[0] = 1
-        return original(parts)
+        written = original(parts)
+        samples[0] = stays
+        return written
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_sha256", while_somebody_writes)
-        assert content_sha256(samples.data) == hashlib.sha256(samples).hexdigest()
-    assert content_sha256(bytes(8000)) == hashlib.sha256(bytes(8000)).hexdigest()
+        patched.setattr(module, "_both", while_somebody_writes)
+        assert content_sha256(samples.data) == hashlib.sha256(b"\1" + bytes(7999)).hexdigest()
+    for content in (bytes(8000), b"\1" + bytes(7999)):
+        assert content_sha256(content) == hashlib.sha256(content).hexdigest()
+
+
+def test_an_array_that_changes_while_both_are_computed(monkeypatch):
+    samples = np.zeros(3 * module._AT_ONCE, np.uint8)
+    original = module._xxh3
+
+    def while_somebody_writes(parts):
+        for number, part in enumerate(parts):
+            samples[:] = number + 1
+            yield part
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_xxh3", lambda parts: original(while_somebody_writes(parts)))
+        known_by, sha = module._both([samples.data])
+    read = bytes(module._AT_ONCE) + b"\1" * module._AT_ONCE + b"\2" * module._AT_ONCE
+    assert (known_by, sha) == (original([read]), hashlib.sha256(read).digest())
+
+
+def made_to_be_mixed_up(content):
+    """Return two variants of some content, of two 64-bit words, that often have the same XXH3.
+
+    XXH3 adds the products of the halves of each word, after XOR with a constant of its place plus the seed. Two words
+    of a block are made so that their lower halves after the XOR are equal for 1.6 % of all seeds. Then flips of the
+    uppermost bits of both words change the sums by as much up as down.
+    """
+    words = np.frombuffer(content[: len(content) // 8 * 8], np.uint64).copy()
+    one, other = 128, 128 + 12 * 8  # the first of 8 words in stripes 0 and 12 of the second block of 1 KiB
+    top, half = np.uint64(1 << 63), np.uint64((1 << 32) - 1)
+    words[one] &= ~top
+    words[other] = ((words[one] & half) ^ np.uint64(168428560)) | (words[other] & ~half & ~top)
+    variant = words.copy()
+    variant[[one, other]] ^= top
+    return words.tobytes(), variant.tobytes()
+
+
+def test_content_that_was_made_to_be_mixed_up_is_not(contents, monkeypatch):
+    one, other = made_to_be_mixed_up(max(contents, key=len))
+    seeds = [random.Random(number).getrandbits(64) for number in range(2000)]
+    assert any(xxhash.xxh3_128_digest(one, seed) == xxhash.xxh3_128_digest(other, seed) for seed in seeds)
+    for _ in seeds:
+        monkeypatch.setattr(module, "_BEGUN", module._begin())
+        assert module._xxh3([one]) != module._xxh3([other])
 
 
 def test_old_content_makes_room(hashed, monkeypatch):
