@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import threading
 
@@ -87,34 +86,11 @@ def decode_with_libsndfile(encoded: memoryview, request: Request) -> Decoded:
     )
 
 
-def _open(encoded: bytes | memoryview) -> _SequentialFile:
-    """Open a clip, in a file in memory where there are such: libsndfile reads one without the interpreter's lock."""
-    file = _file_in_memory(memoryview(encoded))
-    return _SequentialFile(_Source(encoded)) if file is None else _SequentialFile(file)  # which closes the file
-
-
-def _file_in_memory(content: memoryview) -> int | None:
-    """Return an open file of this content; None where it cannot be made."""
-    try:
-        file = os.memfd_create("clip")  # type: ignore[attr-defined,unused-ignore]  # Linux only
-    except (AttributeError, OSError):
-        return None
-    try:
-        remaining = content
-        while remaining:  # one call writes 2 GiB at most
-            remaining = remaining[os.write(file, remaining) :]
-        os.lseek(file, 0, os.SEEK_SET)
-    except OSError:
-        os.close(file)
-        return None
-    return file
-
-
 def _decode(encoded: memoryview, request: Request, mix: Mixer) -> Decoded:
     """Decode one stream."""
     try:
         with _OPENING:
-            sound = _open(with_known_end(encoded))
+            sound = _SequentialFile(_Source(with_known_end(encoded)))
     except Exception as exc:
         raise NotForThisDecoderError(reason_of(exc)) from exc
     with sound, request.refusing("libsndfile"):

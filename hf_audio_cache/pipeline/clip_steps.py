@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ..audio.source import AudioSource
@@ -23,8 +22,6 @@ from .store import EntryWriter
 from .waveforms import ClipWaveform
 
 Result = ClipFeatures | AudioError
-
-_FRESH = 0.5  # seconds in which hardly anybody stores the same clip; who does costs one extraction
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,6 @@ class ClipSteps:
     extraction: Extraction
     policy: FeatureStoragePolicy
     writer: EntryWriter
-    begun: float = field(default_factory=time.monotonic)  # just after the cache was asked for them
 
     @property
     def name(self) -> str:
@@ -81,8 +77,7 @@ class ClipSteps:
     def read(self, source: AudioSource) -> Result | Clip:
         """Return a clip with its waveform; its error, or features that another process stored meanwhile."""
         key = self.keys[source.blob_sha]
-        is_old = time.monotonic() - self.begun > _FRESH
-        if is_old and self.is_stored and self.root.store.is_local:  # a far root is not asked for each clip
+        if self.is_stored and self.root.store.is_local:  # a far root is not asked for each clip
             stored = self.root.audio_cache.peek(key)
             if stored is not None and stored[1] is not None:
                 return ClipFeatures(*stored)

@@ -80,23 +80,6 @@ def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
     assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]
 
 
-@pytest.mark.parametrize(("fresh", "n_computed"), [(0.0, 0), (60.0, 3)])
-def test_clips_that_others_stored_since_the_look_up(fresh, n_computed, pipeline, clips, make_processor, monkeypatch):
-    other = FeaturePipeline(make_processor("wav2vec2"), pipeline.root.root, pipeline.settings)
-    reader_of = pipeline.waveforms.reader_of
-
-    def later(*args):
-        other.features(cells(clips))
-        return reader_of(*args)
-
-    monkeypatch.setattr(pipeline.waveforms, "reader_of", later)
-    monkeypatch.setattr("hf_audio_cache.pipeline.clip_steps._FRESH", fresh)
-    rows = pipeline.features(cells(clips))
-    assert pipeline.counters.total().computed == n_computed
-    for row, there in zip(rows, other.features(cells(clips)), strict=True):
-        data.assert_same_bits(row.outputs["input_values"], there.outputs["input_values"])
-
-
 @pytest.mark.parametrize("lost", ["processors", "CACHEDIR.TAG"])
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_lost_manifest_or_tag_is_an_error_of_a_strict_root_alone(strict, lost, clips, make_processor, tmp_path):

@@ -170,12 +170,11 @@ def test_a_batch_is_looked_up_at_once(clips, expected, cached_features, reads):
     assert [len(batch) for batch in reads] == [3]
 
 
-def test_a_stream_is_looked_up_64_rows_at_a_time(prompts, cached_features, reads, monkeypatch):
-    monkeypatch.setattr("hf_audio_cache.pipeline.clip_steps._FRESH", 0.0)
+def test_a_stream_is_looked_up_64_rows_at_a_time(prompts, cached_features, reads):
     stream = data.in_memory(data.shortest(prompts, 70)).to_iterable_dataset()
     attached = cached_features.attach(stream, remove_columns="audio")
     assert len(list(attached)) == 70
-    # A clip that is missing is looked for once more before it is computed, since another process may have stored it.
+    # A clip that is missing is looked for once more before it is computed: another process may have stored it.
     assert [len(batch) for batch in reads] == [64, *[1] * 64, 6, *[1] * 6]
     reads.clear()
     assert len(list(itertools.islice(attached, 10))) == 10
