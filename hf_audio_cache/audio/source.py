@@ -183,7 +183,7 @@ def _from_bytes(encoded: Any, path: str | None) -> AudioSource:
     elif not isinstance(encoded, bytes):
         try:
             encoded = bytes(memoryview(encoded))
-        except TypeError:
+        except (TypeError, ValueError):  # a null of Arrow's, a buffer that was released
             raise AudioSourceError(
                 f"The encoded bytes of a clip are a {type(encoded).__name__}. It cannot be used. Pass "
                 "bytes, or an object with a buffer.",
@@ -242,7 +242,7 @@ def _hint(path: str) -> str:
 
 
 def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource:
-    if np.ma.is_masked(array):
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise AudioSourceError(
             "A decoded clip is an array with masked samples, which have no values. It cannot be used. Fill them: "
             "array.filled(0).",
@@ -250,10 +250,10 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         )
     try:
         samples = np.asarray(array)
-    except ValueError as exc:
+    except (RuntimeError, TypeError, ValueError) as exc:  # torch raises all three
         raise AudioSourceError(
             f"A decoded clip is not an array of numbers ({exc}). It cannot be used. Pass samples as one array.",
-            clip=path or "a ragged array",
+            clip=path or f"an array of type {type(array).__name__}",
         ) from exc
     if not isinstance(array, np.ndarray) and samples.dtype == np.float64:
         # Arrow gives float32 back as Python floats; the same clip must have the same key in either form.

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -273,11 +274,37 @@ def test_masked_samples_are_an_error_of_the_clip():
     assert read_source({"array": samples, "sampling_rate": 16000}).blob_sha == plain.blob_sha
 
 
-@pytest.mark.parametrize("samples", [[[1.0], [1.0, 2.0]], [1.0, [2.0]]], ids=str)
-def test_a_ragged_list_is_an_error_of_the_clip(samples):
-    with pytest.raises(AudioSourceError) as caught:
-        read_source({"array": samples, "sampling_rate": 16000, "path": "a.wav"})
-    assert caught.value.clip == "a.wav"
+def test_a_mask_of_another_library_is_its_own_matter():
+    class Samples:
+        _mask = None
+
+        def __array__(self, dtype=None, copy=None):
+            return ARRAY
+
+    source = read_source({"array": Samples(), "sampling_rate": 16000})
+    assert source.blob_sha == read_source({"array": ARRAY, "sampling_rate": 16000}).blob_sha
+
+
+class Tensor:
+    """One that its library does not convert, as torch's that are in bfloat16, or have a gradient."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [[[1.0], [1.0, 2.0]], [1.0, [2.0]], Tensor(TypeError("BFloat16")), Tensor(RuntimeError("requires grad"))],
+    ids=str,
+)
+def test_what_is_no_array_is_an_error_of_the_clip(samples):
+    for path in ("a.wav", None):
+        with pytest.raises(AudioSourceError, match="Pass samples as one array") as caught:
+            read_source({"array": samples, "sampling_rate": 16000, "path": path})
+        assert caught.value.clip == (path or f"an array of type {type(samples).__name__}")
 
 
 def test_bytes_beside_an_array_do_not_matter():
@@ -310,7 +337,11 @@ def test_what_is_no_audio_is_described(cell, found):
         read_source(cell)
 
 
-@pytest.mark.parametrize("content", ["text", 5, [1, 2], {"a": 1}, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "content",
+    ["text", 5, [1, 2], {"a": 1}, object(), pa.scalar(None, pa.binary())],
+    ids=lambda value: type(value).__name__,
+)
 def test_bytes_that_are_none_are_refused(content):
     with pytest.raises(AudioSourceError, match="The encoded bytes of a clip are") as caught:
         read_source({"bytes": content, "path": "a.wav"})
