@@ -29,6 +29,10 @@ _DECODERS: dict[str, Decoder] = {
     "libsndfile": decode_with_libsndfile,
     "torchcodec": decode_with_ffmpeg,
 }
+# Of the files that the commands take for clips, in a folder.
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".aif", ".au", ".caf"}
+)
 
 
 def decode_audio(

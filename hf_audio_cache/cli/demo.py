@@ -22,13 +22,13 @@ import soundfile
 import soxr
 import typer
 
+from ..audio import AUDIO_SUFFIXES
 from ..support.report import Report, Table
 from ..support.threads import n_cores
 from ..support.units import format_size
 from ..transform.cached_features import CachedFeatures
 
 _FEWEST_CLIPS = 4
-_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".m4a", ".webm"}
 _HUB_DATASET = ("hf-internal-testing/librispeech_asr_dummy", "clean", "validation")
 _SPEECH = "HF_AUDIO_CACHE_SPEECH"  # where `make demo` puts the prompts that it fetched
 
@@ -96,7 +96,7 @@ def run_demo(audio: Path | None, max_clips: int) -> DemoReport:
     if len(clips) < _FEWEST_CLIPS:
         typer.echo(
             f"Found {len(clips)} audio files, and the demonstration takes at least {_FEWEST_CLIPS}: {origin}. "
-            f"Name another folder with --audio. Files that count: {', '.join(sorted(_AUDIO_SUFFIXES))}.",
+            f"Name another folder with --audio. Files that count: {', '.join(sorted(AUDIO_SUFFIXES))}.",
             err=True,
         )
         raise SystemExit(2)
@@ -217,7 +217,7 @@ def _find_clips(audio: Path | None, max_clips: int) -> tuple[Clips, str]:
 
 
 def _from_folder(folder: Path, max_clips: int) -> Clips:
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _AUDIO_SUFFIXES)
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES)
     return [{"bytes": path.read_bytes(), "path": path.name} for path, _ in zip(files, range(max_clips), strict=False)]
 
 

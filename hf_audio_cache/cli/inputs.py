@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..cache.root import CacheRoot
     from ..transform.cached_features import CachedFeatures
 
-_AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".aif", ".au"}
-
 
 def load_dataset(name: str, *, split: str | None, subset: str | None, audio_column: str) -> datasets.Dataset:
     """Return the audio of a dataset; nothing is decoded.
@@ -65,11 +63,13 @@ def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:
     """Return the audio files under a folder as a dataset; `datasets`' own would need torchcodec."""
     import datasets
 
+    from ..audio import AUDIO_SUFFIXES
+
     files = sorted(
         os.path.join(parent, name)
         for parent, _, names in os.walk(folder)
         for name in names
-        if os.path.splitext(name)[1].lower() in _AUDIO_SUFFIXES
+        if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
     )
     if not files:
         raise ValueError(f"no file under {folder} has a suffix of audio")
@@ -83,6 +83,7 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     """
     import ray
 
+    from ..audio import AUDIO_SUFFIXES
     from ..audio.source import check_column, flat_columns
     from ..errors import AudioColumnError
 
@@ -98,7 +99,7 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
             check_column(audio_column, columns)
             return rows.select_columns([*flat_columns(audio_column, columns).values()] or [audio_column], **reading)
         if "://" in name:
-            suffixes = sorted(suffix[1:] for suffix in _AUDIO_SUFFIXES)
+            suffixes = sorted(suffix[1:] for suffix in AUDIO_SUFFIXES)
             files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
             return files.map_batches(_Cells(audio_column), batch_format="pyarrow", **reading)
     except AudioColumnError:
