@@ -269,8 +269,30 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
             clip=path or f"an array of shape {samples.shape}",
         )
     samples = np.asarray(samples, order="C")
-    header = json.dumps([samples.dtype.str, samples.shape, int(sampling_rate)]).encode()
+    blob_sha = _array_sha256(samples, int(sampling_rate))
+    return AudioSource(path or f"the array with sha256 {blob_sha[:12]}", blob_sha, samples, int(sampling_rate))
+
+
+def _array_sha256(samples: npt.NDArray[Any], sampling_rate: int) -> str:
+    header = json.dumps([samples.dtype.str, samples.shape, sampling_rate]).encode()
     # An array of objects has no bytes to hash; decoding refuses it.
     content = b"" if samples.dtype == object else samples.reshape(-1).view(np.uint8).data
-    blob_sha = content_sha256(_ARRAY_DOMAIN + header, content)
-    return AudioSource(path or f"the array with sha256 {blob_sha[:12]}", blob_sha, samples, int(sampling_rate))
+    return content_sha256(_ARRAY_DOMAIN + header, content)
+
+
+def check_unchanged(source: AudioSource) -> None:
+    """Raise `AudioSourceError` if somebody wrote to a content's memory after it was hashed, and before this call.
+
+    Its hash would name the features of something else, for whoever uses the cache. Bytes cannot change.
+    """
+    content = source.content
+    if content is None or isinstance(content, bytes):
+        return
+    is_array = isinstance(content, np.ndarray)
+    now = _array_sha256(content, source.source_rate or 0) if is_array else content_sha256(content)
+    if now != source.blob_sha:
+        raise AudioSourceError(
+            f"The {'samples' if is_array else 'encoded bytes'} of {source.clip} changed while they were read: another "
+            "thread or process writes to that memory. They cannot be used. Pass a copy.",
+            clip=source.clip,
+        )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..audio.containers import is_plain_pcm16
 from ..audio.decode import decode_audio
-from ..audio.source import AudioSource
+from ..audio.source import AudioSource, check_unchanged
 from ..audio.waveform import Waveform, to_waveform
 from ..cache.caches import WaveformCache
 from ..cache.keys import AudioCacheKey
@@ -99,6 +99,7 @@ class WaveformReader:
         self._counters.add(decodes=1)
         try:
             waveform = decode(source, self._settings)
+            check_unchanged(source)
         except AudioError as exc:
             return ClipWaveform(exc)
         self._warn_if_cancelled(waveform, source.clip)

@@ -1,12 +1,14 @@
 """A batch goes through the steps once: what each step is asked for, and in which order."""
 
 import audio_datasets as data
+import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
 from hf_audio_cache import CacheRoot
-from hf_audio_cache.errors import AudioError, StoreError
-from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings
+from hf_audio_cache.errors import AudioError, AudioSourceError, StoreError
+from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings, waveforms
 from hf_audio_cache.pipeline import clip_pipeline as module
 
 
@@ -78,6 +80,31 @@ def test_a_bad_clip_takes_no_further_step(pipeline, steps, clips):
     assert isinstance(rows[0], AudioError)
     assert steps == ["look_up 2", "ensure", "reader_of", "write_waveform", "write", "extract", "write", "wait"]
     assert [clip.clip for clip in pipeline.counters.bad_clips()] == ["bad.wav"]
+
+
+@pytest.mark.parametrize("form", ["array", "Arrow"])
+def test_memory_that_changes_after_it_was_hashed_gets_no_entry(form, clips, pipeline, monkeypatch):
+    if form == "array":
+        memory = soundfile.read(clips[0], dtype="float32")[0]
+        cell = {"array": memory, "sampling_rate": 16_000, "path": "x.wav"}
+    else:
+        memory = np.frombuffer(bytearray(clips[0].read_bytes()), np.uint8)
+        cell = {"bytes": pa.py_buffer(memory), "path": "x.wav"}
+    before = memory.copy()
+    decode = waveforms.decode
+
+    def while_somebody_writes(*args):
+        memory[-1] = 0 if memory[-1] else 1
+        return decode(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(waveforms, "decode", while_somebody_writes)
+        (row,) = pipeline.features([cell])
+    assert isinstance(row, AudioSourceError)
+    assert "x.wav changed while they were read" in str(row)
+    assert not list(pipeline.audio_cache._store.names())
+    memory[:] = before
+    assert not isinstance(pipeline.features([cell])[0], AudioError)
 
 
 @pytest.mark.parametrize("lost", ["processors", "CACHEDIR.TAG"])

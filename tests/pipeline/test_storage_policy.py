@@ -71,6 +71,15 @@ def test_features_that_take_longer_to_read_are_not_stored_from_then_on(tmp_path,
     assert len(caplog.messages) == 1
 
 
+def test_arrays_that_are_overwritten_afterwards_end_no_run(tmp_path, prompts, slow_reads):
+    cached_features = features_of(fast, tmp_path)
+    for number, path in enumerate(data.shortest(prompts, 6)):
+        samples = soundfile.read(path, dtype="float32")[0]
+        cached_features({"audio": {"array": samples, "sampling_rate": RATE}})
+        samples[:] = np.nan
+        assert n_entries(cached_features) == (number + 1, 0)
+
+
 def test_features_that_take_longer_to_make_are_stored(tmp_path, prompts, caplog):
     caplog.set_level(logging.WARNING, "hf_audio_cache")
     cached_features = features_of(slow, tmp_path)
