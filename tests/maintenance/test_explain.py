@@ -162,21 +162,37 @@ def test_several_other_processors(root):
     )
 
 
+def described_as(root, there, manifest):
+    """Let another manifest describe the processor of the one entry; return the sha that it has then."""
+    sha = ProcessorIdentity.of(manifest["identity"]).sha
+    (root / manifest_name(there.processor_sha)).unlink()
+    (root / manifest_name(sha)).write_text(json.dumps({**manifest, "processor_sha": sha}))
+    found = entry(root)
+    found.rename(found.with_name(found.name.replace(there.processor_sha[:12], sha[:12])))
+    return sha
+
+
 def test_a_processor_that_another_scheme_described(root):
     there = cached(root)
     there(CELL)
-    path = root / manifest_name(there.processor_sha)
-    older = json.loads(path.read_text(encoding="utf-8"))
+    older = json.loads((root / manifest_name(there.processor_sha)).read_bytes())
     del older["identity"]["scheme"]  # as before there were versions of it
-    identity = ProcessorIdentity.of(older["identity"])
-    assert identity.scheme == 1
-    path.unlink()
-    (root / manifest_name(identity.sha)).write_text(json.dumps({**older, "processor_sha": identity.sha}))
-    found = entry(root)
-    found.rename(found.with_name(found.name.replace(there.processor_sha[:12], identity.sha[:12])))
+    assert ProcessorIdentity.of(older["identity"]).scheme == 1
+    sha = described_as(root, there, older)
     [reason] = explain(there).reasons
-    assert reason == (
-        f"It is there for processor {identity.sha[:12]}, described by another scheme (version 1, now {SCHEME})."
+    assert reason == f"It is there for processor {sha[:12]}, described by another scheme (version 1, now {SCHEME})."
+
+
+def test_a_processor_whose_code_another_release_changed(root):
+    there = cached(root)
+    there(CELL)
+    older = json.loads((root / manifest_name(there.processor_sha)).read_bytes())
+    older["identity"]["code"]["transformers.audio_utils.spectrogram"]["code"] = "a" * 64
+    now, older["versions"]["transformers"] = older["versions"]["transformers"], "4.0"
+    sha = described_as(root, there, older)
+    assert explain(there).reasons == (
+        f"It is there for processor {sha[:12]}. From that one to this:",
+        f"- the code of transformers.audio_utils.spectrogram changed, 4.0 -> {now}",
     )
 
 
@@ -210,6 +226,19 @@ def test_other_settings(settings, asked, root):
     explanation = explain(CachedFeatures(extractors.make("SeamlessM4T"), root, **settings))
     assert explanation.status == "other settings"
     assert explanation.reasons == (f"It is there with 16000 Hz, no cap, auto_resample=False; {asked} was asked for.",)
+
+
+def test_another_rate(root):
+    cached_features = cached(root)
+    cached_features(CELL)
+    path = entry(root)
+    path.rename(path.with_name(path.name.replace(".16000.", ".44100.")))
+    key = dataclasses.replace(explain(cached_features).key, sample_rate=8000)
+    explanation = explain_key(open_store(root), key, Fingerprinter(cached_features.processor, {}).identity(), CLIP)
+    assert explanation.status == "other settings"
+    assert explanation.reasons == (
+        "It is there with 44100 Hz, no cap, auto_resample=False; 8000 Hz, no cap, auto_resample=False was asked for.",
+    )
 
 
 def test_a_bad_entry(root):
