@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -9,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import audio_datasets as data
+import fsspec
 import numpy as np
-from full_roots import cached_by_all
+from full_roots import cached_by_all, contents
 
 from hf_audio_cache import AudioCache, CacheRoot, Usage, usage
 from hf_audio_cache.support.report import Table
@@ -103,6 +105,12 @@ def test_every_entry_is_as_likely_in_the_sample_whatever_the_order_of_the_listin
     empty = _Sample(0)
     empty.offer("0")
     assert empty.names == []
+
+
+def test_a_far_root_is_counted_as_a_folder_is(root):
+    fsspec.filesystem("memory").pipe({f"/usage/root/{name}": content for name, content in contents(root).items()})
+    far = usage(CacheRoot("memory://usage/root", near=None))
+    assert dataclasses.replace(far, root=str(root)) == usage(root)
 
 
 def test_a_report_shows_itself_and_is_json(root):
