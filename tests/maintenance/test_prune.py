@@ -21,6 +21,7 @@ from full_roots import N_CLIPS, RATE, age, cached_by_all, contents, entries
 from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, WaveformCacheKey, prune, verify
 from hf_audio_cache.maintenance.prune import clear, remove
 from hf_audio_cache.maintenance.runs import list_runs, total_stats
+from hf_audio_cache.support.progress import watched
 
 DAY = 86_400.0
 
@@ -324,6 +325,20 @@ def test_a_prune_beside_a_training_loop_takes_nothing_of_it(aged, clips, tmp_pat
     assert n_epochs >= 3
     assert n_computed >= 1
     assert verify(aged).is_clean
+
+
+def test_an_interrupted_prune_is_gone_on_with(aged, monkeypatch):
+    n_entries = len(entries(aged))
+    monkeypatch.setattr("hf_audio_cache.maintenance.delete._BATCH", 10)
+
+    def interrupt(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    with watched(interrupt), pytest.raises(KeyboardInterrupt):
+        prune(aged, max_bytes=0)
+    assert len(entries(aged)) == n_entries - 10
+    assert prune(aged, max_bytes=0).n_deleted == n_entries - 10
 
 
 def test_records_of_entries_that_are_gone_go_too(aged, clips):
