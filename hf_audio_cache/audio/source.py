@@ -288,11 +288,13 @@ def check_unchanged(source: AudioSource) -> None:
     content = source.content
     if content is None or isinstance(content, bytes):
         return
-    is_array = isinstance(content, np.ndarray)
-    now = _array_sha256(content, source.source_rate or 0) if is_array else content_sha256(content)
+    if isinstance(content, np.ndarray):
+        now = _array_sha256(content, source.source_rate or 0)
+    else:
+        now = content_sha256(content)
     if now != source.blob_sha:
         raise AudioSourceError(
-            f"The {'samples' if is_array else 'encoded bytes'} of {source.clip} changed while they were read: another "
-            "thread or process writes to that memory. They cannot be used. Pass a copy.",
+            f"The bytes of {source.clip} changed while they were read: another thread or process writes to that "
+            "memory. They cannot be used. Pass a copy.",
             clip=source.clip,
         )
