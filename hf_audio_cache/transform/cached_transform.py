@@ -169,7 +169,7 @@ class CachedTransform:
     def materialize(self, dataset: DatasetT, **map_kwargs: Any) -> DatasetT:
         """Replace references by their arrays, such as before publishing a dataset.
 
-        `map_kwargs` are arguments of `datasets.Dataset.map`.
+        `map_kwargs` are arguments of `datasets.Dataset.map`, ``remove_columns`` among them.
         """
         return of_each_split(dataset, lambda part: materialize(self.columns, part, map_kwargs))
 

@@ -51,7 +51,7 @@ def make_references(
     check_storable(columns.pipeline.output_specs(), columns.pipeline.name)
     lists = is_list_feature(dataset.features.get(settings.audio_column))
     types = columns.references(lists=lists)
-    dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+    dropped = _names(remove_columns)
     check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features({**types, **columns.further_types(lists=lists)})
@@ -174,9 +174,13 @@ def _without_bad_rows(
 def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]) -> datasets.Dataset:
     """Return the dataset with arrays in the place of references; see `CachedFeatures.materialize`."""
     _check_arguments("materialize", columns, dataset, map_kwargs)
-    references = reference_columns(dataset.features)
+    settings = {"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs}
+    dropped = _names(settings.pop("remove_columns", None))
+    kept = dataset.remove_columns(dropped) if dropped else dataset
+    references = reference_columns(kept.features)
     if not references:
-        return dataset
+        return kept
+    dataset = dataset.remove_columns([*reference_columns(dataset.features).keys() - references.keys()])
     named = {reference.audio_column or columns.settings.audio_column for reference in references.values()}
     audio_columns = sorted(name for name in named if has_audio(name, dataset.column_names))
     no_lengths = () if columns.settings.length_column is None else (columns.settings.length_column,)
@@ -186,10 +190,16 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
             columns, references, False, no_lengths, _files_of(dataset, audio_columns, columns.settings.data_dir)
         ),
         columns.types_with(dataset.features),
-        **{"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs},
+        **settings,
     )
     columns.pipeline.access_log.finish()
-    return arrays.with_format(**_format_with(dataset, [], list(references)))
+    # The audio was needed until now, where an entry was gone.
+    arrays = arrays.remove_columns([name for name in dropped if name in arrays.column_names])
+    return arrays.with_format(**_format_with(kept, [], list(references)))
+
+
+def _names(columns: str | Sequence[str] | None) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns or [])
 
 
 def _files_of(dataset: datasets.Dataset, audio_columns: Sequence[str], data_dir: str | None) -> str:

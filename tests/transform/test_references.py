@@ -279,6 +279,19 @@ def test_materialize_of_a_dict_and_of_formats(references, wanted, warm):
     data.assert_same_bits(formatted[1]["input_features"], wanted[1]["input_features"])
 
 
+@pytest.mark.parametrize("removed", ["audio", ["audio", "text"], ["attention_mask"], OUTPUTS], ids=str)
+def test_materialize_leaves_columns_out(removed, references, wanted, warm):
+    plain = warm.materialize(references.with_format("numpy"), remove_columns=removed)
+    left = [name for name in references.column_names if name != removed and name not in removed]
+    assert plain.column_names == plain.format["columns"] == left
+    if "input_features" in left:
+        assert not any("hf_audio_cache" in str(type(feature)) for feature in plain.features.values())
+        for row, outputs in zip(plain, wanted, strict=True):
+            data.assert_same_bits(row["input_features"], outputs["input_features"])
+    with pytest.raises(ValueError, match="txet"):
+        warm.materialize(references, remove_columns=["txet"])
+
+
 def test_materialize_leaves_audio_that_cannot_be_decoded_here(references, wanted, clips, warm):
     # As references are that were made where torchcodec is.
     of_decoders = references.cast_column("audio", datasets.Audio())
