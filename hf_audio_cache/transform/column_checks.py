@@ -54,7 +54,7 @@ def check_positions(passed: Sequence[Any], audio_column: str) -> None:
         first = next(iter(values), 0) if isinstance(values, Sequence) and not isinstance(values, str) else values
         if not isinstance(first, numbers.Integral):
             raise AudioColumnError(
-                f"the values of {len(passed) + 1} columns were passed, and only audio is taken. Pass "
+                "other columns were passed beside the audio, and nothing but audio is taken. Pass "
                 f"input_columns=[{audio_column!r}], or none: the columns of a dataset stay in it all the same. "
                 "Nothing was computed.",
                 column=audio_column,
