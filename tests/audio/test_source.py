@@ -291,6 +291,9 @@ class Tensor:
     def __init__(self, error):
         self.error = error
 
+    def __str__(self):
+        return f"a tensor: {self.error}"
+
     def __array__(self, dtype=None, copy=None):
         raise self.error
 
