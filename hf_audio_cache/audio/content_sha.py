@@ -1,7 +1,7 @@
 """The SHA-256 of a clip's content, computed once in a process: content that comes again is known by its XXH3.
 
-An epoch over clips whose bytes lie in Arrow hashes all of them again. XXH3 reads a clip 15 to 40 times as fast as
-SHA-256, and its 128 bits tell any two recordings apart. A seed alone does not protect from clips that were made to be
+An epoch over clips whose bytes lie in Arrow hashes all of them again. XXH3 is 15 to 40 times as fast as SHA-256, and
+its 128 bits tell any two recordings apart. A seed alone does not protect from clips that were made to be
 mixed up: pairs are easily found that have the same XXH3 under one seed in fifty. So a process hashes twice, each time
 with a random seed and behind up to 1,023 random bytes: where a byte lies in XXH3's stripes is not known beforehand.
 The results leave the process neither in a key nor in a message.

@@ -281,9 +281,9 @@ def _array_sha256(samples: npt.NDArray[Any], sampling_rate: int) -> str:
 
 
 def check_unchanged(source: AudioSource) -> None:
-    """Raise `AudioSourceError` if somebody wrote to a content's memory after it was hashed, and before this call.
+    """Raise `AudioSourceError` if a clip's memory was written to after it was hashed.
 
-    Its hash would name the features of something else, for whoever uses the cache. Bytes cannot change.
+    What was computed from it would be stored under the key of other content. `bytes` are immutable and not checked.
     """
     content = source.content
     if content is None or isinstance(content, bytes):

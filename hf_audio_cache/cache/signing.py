@@ -1,4 +1,4 @@
-"""HMAC-SHA256 of entries, made in writing and checked in reading: who lacks the key can put in none that is read."""
+"""HMAC-SHA256 signatures: entries are signed when written and checked when read, so only holders of a key add any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threads that each take a clip from its content to its stored entry, where `pace` decided for several."""
+"""Threads that each take a clip from its content to its stored entry, where `pace` found several faster than one."""
 
 from __future__ import annotations
 

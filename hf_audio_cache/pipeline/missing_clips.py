@@ -1,4 +1,4 @@
-"""Take what the cache lacks through the steps to its entry; in how many threads, where `pace` decided for several."""
+"""Take each clip that the cache lacks through the steps to its entry, in one thread or in as many as `pace` allows."""
 
 from __future__ import annotations
 

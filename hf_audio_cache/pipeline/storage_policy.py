@@ -1,4 +1,4 @@
-"""Features only: decide whether they are stored (always, never, if reading is faster); see `waveforms` for those."""
+"""Decide whether features are stored: always, never, or if reading is faster; `waveforms` decides for waveforms."""
 
 from __future__ import annotations
 

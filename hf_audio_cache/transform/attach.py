@@ -14,7 +14,7 @@ from .attached import Attached
 from .attached_dataset import AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
-from .column_checks import check_audio, check_new_columns, check_references
+from .column_checks import check_audio, check_new_columns, check_references, listed
 from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import HasFeatures
@@ -32,7 +32,7 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
     is_stream = isinstance(dataset, datasets.IterableDataset)
     attached = Attached() if is_stream else Attached.of(dataset)
     references = reference_columns(features)
-    dropped = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+    dropped = listed(remove_columns)
     if dataset.features is not None and not references:
         check_column(settings.audio_column, list(features))
     if settings.audio_column in references and settings.audio_column not in columns.references():

@@ -35,6 +35,11 @@ def _is_its_audio(column: str, reference: CachedArray) -> bool:
     return reference.processor_sha is None and column == reference.audio_column
 
 
+def listed(columns: str | Sequence[str] | None) -> list[str]:
+    """Return the columns of an argument that `datasets` takes as one name, several or None."""
+    return [columns] if isinstance(columns, str) else list(columns or [])
+
+
 def check_audio(audio_column: str, features: Mapping[str, Any]) -> None:
     """Raise `AudioColumnError` if the audio column holds references."""
     if audio_column in reference_columns(features):

@@ -21,7 +21,7 @@ from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .clip_lists import is_list_feature
-from .column_checks import check_audio, check_new_columns
+from .column_checks import check_audio, check_new_columns, listed
 from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import ReferenceMaker
@@ -51,7 +51,7 @@ def make_references(
     check_storable(columns.pipeline.output_specs(), columns.pipeline.name)
     lists = is_list_feature(dataset.features.get(settings.audio_column))
     types = columns.references(lists=lists)
-    dropped = _names(remove_columns)
+    dropped = listed(remove_columns)
     check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features({**types, **columns.further_types(lists=lists)})
@@ -70,7 +70,7 @@ def make_references(
 def _check_arguments(
     called: str, columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]
 ) -> None:
-    """Raise TypeError for what `.map` or `.materialize` cannot take."""
+    """Raise TypeError for a stream, and for arguments that the method `called` cannot pass to `Dataset.map`."""
     what = columns.pipeline.what
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
@@ -174,8 +174,8 @@ def _without_bad_rows(
 def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: Mapping[str, Any]) -> datasets.Dataset:
     """Return the dataset with arrays in the place of references; see `CachedFeatures.materialize`."""
     _check_arguments("materialize", columns, dataset, map_kwargs)
-    settings = {"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs}
-    dropped = _names(settings.pop("remove_columns", None))
+    arguments = {"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs}
+    dropped = listed(arguments.pop("remove_columns", None))
     kept = dataset.remove_columns(dropped) if dropped else dataset
     references = reference_columns(kept.features)
     if not references:
@@ -190,16 +190,12 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
             columns, references, False, no_lengths, _files_of(dataset, audio_columns, columns.settings.data_dir)
         ),
         columns.types_with(dataset.features),
-        **settings,
+        **arguments,
     )
     columns.pipeline.access_log.finish()
     # The audio was needed until now, where an entry was gone.
     arrays = arrays.remove_columns([name for name in dropped if name in arrays.column_names])
     return arrays.with_format(**_format_with(kept, [], list(references)))
-
-
-def _names(columns: str | Sequence[str] | None) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns or [])
 
 
 def _files_of(dataset: datasets.Dataset, audio_columns: Sequence[str], data_dir: str | None) -> str:

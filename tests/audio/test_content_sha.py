@@ -16,6 +16,7 @@ from hf_audio_cache.audio.source import read_source
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
+    """Begin with empty tables: those of the process remember what other tests hashed."""
     monkeypatch.setattr(module, "_last", {})
     monkeypatch.setattr(module, "_before", {})
 
@@ -82,7 +83,7 @@ def test_an_array_that_changes_meanwhile_is_not_mixed_up(stays, monkeypatch):
         return written
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_both", while_somebody_writes)
+        patched.setattr(module, "_both", while_somebody_writes)  # a thread would write at another time in each run
         assert content_sha256(samples.data) == hashlib.sha256(b"\1" + bytes(7999)).hexdigest()
     for content in (bytes(8000), b"\1" + bytes(7999)):
         assert content_sha256(content) == hashlib.sha256(content).hexdigest()
@@ -98,6 +99,7 @@ def test_an_array_that_changes_while_both_are_computed(monkeypatch):
             yield part
 
     with monkeypatch.context() as patched:
+        # Between two blocks, where no thread could be made to write.
         patched.setattr(module, "_xxh3", lambda parts: original(while_somebody_writes(parts)))
         known_by, sha = module._both([samples.data])
     read = bytes(module._AT_ONCE) + b"\1" * module._AT_ONCE + b"\2" * module._AT_ONCE
@@ -126,12 +128,12 @@ def test_content_that_was_made_to_be_mixed_up_is_not(contents, monkeypatch):
     seeds = [random.Random(number).getrandbits(64) for number in range(2000)]
     assert any(xxhash.xxh3_128_digest(one, seed) == xxhash.xxh3_128_digest(other, seed) for seed in seeds)
     for _ in seeds:
-        monkeypatch.setattr(module, "_BEGUN", module._begin())
+        monkeypatch.setattr(module, "_BEGUN", module._begin())  # as in another process
         assert module._xxh3([one]) != module._xxh3([other])
 
 
 def test_old_content_makes_room(hashed, monkeypatch):
-    monkeypatch.setattr(module, "_MOST", 3)
+    monkeypatch.setattr(module, "_MOST", 3)  # the real one takes 65,536 clips to fill
     many = [number.to_bytes(2, "big") * module._FEWEST_BYTES for number in range(20)]
     for content in many:
         content_sha256(content)

@@ -329,7 +329,7 @@ def test_a_prune_beside_a_training_loop_takes_nothing_of_it(aged, clips, tmp_pat
 
 def test_an_interrupted_prune_is_gone_on_with(aged, monkeypatch):
     n_entries = len(entries(aged))
-    monkeypatch.setattr("hf_audio_cache.maintenance.delete._BATCH", 10)
+    monkeypatch.setattr("hf_audio_cache.maintenance.delete._BATCH", 10)  # else all are deleted before it is interrupted
 
     def interrupt(done, total):
         if done:

@@ -98,6 +98,7 @@ def test_memory_that_changes_after_it_was_hashed_gets_no_entry(form, clips, pipe
         return decode(*args)
 
     with monkeypatch.context() as patched:
+        # After the hash and before the decoding, where no thread could be made to write.
         patched.setattr(waveforms, "decode", while_somebody_writes)
         (row,) = pipeline.features([cell])
     assert isinstance(row, AudioSourceError)
