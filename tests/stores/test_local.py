@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -223,8 +224,11 @@ def test_a_descriptor_that_a_program_gave_to_another_folder_is_not_used(tmp_path
 
 
 def open_folders(below):
-    paths = (Path("/proc/self/fd") / number for number in os.listdir("/proc/self/fd"))
-    return [os.readlink(path) for path in paths if path.exists() and os.readlink(path).startswith(str(below))]
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed by now: that of the listing, or another thread's
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in found if path.startswith(str(below))]
 
 
 def test_a_folder_that_a_program_closed_is_opened_for_good(tmp_path):
