@@ -1,4 +1,4 @@
-"""What a file's header says of its length, without decoding: how truncated files are found.
+"""Headers of audio files, without decoding: the length they state, by which truncated files show, and their faults.
 
 Only headers are read, as the formats' specifications define them. A file that states no length cannot be checked.
 """

@@ -1,4 +1,4 @@
-"""Encoded bytes to the waveform a processor is given.
+"""Encoded bytes to samples: which decoder is asked, and how truncated files are found; then `waveform`.
 
 Decoders return what is left of a truncated file without a word. So the length that a container states is compared
 with the bytes there are, and the frames it states with those that came out; `ClipLength` says what is missing. What

@@ -1,4 +1,4 @@
-"""The decoder for WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU and CAF: libsndfile by soundfile."""
+"""The decoder for WAV, FLAC, Ogg, MP3, AIFF, AU and CAF: soundfile, and a mend of what it reads wrongly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streams of a chained Ogg file or of joined MP3s: a decoder may stop where the first one ends."""
+"""Split a chained Ogg file or joined MP3s into their streams: a decoder may stop where the first one ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the access log: the last use of entries, by which run, and what runs counted; see `access_log`."""
+"""Reading the access log that `access_log` writes: the last use of entries, by which run, and what each run counted."""
 
 from __future__ import annotations
 

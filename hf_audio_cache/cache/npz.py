@@ -1,4 +1,4 @@
-"""Writing an ``.npz``: a zip of stored ``.npy`` members, packed by hand; what is in them, `entry` says.
+"""Writing the zip structure of an ``.npz`` by hand; what its members hold, `entry` says.
 
 `zipfile` and `numpy.savez` give the same bytes, and take several times as long for members of this size. The layout is
 that of PKWARE's APPNOTE.TXT, sections 4.3.7 (a member), 4.3.12 (the directory), and 4.3.14 to 4.3.16 (its end); that of

@@ -1,4 +1,4 @@
-"""Memory for the arrays of a batch: arrays of one output and shape are rows of one large array.
+"""Memory for the arrays of a batch that is read: arrays of one output and shape are rows of one large array.
 
 A large array is quicker to fill than many of its parts: its memory comes in huge pages, and from the system once.
 """

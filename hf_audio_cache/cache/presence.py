@@ -1,4 +1,4 @@
-"""Which entries the root has, and putting those there again that only the near tier has."""
+"""Which entries the root has; those that only the near tier has are put there again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting what a cache does, over all the processes that use it.
+"""Counting what a cache does, and adding up the processes that use one object; `access_records` has past runs.
 
 Worker processes never hand their objects back, and may be killed. So each process counts into a small file of its own
 that is mapped into memory (what was counted is in the page cache at once, whatever happens to the process), all in one

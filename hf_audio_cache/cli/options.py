@@ -1,4 +1,4 @@
-"""Options that commands share, and what they stand for."""
+"""Options that several commands share, and what they stand for; those of one command are beside it."""
 
 from __future__ import annotations
 

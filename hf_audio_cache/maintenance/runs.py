@@ -1,4 +1,4 @@
-"""Runs of a root, and what all of them counted, from the records that they left."""
+"""`hf-audio-cache runs` and `stats`: the past runs of a root, and the sum of what they counted."""
 
 from __future__ import annotations
 

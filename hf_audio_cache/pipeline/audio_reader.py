@@ -1,4 +1,4 @@
-"""Audio cells read: a file whose hash is remembered only where its audio is needed, and far ones many at once."""
+"""Read audio cells. A file whose hash is remembered is read only if its audio is needed; far ones, many at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide whether features are stored: always, never, or if reading is faster; `waveforms` decides for waveforms."""
+"""Decide whether features are stored: always, never, or if reading is faster; for waveforms, `waveforms` decides."""
 
 from __future__ import annotations
 

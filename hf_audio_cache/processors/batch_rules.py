@@ -1,4 +1,4 @@
-"""In which batches each clip has the features that it has alone: what transformers' own extractors are known to do."""
+"""When a call for several clips gives each the features that it has alone: known for transformers' own extractors."""
 
 from __future__ import annotations
 

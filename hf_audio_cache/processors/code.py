@@ -1,4 +1,4 @@
-"""What a function's code is, and which names it uses.
+"""The code of one function as text to be hashed, and the names that it uses; `description/functions` asks for both.
 
 Of one's own functions the bytecode counts: it is what runs, whatever became of the source. Of transformers' the
 source counts, in a form that is the same on every Python and for every way to write it (`ast.dump` and `ast.unparse`

@@ -1,4 +1,4 @@
-"""Features in half the bits, for those who ask for it."""
+"""Features rounded to float16 or bfloat16, for those who ask for it."""
 
 from __future__ import annotations
 

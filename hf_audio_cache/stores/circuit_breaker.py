@@ -1,4 +1,4 @@
-"""The circuit breaker pattern: a store that failed too often is not asked for a while."""
+"""The circuit breaker by itself: counts failures, and says for how long a store is not asked; `resilient` uses it."""
 
 from __future__ import annotations
 

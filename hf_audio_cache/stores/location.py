@@ -1,4 +1,4 @@
-"""From a path or a URL to an open store: local ones here, others by `remote/open.py`; wrappers on top."""
+"""From a path or a URL to an open store, first step: a local one, or `remote/open`'s; then the wrappers around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which folder the near tier of a root has: one for each place that objects can be at, and never one for two."""
+"""Which local folder is the near tier of a root: each place that holds objects has one, and two never share it."""
 
 from __future__ import annotations
 

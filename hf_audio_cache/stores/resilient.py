@@ -1,4 +1,4 @@
-"""What happens when a remote store fails: retries, when credentials are renewed, a circuit breaker, warnings."""
+"""When a remote store fails: what is retried and how often, when it is given up, and who is told."""
 
 from __future__ import annotations
 

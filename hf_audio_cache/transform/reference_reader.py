@@ -1,4 +1,4 @@
-"""Reading what a reference refers to: one output of an entry, from a root that a dataset names.
+"""From a reference to its array: opens the root that it names, and reads one output; `cached_array` asks.
 
 A reference holds the path or URL of its root. Where a root needs a key or credentials, a reader that has them is
 registered here.

@@ -1,4 +1,4 @@
-"""Functions: their code, what they hold, and the globals that their bytecode loads."""
+"""Functions in an identity: their code (by `processors/code`), what they hold, and the globals that they load."""
 
 from __future__ import annotations
 

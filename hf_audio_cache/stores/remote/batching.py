@@ -1,4 +1,4 @@
-"""Many requests at once to a remote store, and none any more when it has stopped answering."""
+"""Many requests of one call at once to a remote store; the rest are not made once it has stopped answering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store for a URL: obstore's client where it can be used, else fsspec's."""
+"""Second step for a URL, after `location`: its store by obstore's client where it can be used, else by fsspec's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which URLs, storage options and file systems can be the root of a remote store."""
+"""Check URLs, storage options and file systems: which can be the root of a remote store; nothing is opened."""
 
 from __future__ import annotations
 
