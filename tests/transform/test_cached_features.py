@@ -117,6 +117,21 @@ def test_a_pandas_frame_is_refused_with_the_format_to_use(clips, cached_features
         data.in_memory(clips).with_format("pandas").map(cached_features)
 
 
+class DataFrame:
+    """What is asked of a frame, or a column, of polars, which is not installed here."""
+
+    def to_arrow(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("on_error", ["raise", "null"])
+def test_a_polars_frame_is_no_bad_clip(on_error, make_processor, tmp_path):
+    cached_features = CachedFeatures(make_processor("seamless_m4t"), tmp_path, on_error=on_error)
+    for examples in (DataFrame(), {"audio": DataFrame()}):
+        with pytest.raises(AudioSourceError, match=r'a DataFrame is neither.*ds.with_format\("arrow"\) before map'):
+            cached_features(examples)
+
+
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("form", [None, "numpy", pytest.param("torch", marks=pytest.mark.torch)])
 def test_map_takes_the_audio_alone_by_input_columns(form, batched, clips, expected, cached_features):
