@@ -37,7 +37,8 @@ def _settings(root: CacheRoot) -> Iterator[tuple[str, str, str]]:
     if near:
         yield "near tier: at most", format_size(root.near_max_bytes or near_limit(near)), "a tenth of its disk"
     hashes = hashes_path()
-    yield "hashes of files", hashes or "none", _source("HF_AUDIO_CACHE_HASHES", "HF_HOME")
+    named = "HF_AUDIO_CACHE_HASHES" in os.environ  # set to nothing, it says that there are none
+    yield "hashes of files", hashes or "none", "$HF_AUDIO_CACHE_HASHES" if named else _source("HF_HOME")
     signed = next((name for name in (KEY_VARIABLE, FILE_VARIABLE) if os.environ.get(name)), "")
     yield "signed", "yes" if root.signing_keys is not None else "no", f"${signed}" if signed else "default"
     yield "storage options", "given" if root.secret is not None else "none", "default"

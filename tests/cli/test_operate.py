@@ -109,3 +109,6 @@ def test_where_settings_come_from(tmp_path, monkeypatch):
     assert settings["hashes of files"] == (str(tmp_path / "hf" / "audio_cache_hashes.sqlite"), "$HF_HOME")
     assert settings["near tier"][0] == "none"
     assert run("config", "-q").lines == [str(tmp_path)]
+    monkeypatch.setenv("HF_AUDIO_CACHE_HASHES", "")
+    (hashes,) = [one for one in run_json("config") if one["name"] == "hashes of files"]
+    assert (hashes["value"], hashes["source"]) == ("none", "$HF_AUDIO_CACHE_HASHES")
