@@ -111,5 +111,6 @@ class Attached:
                     column=audio_column,
                     columns=tuple(source),
                 )
-            features |= reader.compute({**features, **source})  # of the audio, though waveforms may take its place
+            # Of the audio, though waveforms may take its place.
+            features |= reader.compute({**features, **source}, stored=examples.keys())
         return features

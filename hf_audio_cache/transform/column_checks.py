@@ -78,6 +78,16 @@ def check_not_replaced(taken: Mapping[str, str]) -> None:
     )
 
 
+def check_not_written(written: Collection[str]) -> None:
+    """Raise `ProcessorError` if a dataset has columns of features that it had not when they were attached."""
+    if written:
+        raise ProcessorError(
+            f"the column {', '.join(map(repr, sorted(written)))} was written after attach, by a map whose function "
+            "returned the whole batch, or by flatten_indices. Attach last; or let the function return only its new "
+            'columns. For what was written, use ds.with_format("numpy"). The row was not read.'
+        )
+
+
 def check_references(references: Mapping[str, CachedArray], own: Mapping[str, CachedArray]) -> None:
     """Raise if references have the names of other ones, and were made of other audio or by another processor."""
     for column in references.keys() & own.keys():

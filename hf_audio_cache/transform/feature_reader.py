@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, CachedArrayList, missing_at, read_lengths, read_references
 from .clip_lists import ListLayout, raise_first_error
 from .collate import copies_of_rows
-from .column_checks import check_not_replaced
+from .column_checks import check_not_replaced, check_not_written
 from .feature_columns import FeatureColumns
 from .reference_reader import pick_output
 
@@ -55,10 +55,11 @@ class FeatureReader:
         features.setdefault(str(self.columns.settings.length_column), datasets.List(length) if lists else length)
         return with_columns(examples, arrays, features.__getitem__)
 
-    def compute(self, examples: Any) -> Any:
+    def compute(self, examples: Any, stored: Collection[str] = ()) -> Any:
         """Return the columns of computed features; for an Arrow table the table with them.
 
-        The columns of some streams are known only now, and so whether one would be replaced.
+        The columns of some streams are known only now, and so whether one would be replaced. `stored` are those of a
+        dataset, which were looked at when it was attached.
         """
         if not self.computes:
             return {}
@@ -66,6 +67,7 @@ class FeatureReader:
         outputs = {column: output for output, column in self.columns.settings.output_names.items()}
         new = set(self.columns.names() if isinstance(examples, pa.Table) else computed)
         new -= {self.columns.settings.reason_column, *self.dropped, *self.columns.replaced_audio}
+        check_not_written(new & {*stored})
         check_not_replaced({name: outputs.get(name, name) for name in sorted(new & _names(examples))})
         return computed
 

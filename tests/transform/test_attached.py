@@ -122,6 +122,20 @@ def test_a_map_reads_what_is_attached(workers, clips, expected, cached_features)
     assert mapped.with_format(None)["mean"][:] == [float(outputs["input_values"].mean()) for outputs in expected]
 
 
+WRITERS = {
+    "map": lambda dataset: dataset.map(lambda batch: {**batch, "n": batch["number"]}, batched=True),
+    "flatten_indices": lambda dataset: dataset.select([1, 0]).flatten_indices(),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_features_that_were_written_after_attach_are_told_from_others(writer, clips, cached_features):
+    written = WRITERS[writer](cached_features.attach(data.in_memory(clips)))
+    with pytest.raises(ProcessorError, match=r"'input_values' was written after attach, .* Attach last"):
+        written[0]
+    assert len(written.with_format("numpy")[0]["input_values"]) > 0
+
+
 @pytest.mark.parametrize("form", ["map", "materialize"])
 def test_a_map_to_references_keeps_a_transform(form, clips, expected, cached_features):
     dataset = data.in_memory(clips).with_transform(upper)
