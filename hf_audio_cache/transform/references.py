@@ -44,6 +44,7 @@ def make_references(
 ) -> datasets.Dataset:
     """Return the dataset with columns of references; see `CachedFeatures.map`."""
     _check_arguments("map", columns, dataset, map_kwargs)
+    _check_workers(columns, map_kwargs)
     settings = columns.settings
     check_column(settings.audio_column, dataset.column_names)
     check_audio(settings.audio_column, dataset.features)
@@ -86,6 +87,16 @@ def _check_arguments(
         raise TypeError(
             f"Dataset.map, which gets them, does not know {', '.join(f'{name}=' for name in unknown)}. What decides on "
             f"{what} is said when Cached{what.capitalize()}(…) is made. Nothing was computed."
+        )
+
+
+def _check_workers(columns: FeatureColumns, map_kwargs: Mapping[str, Any]) -> None:
+    """Raise ValueError if worker processes would store entries where this process cannot find them."""
+    root = columns.pipeline.store.location()
+    if map_kwargs.get("num_proc") and str(root).startswith("memory:"):
+        raise ValueError(
+            f"{root} is in the memory of one process, and what workers store there is lost with them. Leave out "
+            "num_proc=, or use a directory. Nothing was computed."
         )
 
 

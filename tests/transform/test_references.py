@@ -348,3 +348,12 @@ def test_another_processor_does_not_compute_what_is_missing(clips, seamless, own
     other.audio_cache.clear()
     with pytest.raises(MissingEntryError):
         other.materialize(ds)
+
+
+def test_workers_cannot_fill_a_root_in_memory(clips, make_processor):
+    cached_features = CachedFeatures(make_processor("wav2vec2"), "memory://of-this-process", auto_resample=True)
+    dataset = data.in_memory(clips[:2])
+    with pytest.raises(ValueError, match=r"Leave out num_proc="):
+        cached_features.map(dataset, num_proc=2)
+    assert cached_features.stats.computed == 0
+    assert len(cached_features.map(dataset)[1]["input_values"]) > 0
