@@ -6,6 +6,7 @@ give other texts on other Pythons).
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import dis
@@ -20,10 +21,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .bytecode import handlers, steps_of
+
 __all__ = ["OF_IMPORTS", "Code", "canonical", "imports_of", "names_in", "read_code", "source_digest"]
 
 _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-_IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
 # Functions by which code looks into its own module, and by which it takes an attribute whose name is made as it runs.
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
 _OF_FRAMES = {"__globals__", "_getframe", "currentframe"}
@@ -36,6 +38,7 @@ _OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "__dict__", "__getat
 _OWN = ("self", "cls")
 # Python sets a bit where the first constant is a docstring from 3.14 on; before, it is the first one or None.
 _CO_HAS_DOCSTRING = 0x4000000
+_NO_FLAGS = _CO_HAS_DOCSTRING | __future__.annotations.compiler_flag
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,11 @@ def read_code(code: types.CodeType) -> Code:
 
 @functools.lru_cache(maxsize=8192)
 def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
-    steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
-    place = {step.offset: number for number, step in enumerate(steps)}
-    parts: list[Any] = [code.co_name, code.co_flags & ~_CO_HAS_DOCSTRING, code.co_argcount, code.co_posonlyargcount]
-    parts += [code.co_kwonlyargcount, code.co_varnames, code.co_cellvars, code.co_freevars, exceptions.hex()]
+    steps = steps_of(code)
+    place = {step.offset: number for number, step in reversed([*enumerate(steps)])}
+    parts: list[Any] = [code.co_name, code.co_flags & ~_NO_FLAGS, code.co_argcount, code.co_posonlyargcount]
+    parts += [code.co_kwonlyargcount, code.co_varnames, code.co_cellvars, code.co_freevars]
+    parts += [handlers(code, steps)] if exceptions else []
     jumps = {*dis.hasjrel, *dis.hasjabs}
     loads, names, imports, inner = set(), set(), set(), []
     stores: set[str] = set()
