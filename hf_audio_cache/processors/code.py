@@ -28,13 +28,13 @@ __all__ = ["OF_IMPORTS", "Code", "canonical", "imports_of", "names_in", "read_co
 _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 # Functions by which code looks into its own module, and by which it takes an attribute whose name is made as it runs.
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
-_OF_FRAMES = {"__globals__", "_getframe", "currentframe"}
+_OF_FRAMES = {"__globals__", "_getframe", "currentframe", "f_globals", "getmodule"}
 OF_IMPORTS = {"import_module", "__import__", "resolve_name", "find_spec", "run_module", "locate"}
 _OF_ALL, _OF_ITEMS = {"vars", "globals", "__dict__"}, {"items", "values", "keys"}
 ORDER = "__dict__.items"  # stands among the names for code that may go over all attributes, in their order
 _SPLITS = {"split", "rsplit", "partition", "rpartition"}
 _LOOK_UPS = {"getattr", "vars", "dir"}
-_OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "__dict__", "__getattribute__"}
+_OF_LOOK_UPS = {"attrgetter", "methodcaller", "getmembers", "getattr_static", "__dict__", "__getattribute__"}
 _OWN = ("self", "cls")
 # Python sets a bit where the first constant is a docstring from 3.14 on; before, it is the first one or None.
 _CO_HAS_DOCSTRING = 0x4000000
@@ -127,7 +127,7 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     is_over_all = not _OF_ALL.isdisjoint(said) and not _OF_ITEMS.isdisjoint(names)
     names |= {ORDER} if is_over_all else set()
     reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
-    reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in loads else loads)
+    reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in said else loads)
     names |= {name for text in strings for name in (_words(text) if reads_namespace else names_in(text))}
     return Code(
         hashlib.sha256(json.dumps(parts).encode()).hexdigest(),

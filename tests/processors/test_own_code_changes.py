@@ -665,3 +665,19 @@ def test_a_logger_and_a_lock_do_not_matter():
 
     one, other = (FrontEnd(Part(logger=logging.getLogger(name), lock=threading.Lock())) for name in "ab")
     assert processor_sha256(one) == processor_sha256(other)
+
+
+def test_what_a_module_gives_by_getattr_counts_at_once(tmp_path, monkeypatch):
+    (tmp_path / "given.py").write_text("held = {'k': 2}\ndef __getattr__(name):\n    return held[name]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class P:
+        def __call__(self, raw, sampling_rate=None):
+            from given import k
+
+            return {"y": raw[0] * k}
+
+    fingerprinter = Fingerprinter(P(), {})
+    before = fingerprinter.identity()
+    monkeypatch.setitem(sys.modules["given"].held, "k", 3)
+    assert fingerprinter.identity() != before

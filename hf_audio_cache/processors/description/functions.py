@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
 import gc
 import importlib
@@ -155,7 +154,7 @@ def _named_by(
     for name in sorted(code.loads):
         value = describer.watch.look_up(named, name)
         if value is MISSING:
-            value = describer.watch.look_up(vars(builtins), name)
+            value = describer.watch.look_up(function.__builtins__, name)  # type: ignore[attr-defined]
             value = MISSING if describer.is_named(value) else value
         if value is not MISSING and not OF_MODULES.fullmatch(name):
             yield name, value
@@ -190,6 +189,8 @@ def _imported(describer: Describer, full: str, names: tuple[str, ...], owner: Ow
         value = describer.watch.look_up(dict_of(module), each)
         value = describer.watch.look_up(sys.modules, f"{full}.{each}") if value is MISSING else value
         yield f"{full}.{each}", file_digest(f"{full}.{each}", ()) if value is MISSING else value
+        if value is MISSING:  # its `__getattr__` may give it
+            yield full, module
 
 
 def _note_imports(describer: Describer) -> None:
