@@ -7,6 +7,7 @@ gives another identity at once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -218,6 +219,9 @@ def _torch_settings() -> dict[str, str]:
         found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     if torch.get_default_dtype() is not torch.float32:
         found["default_dtype"] = str(torch.get_default_dtype())
+    with contextlib.suppress(TypeError):  # before 2.4 it takes no device
+        if torch.is_autocast_enabled("cpu"):
+            found["autocast"] = str(torch.get_autocast_dtype("cpu"))
     return found
 
 

@@ -681,3 +681,12 @@ def test_what_a_module_gives_by_getattr_counts_at_once(tmp_path, monkeypatch):
     before = fingerprinter.identity()
     monkeypatch.setitem(sys.modules["given"].held, "k", 3)
     assert fingerprinter.identity() != before
+
+
+def test_autocast_counts_where_torch_computes():
+    torch = pytest.importorskip("torch", minversion="2.4")
+    fingerprinter = Fingerprinter(torch.nn.Linear(4, 2), {})
+    before = fingerprinter.identity()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fingerprinter.identity() != before
+    assert fingerprinter.identity() == before
