@@ -99,8 +99,7 @@ def _path_in(cell: Any) -> str | None:
     cell = getattr(cell, "_hf_encoded", None) or cell
     if isinstance(cell, Mapping) and cell.get("array") is None and cell.get("bytes") is None:
         cell = cell.get("path")
-    path = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else None
-    return path if isinstance(path, str) else None
+    return os.fsdecode(cell) if isinstance(cell, (str, os.PathLike)) else None
 
 
 def _is_url(path: str) -> bool:
@@ -129,13 +128,13 @@ def read_source(cell: Any) -> AudioSource:
     if encoded is not None:
         cell = encoded
     if isinstance(cell, (str, os.PathLike)):
-        return _from_file(os.fspath(cell))
+        return _from_file(os.fsdecode(cell))
     if isinstance(cell, (bytes, bytearray, memoryview, pa.Buffer)):
         return _from_bytes(cell, None)
     if isinstance(cell, Mapping):
         path = cell.get("path")
         if isinstance(path, os.PathLike):
-            path = os.fspath(path)
+            path = os.fsdecode(path)
         if path is not None and not isinstance(path, str):
             raise _not_audio(cell)
         if cell.get("array") is not None:

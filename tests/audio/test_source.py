@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import re
 import threading
 import zipfile
@@ -93,9 +94,16 @@ PATHS = {
     "NumPy text": lambda path: np.array([str(path)])[0],
     "dict": lambda path: {"bytes": None, "path": str(path)},
     "dict of a Path": lambda path: {"path": path},
+    "entry of a folder of bytes": lambda path: _entry_of(path),
+    "dict of such an entry": lambda path: {"path": _entry_of(path)},
     "file URL": lambda path: f"file://{path}",
     "dict of a file URL": lambda path: {"bytes": None, "path": f"file://{path}"},
 }
+
+
+def _entry_of(path):
+    with os.scandir(os.fsencode(path.parent)) as entries:
+        return next(entry for entry in entries if os.fsdecode(entry) == str(path))
 
 
 @pytest.mark.parametrize("form", PATHS.values(), ids=PATHS)
