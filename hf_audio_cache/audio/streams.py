@@ -32,8 +32,9 @@ def _end_of_first_link(encoded: memoryview) -> int:
 def _end_of_first_mp3(encoded: memoryview) -> int:
     """Return the end that a Xing header states if more frames follow than an encoder miscounts; else 0."""
     try:
-        end = xing_end(encoded, mp3_start(encoded))
-        if not end:
+        start = mp3_start(encoded)
+        end = xing_end(encoded, start)
+        if end is None or end <= start:  # an encoder that cannot seek back states 0 bytes
             return 0
         if bytes(encoded[end : end + 3]) == b"TAG":
             end += 128  # an ID3v1 tag

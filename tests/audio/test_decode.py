@@ -323,6 +323,13 @@ def test_mp3_with_an_id3_tag(sentence: npt.NDArray[np.int16]) -> None:
     )
 
 
+def test_mp3_with_a_tag_whose_xing_header_states_no_bytes(sentence: npt.NDArray[np.int16]) -> None:
+    whole, _ = make_mp3(sentence, "CONSTANT")
+    n_bytes = (whole.find(b"Info") if b"Info" in whole[:40] else whole.find(b"Xing")) + 12
+    encoded = _ID3V2 + whole[:n_bytes] + bytes(4) + whole[n_bytes + 4 :]
+    assert_same_bits(decode_audio(encoded, sampling_rate=16000), reference(encoded, 16000))
+
+
 # Several files in one
 
 _ID3V2 = b"ID3\x04\x00\x00" + bytes([0, 0, 2, 44]) + bytes(300)
