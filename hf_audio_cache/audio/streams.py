@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from .containers import mp3_start, walk_mp3, xing_end
 
+_FIVE_FRAMES = 5 * 1441  # bytes, at most
+
 
 def streams_in(encoded: memoryview) -> Iterator[memoryview]:
     """Yield the parts of an Ogg file or an MP3 that can be decoded by themselves; other files are one part."""
@@ -38,6 +40,7 @@ def _end_of_first_mp3(encoded: memoryview) -> int:
             return 0
         if bytes(encoded[end : end + 3]) == b"TAG":
             end += 128  # an ID3v1 tag
-        return end if walk_mp3(encoded, mp3_start(encoded, end))[0] > 2 * 1152 else 0
+        after = mp3_start(encoded, end)
+        return end if walk_mp3(encoded[: after + _FIVE_FRAMES], after)[0] > 2 * 1152 else 0
     except struct.error:  # a header that is cut
         return 0

@@ -52,7 +52,9 @@ def to_waveform(
     full_scale = _FULL_SCALE.get(samples.dtype.str[1:])
     if full_scale is None:
         raise request.refusal(
-            f"an array of dtype {samples.dtype}", "Pass float32 between -1 and 1, or int16 or int32 of full scale."
+            f"an array of dtype {samples.dtype}",
+            "Pass float32 between -1 and 1, or int16 or int32 of full scale. Lists of integers, which columns of "
+            "integers are read as, do not say what full scale is: divide them first.",
         )
     request.check_rate(source_rate)
     channels_last = _channels_last(samples, request)
