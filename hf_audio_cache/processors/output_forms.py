@@ -9,6 +9,7 @@ import array
 import contextlib
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,16 @@ def has_form(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype.kind in _NUMBERS and not _is_masked(value)
     try:
-        return len(json.dumps(value, allow_nan=False)) <= _MAX_JSON_BYTES
+        return len(json.dumps(value, allow_nan=False)) <= _MAX_JSON_BYTES and has_text_keys(value)
     except (TypeError, ValueError, RecursionError):
         return False
+
+
+def has_text_keys(value: Any) -> bool:
+    """Return whether all keys of a JSON value are strings, as JSON makes of others without a word."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and has_text_keys(part) for key, part in value.items())
+    return not isinstance(value, (list, tuple)) or all(map(has_text_keys, value))
 
 
 def is_same_output(one: Any, other: Any) -> bool:
@@ -123,7 +131,8 @@ def _is_masked(value: Any) -> bool:
 
 def _as_json(value: Any) -> Any:
     try:
-        return json.loads(json.dumps(value, default=_number))
+        text = json.dumps(value, default=_number)
+        return json.loads(text) if has_text_keys(value) else copied(value)
     except (TypeError, ValueError, RecursionError):
         return copied(value)
 

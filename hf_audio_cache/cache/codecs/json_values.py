@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CorruptEntryError, UnstorableOutputError
+from ...processors.output_forms import has_text_keys
 from .codec import Codec, Encoded, Member
 from .npy import check_header
 
@@ -30,6 +31,8 @@ class JsonCodec(Codec):
             return None
         try:
             text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+            if not has_text_keys(value):
+                raise TypeError("not all keys are strings")
         except (TypeError, ValueError, RecursionError) as exc:
             raise UnstorableOutputError(
                 f"the output {name!r} must be a NumPy array or a JSON value, and is of type "
