@@ -11,7 +11,7 @@ from ..audio.source import AudioSource
 from ..audio.waveform import Waveform
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
-from ..errors import AudioError
+from ..errors import AudioError, UnstorableOutputError
 from ..processors.extractor import audio_part, name_of
 from ..support.threads import forks_wait
 from ..support.write_behind import WriteError
@@ -104,7 +104,13 @@ class ClipSteps:
     def store(self, done: Computed, *, behind: bool) -> None:
         """Count a clip, and store its features behind the next clips or in this thread."""
         self.count(done)
-        if self.is_stored:
+        if not self.is_stored:
+            return
+        try:
+            self.extraction.check_unchanged(done.clip.key)
+        except UnstorableOutputError as exc:
+            self.writer.note([exc])
+        else:
             length, seconds = done.clip.waveform.length, done.total_seconds
             self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError
+from ..cache.keys import AudioCacheKey
+from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError, UnstorableOutputError
 from ..processors.determinism import extract_beside_others, extract_repeatable
 from ..processors.extractor import audio_part, extract, name_of
+from ..processors.identity import Fingerprinter
 from ..processors.output_specs import OutputSpec, probe_outputs
 from ..processors.ownership import Owner, owner_of
 from ..processors.precision import rounded
@@ -27,8 +29,9 @@ class Extraction:
     The state of the processor may change between two calls.
     """
 
-    def __init__(self, processor: Any, settings: FeatureSettings) -> None:
+    def __init__(self, processor: Any, settings: FeatureSettings, fingerprinter: Fingerprinter) -> None:
         self.processor = processor
+        self._fingerprinter = fingerprinter
         self._settings = settings
         self._sampling_rate = settings.waveform.sampling_rate
         self._computed: dict[str, tuple[int, int]] = {}  # by identity: number of clips, and length of the longest
@@ -83,6 +86,16 @@ class Extraction:
             return rounded(outputs, self._settings.dtype)
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be
             raise AudioExtractionError(f"of {clip}, {exc}", clip=clip) from exc
+
+    def check_unchanged(self, key: AudioCacheKey) -> None:
+        """Raise `UnstorableOutputError` if calls have changed the processor since it was what a key says."""
+        change = self._fingerprinter.change_by_calls(key.processor_sha)
+        if change is not None:
+            raise UnstorableOutputError(
+                f"calls of {name_of(audio_part(self.processor))} change it, so that its features depend on the clips "
+                f"before, and this one's were not stored. What changed: {change}.",
+                key=key,
+            )
 
     def is_safe_in_threads(self) -> bool:
         """Return whether the processor may be called by several threads at once, as far as that is known."""

@@ -61,7 +61,7 @@ class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
             sampling_rate=waveform.sampling_rate,
             channels=waveform.channels,
         )
-        self.extraction = Extraction(processor, settings)
+        self.extraction = Extraction(processor, settings, self.fingerprinter)
         self.policy = FeatureStoragePolicy(settings.features)
         self.missing_clips = MissingClips(self.root, self.waveforms, self.extraction, self.policy, self.writer)
         self.manifests = ProcessorManifests(self.root, self.extraction.probe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dis
 import types
 from typing import Any
@@ -34,5 +35,10 @@ def _parts(step: dis.Instruction) -> list[dis.Instruction]:
 def handlers(code: types.CodeType, steps: list[dis.Instruction]) -> list[Any]:
     """Return for each instruction the number of that which handles its exceptions. Line breaks move both in bytes."""
     table = dis._parse_exception_table(code)  # type: ignore[attr-defined]  # no public function tells
-    found = [next((entry for entry in table if entry.start <= step.offset < entry.end), None) for step in steps]
-    return [entry and (sum(step.offset < entry.target for step in steps), entry.depth, entry.lasti) for entry in found]
+    offsets = [step.offset for step in steps]
+    found: list[Any] = [None] * len(steps)
+    for entry in table:
+        handler = bisect.bisect_left(offsets, entry.target), entry.depth, entry.lasti
+        for number in range(bisect.bisect_left(offsets, entry.start), bisect.bisect_left(offsets, entry.end)):
+            found[number] = handler
+    return found

@@ -162,6 +162,22 @@ class Fingerprinter:
         identity = self._describe(extractor, clear_caches=is_own)
         return self._settled(extractor) if is_own and last is not None and identity != last[3] else identity
 
+    def change_by_calls(self, processor_sha: str) -> str | None:
+        """Say what calls have changed since the identity was this one; None if nothing, or by transformers' own."""
+        extractor, last = audio_part(self._processor), self._last
+        if last is None or isinstance(extractor, NamedFunction) or owner_of(type(extractor)) is Owner.FOLLOWED:
+            return None
+        if last[0] is extractor and last[3].sha == processor_sha and last[1].is_current():
+            return None
+        try:
+            identity = self._describe(extractor)
+        except UnfingerprintableProcessorError as exc:
+            return str(exc)
+        if identity.sha == processor_sha:
+            return None
+        self._last = last  # the next batch finds that it changed, and lets it settle
+        return "; ".join(map(str, differences(last[3].description, identity.description)[:3]))
+
     def _settled(self, extractor: Any) -> ProcessorIdentity:
         """Return the identity of a front end of one's own, after what its calls make once is there."""
         # Pickling may leave out a cache that each clip changes.

@@ -43,6 +43,7 @@ UNSTORABLE = {
     "deep JSON": lambda waveform: {"x": deep()},
     "many outputs": lambda waveform: {f"output_{number:04}": np.array(number) for number in range(1500)},
     "own object": lambda waveform: {"x": Front(len(waveform)), "y": waveform[:4].copy()},
+    "keys that are numbers": lambda waveform: {"x": {"n": [{0: len(waveform), "0": 5}]}},
     "set": lambda waveform: {"x": {len(waveform), 5}},
 }
 TO_DATASETS = ["strings", "datetimes", "name", "long JSON"]  # that `datasets` has a type for, too
@@ -225,3 +226,36 @@ def test_a_number_that_is_not_finite_is_an_error_by_default(kind, clips, tmp_pat
     cached_features = CachedFeatures(lambda waveform, rate: {"x": value}, tmp_path, identity=kind, sampling_rate=8000)
     with pytest.raises(AudioExtractionError, match=r"'x' of .* has 1 of 1 values that are not finite"):
         cached_features({"audio": data.columns(clips)["audio"][0]})
+
+
+class Loudest:
+    """A front end that divides by the largest sample it has met."""
+
+    sampling_rate = 8000
+
+    def __init__(self):
+        self.peak = 0.0
+
+    def __call__(self, raw, sampling_rate=None):
+        self.peak = max(self.peak, float(np.abs(raw[0]).max()))
+        return {"x": raw[0] / np.float32(self.peak)}
+
+
+def of_level(level):
+    return {"array": np.full(8000, level, np.float32), "sampling_rate": 8000}
+
+
+def test_what_depends_on_the_clips_before_is_returned_and_not_stored(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = CachedFeatures(Loudest(), tmp_path)({"audio": [of_level(0.9), of_level(0.5)]})["x"]
+    assert [array[0] for array in found] == [1.0, np.float32(0.5) / np.float32(0.9)]
+    assert entries(tmp_path) == []
+    assert "calls of Loudest change it" in caplog.text
+    assert "peak" in caplog.text
+    assert CachedFeatures(Loudest(), tmp_path)({"audio": of_level(0.5)})["x"][0] == 1.0
+
+
+def test_references_to_what_depends_on_the_clips_before_are_refused(tmp_path):
+    dataset = datasets.Dataset.from_dict({"audio": [of_level(0.9), of_level(0.5)]})
+    with pytest.raises(AudioExtractionError, match="calls of Loudest change it"):
+        CachedFeatures(Loudest(), tmp_path).map(dataset)
