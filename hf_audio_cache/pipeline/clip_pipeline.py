@@ -191,6 +191,8 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
             elif result.length is not None:
                 lengths[blob_sha] = result.length
         errors = self.writer.wait()
+        if errors:
+            self._still(processor_sha)  # else calls of the processor may have changed it
         failed.update(errors_of_clips(errors, missing, clips.keys))
         self._check_stored(errors, [clips.keys[each.blob_sha] for each in missing if each.blob_sha not in failed])
         results: list[StoredClip[KeyT] | AudioError] = []
