@@ -1,4 +1,4 @@
-"""Headers of audio files, without decoding: the length they state, by which truncated files show, and their faults.
+"""Headers of audio files, without decoding: which length they state, by which truncated files are found.
 
 Only headers are read, as the formats' specifications define them. A file that states no length cannot be checked.
 """

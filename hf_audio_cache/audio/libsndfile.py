@@ -1,4 +1,4 @@
-"""The decoder for WAV, FLAC, Ogg, MP3, AIFF, AU and CAF: soundfile, and a mend of what it reads wrongly."""
+"""The decoder for WAV, FLAC, Ogg, MP3, AIFF, AU and CAF: soundfile; headers that it reads wrongly are put right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for; those of one command are beside it."""
+"""Options that several commands share, and what they stand for. A command's module has those of it alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`CachedArray`: the feature type of a column of references. `datasets` asks it for a row, and it `reference_reader`.
+"""`CachedArray`: the feature type of a column of references. It has `reference_reader` read the arrays of a row.
 
 Like `datasets.Image` for pictures: Arrow holds 32 bytes a row (the ``blob_sha``), the type holds what all rows share,
 and a row becomes the array when it is read.

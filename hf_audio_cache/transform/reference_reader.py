@@ -1,4 +1,4 @@
-"""From a reference to its array: opens the root that it names, and reads one output; `cached_array` asks.
+"""Read the array that a reference stands for, for `cached_array`: one output of an entry, from the root it names.
 
 A reference holds the path or URL of its root. Where a root needs a key or credentials, a reader that has them is
 registered here.
