@@ -667,9 +667,26 @@ def test_a_logger_and_a_lock_do_not_matter():
     assert processor_sha256(one) == processor_sha256(other)
 
 
-def test_what_a_module_gives_by_getattr_counts_at_once(tmp_path, monkeypatch):
-    (tmp_path / "given.py").write_text("held = {'k': 2}\ndef __getattr__(name):\n    return held[name]\n")
+LAZY_MODULES = {
+    "a function": "held = {'k': 2}\ndef __getattr__(name):\n    return held[name]\n",
+    "a class": """
+import sys, types
+held = {'k': 2}
+class Lazy(types.ModuleType):
+    def __getattr__(self, name):
+        if name in self.__dict__['held']:
+            return self.__dict__['held'][name]
+        raise AttributeError(name)
+sys.modules[__name__].__class__ = Lazy
+""",
+}
+
+
+@pytest.mark.parametrize("kind", LAZY_MODULES)
+def test_what_a_module_gives_by_getattr_counts_at_once(kind, tmp_path, monkeypatch):
+    (tmp_path / "given.py").write_text(LAZY_MODULES[kind])
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "given", raising=False)
 
     class P:
         def __call__(self, raw, sampling_rate=None):

@@ -22,6 +22,8 @@ def _module(describer: Describer, module: types.ModuleType, at: At) -> Any:
     name, kind = module_of(module), type(module)
     if is_library(name):
         return {"module": name}
+    if kind is not types.ModuleType and describer.owner(kind) is Owner.OWN:  # what it gives may be any of its globals
+        describer.uses.whole.add(id(dict_of(module)))
     said = namespace(describer, dict_of(module), name)
     return said if kind is types.ModuleType else {"module": said, "class": describer.value(kind, At(name))}
 
