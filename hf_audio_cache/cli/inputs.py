@@ -73,6 +73,9 @@ def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:
     )
     if not files:
         raise ValueError(f"no file under {folder} has a suffix of audio")
+    for file in files:
+        if os.fsencode(file) != file.encode(errors="replace"):
+            raise ValueError(f"the name {os.fsencode(file)!r} is not UTF-8, which Arrow needs: rename the file")
     return datasets.Dataset.from_dict({audio_column: files}).cast_column(audio_column, datasets.Audio(decode=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import Any
 
@@ -95,13 +96,18 @@ def test_the_settings_of_the_key_are_those_of_python(processor, clips, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "what", ["dataset", "folder without audio", "processor", "rate", "root", "storage option", "address"]
+    "what", ["dataset", "folder without audio", "file name", "processor", "rate", "root", "storage option", "address"]
 )
 def test_an_error_of_the_user_s_is_one_line(what, folder, processor, tmp_path):
+    empty, odd = tmp_path / "empty", tmp_path / "odd"
+    empty.mkdir()
+    odd.mkdir()
+    (odd / os.fsdecode(b"\xff.wav")).write_bytes(b"")
     arguments = {"dataset": folder, "--processor": processor, "--root": tmp_path / "root"}
     wrong: dict[str, tuple[str, Any, str]] = {
         "dataset": ("dataset", tmp_path / "none", "expected a dataset"),
-        "folder without audio": ("dataset", tmp_path, "no file under"),
+        "folder without audio": ("dataset", empty, "no file under"),
+        "file name": ("dataset", odd, r"\xff.wav' is not UTF-8, which Arrow needs: rename the file"),
         "processor": ("--processor", tmp_path / "none", "expected --processor to be"),
         "rate": ("--sampling-rate", 5, "takes waveforms at 16000 Hz"),
         "root": ("--root", "nosuch://bucket/x", "nothing was opened"),
