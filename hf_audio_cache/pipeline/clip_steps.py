@@ -107,7 +107,7 @@ class ClipSteps:
         if not self.is_stored:
             return
         try:
-            self.extraction.check_unchanged(done.clip.key)
+            self.extraction.check_still(done.clip.key)
         except UnstorableOutputError as exc:
             self.writer.note([exc])
         else:

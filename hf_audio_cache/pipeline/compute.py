@@ -87,7 +87,7 @@ class Extraction:
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be
             raise AudioExtractionError(f"of {clip}, {exc}", clip=clip) from exc
 
-    def check_unchanged(self, key: AudioCacheKey) -> None:
+    def check_still(self, key: AudioCacheKey) -> None:
         """Raise `UnstorableOutputError` if calls have changed the processor since it was what a key says."""
         change = self._fingerprinter.change_by_calls(key.processor_sha)
         if change is not None:

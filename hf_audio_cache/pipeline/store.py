@@ -67,7 +67,7 @@ class EntryWriter:
         return []
 
     def note(self, errors: list[WriteError]) -> None:
-        """Take errors of features that other threads wrote for this one."""
+        """Take errors of features that were not stored, or by other threads for this one."""
         self.write_behind.submit(lambda: errors, at_once=True)
 
     def _submit(self, write: Callable[[], list[WriteError]], behind: bool) -> None:
