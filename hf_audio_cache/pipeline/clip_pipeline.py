@@ -192,7 +192,7 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
                 lengths[blob_sha] = result.length
         errors = self.writer.wait()
         if errors:
-            self._still(processor_sha)  # else calls of the processor may have changed it
+            self._still(processor_sha)  # raises if calls have changed it, which is no fault of a clip
         failed.update(errors_of_clips(errors, missing, clips.keys))
         self._check_stored(errors, [clips.keys[each.blob_sha] for each in missing if each.blob_sha not in failed])
         results: list[StoredClip[KeyT] | AudioError] = []

@@ -11,7 +11,7 @@ from ..audio.source import AudioSource
 from ..audio.waveform import Waveform
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
-from ..errors import AudioError, UnstorableOutputError
+from ..errors import AudioError
 from ..processors.extractor import audio_part, name_of
 from ..support.threads import forks_wait
 from ..support.write_behind import WriteError
@@ -106,13 +106,12 @@ class ClipSteps:
         self.count(done)
         if not self.is_stored:
             return
-        try:
-            self.extraction.check_still(done.clip.key)
-        except UnstorableOutputError as exc:
-            self.writer.note([exc])
-        else:
-            length, seconds = done.clip.waveform.length, done.total_seconds
-            self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
+        change = self.extraction.change_since(done.clip.key)
+        if change is not None:
+            self.writer.note([change])
+            return
+        length, seconds = done.clip.waveform.length, done.total_seconds
+        self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
 
     def write_waveform(self, clip: Clip) -> None:
         """Store the waveform of a clip in this thread, if it is new."""

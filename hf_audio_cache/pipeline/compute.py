@@ -87,15 +87,16 @@ class Extraction:
         except ProcessorError as exc:  # this clip is too loud for the type; others need not be
             raise AudioExtractionError(f"of {clip}, {exc}", clip=clip) from exc
 
-    def check_still(self, key: AudioCacheKey) -> None:
-        """Raise `UnstorableOutputError` if calls have changed the processor since it was what a key says."""
+    def change_since(self, key: AudioCacheKey) -> UnstorableOutputError | None:
+        """Return why features are not stored, if calls have changed the processor since it was what their key says."""
         change = self._fingerprinter.change_by_calls(key.processor_sha)
-        if change is not None:
-            raise UnstorableOutputError(
-                f"calls of {name_of(audio_part(self.processor))} change it, so that its features depend on the clips "
-                f"before, and this one's were not stored. What changed: {change}.",
-                key=key,
-            )
+        if change is None:
+            return None
+        return UnstorableOutputError(
+            f"calls of {name_of(audio_part(self.processor))} change it, so that its features depend on the clips "
+            f"before, and this one's were not stored. What changed: {change}.",
+            key=key,
+        )
 
     def is_safe_in_threads(self) -> bool:
         """Return whether the processor may be called by several threads at once, as far as that is known."""

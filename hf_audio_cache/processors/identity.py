@@ -152,7 +152,7 @@ class Fingerprinter:
         """Return the identity of the processor as it is now."""
         use_one_torch_thread_after_fork()
         extractor, last = audio_part(self._processor), self._last
-        if last is not None and last[0] is extractor and last[1].is_current() and last[2] == _torch_settings():
+        if last is not None and self._is_as_last(extractor):
             return last[3]
         if isinstance(extractor, NamedFunction):
             return self._describe(extractor)
@@ -162,12 +162,17 @@ class Fingerprinter:
         identity = self._describe(extractor, clear_caches=is_own)
         return self._settled(extractor) if is_own and last is not None and identity != last[3] else identity
 
+    def _is_as_last(self, extractor: Any) -> bool:
+        """Return whether an extractor is what was described last."""
+        last = self._last
+        return last is not None and last[0] is extractor and last[1].is_current() and last[2] == _torch_settings()
+
     def change_by_calls(self, processor_sha: str) -> str | None:
         """Say what calls have changed since the identity was this one; None if nothing, or by transformers' own."""
         extractor, last = audio_part(self._processor), self._last
         if last is None or isinstance(extractor, NamedFunction) or owner_of(type(extractor)) is Owner.FOLLOWED:
             return None
-        if last[0] is extractor and last[3].sha == processor_sha and last[1].is_current():
+        if last[3].sha == processor_sha and self._is_as_last(extractor):
             return None
         try:
             identity = self._describe(extractor)

@@ -700,8 +700,10 @@ def test_what_a_module_gives_by_getattr_counts_at_once(kind, tmp_path, monkeypat
     assert fingerprinter.identity() != before
 
 
+@pytest.mark.torch
 def test_autocast_counts_where_torch_computes():
-    torch = pytest.importorskip("torch", minversion="2.4")
+    import torch
+
     fingerprinter = Fingerprinter(torch.nn.Linear(4, 2), {})
     before = fingerprinter.identity()
     with torch.autocast("cpu", dtype=torch.bfloat16):
