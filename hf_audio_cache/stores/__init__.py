@@ -12,7 +12,7 @@ from .local import NOT_ALLOWED, UNFINISHED_AFTER, LocalStore, is_temporary
 from .location import WritePolicy, absolute_root, check_root, near_limit, open_store
 from .near_folders import near_folder
 from .remote.far_files import FarFiles, FileVersion
-from .remote.urls import local_path
+from .remote.urls import is_in_process, local_path
 
 __all__ = [
     "NOT_ALLOWED",
@@ -25,6 +25,7 @@ __all__ = [
     "WritePolicy",
     "absolute_root",
     "check_root",
+    "is_in_process",
     "is_temporary",
     "local_path",
     "near_folder",

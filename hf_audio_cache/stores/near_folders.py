@@ -12,9 +12,7 @@ from typing import Any
 
 from ..support.mounts import is_network_mount
 from ..support.paths import near_root
-from .remote.urls import flat_options, protocols_of
-
-_IN_PROCESS = ("memory",)  # no disk is nearer
+from .remote.urls import flat_options, is_in_process, protocols_of
 
 # Options that say which store a bucket's name belongs to, and the variables that stand for them.
 _Places = Mapping[str, tuple[str, ...]]
@@ -48,7 +46,7 @@ def near_folder(
     """
     protocol, separator, path = url.partition("://")
     if near == "auto":
-        is_far = filesystem is None and (protocol not in _IN_PROCESS if separator else is_network_mount(url))
+        is_far = filesystem is None and (not is_in_process(url) if separator else is_network_mount(url))
         near = near_root() if is_far else None
     if near is None:
         return None

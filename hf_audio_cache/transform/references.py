@@ -17,6 +17,7 @@ from ..audio.source import check_column, flat_columns, has_audio, located, read_
 from ..cache.stats import BadClip
 from ..errors import AudioError
 from ..pipeline.unstorable import check_storable
+from ..stores import is_in_process
 from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
@@ -93,7 +94,7 @@ def _check_arguments(
 def _check_workers(columns: FeatureColumns, map_kwargs: Mapping[str, Any]) -> None:
     """Raise ValueError if worker processes would store entries where this process cannot find them."""
     root = columns.pipeline.store.location()
-    if map_kwargs.get("num_proc") and str(root).startswith("memory:"):
+    if map_kwargs.get("num_proc") and is_in_process(str(root)):
         raise ValueError(
             f"{root} is in the memory of one process, and what workers store there is lost with them. Leave out "
             "num_proc=, or use a directory. Nothing was computed."

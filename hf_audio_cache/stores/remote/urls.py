@@ -60,6 +60,11 @@ def is_scheme(name: str) -> bool:
     return name.lower() in known_implementations or name.lower() in registry
 
 
+def is_in_process(root: str) -> bool:
+    """Return whether a root is in the memory of this process, where no other finds it."""
+    return root.partition("://")[0] == "memory"
+
+
 def check_url(root: str) -> None:
     """Raise InvalidRootError for a URL that no remote store can ever serve."""
     protocol, _, path = root.partition("://")
