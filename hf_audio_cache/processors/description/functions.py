@@ -154,7 +154,7 @@ def _named_by(
     for name in sorted(code.loads):
         value = describer.watch.look_up(named, name)
         if value is MISSING:
-            value = describer.watch.look_up(function.__builtins__, name)  # type: ignore[attr-defined]  # typeshed has none
+            value = describer.watch.look_up(function.__builtins__, name)
             value = MISSING if describer.is_named(value) else value
         if value is not MISSING and not OF_MODULES.fullmatch(name):
             yield name, value
