@@ -151,10 +151,11 @@ def _named_by(
 ) -> Iterator[tuple[str, Any]]:
     """Yield the globals that a function loads, and what it imports."""
     named = function.__globals__
+    untyped: Any = function  # mypy knows of its builtins in some runs, and in others not
     for name in sorted(code.loads):
         value = describer.watch.look_up(named, name)
         if value is MISSING:
-            value = describer.watch.look_up(function.__builtins__, name)
+            value = describer.watch.look_up(untyped.__builtins__, name)
             value = MISSING if describer.is_named(value) else value
         if value is not MISSING and not OF_MODULES.fullmatch(name):
             yield name, value
