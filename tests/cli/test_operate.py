@@ -81,7 +81,7 @@ def test_a_dataset_with_a_name_is_in_the_record(clips, tmp_path, make_processor)
 
 
 def test_the_near_tier_is_seen_and_cleared(clips, tmp_path, make_processor, monkeypatch):
-    monkeypatch.setattr(near_folders, "_IN_PROCESS", ())
+    monkeypatch.setattr(near_folders, "is_in_process", lambda url: False)
     url, near = "memory://in-sight/cache", tmp_path / "near"
     root = CacheRoot(url, near=near)
     CachedFeatures(make_processor("wav2vec2"), root, auto_resample=True).map(data.of_paths(clips))

@@ -86,7 +86,7 @@ def test_a_root_that_fails_in_the_middle_says_how_much_it_has(job, tmp_path, mon
 
 
 def test_what_only_the_near_tier_took_is_stored_by_the_next_run(job, tmp_path, monkeypatch):
-    monkeypatch.setattr(near_folders, "_IN_PROCESS", ())
+    monkeypatch.setattr(near_folders, "is_in_process", lambda url: False)
     url = "memory://warm-in-the-middle/cache"
     shas = sorted(data.sha256(path) for path in (tmp_path / "clips").iterdir())
     for refused, code, expected in (
