@@ -31,6 +31,7 @@ def without_posix(program, *arguments):
     return done.stdout
 
 
+# More than ten seconds: it is a suite of its own, of more than 150 tests.
 def test_a_part_of_the_suite_runs_without_posix():
     done = subprocess.run(
         [sys.executable, HERE / "bare_os.py"],

@@ -94,7 +94,8 @@ def given(clips: list[Path]) -> dict[str, Any]:
     }
 
 
-# What `datasets` and torch say of themselves and of this machine.
+# docs/ray.md takes up to half a minute: the workers of a cluster start, and import what extracts.
+# The warnings are what `datasets` and torch say of themselves and of this machine.
 @pytest.mark.filterwarnings("ignore:Specifying null_placement in SortOptions:FutureWarning")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("page", PAGES)
