@@ -84,13 +84,14 @@ def explain_key(
     same_settings = [other for other in others if _settings_of(other) == settings]
     processor_sha = "" if isinstance(key, WaveformCacheKey) else key.processor_sha
     same_processor = [other for other in others if processor_sha.startswith(other.processor)]
-    if same_settings and identity is not None:
+    if same_settings and not same_processor and identity is not None:
         wanted = Manifest.of(identity, {})
         processors = [other.processor for other in same_settings]
         return Explanation(clip, "other processor", key, tuple(_compare(store, processors, wanted, signing_keys)))
     if others:
+        there = "It is there" if same_processor else "It is there for another processor"
         nearest = same_processor or others
-        reasons = [f"It is there with {_settings_of(other)}; {settings} was asked for." for other in nearest]
+        reasons = [f"{there} with {_settings_of(other)}; {settings} was asked for." for other in nearest]
         return Explanation(clip, "other settings", key, tuple(dict.fromkeys(reasons)))
     if isinstance(key, WaveformCacheKey):
         reason = "Nothing of it is there. (16-bit WAVs at this rate, and arrays, are stored by map alone.)"

@@ -228,6 +228,23 @@ def test_other_settings(settings, asked, root):
     assert explanation.reasons == (f"It is there with 16000 Hz, no cap, auto_resample=False; {asked} was asked for.",)
 
 
+def test_the_same_processor_with_other_settings_is_nearer_than_another_processor(root):
+    CachedFeatures(extractors.make("SeamlessM4T"), root, auto_resample=True)(CELL)
+    cached(root, stride=3)(CELL)
+    explanation = explain(cached(root))
+    assert explanation.status == "other settings"
+    assert explanation.reasons == (
+        "It is there with 16000 Hz, no cap, auto_resample=True; 16000 Hz, no cap, auto_resample=False was asked for.",
+    )
+
+
+def test_another_processor_with_other_settings_is_said_to_be_that(root):
+    CachedFeatures(extractors.make("SeamlessM4T"), root, auto_resample=True)(CELL)
+    explanation = explain(cached(root, stride=3))
+    assert explanation.status == "other settings"
+    assert explanation.reasons[0].startswith("It is there for another processor with 16000 Hz, no cap, auto_resample=T")
+
+
 def test_another_rate(root):
     cached_features = cached(root)
     cached_features(CELL)
