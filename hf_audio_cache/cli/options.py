@@ -52,14 +52,14 @@ class RootOptions:
         """Return the root."""
         from ..cache.root import CacheRoot
 
-        return CacheRoot(self.root or None, read_only=read_only, **self.settings)
+        return CacheRoot(self.root, read_only=read_only, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of `CacheRoot` that these are."""
         return {
             "storage_options": options_of(self.storage_option, "--storage-option"),
-            "near": self.near or "auto",
+            "near": "auto" if self.near is None else self.near,
         }
 
 
