@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..support.units import format_size, parse_seconds, parse_share, parse_size
-from .options import DryRunOption, RootOptions, SignedRootOptions, StorageOptions, YesOption
+from .options import DryRunOption, RootOptions, SignedRootOptions, YesOption
 from .output import Format, FormatOption, show_report
 from .running import plan_confirm_run, progress
 
@@ -144,7 +145,7 @@ def clear(
 
 def rm(
     entries: Annotated[
-        list[str], typer.Argument(metavar="ENTRY...", help="Names of entries, or at least 8 digits of clips' sha256.")
+        list[str], typer.Argument(metavar="ENTRY", help="Names of entries, or at least 8 digits of clips' sha256.")
     ],
     root: RootOptions,
     dry_run: DryRunOption = False,
@@ -166,9 +167,8 @@ def rm(
 
 
 def pack(
-    root: Annotated[
-        str | None, typer.Argument(metavar="ROOT", help="Directory or URL of the cache; `config` shows the default.")
-    ] = None,
+    root: RootOptions,
+    place: Annotated[str | None, typer.Argument(metavar="ROOT", help="Where the cache is, as --root says.")] = None,
     cache: Annotated[
         str | None, typer.Option("--cache", metavar="CACHE", help="Pack only features, or only waveforms.")
     ] = None,
@@ -180,7 +180,6 @@ def pack(
         typer.Option("--older-than", metavar="AGE", help="Pack only entries written this long ago, such as 1d."),
     ] = None,
     pack_size: Annotated[str, typer.Option("--pack-size", metavar="SIZE", help="Size of a pack, about.")] = "256MB",
-    storage_option: StorageOptions = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Move entries into a few large files.
@@ -195,9 +194,11 @@ def pack(
     """
     from ..maintenance.pack import pack as move
 
+    if place is not None and root.root is not None:
+        raise ValueError("expected ROOT or --root, not both; nothing was packed")
     with progress("Packing"):
         report = move(
-            RootOptions(root, storage_option).open(),
+            root.open() if place is None else replace(root, root=place).open(),
             cache=cache,
             processor=processor,
             older_than_seconds=parse_seconds(older_than) if older_than else 0.0,

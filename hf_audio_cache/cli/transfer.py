@@ -51,6 +51,9 @@ def export(
 
     if re.search(r"\.(tar\.\w+|t[gbx]z2?)$", to, re.IGNORECASE):
         raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
+    is_archive = to.lower().endswith(".tar")
+    if is_archive and "://" in to:
+        raise ValueError(f"expected --to to be a FILE.tar on a local disk, or a root, not {to!r}; nothing was written")
     clips = None
     if dataset is not None:
         from ..pipeline.audio_reader import AudioReader
@@ -69,7 +72,7 @@ def export(
         "waveforms": with_waveforms,
     }
     with waiting("Exporting"):
-        if to.endswith(".tar"):
+        if is_archive:
             report = export_archive(source, to, **chosen)
         else:
             report = copy_entries(source, replace(root, root=to, near=None).open(), **chosen)

@@ -130,6 +130,8 @@ def export_archive(
     """
     source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}; nothing was written.")
     report = TransferReport(str(source.store.location()), str(path))
     manifests, entries = _selected(source.store, clips, processor, waveforms=waveforms)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -192,6 +194,12 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
     """
     target = OpenRoot.for_maintenance(root, may_be_new=True)
     path = os.path.expanduser(os.fspath(archive))
+    if os.path.isdir(path):
+        raise ArchiveError(
+            f"{path} is a folder and no tar; nothing was imported. To copy the entries of one root into another, use "
+            "`hf-audio-cache export --root FROM --to INTO`.",
+            path=path,
+        )
     report = TransferReport(path, str(target.store.location()))
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:  # uncompressed, and one pass

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer.main
 from command_line import run, run_json
-from full_roots import N_CLIPS, entries
+from full_roots import N_CLIPS, contents, entries
 
 from hf_audio_cache.cli import app
 
@@ -148,7 +148,34 @@ def test_a_bucket_is_looked_after(folder, processor, s3_server, monkeypatch, tmp
 def test_a_root_without_its_flag_is_told_the_flag(tmp_path):
     assert "extra argument" in (said := run("usage", tmp_path, code=2).err)
     assert "Name a cache with --root." in said
-    assert "--root" not in run("pack", tmp_path, tmp_path, code=2).err  # which has none
+
+
+def test_pack_takes_its_root_either_way(root, tmp_path):
+    assert "not both" in run("pack", root, "--root", tmp_path, code=2).err
+    assert run_json("pack", "--root", root)["n_packed"] == len(run("ls", "--root", root, "-q").lines) > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["clear", "-y", "--root", ""], ["pack", ""], ["usage", "--near", ""], ["export", "--to", ""]],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_name_is_not_the_default_root(arguments, root, monkeypatch):
+    """Such as ``--root "$UNSET"``."""
+    monkeypatch.setenv("HF_AUDIO_CACHE", str(root))
+    before = contents(root)
+    assert "must be a path or a URL, not ''" in run(*arguments, code=2).err
+    assert contents(root) == before
+
+
+def test_an_archive_that_cannot_be_one_is_told_before_anything_is_done(root, tmp_path):
+    assert "on a local disk" in run("export", "--root", root, "--to", "s3://bucket/all.tar", code=2).err
+    said = run("export", "--root", root, "--to", tmp_path / "none" / "all.tar", code=2).err
+    assert f"there is no folder {tmp_path / 'none'} for all.tar" in said
+    assert "export --root FROM --to INTO" in run("import", root, "--root", tmp_path / "other", code=2).err
+    run("export", "--root", root, "--to", tmp_path / "ALL.TAR")
+    assert tarfile.is_tarfile(tmp_path / "ALL.TAR")
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_package_is_a_program():
