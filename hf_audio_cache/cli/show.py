@@ -126,6 +126,8 @@ def explain(
     """
     from .inputs import open_cache
 
+    if "://" not in clip and (os.path.isdir(clip) or not os.path.exists(clip)):
+        raise ValueError(f"expected CLIP to be an audio file or its URL, and there is no file {clip}")
     storage_options = options_of(audio_storage_option, "--audio-storage-option")
     cached_features = open_cache(
         processor, root.open(read_only=True), audio_storage_options=storage_options, **features.settings
