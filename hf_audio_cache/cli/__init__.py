@@ -15,11 +15,13 @@ import typer
 from .. import __version__
 from . import clean, fill, operate, processors, show, transfer
 from .output import Format, FormatOption, show_report
-from .registry import add_command
+from .registry import Group, add_command
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +47,13 @@ class Command(_TakesJson, typer.core.TyperCommand):
 
 class Group(_TakesJson, typer.core.TyperGroup):
     """A command that has others under it."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run it. Characters that the terminal's encoding lacks are escaped."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **settings)
 
 
 def add_command(app: typer.Typer, command: Callable[..., Any], name: str | None = None) -> None:

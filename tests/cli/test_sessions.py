@@ -101,6 +101,23 @@ def test_a_reader_that_goes_away_is_no_error(root):
     process.stderr.close()
 
 
+def test_what_the_terminal_has_no_character_for_is_escaped(tmp_path):
+    path = tmp_path / ("\N{SNOWMAN}" * 5)
+    path.mkdir()
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    for arguments, code, said in (
+        (["show", "--help"], 0, "ab\\u2026.npz"),
+        (["ls", "--root", path, "x"], 2, "Got une"),
+    ):
+        process = program(*arguments, env=environment)
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, said in out + err) == (code, True), out + err
+    process = program("clear", "--root", path, "-y", env=environment)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "\\u2603" in out
+
+
 def test_ctrl_c_leaves_nothing_half_done_and_warm_goes_on(prompts, processor, tmp_path):
     place, cache = tmp_path / "clips", tmp_path / "root"
     data.copies(prompts[:200], place)
