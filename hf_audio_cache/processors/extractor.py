@@ -125,7 +125,7 @@ def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) ->
     if own is not None and sampling_rate is not None and own != sampling_rate:
         raise ProcessorError(
             f"{name_of(audio_part(processor))} takes waveforms at {own} Hz, and sampling_rate={sampling_rate} "
-            "was passed. Leave sampling_rate out: clips are brought to the processor's rate. Nothing was computed."
+            "was passed. Leave out sampling_rate=: clips are brought to the processor's rate. Nothing was computed."
         )
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not is_number or not 0 < rate <= 1_000_000 or not float(rate).is_integer():

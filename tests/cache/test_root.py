@@ -215,7 +215,7 @@ def test_maintenance_looks_at_the_root_itself(tmp_path, monkeypatch):
         ("s3:bucket/x", "did you mean 's3://bucket/x'"),
         ("GS:/bucket/x", "did you mean 'gs://bucket/x'"),
         ("file:/data/x", "did you mean '/data/x'"),
-        ("s4://bucket/x", r"no file system: did you mean s3://\?"),
+        ("s4://bucket/x", r"no file system \(did you mean s3://\?\)"),
         ("S3://bucket/x", "did you mean s3"),
         ("qqqqqq://bucket/x", "'qqqqqq', for which fsspec has no file system;"),
         ("s3://", "names no place"),

@@ -99,7 +99,7 @@ def _problem(
 ) -> str:
     said = f"{driver} has no storage option {name!r}{where}"
     suggestion = next(_suggestions(driver, str(name), known, inner), None)
-    return f"{said}: did you mean {suggestion}?" if suggestion else f"{said}; it has {', '.join(sorted(known))}"
+    return f"{said} (did you mean {suggestion}?)" if suggestion else f"{said}; it has {', '.join(sorted(known))}"
 
 
 def _suggestions(driver: str, name: str, known: Collection[str], inner: Mapping[str, Collection[str]]) -> Iterator[str]:

@@ -79,7 +79,7 @@ def check_url(root: str) -> None:
         reason = "has a query; pass it as storage options"
     elif protocol not in registry and protocol not in known_implementations:
         near = difflib.get_close_matches(protocol.lower(), [*known_implementations, *registry], n=1, cutoff=0.5)
-        meant = f": did you mean {near[0]}://?" if near else ""
+        meant = f" (did you mean {near[0]}://?)" if near else ""
         reason = f"has the protocol {protocol!r}, for which fsspec has no file system{meant}"
     if reason:
         raise _invalid(root, reason)
