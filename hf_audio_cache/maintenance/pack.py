@@ -93,6 +93,11 @@ def pack(
     pack_bytes
         Size of a pack, about.
 
+    Returns
+    -------
+    PackReport
+        What was packed.
+
     Raises
     ------
     ValueError

@@ -60,6 +60,11 @@ def prune(
     dry_run
         Whether to report only what would be deleted.
 
+    Returns
+    -------
+    PruneReport
+        What was deleted, or would be.
+
     Raises
     ------
     ValueError

@@ -113,6 +113,11 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
     repair
         Whether to delete entries that are bad or unsigned, and unfinished files. They are computed again when needed.
 
+    Returns
+    -------
+    VerifyReport
+        What was found, and how much of it was deleted.
+
     Raises
     ------
     StoreError

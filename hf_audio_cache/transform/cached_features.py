@@ -184,11 +184,47 @@ class CachedFeatures(CachedTransform):
         return f"{name_of(self.processor)} {self.processor_sha[:12]}, "
 
     def coverage(self, dataset: Any) -> Coverage:
-        """Say how many rows of a dataset (or a dict of them) are cached, and estimate the rest from a sample."""
+        """Say how many rows of a dataset are cached, and estimate the rest from a sample.
+
+        Nothing is stored. The root is asked, and not what this machine's near tier has of it.
+
+        Parameters
+        ----------
+        dataset
+            A dataset, or a dict of them, with the audio column.
+
+        Returns
+        -------
+        Coverage
+            Rows and distinct clips that are there, and what the others will take.
+
+        Raises
+        ------
+        AudioColumnError
+            If there is no such column.
+        """
         return coverage(self.pipeline, dataset)
 
     def estimate(self, dataset: Any, *, sample: int = 64) -> Estimate:
-        """Say what caching a dataset (or a dict of them) will take, from `sample` of its rows; nothing is stored."""
+        """Say what caching a dataset will take, and whether it pays, from some of its rows; nothing is stored.
+
+        Parameters
+        ----------
+        dataset
+            A dataset, or a dict of them, with the audio column.
+        sample
+            How many rows to try.
+
+        Returns
+        -------
+        Estimate
+            Bytes and seconds with and without the cache, and a verdict.
+
+        Raises
+        ------
+        AudioColumnError
+            If there is no such column.
+        """
         return estimate(self.pipeline, dataset, sample=sample)
 
     def feature_extractor(self) -> Any:
