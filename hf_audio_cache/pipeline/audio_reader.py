@@ -24,6 +24,7 @@ _CREDENTIALS = (
     "system looks for them, such as in the environment. Those of the cache's root (storage_options) are not used for "
     "audio."
 )
+_DRIVER = 'Install what it names; for s3://, gs:// and az://: pip install "hf_audio_cache[s3]", "[gcs]" or "[azure]".'
 
 
 class AudioReader:
@@ -101,7 +102,7 @@ class AudioReader:
             for row, content in zip(rows, contents, strict=True):
                 url = str(urls[row])
                 sources[row] = (
-                    _error(url, content)
+                    _error(url, content, _REMEDIES.get(content.kind, _CREDENTIALS))
                     if isinstance(content, StoreError)
                     else read_source({"bytes": content, "path": url})
                 )
@@ -150,7 +151,8 @@ def _read_one(cell: Any) -> AudioSource | AudioError:
     try:
         return read_source(cell)
     except AudioError as exc:
-        return exc
+        missing = exc.__cause__ if isinstance(exc.__cause__, ImportError) else None
+        return exc if missing is None else _error(exc.clip, missing, _DRIVER)
 
 
 def _clip(cell: Any, blob_sha: str) -> str:
@@ -158,8 +160,7 @@ def _clip(cell: Any, blob_sha: str) -> str:
     return path or f"the clip with sha256 {blob_sha[:12]}"
 
 
-def _error(url: str, error: StoreError) -> AudioSourceError:
-    remedy = _REMEDIES.get(error.kind, _CREDENTIALS)
+def _error(url: str, error: Exception, remedy: str) -> AudioSourceError:
     made = AudioSourceError(f"The audio file {url} could not be read. It cannot be used. {remedy} ({error})", clip=url)
     made.__cause__ = error
     return made

@@ -17,6 +17,7 @@ from remote_stores import new_bucket
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioSourceError
+from hf_audio_cache.pipeline.audio_reader import AudioReader
 from hf_audio_cache.stores.remote import far_files
 
 N_CLIPS = 12  # more than are asked for one by one
@@ -160,3 +161,12 @@ def test_the_hub_says_the_hash_of_a_file(tmp_path, wav2vec2, clips, monkeypatch)
         assert_features(features_of(warm, urls), wav2vec2, clips)
         assert hub.n_downloads == 1, "only what was not cached is downloaded"
         assert (warm.stats.hits, warm.stats.computed) == (N_CLIPS, 1)
+
+
+def test_a_driver_that_is_not_installed_is_told_how_to_be():
+    [error] = AudioReader().read(["gdrive://speech/one.wav"])
+    assert isinstance(error, AudioSourceError)
+    assert error.clip == "gdrive://speech/one.wav"
+    assert "Please install gdrive_fs" in str(error)
+    assert 'pip install "hf_audio_cache[s3]"' in str(error)
+    assert "where the dataset says" not in str(error)
