@@ -100,6 +100,7 @@ class FileSystems:
         concurrency: int,
     ) -> None:
         self.connect_timeout, self.read_timeout, self.concurrency = connect_timeout, read_timeout, concurrency
+        self.answered = float("-inf")  # when it last did, by `time.monotonic`
         self._given = filesystem
         self._system: ProcessLocal[Any] = ProcessLocal()  # the one given, or its copy in a forked child
         if getattr(filesystem, "_pid", None) in (None, os.getpid()):  # a child may open a root that its parent made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -14,6 +15,8 @@ from .errors import Redactor, is_missing, kind_of, store_error
 from .filesystems import FileSystems
 
 _LISTING_TAKES = 12  # times as long, at most, as an object: a folder may have many pages
+_ANSWERS_FOR = 30.0  # s after an answer, a listing may be asked for without a look whether the store answers at all
+_ANY_NAME = "answer"  # of an object, which need not be there
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "modified", "created")
 
 
@@ -168,6 +171,8 @@ class FsspecStore(Store):
         if not arguments:
             return []
         files = self._files
+        if method == "ls" and limit is None and (silence := self._silence()) is not None:
+            return [silence] * len(arguments)
         try:
             opened = files.open()
         except Exception as exc:  # noqa: BLE001 - a driver raises anything for its options or its environment
@@ -194,7 +199,20 @@ class FsspecStore(Store):
         )
         if opened.loop is None and any(result is NOT_ASKED for result in results):
             files.drop(opened)
+        if not all(isinstance(result, Exception) and kind_of(result) == "unreachable" for result in results):
+            files.answered = time.monotonic()
         return results
+
+    def _silence(self) -> Exception | None:
+        """Return the error of a store that does not answer; None if it does.
+
+        gcsfs tries a listing again for half a minute, and a listing may take longer than an object. So an object is
+        asked for first, unless the store has just answered.
+        """
+        if time.monotonic() - self._files.answered < _ANSWERS_FOR:
+            return None
+        [found] = self.ask("cat_file", [(self._path(_ANY_NAME),)])
+        return found if isinstance(found, Exception) and kind_of(found) == "unreachable" else None
 
     def _error_or_none(self, action: str, name: str, result: Any) -> Any:
         if not isinstance(result, Exception):

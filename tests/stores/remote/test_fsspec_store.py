@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
-from remote_stores import SECRET, RemoteContract, new_bucket, open_fast, open_plain
+from remote_stores import SECRET, SOON, RemoteContract, new_bucket, open_fast, open_plain
 from store_contract import StoreContract
 
 from hf_audio_cache.errors import StoreError
@@ -103,6 +103,23 @@ def test_a_host_without_an_address_is_unreachable():
     for opened in (open_plain, open_fast):
         [error] = opened("s3://bucket/x", options, read_timeout=2.0).get_many(["a"])
         assert error.kind == "unreachable"
+
+
+def test_a_store_that_is_gone_is_not_listed():
+    """gcsfs would try for half a minute."""
+    store = FsspecStore("gs://bucket/x", {"token": "anon", "endpoint_url": "http://127.0.0.1:1"}, read_timeout=2.0)
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="could not list") as caught:
+        list(store.scan())
+    assert (caught.value.kind, time.monotonic() - began < SOON) == ("unreachable", True)
+
+
+def test_a_store_that_has_just_answered_is_listed_without_further_ado(monkeypatch):
+    asked = []
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, **_: asked.append(path) or b"")
+    store = FsspecStore("memory://some/root")
+    assert [*store.scan(), *store.scan()] == []
+    assert len(asked) == 1
 
 
 def test_no_credentials_at_all_are_none():
