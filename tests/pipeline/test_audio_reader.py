@@ -7,10 +7,12 @@ import hashlib
 import json
 import pickle
 import threading
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import audio_datasets as data
+import fsspec
 import pytest
 from fault_proxy import Fault, FaultProxy
 from remote_stores import new_bucket
@@ -170,3 +172,103 @@ def test_a_driver_that_is_not_installed_is_told_how_to_be():
     assert "Please install gdrive_fs" in str(error)
     assert 'pip install "hf_audio_cache[s3]"' in str(error)
     assert "where the dataset says" not in str(error)
+
+
+class _Web(BaseHTTPRequestHandler):
+    """Files by their path, which a function of the test gives."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        with contextlib.suppress(ConnectionError):  # a reader that has given up
+            self.server.give(self)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def answer(self, parts, n_bytes, status=200):
+        self.send_response(status)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(n_bytes))
+        self.end_headers()
+        for part in parts if self.command == "GET" else ():
+            self.wfile.write(part)
+
+
+@pytest.fixture
+def web():
+    """Start a server that answers by a function of the request; return its URL."""
+    with contextlib.ExitStack() as stack:
+
+        def start(give):
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), _Web))
+            server.give, server.daemon_threads = give, True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield start
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let far files time out within tests."""
+
+    def limit(**seconds):
+        store = far_files.FsspecStore
+        monkeypatch.setattr(far_files, "FsspecStore", lambda *a, **k: store(*a, **{**k, **seconds}))
+
+    return limit
+
+
+def test_a_far_file_that_fails_late_does_not_take_larger_ones_with_it(web, impatient):
+    def give(request):
+        is_bad = request.path == "/bad.wav"
+        time.sleep(0.5 if is_bad else 1.0)
+        request.answer([] if is_bad else [b"content"], 0 if is_bad else 7, 503 if is_bad else 200)
+
+    impatient(connect_timeout=0.2)
+    url = web(give)
+    names = ["a.wav", "bad.wav", "b.wav", "c.wav"]
+    found = far_files.FarFiles(url, None).read_many([f"{url}/{name}" for name in names])
+    assert [found[row] for row in (0, 2, 3)] == [b"content"] * 3
+    assert "503" in str(found[1])
+
+
+def test_far_files_that_are_read_one_by_one_do_not_wait_for_one_that_fails(monkeypatch):
+    memory = fsspec.filesystem("memory")
+    names = [f"memory://clips/{name}.wav" for name in ("bad", "a", "b", "worse", "c")]
+    for name in names:
+        memory.pipe(name, name.encode())
+    real = type(memory).cat_file
+
+    def cat_file(self, path, *arguments, **keywords):
+        if "bad" in path or "worse" in path:
+            raise ConnectionResetError(path)
+        return real(self, path, *arguments, **keywords)
+
+    monkeypatch.setattr(type(memory), "cat_file", cat_file)
+    found = far_files.FarFiles(names[0], None).read_many(names)
+    memory.rm("clips", recursive=True)
+    assert [found[row] for row in (1, 2, 4)] == [names[row].encode() for row in (1, 2, 4)]
+    assert ["ConnectionResetError" in str(found[row]) for row in (0, 3)] == [True, True]
+
+
+def test_on_a_slow_line_fewer_far_files_are_read_at_once(web, impatient):
+    line = threading.Lock()
+
+    def part():
+        with line:
+            time.sleep(0.02)
+        return b"part"
+
+    def give(request):
+        request.answer((part() for _ in range(4)), 16)
+
+    impatient(read_timeout=0.7)
+    url = web(give)
+    urls = [f"{url}/{number}.wav" for number in range(32)]
+    assert far_files.FarFiles(url, None).read_many(urls) == [b"part" * 4] * 32

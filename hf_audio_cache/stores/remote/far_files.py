@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ...errors import StoreError
 from ..near_folders import place_of
+from .batching import NOT_ASKED
 from .errors import kind_of, store_error
 from .fsspec_store import FsspecStore
 
@@ -20,7 +21,8 @@ _FEWEST_LISTED = 8  # files that were asked for in a folder before it is listed
 _LISTING_COUNTS = 30.0  # s
 _LONGEST_LISTING = 3.0  # s; what takes longer has too many files to be listed
 _TAGS = ("generation", "ETag", "etag", "blob_id")
-_RETRIES = 2
+_AT_ONCE = (32, 8, 2)  # files in each attempt: on a slow line fewer of them end in time
+_READ_SECONDS = 60.0  # that a file may take: recordings may be large, while an object of a cache takes less
 _DELAY = 0.5  # s, at most, before a retry
 _jitter = random.SystemRandom()  # no generator that the user has seeded
 
@@ -49,8 +51,7 @@ class FarFiles:
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:
         self._base = self.base_of(url)
         self._protocol = url.partition("://")[0]
-        # Recordings may be large: an object of a cache takes less time.
-        self._store = FsspecStore(self._base, storage_options, connect_timeout=5.0, read_timeout=60.0)
+        self._store = FsspecStore(self._base, storage_options, connect_timeout=5.0, read_timeout=_READ_SECONDS)
         self.place = place_of(url, storage_options)
         self._listings: dict[str, _Listing] = {}
         self._asked: Counter[str] = Counter()
@@ -65,19 +66,38 @@ class FarFiles:
         """Return, for each URL, the content of the file, or why it cannot be read."""
         found: dict[str, bytes | StoreError] = {}
         wanted = list(dict.fromkeys(urls))
-        for attempt in range(_RETRIES + 1):
+        for attempt, at_once in enumerate(_AT_ONCE):
             if attempt:
                 time.sleep(_jitter.uniform(0, _DELAY * attempt))
-            answers = self._store.ask("cat_file", [(self._path(url),) for url in wanted])
-            found.update(zip(wanted, map(self._answer, wanted, answers), strict=True))
+            answers = self._ask(wanted, at_once)
+            for url, answer in answers.items():
+                if answer is not NOT_ASKED or url not in found:
+                    found[url] = self._answer(url, answer)
             kinds = {url: answer.kind for url in wanted if isinstance(answer := found[url], StoreError)}
             repeated = {"throttled", "unreachable"}
             if attempt == 0 and repeated.isdisjoint(kinds.values()) and kinds and self._store.renew():
                 repeated |= {"denied", "unauthenticated"}  # the credentials may have expired
             wanted = [url for url, kind in kinds.items() if kind in repeated]
+            wanted.sort(key=lambda url: answers[url] is not NOT_ASKED)
             if not wanted:
                 break
         return [found[url] for url in urls]
+
+    def _ask(self, urls: Sequence[str], at_once: int) -> dict[str, Any]:
+        """Return the content of each file, or an exception.
+
+        A bad file must not take others with it: those that were left out, because it failed, are asked for again as
+        long as some are read. And only what takes as long as the largest counts as a store that hangs.
+        """
+        answers: dict[str, Any] = {}
+        left = list(urls)
+        while left:
+            paths = [(self._path(url),) for url in left]
+            some = self._store.ask("cat_file", paths, patience=0.9 * _READ_SECONDS, at_once=at_once)
+            answers.update(zip(left, some, strict=True))
+            is_read = any(not isinstance(answer, Exception) for answer in some)
+            left = [url for url in left if is_read and answers[url] is NOT_ASKED]
+        return answers
 
     def versions(self, urls: Sequence[str], *, are_new: bool = False) -> list[FileVersion | None]:
         """Return, for each URL, the version of the file; None if its store does not say it.

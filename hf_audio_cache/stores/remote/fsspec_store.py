@@ -163,10 +163,13 @@ class FsspecStore(Store):
         keywords: Sequence[Mapping[str, Any]] = (),
         *,
         limit: float | None = None,
+        patience: float | None = None,
+        at_once: int | None = None,
     ) -> list[Any]:
         """Call a method of the file system with each of these tuples, a path first; return results or exceptions.
 
-        `keywords` are further arguments of each call; `limit` is how many seconds one may take.
+        `keywords` are further arguments of each call; `limit` is how many seconds one may take, `patience` after how
+        many one that fails counts as unanswered, and `at_once` how many may run at a time, at most.
         """
         if not arguments:
             return []
@@ -192,9 +195,9 @@ class FsspecStore(Store):
         results = run(
             ask,
             len(arguments),
-            at_once=opened.at_once(method),
+            at_once=min(at_once or files.concurrency, opened.at_once(method)),
             limit=limit,
-            patience=0.9 * min(files.connect_timeout, files.read_timeout),
+            patience=patience or 0.9 * min(files.connect_timeout, files.read_timeout),
             is_silent=lambda exc: kind_of(exc) == "unreachable",
         )
         if opened.loop is None and any(result is NOT_ASKED for result in results):
