@@ -119,12 +119,14 @@ class AudioReader:
         versions: Sequence[FileVersion | None],
         sources: list[AudioSource | AudioError | None],
     ) -> None:
-        """Add the state of each far file that was the same before and after it was read."""
+        """Add the state of each far file that was read whole, and was the same before and after."""
         rows = [row for row, version in enumerate(versions) if version and isinstance(sources[row], AudioSource)]
         now = self._versions_of([urls[row] for row in rows], are_new=True)
         for row, version in zip(rows, now, strict=True):
             source = sources[row]
-            if isinstance(source, AudioSource) and version == versions[row]:
+            if not isinstance(source, AudioSource) or version is None or version != versions[row]:
+                continue
+            if len(source.content or b"") == version.n_bytes:  # a server may end early without a word
                 sources[row] = replace(source, file=self._state(cells[row], version))
 
     def _by_host(self, urls: Sequence[str | None]) -> list[tuple[FarFiles | None, list[int]]]:

@@ -272,3 +272,20 @@ def test_on_a_slow_line_fewer_far_files_are_read_at_once(web, impatient):
     url = web(give)
     urls = [f"{url}/{number}.wav" for number in range(32)]
     assert far_files.FarFiles(url, None).read_many(urls) == [b"part" * 4] * 32
+
+
+def test_the_hash_of_a_far_file_that_came_short_is_not_remembered(web, tmp_path, wav2vec2, clips):
+    # Without a length in the answer, nothing but the HEAD before it tells that the connection ended early.
+    whole = clips[0].read_bytes()
+    short = (whole[:4] + b"\xff" * 4 + whole[8:40] + b"\xff" * 4 + whole[44:])[: len(whole) // 2]
+    answers = [short, whole]
+
+    def give(request):
+        content = whole if request.command == "HEAD" else answers.pop(0)
+        request.answer([content], len(whole) if request.command == "HEAD" else len(content))
+
+    url = web(give) + "/a.wav"
+    for _ in range(2):
+        [found] = features_of(CachedFeatures(wav2vec2, tmp_path / "root", auto_resample=True), [url])
+    assert not answers
+    assert_features([found], wav2vec2, clips[:1])
