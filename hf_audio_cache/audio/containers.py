@@ -234,11 +234,21 @@ def _mp4_end(encoded: memoryview) -> int:
 
 
 def mp3_start(encoded: memoryview, position: int = 0) -> int:
-    """Return where the ID3v2 tags end that begin at a position."""
+    """Return where the tags end that begin at a position: an ID3v1 tag of a file before it, and ID3v2 tags."""
+    if bytes(encoded[position : position + 3]) == b"TAG":
+        position += 128
     while bytes(encoded[position : position + 3]) == b"ID3":
         size = struct.unpack_from("4B", encoded, position + 6)
         position += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
     return position
+
+
+def _behind_tags(encoded: memoryview, position: int) -> int:
+    """Return where the tags end that begin at a position; the position, if they are cut."""
+    try:
+        return mp3_start(encoded, position)
+    except struct.error:
+        return position
 
 
 def xing_end(encoded: memoryview, start: int) -> int | None:
@@ -256,19 +266,27 @@ def xing_end(encoded: memoryview, start: int) -> int | None:
 
 
 def walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
-    """Return how many samples per channel the layer III frames of an MP3 hold, and where the last one ends."""
-    n_frames = 0
+    """Return how many samples per channel the layer III frames of an MP3 hold, and where the last one ends.
+
+    Tags between frames are those of files that were joined.
+    """
+    n_frames, end = 0, position
     while position + 4 <= len(encoded):
         header = int.from_bytes(encoded[position : position + 4], "big")
         version, layer, bit_rate, rate = (
             header >> shift & mask for shift, mask in ((19, 3), (17, 3), (12, 15), (10, 3))
         )
         if header >> 21 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
-            break
+            behind = _behind_tags(encoded, position)
+            if behind == position:
+                break
+            position = behind
+            continue
         is_mpeg_2 = version != 3
         bits_per_second = 1000 * _MP3_BIT_RATES[is_mpeg_2][bit_rate - 1]
         samples_per_second = _MP3_SAMPLING_RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]  # MPEG-1, MPEG-2, MPEG-2.5
         frames = 576 if is_mpeg_2 else 1152
         n_frames += frames
         position += frames // 8 * bits_per_second // samples_per_second + (header >> 9 & 1)
-    return n_frames, position
+        end = position
+    return n_frames, end

@@ -375,6 +375,23 @@ def test_an_mp3_behind_two_tags_is_looked_at_for_its_length(sentence: npt.NDArra
     assert "an MP3 of varying bit rate without a Xing header" in refused(_ID3V2 + _ID3V2 + plain).cause
 
 
+_ID3V1 = b"TAG" + bytes(125)
+
+
+@pytest.mark.usefixtures("no_torchcodec")
+@pytest.mark.parametrize("tags", [_ID3V1, _ID3V2, _ID3V1 + _ID3V2 + _ID3V2], ids=["v1", "v2", "both"])
+def test_of_mp3s_without_a_header_that_were_joined_with_their_tags_none_is_left_out(
+    sentence: npt.NDArray[np.int16], tags: bytes
+) -> None:
+    _, varying = make_mp3(sentence, "VARIABLE")
+    assert "whose end it misses" in refused(varying + tags + varying).cause
+    _, constant = make_mp3(sentence, "CONSTANT")
+    slower = encode(sentence, 8000, "MP3", bitrate_mode="CONSTANT")
+    assert "whose end it misses" in refused(constant + tags + slower).cause
+    assert len(decode_audio(constant + tags + constant, sampling_rate=16000)) == 2 * len(reference(constant, 16000))
+    assert_same_bits(decode_audio(constant + tags[:-9], sampling_rate=16000), reference(constant, 16000))
+
+
 # Bytes that are nothing
 
 
