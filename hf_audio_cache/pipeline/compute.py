@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..cache.keys import AudioCacheKey
 from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError, UnstorableOutputError
 from ..processors.determinism import extract_beside_others, extract_repeatable
-from ..processors.extractor import audio_part, extract, name_of
+from ..processors.extractor import NamedFunction, audio_part, extract, name_of
 from ..processors.identity import Fingerprinter
 from ..processors.output_specs import OutputSpec, probe_outputs
 from ..processors.ownership import Owner, owner_of
@@ -67,8 +67,7 @@ class Extraction:
         except Exception as exc:
             raise AudioExtractionError(
                 f"{name_of(extractor)} failed on {clip} ({n_samples} samples at {self._sampling_rate} Hz) "
-                f"with {type(exc).__name__}: {exc}; nothing was stored for it. If every clip fails, see "
-                "processor_kwargs; if this one does, filter it out.",
+                f"with {type(exc).__name__}: {exc}; nothing was stored for it. {_remedy(extractor, exc)}",
                 clip=clip,
             ) from exc
         self._computed[processor_sha] = (number + 1, max(longest, n_samples))
@@ -108,6 +107,18 @@ class Extraction:
         kwargs, dtype = self._settings.processor_kwargs, self._settings.dtype
         channels = self._settings.waveform.channels
         return probe_outputs(audio_part(self.processor), self._sampling_rate, kwargs, dtype, channels=channels)
+
+
+def _remedy(extractor: Any, error: Exception) -> str:
+    """Say what to do where an extractor fails; one of the user's own may not expect how it is called."""
+    is_own = not isinstance(extractor, NamedFunction) and owner_of(type(extractor)) is not Owner.FOLLOWED
+    if is_own and isinstance(error, (AttributeError, TypeError)):
+        return (
+            "It is called as a feature extractor is: with a list of one waveform, and sampling_rate= if it takes that. "
+            "If it takes a waveform, pass a function: CachedFeatures(lambda waveform, sampling_rate: "
+            'front_end(waveform), identity="my-mel-v1", sampling_rate=16_000). If only this clip fails, filter it out.'
+        )
+    return "If every clip fails, see processor_kwargs; if this one does, filter it out."
 
 
 @functools.lru_cache(maxsize=64)

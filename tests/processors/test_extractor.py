@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from hf_audio_cache import CachedFeatures
-from hf_audio_cache.errors import ProcessorError
+from hf_audio_cache.errors import AudioExtractionError, ProcessorError
 from hf_audio_cache.processors.extractor import audio_part, extract, processor_sampling_rate
 
 WAVEFORM = np.linspace(-0.5, 0.5, 8000, dtype=np.float32)
@@ -354,3 +354,14 @@ def test_a_module_of_torch_is_called_with_the_arguments_of_its_forward(tmp_path)
     cached_features = CachedFeatures(Scaled(), tmp_path)
     [row] = cached_features({"audio": [{"array": np.ones(1600, np.float32), "sampling_rate": 16_000}]})["y"]
     assert row.tolist() == [2.0] * 4
+
+
+def test_a_front_end_that_takes_a_waveform_is_told_how_it_is_called(tmp_path):
+    class Mel:
+        def __call__(self, waveform):
+            return {"y": waveform.reshape(-1, 160)}
+
+    cached_features = CachedFeatures(Mel(), tmp_path, sampling_rate=16_000)
+    clip = {"audio": {"array": np.ones(1600, np.float32), "sampling_rate": 16_000}}
+    with pytest.raises(AudioExtractionError, match=r"with a list of one waveform.*CachedFeatures\(lambda waveform"):
+        cached_features(clip)
