@@ -30,7 +30,8 @@ _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
 _OF_FRAMES = {"__globals__", "_getframe", "currentframe", "f_globals", "getmodule"}
 OF_IMPORTS = {"import_module", "__import__", "resolve_name", "find_spec", "run_module", "locate"}
-_OF_ALL, _OF_ITEMS = {"vars", "globals", "__dict__"}, {"items", "values", "keys"}
+_OF_ALL = {"vars", "globals", "__dict__"}
+_OF_ONE = {"get", "update", "pop", "setdefault"}  # methods of a dict for which its order does not matter
 ORDER = "__dict__.items"  # stands among the names for code that may go over all attributes, in their order
 _SPLITS = {"split", "rsplit", "partition", "rpartition"}
 _LOOK_UPS = {"getattr", "vars", "dir"}
@@ -93,6 +94,7 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     loads, names, imports, inner = set(), set(), set(), []
     stores: set[str] = set()
     looks = {False: False, True: False}  # whether it looks up attributes of itself, and of anything else
+    is_over_all = False  # whether it may go over all attributes of an object
     for number, step in enumerate(steps):
         said = step.argval
         if isinstance(said, types.CodeType):
@@ -103,6 +105,7 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
         elif step.opcode in dis.hasconst:
             said = constant_form(said)
         parts.append((step.opname, str(said)))
+        is_over_all |= step.argval in _OF_ALL and not _takes_one(steps[number:])
         if step.opname in _LOADS_OF_GLOBALS:
             loads.add(step.argval)
             if step.argval in _LOOK_UPS:
@@ -124,7 +127,6 @@ def _read_code(code: types.CodeType, exceptions: bytes) -> Code:
     if not _SPLITS.isdisjoint(said):  # then a dot alone stands between names
         imports.discard(("", 1, ("*",)))
     looks[True] |= not _OF_LOOK_UPS.isdisjoint(loads)
-    is_over_all = not _OF_ALL.isdisjoint(said) and not _OF_ITEMS.isdisjoint(names)
     names |= {ORDER} if is_over_all else set()
     reads_namespace = not _OF_NAMESPACES.isdisjoint(said if "builtins" in loads else loads)
     reads_namespace |= not _OF_FRAMES.isdisjoint(said) or "modules" in (said if "sys" in said else loads)
@@ -178,6 +180,16 @@ def _look_up(steps: list[dis.Instruction]) -> tuple[str | None, bool]:
 def names_in(text: str) -> set[str]:
     """Return the attributes that a string such as ``"{0.name}"`` may take by `str.format`."""
     return set(_words(text)) if "{" in text and "." in text else set()
+
+
+def _takes_one(steps: list[dis.Instruction]) -> bool:
+    """Return whether code takes or sets items by their names, in a dict that ``__dict__`` or ``vars(x)`` gave it."""
+    after = [step for step in steps[1:7] if step.opname not in ("PRECALL", "PUSH_NULL")]
+    if steps[0].argval != "__dict__":  # after the call
+        calls = [n for n, step in enumerate(after[:2]) if step.opname.startswith("CALL") and step.arg == n]
+        after = after[calls[0] + 1 :] if calls else []
+    is_item = len(after) > 1 and after[1].opname.endswith("_SUBSCR")
+    return is_item or (bool(after) and (after[0].argval in _OF_ONE or after[0].opname == "CONTAINS_OP"))
 
 
 def _words(text: str) -> Iterator[str]:
