@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -501,3 +502,22 @@ print(json.dumps([cached_features.processor_sha, child.stdout.decode().strip()])
     script.write_text(NOTEBOOK_CLASS + program, encoding="utf-8")
     parent, child = run([script, tmp_path / "root"])
     assert parent == child
+
+
+def test_a_function_of_numbas_is_its_code_and_options_without_the_number_that_pickling_gives_it():
+    def dispatcher(function, **options):
+        members = {"py_func": staticmethod(function), "targetoptions": options, "locals": {}, "overloads": {}}
+        members |= {"_can_compile": True, "__reduce__": lambda self: (str, (uuid.uuid4().hex,))}
+        return type("Dispatcher", (), members | {"__module__": "numba.core.dispatcher"})()
+
+    class FrontEnd:
+        def __init__(self, function):
+            self.function = function
+
+        def __call__(self, raw_speech, sampling_rate=None):
+            return {"y": raw_speech}
+
+    first = processor_sha256(FrontEnd(dispatcher(len)))
+    assert processor_sha256(FrontEnd(dispatcher(len))) == first
+    assert processor_sha256(FrontEnd(dispatcher(max))) != first
+    assert processor_sha256(FrontEnd(dispatcher(len, fastmath=True))) != first

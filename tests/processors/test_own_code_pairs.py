@@ -229,6 +229,15 @@ STATE = {
     "the name of a class": ("class A: pass\nA.__name__ = 'AVALUE'\nheld = A", "int(held.__name__[1])"),
     "the order of attributes": ("class A: pass\nheld = A(); vars(held).update([{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[*vars(held).values()][0]"),
     "the order of members": ("held = type('A', (), [{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[n for _, n in held.__dict__.items() if type(n) is int][0]"),
+    "a frozen class of attrs, in whose hash is that of its name": ("import attrs\n@attrs.frozen\nclass A:\n    a: int\nheld = A(VALUE)", "held.a"),
+    "a hash of one's own": ("class A:\n    def __hash__(self): return VALUE\nheld = A()", "hash(held)"),
+    "the globals of its module": ("held = globals()\nk = VALUE", "held['k']"),
+    "the globals of its module, by attributes": ("class A: pass\nheld = A(); vars(held).update(b=[vars(importlib.sys.modules[__name__])])\nk = VALUE", "held.b[0]['k']"),
+    "the order of attributes, by their names": ("held = types.SimpleNamespace(**[{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[getattr(held, n) for n in vars(held)][0]"),
+    "the order of attributes, by a function": ("held = types.SimpleNamespace(**[{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])\ndef first(names): return next(iter(names))", "getattr(held, first(held.__dict__))"),
+    "the order of attributes in a text": ("held = types.SimpleNamespace(**[{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])\nimport json", "int(json.dumps(held, default=vars)[6])"),
+    "the order of members, by their names": ("held = type('A', (), [{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[getattr(held, n) for n in held.__dict__ if n in 'ab'][0]"),
+    "a default that msgspec keeps": ("import pytest\nmsgspec = pytest.importorskip('msgspec')\nclass A(msgspec.Struct):\n    a: int = VALUE\nheld = A", "held().a"),
     "a protocol": ("class A(typing.Protocol):\n    a: int = VALUE\nclass B(A): pass\nheld = B()", "held.a"),
 }
 
@@ -384,6 +393,7 @@ HELPERS = {
     "a made name of a number of NumPy's": ("import numpy as np\nN_ONE = np.float32(VALUE)", "import helpers", "x * getattr(helpers, 'n_one'.upper())"),
     "a made name of a partial": ("import functools\nN_ONE = functools.partial(int, 'VALUE')", "import helpers", "x * getattr(helpers, 'n_one'.upper())()"),
     "a made name of a deque": ("import collections\nN_ONE = collections.deque([VALUE])", "import helpers", "x * getattr(helpers, 'n_one'.upper())[0]"),
+    "the order of a module": ("exec(['A = 2\\nB = 3', 'B = 3\\nA = 2'][VALUE - 2])", "import helpers", "x * [getattr(helpers, n) for n in vars(helpers) if n in 'AB'][0]"),
     "getmembers of a module": ("import numpy as np\nN = np.int64(VALUE)", "import helpers, inspect", "x * dict(inspect.getmembers(helpers))['n'.upper()]"),
     "an import by a name that is held": ("def f(x): return x * VALUE", "NAME = 'helpers'", "importlib.import_module(NAME).f(x)"),
     "an import by another name": ("N = VALUE", "from importlib import import_module as load\nNAME = 'helpers'", "x * load(NAME).N"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import types
 from abc import ABCMeta
@@ -15,11 +16,11 @@ from .functions import written
 from .graph import Node
 from .values import unordered
 
-# Members of a class that say how it was written, or that Python, abc, torch and pydantic keep there for themselves.
+# Members of a class that say how it was written, or that Python, abc, torch and others keep there for themselves.
 _NOT_MEANT = re.compile(
     r"__(dict|weakref|doc|module|qualname|annotations|annotate|annotate_func|annotations_cache|conditional_annotations"
     r"|firstlineno|static_attributes|slotnames|abstractmethods|parameters|type_params|signature"
-    r"|pydantic_(?!fields__).*)__|_abc_impl|_autograd_function_id"
+    r"|struct_config|pydantic_(?!fields__).*)__|_abc_impl|_autograd_function_id"
 )
 # What `enum` keeps for itself in a class and its members.
 _OF_ENUMS = re.compile(r"_(?!(?:value|boundary)_$)[a-z]\w*_|__objclass__")
@@ -53,6 +54,7 @@ def _describe_class(describer: Describer, node: Node) -> dict[str, Any]:
         members = {name: member for name, member in members.items() if _is_reached(describer, kind, name, member)}
         return {**content, "members": describer.fields(members, node.label)}
     content["metaclass"] = None if type(kind) is type else describer.value(type(kind), At(node.label))
+    content["kept"] = describer.fields(_kept_in_c(kind), node.label)
     if issubclass(type(kind), ABCMeta):
         describer.watch.see(kind, of_registered)
         content["registered"] = unordered(describer, of_registered(kind), node.label)
@@ -66,8 +68,27 @@ def _describe_class(describer: Describer, node: Node) -> dict[str, Any]:
         if not _NOT_MEANT.fullmatch(name):
             is_used = name in describer.uses.names or name.startswith("__") or Owner.OWN in describer.uses.looks_up
             describer.is_certain = node.is_certain and (is_used or is_called_by_others)
-            found[name] = describer.value(member, At(f"{node.label}.{name}"))
+            said = {"library": "attrs"} if _is_hash_of_attrs(member) else None
+            found[name] = said or describer.value(member, At(f"{node.label}.{name}"))
     return {**content, "members": found, **describer.order(found)}
+
+
+def _kept_in_c(kind: type) -> dict[str, Any]:
+    """Return what a metaclass that was made in C keeps of a class beside its members, such as msgspec's defaults."""
+    found = {}
+    for parent in type(kind).__mro__:
+        slots = {} if parent in type.__mro__ else vars(parent)
+        for name, slot in slots.items():
+            if isinstance(slot, types.GetSetDescriptorType) and not _NOT_MEANT.fullmatch(name):
+                with contextlib.suppress(AttributeError):
+                    found[name] = slot.__get__(kind)
+    return found
+
+
+def _is_hash_of_attrs(member: Any) -> bool:
+    """Return whether attrs wrote this `__hash__`: it has a constant that is another one in each process."""
+    code = member.__code__ if isinstance(member, types.FunctionType) else None
+    return code is not None and code.co_name == "__hash__" and code.co_filename.startswith("<attrs generated ")
 
 
 def _is_framework(describer: Describer, parent: type) -> bool:

@@ -47,13 +47,17 @@ _PARTS: dict[type, tuple[str, ...]] = {
         ("__objclass__", "__name__"),
     ),
 }
+# What numba's functions are made of. Their pickling hooks give each a number of its own, another one in each process.
+_OF_NUMBA = ("numba.core.dispatcher", "Dispatcher"), ("py_func", "targetoptions", "locals")
 
 
 @form(object, io.BytesIO, io.StringIO, derived=True)
 def _object(describer: Describer, value: Any, at: At) -> Any:
     if type(value) is object:  # a mark, which is compared by what it is
         describer.marks.setdefault(id(value), set()).add(at.path)
-    return describer.node(value, f"{type(value).__qualname__} object", at.path, _describe_object)
+    kinds = {(parent.__module__, parent.__name__) for parent in type(value).__mro__}
+    describe = _describe_numba if _OF_NUMBA[0] in kinds else _describe_object
+    return describer.node(value, f"{type(value).__qualname__} object", at.path, describe)
 
 
 def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
@@ -92,6 +96,18 @@ def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
     else:
         content["kept"] = describer.value(state, At(node.path))
     return {**content, "left out": _left_out(describer, node, state)}
+
+
+def _describe_numba(describer: Describer, node: Node) -> dict[str, Any]:
+    value = node.value
+    describer.watch.see_object(value)
+    signatures = [] if value._can_compile else [*map(str, value.overloads)]
+    parts = {name: getattr(value, name) for name in _OF_NUMBA[1]}
+    return {
+        "class": describer.value(type(value), At(node.path)),
+        "types": signatures,
+        **describer.fields(parts, node.path),
+    }
 
 
 def _left_out(describer: Describer, node: Node, kept: Any) -> dict[str, Any]:

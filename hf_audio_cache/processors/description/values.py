@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..code import names_in
-from ..watch import array_content, bytes_content, dtype_name, memory_order, of_array, of_mapping
+from ..watch import array_content, bytes_content, dict_of, dtype_name, memory_order, of_array, of_mapping
 from .describer import At, Describer, form
 from .graph import Node, Unordered
 
@@ -61,6 +62,9 @@ def _binary(describer: Describer, value: bytes | bytearray, at: At) -> Any:
 @form(list, tuple, dict, set, frozenset, types.MappingProxyType)
 def _container(describer: Describer, value: Any, at: At) -> Any:
     kind = type(value)
+    if (module := _module_of(value)) is not None:
+        describer.uses.whole.add(id(value))  # who holds its globals may use any of them
+        return {"globals": describer.value(module, At(at.path))}
     if at.level >= _INLINE_LEVELS:
         top = At(at.path, at.is_saved)
         return describer.node(value, kind.__name__, at.path, lambda *_: {"items": _container(describer, value, top)})
@@ -76,6 +80,13 @@ def _container(describer: Describer, value: Any, at: At) -> Any:
         inner = at.inner(f".{name}" if type(name) is str else "")
         pairs.append([describer.value(name, at.inner(" key")), describer.value(item, inner)])
     return {kind.__name__: pairs}
+
+
+def _module_of(value: Any) -> Any:
+    """Return the module whose globals these are, if they are any's."""
+    name = value.get("__name__") if type(value) is dict else None
+    module = sys.modules.get(name) if type(name) is str else None
+    return module if isinstance(module, types.ModuleType) and dict_of(module) is value else None
 
 
 def unordered(describer: Describer, values: Iterable[Any], path: str) -> Any:
