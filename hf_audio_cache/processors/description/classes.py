@@ -76,10 +76,12 @@ def _describe_class(describer: Describer, node: Node) -> dict[str, Any]:
 def _kept_in_c(kind: type) -> dict[str, Any]:
     """Return what a metaclass that was made in C keeps of a class beside its members, such as msgspec's defaults."""
     found = {}
-    for parent in type(kind).__mro__:
-        slots = {} if parent in type.__mro__ else vars(parent)
+    metaclass: Any = type(kind)
+    for parent in metaclass.__mro__:
+        slots = {} if parent in (type, object) else vars(parent)
         for name, slot in slots.items():
-            if isinstance(slot, types.GetSetDescriptorType) and not _NOT_MEANT.fullmatch(name):
+            is_slot = isinstance(slot, (types.GetSetDescriptorType, types.MemberDescriptorType))
+            if is_slot and not _NOT_MEANT.fullmatch(name):
                 with contextlib.suppress(AttributeError):
                     found[name] = slot.__get__(kind)
     return found
