@@ -85,15 +85,17 @@ class CachedArray:
             _warn_of_lists(self.name)
         return storage.cast(self.pa_type)
 
-    def decode_example(self, value: bytes, token_per_repo_id: Mapping[str, Any] | None = None) -> Any:
-        """Return the array that `value`, a ``blob_sha`` of 32 bytes, refers to.
+    def decode_example(self, value: Any, token_per_repo_id: Mapping[str, Any] | None = None) -> Any:
+        """Return the array that `value`, a ``blob_sha`` of 32 bytes, refers to; an array as it is.
+
+        `datasets` decodes a row of a stream again after ``remove_columns`` or ``rename_column``.
 
         Raises
         ------
         MissingEntryError
             If there is no entry.
         """
-        return _reader(self).read(self.key(value), self.name)
+        return _reader(self).read(self.key(value), self.name) if isinstance(value, bytes) else value
 
     def key(self, value: bytes) -> AnyKey:
         """Return the key of the entry that `value` refers to."""

@@ -76,6 +76,7 @@ class FeatureReader:
         present = {name: reference for name, reference in self.references.items() if name in _names(examples)}
         is_table = isinstance(examples, pa.Table)
         shas = {name: examples[name].to_pylist() if is_table else examples[name] for name in present}
+        present = {name: reference for name, reference in present.items() if not _is_read(shas[name])}
         arrays: dict[str, list[Any]] = {}
         length_column = str(self.columns.settings.length_column)
         for audio_column, group in self._by_audio_column(present).items():
@@ -184,6 +185,12 @@ class FeatureReader:
 
 def _pick(outputs: Mapping[str, Any], reference: CachedArray) -> Any:
     return pick_output(outputs, reference.key(bytes(32)), reference.name, reference.root)
+
+
+def _is_read(column: Sequence[Any]) -> bool:
+    """Return whether a column has arrays, and no references: in a stream whose rows a filter has looked at."""
+    cells = [each for cell in column for each in (cell if isinstance(cell, list) else [cell])]
+    return any(each is not None and not isinstance(each, bytes) for each in cells)
 
 
 def _names(examples: Any) -> set[str]:

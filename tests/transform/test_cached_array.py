@@ -250,6 +250,29 @@ def test_streams_of_references(references, wanted, warm):
     data.assert_rows(list(warm.attach(stream)), wanted)
 
 
+CHANGED = {
+    "remove_columns": lambda stream: stream.remove_columns("audio"),
+    "rename_column": lambda stream: stream.remove_columns("audio").rename_column("text", "sentence"),
+    "in a format": lambda stream: stream.remove_columns("audio").map(lambda row: {"more": 1}).with_format("numpy"),
+    "batch": lambda stream: stream.remove_columns("audio").batch(5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_stream_with_other_columns_has_the_arrays(change, references, wanted):
+    # datasets then decodes each row twice.
+    found = [row["input_features"] for row in CHANGED[change](references.to_iterable_dataset(num_shards=2))]
+    arrays = [array for batch in found for array in batch] if change == "batch" else found
+    for array, outputs in zip(arrays, wanted, strict=True):
+        data.assert_same_bits(array, outputs["input_features"])
+
+
+def test_attach_to_a_filtered_stream_of_references(references, wanted, warm):
+    # A filter of whole rows has read the arrays.
+    stream = references.to_iterable_dataset(num_shards=2).filter(lambda row: row["number"] != 4)
+    data.assert_rows(list(warm.attach(stream)), wanted[:4] + wanted[5:])
+
+
 def test_attach_to_an_arrow_stream_of_references(references, wanted, warm):
     stream = references.to_iterable_dataset().with_format("arrow")
     rows = list(warm.attach(stream, remove_columns="audio"))

@@ -163,6 +163,7 @@ def test_references_are_small_and_survive_whatever_datasets_does_with_them(make,
         "selected": mapped.select(range(len(mapped))),
         "side by side": datasets.concatenate_datasets([mapped, mapped]).select(range(len(mapped))),
         "stream": mapped.to_iterable_dataset(),
+        "renamed stream": mapped.to_iterable_dataset().rename_column("audio", "clip").rename_column("clip", "audio"),
     }
     assert pq.read_schema(tmp_path / "clips.parquet").field("audio").type == "binary"
     for name, dataset_again in again.items():

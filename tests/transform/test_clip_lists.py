@@ -56,6 +56,7 @@ FORMS = {
     "references": lambda cached, ds: cached.map(ds),
     "references alone": lambda cached, ds: cached.map(ds, remove_columns=["audio"]),
     "references, materialized": lambda cached, ds: cached.materialize(cached.map(ds)),
+    "references in a stream": lambda cached, ds: cached.map(ds).to_iterable_dataset().remove_columns("audio"),
     "references, attached": lambda cached, ds: cached.attach(cached.map(ds)),
     "references alone, attached": lambda cached, ds: cached.attach(cached.map(ds, remove_columns=["audio"])),
     "attached": lambda cached, ds: cached.attach(ds),
