@@ -275,7 +275,7 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
 def _array_sha256(samples: npt.NDArray[Any], sampling_rate: int) -> str:
     header = json.dumps([samples.dtype.str, samples.shape, sampling_rate]).encode()
     # An array of objects has no bytes to hash; decoding refuses it.
-    content = b"" if samples.dtype == object else samples.reshape(-1).view(np.uint8).data
+    content = b"" if samples.dtype.hasobject else samples.reshape(-1).view(np.uint8).data
     return content_sha256(_ARRAY_DOMAIN + header, content)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 
-from ..errors import AudioColumnError
+from ..errors import AudioColumnError, ProcessorError
 from .attached import Attached
 
 
@@ -32,6 +32,30 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
         if isinstance(key, str) and self._is_plain(key):
             return self.with_format(None)[key]  # `datasets` would read whole rows: a sampler wants lengths alone
         return super().__getitem__(key)
+
+    def to_iterable_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a stream, of what is attached no more; `datasets` makes none of rows that are made when they are read.
+
+        Raises
+        ------
+        ProcessorError
+            If it is attached.
+        """
+        self._check_is_in_tables("Make the stream first: cached_features.attach(ds.to_iterable_dataset()).")
+        return super().to_iterable_dataset(*args, **kwargs)
+
+    def save_to_disk(self, *args: Any, **kwargs: Any) -> None:
+        """Save what is attached no more; raise `ProcessorError` if it is attached."""
+        self._check_is_in_tables("Save the dataset before attach; or cached_features.map(ds), which makes columns.")
+        super().save_to_disk(*args, **kwargs)
+
+    def _check_is_in_tables(self, remedy: str) -> None:
+        """Raise `ProcessorError` if rows have columns that are in no table."""
+        if isinstance(self.format["format_kwargs"].get("transform"), Attached):
+            raise ProcessorError(
+                f"rows of an attached dataset are made when they are read, and are in no table. {remedy} Nothing was "
+                "read or written."
+            )
 
     def _is_plain(self, name: str) -> bool:
         """Return whether rows have a column as it is stored."""

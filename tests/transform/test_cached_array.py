@@ -258,7 +258,14 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGED)
+IN_TABLES = pytest.mark.skipif(
+    int(datasets.__version__.split(".")[0]) < 5, reason="earlier datasets put the arrays of such rows into tables"
+)
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(name, marks=IN_TABLES if "column" in name else ()) for name in CHANGED]
+)
 def test_a_stream_with_other_columns_has_the_arrays(change, references, wanted):
     # datasets then decodes each row twice.
     found = [row["input_features"] for row in CHANGED[change](references.to_iterable_dataset(num_shards=2))]

@@ -189,6 +189,17 @@ def test_an_attached_dataset_says_why_it_has_no_column_of_features(make_processo
         attached.with_format(None)["input_values"]
 
 
+def test_an_attached_dataset_becomes_no_stream_and_no_folder(cached_features, clips, tmp_path):
+    attached = cached_features.attach(data.in_memory(clips))
+    with pytest.raises(ProcessorError, match=r"Make the stream first: cached_features\.attach\("):
+        attached.to_iterable_dataset(num_shards=2)
+    with pytest.raises(ProcessorError, match=r"Save the dataset before attach"):
+        attached.save_to_disk(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    attached.with_format(None).save_to_disk(tmp_path / "saved")
+    assert len(list(attached.with_format("numpy").to_iterable_dataset())) == len(clips)
+
+
 @pytest.mark.parametrize("batched", [True, False])
 def test_references_that_a_function_looks_at_are_warned_of(batched, cached_features, clips, caplog):
     references = cached_features.map(data.in_memory(clips))
