@@ -98,10 +98,16 @@ def _is_taken_apart(processor: Any) -> bool:
     """Return whether a processor has no call, or is a `ProcessorMixin` with a call of transformers' own."""
     if not callable(processor):
         return True
-    call = next((vars(kind)["__call__"] for kind in type(processor).__mro__ if "__call__" in vars(kind)), None)
-    is_processor = any(kind.__name__ == "ProcessorMixin" for kind in type(processor).__mro__)
-    written_in = str(getattr(call, "__globals__", {}).get("__name__"))  # `functools.wraps` gives another `__module__`
-    return is_processor and written_in.startswith("transformers.")
+    call: Any = next((vars(kind)["__call__"] for kind in type(processor).__mro__ if "__call__" in vars(kind)), None)
+    if not any(kind.__name__ == "ProcessorMixin" for kind in type(processor).__mro__):
+        return False
+    # Their decorators may be around a call of one's own, and one of one's own around theirs.
+    return _is_of_transformers(inspect.unwrap(call, stop=lambda layer: not _is_of_transformers(layer)))
+
+
+def _is_of_transformers(function: Any) -> bool:
+    """Return whether a function was written in transformers; `functools.wraps` gives it another `__module__`."""
+    return str(getattr(function, "__globals__", {}).get("__name__")).startswith("transformers.")
 
 
 def name_of(extractor: Any) -> str:

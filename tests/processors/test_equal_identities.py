@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import pickle
@@ -93,6 +94,30 @@ def test_a_processor_of_transformers_is_taken_apart_unless_its_call_is_not_their
 
     extractor = Wav2Vec2FeatureExtractor()
     for kind, is_taken_apart in ((Wav2Vec2Processor, True), (Mine, False)):
+        processor = kind.__new__(kind)
+        processor.feature_extractor = extractor
+        assert (audio_part(processor) is extractor) == is_taken_apart
+
+
+def test_a_decorator_of_transformers_takes_no_call_of_ones_own_away():
+    from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+    from transformers.utils.deprecation import deprecate_kwarg
+
+    class Mine(Wav2Vec2Processor):
+        @deprecate_kwarg("speech", version="99.0.0", new_name="raw_speech")
+        def __call__(self, raw_speech, sampling_rate=None, **kwargs):
+            return {"input_values": [raw_speech[0] * 2]}
+
+    class Theirs(Wav2Vec2Processor):
+        __call__ = deprecate_kwarg("speech", version="99.0.0", new_name="audio")(Wav2Vec2Processor.__call__)
+
+    class Around(Wav2Vec2Processor):
+        @functools.wraps(Wav2Vec2Processor.__call__)
+        def __call__(self, raw_speech, sampling_rate=None, **kwargs):
+            return {"input_values": [raw_speech[0] * 2]}
+
+    extractor = Wav2Vec2FeatureExtractor()
+    for kind, is_taken_apart in ((Mine, False), (Theirs, True), (Around, False)):
         processor = kind.__new__(kind)
         processor.feature_extractor = extractor
         assert (audio_part(processor) is extractor) == is_taken_apart
