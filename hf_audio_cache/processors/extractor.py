@@ -21,6 +21,8 @@ from .output_forms import without_batch_axis
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
 _AUDIO_PARTS = ("audio_processor", "feature_extractor")
+# Methods by which the call of a processor of transformers 5.23 hands audio to that part.
+_AUDIO_STEPS = ("prepare_inputs_layout", "_process_audio")
 
 # Attribute of the class of a stand-in: the extractor in whose place it is.
 STANDS_FOR = "_hf_audio_cache_stands_for"
@@ -77,7 +79,8 @@ def audio_part(processor: Any) -> Any:
     """Return what is called for audio: a processor itself, or a part of one of transformers' own.
 
     A processor of transformers takes its audio by its ``audio_processor`` or ``feature_extractor``. One with a call of
-    its own is called itself, whatever parts it has. Raises ProcessorError if that cannot be called.
+    its own, or a method of its own that hands audio on, is called itself, whatever parts it has. Raises ProcessorError
+    if that cannot be called.
     """
     extractor = processor
     if _is_taken_apart(processor):
@@ -95,14 +98,16 @@ def audio_part(processor: Any) -> Any:
 
 
 def _is_taken_apart(processor: Any) -> bool:
-    """Return whether a processor has no call, or is a `ProcessorMixin` with a call of transformers' own."""
+    """Return whether a processor has no call, or is a `ProcessorMixin` that hands audio on by transformers' code."""
     if not callable(processor):
         return True
-    call: Any = next((vars(kind)["__call__"] for kind in type(processor).__mro__ if "__call__" in vars(kind)), None)
     if not any(kind.__name__ == "ProcessorMixin" for kind in type(processor).__mro__):
         return False
+    steps: list[Any] = [inspect.getattr_static(type(processor), "__call__")]
+    steps += [inspect.getattr_static(processor, name, steps[0]) for name in _AUDIO_STEPS]
     # Their decorators may be around a call of one's own, and one of one's own around theirs.
-    return _is_of_transformers(inspect.unwrap(call, stop=lambda layer: not _is_of_transformers(layer)))
+    written = [inspect.unwrap(step, stop=lambda layer: not _is_of_transformers(layer)) for step in steps]
+    return all(map(_is_of_transformers, written))
 
 
 def _is_of_transformers(function: Any) -> bool:

@@ -33,12 +33,15 @@ def kind_of_mistake(kind: type) -> str:
 
 
 def _takes_audio(call: Any) -> bool:
-    """Return whether a call has an argument for audio."""
+    """Return whether a call may have an argument for audio."""
     try:
         parameters = inspect.signature(call).parameters
     except (TypeError, ValueError):
         return True
-    return any(name.startswith(("audio", "raw_", "speech", "sound")) for name in parameters)
+    return any(
+        name.startswith(("audio", "raw_", "speech", "sound", "wav", "inputs")) or each.kind is each.VAR_POSITIONAL
+        for name, each in parameters.items()
+    )
 
 
 def not_a_processor(found: Any) -> ProcessorError:

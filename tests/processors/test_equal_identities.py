@@ -123,6 +123,25 @@ def test_a_decorator_of_transformers_takes_no_call_of_ones_own_away():
         assert (audio_part(processor) is extractor) == is_taken_apart
 
 
+def test_a_processor_that_hands_audio_on_by_a_method_of_its_own_is_not_taken_apart():
+    from transformers import ProcessorMixin, Wav2Vec2FeatureExtractor
+
+    class Theirs(ProcessorMixin):
+        def replace_audio_token(self, audio_inputs, audio_idx, **kwargs):
+            return "<audio>"  # which is text
+
+    class Louder(Theirs):
+        def _process_audio(self, audio, **kwargs):
+            return self.feature_extractor([each * 2 for each in audio], **kwargs), []
+
+    extractor = Wav2Vec2FeatureExtractor()
+    theirs, louder, patched = (kind.__new__(kind) for kind in (Theirs, Louder, Theirs))
+    patched._process_audio = lambda audio, **kwargs: ({"input_values": audio}, [])
+    for processor in (theirs, louder, patched):
+        processor.feature_extractor = extractor
+        assert (audio_part(processor) is extractor) == (processor is theirs)
+
+
 def test_the_audio_processor_goes_before_the_feature_extractor():
     processor = Processor("feature_extractor", extractors.make("Wav2Vec2"))
     processor.audio_processor = extractors.make("SeamlessM4T")

@@ -95,6 +95,30 @@ def test_what_is_no_processor_is_told_what_it_is(make, found, remedy, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("call", "takes_audio"),
+    [
+        (lambda self, *args, **kwargs: {"input_values": [args[0][0] * 2]}, True),
+        (lambda self, wav, sampling_rate=None, **kwargs: {"input_values": [wav[0] * 2]}, True),
+        (lambda self, images=None, text=None, **kwargs: {}, False),
+    ],
+    ids=["any", "wav", "images"],
+)
+def test_a_processor_of_a_repository_is_taken_for_what_its_call_takes(call, takes_audio, tmp_path):
+    from transformers import ProcessorMixin
+
+    kind = type("Theirs", (ProcessorMixin,), {"__call__": call, "__module__": "transformers_modules.team.model"})
+    processor = kind.__new__(kind)
+    if not takes_audio:
+        with pytest.raises(ProcessorError, match="a Theirs: a processor without an audio part"):
+            CachedFeatures(processor, tmp_path, identity="theirs", sampling_rate=8000)
+        return
+    cached_features = CachedFeatures(processor, tmp_path, identity="theirs", sampling_rate=8000)
+    waveform = np.linspace(-1, 1, 100, dtype=np.float32)
+    found = cached_features({"audio": {"array": waveform, "sampling_rate": 8000}})
+    np.testing.assert_array_equal(found["input_values"], waveform * 2)
+
+
 def test_a_model_of_one_s_own_as_a_front_end_is_none_of_these(tmp_path):
     class FrontEnd:
         sampling_rate = 8000
