@@ -49,11 +49,7 @@ def export(
     """
     from ..maintenance.transfer import copy_entries, export_archive
 
-    if re.search(r"\.(tar\.\w+|t[gbx]z2?)$", to, re.IGNORECASE):
-        raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
-    is_archive = to.lower().endswith(".tar")
-    if is_archive and "://" in to:
-        raise ValueError(f"expected --to to be a FILE.tar on a local disk, or a root, not {to!r}; nothing was written")
+    is_archive = _is_archive(to)
     clips = None
     if dataset is not None:
         from ..pipeline.audio_reader import AudioReader
@@ -79,6 +75,16 @@ def export(
     show_report(report, form, quiet=quiet, names=report.refused)
     if report.n_refused:
         raise typer.Exit(1)
+
+
+def _is_archive(to: str) -> bool:
+    """Return whether a target is an archive, and no root; ValueError if it is one that is not written."""
+    if re.search(r"\.(tar\.\w+|t[gbx]z2?)$", to, re.IGNORECASE):
+        raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
+    is_archive = to.lower().endswith(".tar")
+    if is_archive and "://" in to:
+        raise ValueError(f"expected --to to be a FILE.tar on a local disk, or a root, not {to!r}; nothing was written")
+    return is_archive
 
 
 def _sha_of(processor: str, root: CacheRoot) -> str:

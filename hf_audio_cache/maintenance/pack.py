@@ -76,9 +76,8 @@ def pack(
     """Move entries into packs, as they are, and delete the single ones.
 
     Runs may read and write the root meanwhile, and another `pack` may run. If it is killed, nothing is lost, and the
-    next one goes on. It takes twice the size of a pack in memory, and 0.4 kB for each entry that is to be packed.
-
-    Packs that are mostly dead are written anew, and indexes are mended and merged.
+    next one goes on. It takes twice the size of a pack in memory, and 0.4 kB for each entry that is to be packed. Packs
+    that are mostly dead are written anew, and indexes are mended and merged.
 
     Parameters
     ----------

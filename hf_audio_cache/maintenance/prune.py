@@ -50,11 +50,9 @@ def prune(
     keep_free
         Share of the root's disk, between 0 and 1, to be free afterwards; for local roots.
     processor
-        Name or sha (or its first digits) of a processor: nothing but its features is deleted; without a limit, all of
-        them.
+        Name or sha (or its first digits) of a processor: only its features are deleted; without a limit, all of them.
     cache
-        ``"features"`` or ``"waveforms"``: nothing but the entries of that cache is deleted; without a limit, all of
-        them.
+        ``"features"`` or ``"waveforms"``: only entries of that cache are deleted; without a limit, all of them.
     keep_run
         A run, or several: what they used is not deleted; without a limit, `processor` and `cache`, everything else is.
     dry_run
@@ -72,13 +70,11 @@ def prune(
     StoreError
         If the root cannot be listed, or an entry not be deleted.
     """
-    _check(max_bytes, older_than_seconds, keep_free)
-    _check_cache(cache)
+    _check(max_bytes, older_than_seconds, keep_free, cache)
     contents = Contents.of(root)
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
-    limits = (max_bytes, older_than_seconds, keep_free)
-    if limits != (None, None, None):
+    if (max_bytes, older_than_seconds, keep_free) != (None, None, None):
         n_bytes = sum(entry.n_bytes for entry in contents.entries)
         excess = max(0 if max_bytes is None else n_bytes - max_bytes, _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
@@ -88,7 +84,8 @@ def prune(
     return contents.delete(going, dry_run=dry_run)
 
 
-def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: float | None) -> None:
+def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: float | None, cache: str | None) -> None:
+    _check_cache(cache)
     for name, limit in (("max_bytes", max_bytes), ("older_than_seconds", older_than_seconds)):
         if limit is not None and not limit >= 0:
             raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import ProcessorError
 from ..support.process_local import ProcessLocal, is_forked
 from ..support.torch_module import loaded_torch
-from .mistakes import kind_of_mistake, not_a_processor
+from .mistakes import kind_of_mistake, method_of, not_a_processor
 from .output_forms import without_batch_axis
 
 # Extractors of transformers 5.23 that are no `SequenceFeatureExtractor`s call their audio part one of these.
@@ -101,12 +101,13 @@ def _is_taken_apart(processor: Any) -> bool:
     """Return whether a processor has no call, or is a `ProcessorMixin` that hands audio on by transformers' code."""
     if not callable(processor):
         return True
-    if not any(kind.__name__ == "ProcessorMixin" for kind in type(processor).__mro__):
+    kind = type(processor)
+    if not any(parent.__name__ == "ProcessorMixin" for parent in kind.__mro__):
         return False
-    steps: list[Any] = [inspect.getattr_static(type(processor), "__call__")]
-    steps += [inspect.getattr_static(processor, name, steps[0]) for name in _AUDIO_STEPS]
+    steps = [method_of(kind, "__call__")]
+    steps += [vars(processor).get(name, method_of(kind, name)) for name in _AUDIO_STEPS]
     # Their decorators may be around a call of one's own, and one of one's own around theirs.
-    written = [inspect.unwrap(step, stop=lambda layer: not _is_of_transformers(layer)) for step in steps]
+    written = (inspect.unwrap(step, stop=lambda layer: not _is_of_transformers(layer)) for step in steps if step)
     return all(map(_is_of_transformers, written))
 
 

@@ -21,11 +21,16 @@ _MISTAKES = {
 }
 
 
+def method_of(kind: type, name: str) -> Any:
+    """Return a method as it stands in a class, or in one that it is derived from; None if there is none."""
+    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
+
+
 def kind_of_mistake(kind: type) -> str:
     """Return what an object of transformers is, if it is no front end for audio; else empty."""
     if kind.__module__.partition(".")[0] not in ("transformers", "transformers_modules"):
         return ""
-    call = next((vars(each)["__call__"] for each in kind.__mro__ if "__call__" in vars(each)), None)
+    call = method_of(kind, "__call__")
     names = [each.__name__ for each in kind.__mro__]
     found = next((_MISTAKES[name] for name in names if name in _MISTAKES), "")
     is_own_call = found == _MISTAKES["ProcessorMixin"] and call is not None and _takes_audio(call)

@@ -49,9 +49,14 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
         self._check_is_in_tables("Save the dataset before attach; or cached_features.map(ds), which makes columns.")
         super().save_to_disk(*args, **kwargs)
 
+    def _attached(self) -> Attached | None:
+        """Return what is attached; None, if the dataset has another format by now."""
+        transform = self.format["format_kwargs"].get("transform")
+        return transform if isinstance(transform, Attached) else None
+
     def _check_is_in_tables(self, remedy: str) -> None:
         """Raise `ProcessorError` if rows have columns that are in no table."""
-        if isinstance(self.format["format_kwargs"].get("transform"), Attached):
+        if self._attached() is not None:
             raise ProcessorError(
                 f"rows of an attached dataset are made when they are read, and are in no table. {remedy} Nothing was "
                 "read or written."
@@ -59,14 +64,14 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
 
     def _is_plain(self, name: str) -> bool:
         """Return whether rows have a column as it is stored."""
-        transform = self.format["format_kwargs"].get("transform")
-        if not isinstance(transform, Attached) or transform.before is not None or name not in self.column_names:
+        transform = self._attached()
+        if transform is None or transform.before is not None or name not in self.column_names:
             return False
         made = transform.references().union(*(reader.columns.replaced_audio for reader in transform.readers))
         return name not in made and name not in transform.dropped
 
     def _late_names(self) -> set[str]:
         """Return the names of the columns that rows get when they are read."""
-        transform = self.format["format_kwargs"].get("transform")
-        readers = transform.readers if isinstance(transform, Attached) else ()
+        transform = self._attached()
+        readers = () if transform is None else transform.readers
         return {name for reader in readers if reader.computes for name in reader.columns.all_names()}

@@ -111,6 +111,8 @@ class FsspecStore(Store):
         folders = [prefix.rpartition("/")[0]]
         while folders:
             now, folders = folders[: self._files.concurrency], folders[self._files.concurrency :]
+            if (silence := self._silence()) is not None:
+                raise self._error("list", now[0], silence)
             listings = self.ask("ls", [(self._path(folder),) for folder in now])
             for folder, listing in zip(now, listings, strict=True):
                 if isinstance(listing, Exception):
@@ -174,8 +176,6 @@ class FsspecStore(Store):
         if not arguments:
             return []
         files = self._files
-        if method == "ls" and limit is None and (silence := self._silence()) is not None:
-            return [silence] * len(arguments)
         try:
             opened = files.open()
         except Exception as exc:  # noqa: BLE001 - a driver raises anything for its options or its environment
@@ -198,11 +198,11 @@ class FsspecStore(Store):
             at_once=min(at_once or files.concurrency, opened.at_once(method)),
             limit=limit,
             patience=patience or 0.9 * min(files.connect_timeout, files.read_timeout),
-            is_silent=lambda exc: kind_of(exc) == "unreachable",
+            is_silent=_is_silent,
         )
         if opened.loop is None and any(result is NOT_ASKED for result in results):
             files.drop(opened)
-        if not all(isinstance(result, Exception) and kind_of(result) == "unreachable" for result in results):
+        if not all(map(_is_silent, results)):
             files.answered = time.monotonic()
         return results
 
@@ -215,7 +215,7 @@ class FsspecStore(Store):
         if time.monotonic() - self._files.answered < _ANSWERS_FOR:
             return None
         [found] = self.ask("cat_file", [(self._path(_ANY_NAME),)])
-        return found if isinstance(found, Exception) and kind_of(found) == "unreachable" else None
+        return found if _is_silent(found) else None
 
     def _error_or_none(self, action: str, name: str, result: Any) -> Any:
         if not isinstance(result, Exception):
@@ -224,6 +224,11 @@ class FsspecStore(Store):
 
     def _error(self, action: str, name: str, exc: Exception) -> StoreError:
         return store_error(action, self.location() + f"/{name}" * bool(name), name, exc, self.redact)
+
+
+def _is_silent(result: Any) -> bool:
+    """Return whether the result of a request is that nobody answered it."""
+    return isinstance(result, Exception) and kind_of(result) == "unreachable"
 
 
 def _time_of(found: Mapping[str, Any]) -> float:
