@@ -237,7 +237,7 @@ STATE = {
     "the order of attributes, by a function": ("held = types.SimpleNamespace(**[{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])\ndef first(names): return next(iter(names))", "getattr(held, first(held.__dict__))"),
     "the order of attributes in a text": ("held = types.SimpleNamespace(**[{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])\nimport json", "int(json.dumps(held, default=vars)[6])"),
     "the order of members, by their names": ("held = type('A', (), [{'a': 2, 'b': 3}, {'b': 3, 'a': 2}][VALUE - 2])", "[getattr(held, n) for n in held.__dict__ if n in 'ab'][0]"),
-    "a default that msgspec keeps": ("import pytest\nmsgspec = pytest.importorskip('msgspec')\nclass A(msgspec.Struct):\n    a: int = VALUE\nheld = A", "held().a"),
+    "a default that msgspec keeps": ("import msgspec\nclass A(msgspec.Struct):\n    a: int = VALUE\nheld = A", "held().a"),
     "a protocol": ("class A(typing.Protocol):\n    a: int = VALUE\nclass B(A): pass\nheld = B()", "held.a"),
 }
 
