@@ -212,7 +212,7 @@ def max_length_ms(seconds: float | None) -> int:
             if 1 <= milliseconds <= _LONGEST_MS:
                 return milliseconds
     raise InvalidKeyError(
-        f"max_length_seconds must be at least 0.0005 (half a millisecond) and at most 10^9, or None for no cap, "
+        f"max_length_seconds must be at least 0.0005 (half a millisecond) and at most 10^9 (or None, for no cap), "
         f"not {seconds!r}; nothing was computed.",
         field="max_length_seconds",
         actual=seconds,

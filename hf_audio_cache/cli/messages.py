@@ -17,7 +17,10 @@ _FLAGS = {
     "audio_storage_options": "--audio-storage-option",
     "signing_key": "--signing-key-file",
 }
-_ARGUMENT = re.compile(rf'(CachedFeatures\(…, )?\b({"|".join(_FLAGS)})=(True|"[^"]*"|{{…}}|…|\w*)(?(1)\))')
+_LIMITS = {"cache": "--cache", "keep_free": "--keep-free", "pack_bytes": "--pack-size"}
+_ARGUMENT = re.compile(rf'(CachedFeatures\(…, )?\b({"|".join(_FLAGS)})=(True|False|"[^"]*"|{{…}}|…|\w*)(?(1)\))')
+_SUBJECT = re.compile(rf"\b({'|'.join(_FLAGS.keys() - {'root'} | _LIMITS.keys())})(?= must be | is for )")
+_NONE = re.compile(r" \(or None[^)]*\)")
 _PLACES = re.compile(r"\b\d[\d.,]*(?! ?Hz)")  # numbers that differ from clip to clip
 
 
@@ -26,8 +29,11 @@ def in_flags(message: str) -> str:
 
     def flag(match: re.Match[str]) -> str:
         value = match[3].strip('"')
+        if value == "False":
+            return f"no {_FLAGS[match[2]]}"
         return _FLAGS[match[2]] if value in ("", "True", "…", "{…}") else f"{_FLAGS[match[2]]} {value}"
 
+    message = _SUBJECT.sub(lambda match: (_FLAGS | _LIMITS)[match[1]], _NONE.sub("", message))
     return _ARGUMENT.sub(flag, message)
 
 

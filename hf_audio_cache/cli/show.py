@@ -11,6 +11,7 @@ import typer
 
 from ..support.report import Table
 from ..support.units import format_seconds, format_size
+from .messages import in_flags
 from .options import AudioStorageOptions, KeyOptions, ProcessorOption, RootOptions, SignedRootOptions, options_of
 from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
 from .running import waiting
@@ -136,7 +137,7 @@ def explain(
     if quiet:
         show_names([report.status])
     elif form is Format.table:
-        show_names([str(report)])
+        show_names([in_flags(str(report))])
     else:
         rows = [{"clip": report.clip, "status": report.status, "reason": reason} for reason in report.reasons or ("",)]
         show_report(report, form, rows=rows)
@@ -180,7 +181,7 @@ def show(
         if len(entries) != 1:
             raise ValueError(
                 f"expected one entry to draw, and {entry!r} stands for {len(entries)}: "
-                f"{', '.join(one.name for one in entries)}"
+                f"{', '.join(one.name for one in entries)}. Pass the name of one of them"
             )
         plot_entry(entries[0], plot.expanduser())
     if quiet:

@@ -90,14 +90,22 @@ def _is_archive(to: str) -> bool:
 def _sha_of(processor: str, root: CacheRoot) -> str:
     """Return the sha of a processor of the root's, or of one that is loaded."""
     from ..cache.open_root import OpenRoot
+    from ..maintenance.listing import is_processor
     from ..maintenance.processors import processor_names
     from ..processors.identity import processor_sha256
     from .inputs import load_processor
 
     names = processor_names(OpenRoot.for_maintenance(root).store)
-    if re.fullmatch(r"[0-9a-f]{12,64}", processor) or processor.lower() in map(str.lower, names.values()):
+    is_listed = any(is_processor(sha, processor, names) for sha in names)
+    if is_listed or re.fullmatch(r"[0-9a-f]{12,64}", processor):
         return processor
-    return processor_sha256(load_processor(processor))
+    sha = processor_sha256(load_processor(processor))
+    if sha[:12] not in names:
+        raise ValueError(
+            f"no features of {processor} ({sha[:12]}) under {root.url}; nothing was written. `hf-audio-cache "
+            "processors` lists whose there are: pass one by its name or sha"
+        )
+    return sha
 
 
 def import_(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import re
@@ -79,8 +80,8 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
     It has a field, an operator (``=``, ``!=``, ``>``, ``>=``, ``<``, ``<=``) and a value: ``size`` in bytes or units,
     ``accessed`` and ``modified`` as ages (``accessed>30d``: not used for 30 days), ``processor`` (the beginning of a
     sha, or a name), ``clip`` (the beginning of a sha), ``cache`` (``features`` or ``waveforms``), ``rate`` in Hz,
-    ``cap`` in seconds (0 for none). `names` are those of processors, by the first twelve digits of their sha. Raises
-    ValueError if it is no filter.
+    ``cap`` in seconds (0 for none). `names` are those of all processors there are, by the first twelve digits of their
+    sha. Raises ValueError if it is no filter, or there is no such processor.
     """
     found = _FILTER.fullmatch(text)
     field, sign, value = found.groups() if found else ("", "", "")
@@ -97,7 +98,10 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
     if field == "cap" and re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", value, re.ASCII):
         cap = round(float(value) * 1000)
         return lambda entry: compare(entry.max_length_ms, cap)
-    if field in ("processor", "clip", "cache") and sign in ("=", "!=") and value:
+    is_text = field in ("processor", "clip") or (field == "cache" and value in (FEATURES, WAVEFORMS))
+    if is_text and sign in ("=", "!=") and value:
+        if field == "processor":
+            check_processor(value, names)
         is_wanted = _text_test(field, value, names)
         return is_wanted if sign == "=" else lambda entry: not is_wanted(entry)
     raise ValueError(
@@ -116,10 +120,19 @@ def _text_test(field: str, value: str, names: Mapping[str, str]) -> Callable[[Li
 
 def is_processor(processor: str, wanted: str, names: Mapping[str, str]) -> bool:
     """Return whether the processor of an entry is the wanted one, which its name or (part of) its sha stands for."""
-    if not processor:
+    if not processor or not wanted:
         return False
     by_sha = len(wanted) >= 4 and (processor.startswith(wanted.lower()) or wanted.lower().startswith(processor))
     return by_sha or names.get(processor, "").lower() == wanted.lower()
+
+
+def check_processor(wanted: str, names: Mapping[str, str], of_entries: Iterable[str] = ()) -> None:
+    """Raise ValueError if no manifest (in `names`) and no entry is of this processor: a typo must not find nothing."""
+    if not any(is_processor(one, wanted, names) for one in itertools.chain(names, of_entries)):
+        raise ValueError(
+            f"No processor {wanted!r} in this cache; nothing was done. Pass its name, or the first 4 digits or more of "
+            "its sha, as `hf-audio-cache processors` lists them."
+        )
 
 
 def list_entries(
@@ -129,15 +142,17 @@ def list_entries(
 
     `filters` are as `parse_filter` takes them. `sort` is ``"name"``, ``"size"``, ``"modified"``, ``"accessed"``,
     ``"processor"``, ``"rate"`` or ``"cap"``; with ``":desc"`` behind it the largest or latest comes first. Raises
-    ValueError if a filter or the order is invalid; StoreError if the root cannot be listed.
+    ValueError if a filter or the order is invalid, or there is no such processor; StoreError if the root cannot be
+    listed.
     """
     field, _, order = sort.partition(":")
     if field not in SORT_FIELDS or order not in ("", "asc", "desc"):
         raise ValueError(f"Cannot sort by {sort!r}. Pass one of {', '.join(SORT_FIELDS)}, alone or with :desc.")
     store = OpenRoot.for_maintenance(root).store
-    names = processor_names(store)
+    entries = list(_entries(store))
+    names = {**dict.fromkeys((entry.processor for entry in entries), ""), **processor_names(store)}
     tests = [parse_filter(text, names, time.time()) for text in filters]
-    found = [entry for entry in _entries(store) if all(test(entry) for test in tests)]
+    found = [entry for entry in entries if all(test(entry) for test in tests)]
     return sorted(found, key=SORT_FIELDS[field], reverse=order == "desc")
 
 

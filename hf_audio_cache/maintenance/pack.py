@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..stores.packs.packer import PACK_BYTES, Packer
 from ..stores.packs.store import PackedStore
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import is_processor, parse_entry
+from .listing import check_processor, is_processor, parse_entry
 from .processors import processor_names
 
 _SECONDS = 300.0  # that a far root may take for a pack, at least
@@ -100,12 +100,14 @@ def pack(
     Raises
     ------
     ValueError
-        If a setting is invalid.
+        If a setting is invalid, or there is no such processor.
     StoreError
         If the root cannot be read or written; what was packed until then stays packed.
     """
     if cache not in (None, FEATURES, WAVEFORMS):
-        raise ValueError(f'cache must be "features", "waveforms" or None for both, not {cache!r}; nothing was packed.')
+        raise ValueError(
+            f'cache must be "features" or "waveforms" (or None, for both), not {cache!r}; nothing was packed.'
+        )
     if not older_than_seconds >= 0:
         raise ValueError(f"older_than_seconds must be at least 0, not {older_than_seconds!r}; nothing was packed.")
     if not pack_bytes > 0:
@@ -132,13 +134,17 @@ def _in_order(store: PackedStore, cache: str | None, processor: str | None, late
 
     Object stores tell times in seconds. Within one, entries go by their place in the access log, if they are in it.
     """
+    names = processor_names(store) if processor is not None else {}
+    if processor is not None:
+        listed = (entry.processor for one in store.scan(f"{FEATURES}/") if (entry := parse_entry(one)))
+        check_processor(processor, names, listed)
     places = {} if store.is_local else _places_in_log(store)
     last = len(places)
     found = [
         (one.modified, places.get(hash(one.name), last), one.name, one.n_bytes)
         for folder in (FEATURES, WAVEFORMS)
-        if cache in (None, folder) and not (processor and folder == WAVEFORMS)
-        for one in _selected(store.single, folder, processor)
+        if cache in (None, folder) and not (processor is not None and folder == WAVEFORMS)
+        for one in _selected(store.single, folder, processor, names)
         if one.modified <= latest
     ]
     found.sort()
@@ -151,11 +157,10 @@ def _places_in_log(store: Store) -> dict[int, int]:
     return {each: place for place, each in enumerate(dict.fromkeys(hashes[::-1]))}
 
 
-def _selected(store: Store, folder: str, processor: str | None) -> Iterator[StoredObject]:
-    names = processor_names(store) if processor else {}
+def _selected(store: Store, folder: str, processor: str | None, names: Mapping[str, str]) -> Iterator[StoredObject]:
     for one in store.scan(f"{folder}/"):
         entry = parse_entry(one)
-        if entry is not None and (not processor or is_processor(entry.processor, processor, names)):
+        if entry is not None and (processor is None or is_processor(entry.processor, processor, names)):
             yield one
 
 

@@ -36,7 +36,8 @@ class ProcessorInfo:
 
 def _name(manifest: Manifest) -> str:
     description = manifest.identity.description
-    return str(description.get("identity") or description.get("class", "")).rpartition(".")[2]
+    given = description.get("identity")
+    return str(given) if given else str(description.get("class", "")).rpartition(".")[2]
 
 
 def _manifests(store: Store, keys: SigningKeys | None) -> Iterator[Manifest]:

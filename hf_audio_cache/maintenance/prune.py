@@ -15,7 +15,7 @@ from ..cache.layout import FEATURES, WAVEFORMS, is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
 from .delete import Contents, PruneReport
-from .listing import ListedEntry, find_copies, find_listed, is_processor
+from .listing import ListedEntry, check_processor, find_copies, find_listed, is_processor
 from .processors import processor_names
 from .remake_cost import seconds_per_byte
 
@@ -66,7 +66,7 @@ def prune(
     Raises
     ------
     ValueError
-        If a limit is invalid, there is no such cache, or nothing is known of a run.
+        If a limit is invalid, there is no such cache or processor, or nothing is known of a run.
     StoreError
         If the root cannot be listed, or an entry not be deleted.
     """
@@ -95,7 +95,9 @@ def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: f
 
 def _check_cache(cache: str | None) -> None:
     if cache not in (None, FEATURES, WAVEFORMS):
-        raise ValueError(f'cache must be "features", "waveforms" or None for all, not {cache!r}; nothing was deleted.')
+        raise ValueError(
+            f'cache must be "features" or "waveforms" (or None, for all), not {cache!r}; nothing was deleted.'
+        )
 
 
 def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) -> list[ListedEntry]:
@@ -105,13 +107,14 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
         used = names_of_run(contents.store, run)
         if not used:
             raise ValueError(
-                f"No record of the run {run!r} under {contents.store.location()}. Pass the name of a folder under "
-                "runs/. Nothing was deleted."
+                f"No record of the run {run!r} under {contents.store.location()}. Pass an id that "
+                "`hf-audio-cache runs` lists. Nothing was deleted."
             )
         kept |= used
     names = processor_names(contents.store) if processor is not None else {}
     may_go = [entry for entry in contents.entries if entry.name not in kept]
     if processor is not None:
+        check_processor(processor, names, (entry.processor for entry in contents.entries))
         may_go = [entry for entry in may_go if is_processor(entry.processor, processor, names)]
     return may_go
 

@@ -25,7 +25,7 @@ from ..stores import Store
 from ..support.batches import batches
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import is_processor, parse_entry
+from .listing import check_processor, is_processor, parse_entry
 from .processors import processor_names
 from .verify import check_manifest
 
@@ -86,14 +86,18 @@ def _selected(
     names = processor_names(store)
     entries: list[str] = []
     processors: set[str] = set()
+    listed: set[str] = set()  # processors
     for folder in (FEATURES, WAVEFORMS) if waveforms else (FEATURES,):
         for found in store.scan(f"{folder}/"):
             entry = parse_entry(found)
+            listed |= set() if entry is None else {entry.processor}
             if entry is None or (clips is not None and entry.blob_sha not in clips):
                 continue
             if processor is None or not entry.processor or is_processor(entry.processor, processor, names):
                 entries.append(entry.name)
                 processors.add(entry.processor)
+    if processor is not None:
+        check_processor(processor, names, listed)
     manifests = [
         name
         for name in store.names(f"{PROCESSORS}/")
@@ -125,8 +129,8 @@ def export_archive(
     """Write entries into a tar, with the manifests of their processors.
 
     The file appears when it is whole. `clips` are the ``blob_sha`` of those whose entries to take; `processor` is the
-    name or sha (or its first digits) of the one whose features to take; None for all. Raises StoreError if the root
-    cannot be read; OSError if the file cannot be written.
+    name or sha (or its first digits) of the one whose features to take; None for all. Raises ValueError if there is no
+    such processor; StoreError if the root cannot be read; OSError if the file cannot be written.
     """
     source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
@@ -200,6 +204,8 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
             "`hf-audio-cache export --root FROM --to INTO`.",
             path=path,
         )
+    if not os.path.exists(path):
+        raise ArchiveError(f"there is no archive {path}; nothing was imported.", path=path)
     report = TransferReport(path, str(target.store.location()))
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:  # uncompressed, and one pass

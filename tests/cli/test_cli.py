@@ -83,12 +83,15 @@ def test_a_dataset_s_features_go_to_another_root(folder, processor, mel_processo
     assert (report["n_entries"], report["n_manifests"]) == (3, 1)
     assert run_json("import", archive, "--root", other)["n_entries"] == 3
     assert len(entries(other)) == 3
+    said = run("export", "--processor", mel_processor, "--root", other, "--to", tmp_path / "none.tar", code=2).err
+    assert f"no features of {mel_processor} (" in said
+    assert not (tmp_path / "none.tar").exists()
     again = run_json("warm", folder / "a", "--processor", processor, "--root", other, "--auto-resample")
     assert (again["hits"], again["computed"]) == (3, 0)
     run("export", "--root", cache, "--to", third, "--with-waveforms", "--processor", "wav2vec2featureextractor")
     assert len(entries(third, "waveforms")) == len(entries(third, "features")) == N_CLIPS
     assert "is not an uncompressed tar, or was cut" in run("import", folder / "notes.txt", "--root", other, code=2).err
-    assert "No such file" in run("import", tmp_path / "none.tar", "--root", other, code=2).err
+    assert "there is no archive" in run("import", tmp_path / "none.tar", "--root", other, code=2).err
     with tarfile.open(archive, "a") as tar:
         tar.add(folder / "notes.txt", "notes.txt")
     assert run("import", archive, "--root", other, "-q", code=1).lines == ["notes.txt"]

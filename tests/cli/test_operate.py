@@ -40,6 +40,15 @@ def test_one_problem_is_said_once_in_flags(recordings, processor, tmp_path):
         ("CachedFeatures(…, audio_column=…). Under", "--audio-column. Under"),
         ("Pass sampling_rate= in Hz", "Pass --sampling-rate in Hz"),
         ("storage_options=, or where", "--storage-option, or where"),
+        (
+            "no cap, auto_resample=True; no cap, auto_resample=False",
+            "no cap, --auto-resample; no cap, no --auto-resample",
+        ),
+        (
+            'cache must be "features" or "waveforms" (or None, for all), not',
+            '--cache must be "features" or "waveforms", not',
+        ),
+        ("keep_free is for roots on a local disk", "--keep-free is for roots on a local disk"),
     ]:
         assert in_flags(arguments_of) == expected
 

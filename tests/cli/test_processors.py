@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from command_line import run, run_json
-from full_roots import cached_by_all
+from full_roots import RATE, cached_by_all, energy
+
+from hf_audio_cache import CachedFeatures
+
+
+def test_a_name_that_the_user_gave_is_whole(root, clips):
+    named = CachedFeatures(energy, root, identity="my-mel-v1.2", sampling_rate=RATE, features="always")
+    named(str(clips[0]))
+    named.pipeline.access_log.finish()
+    assert "my-mel-v1.2" in {one["name"] for one in run_json("processors", "--root", root)}
+    assert len(run("prune", "--processor", "my-mel-v1.2", "--root", root, "-y", "-q").lines) == 1
 
 
 def test_processors_are_listed_and_compared(root):

@@ -70,12 +70,18 @@ def test_filters_leave_what_they_say(filters, expected, root):
     "text",
     [
         *("", "size", "size>", "size>1parsec", "foo=1", "processor>1", "cache=", "accessed>x", "rate=a"),
-        *("cap=x", "cap=inf", "cap=nan", f"size>{'9' * 400}", f"accessed>{'9' * 400}d"),
+        *("cache=wav", "cache!=wav", "cap=x", "cap=inf", "cap=nan", f"size>{'9' * 400}", f"accessed>{'9' * 400}d"),
     ],
 )
 def test_what_is_no_filter_is_an_error(text):
     with pytest.raises(ValueError, match=r"is not a (filter|size|time)"):
         parse_filter(text, {}, time.time())
+
+
+@pytest.mark.parametrize("text", ["processor=cccc", "processor!=WhisperFeatureExtractr"])
+def test_a_filter_for_a_processor_that_is_not_there_is_an_error(text, root):
+    with pytest.raises(ValueError, match="No processor"):
+        list_entries(root[0], filters=[text])
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,19 @@ import pytest
 from command_line import run_json
 from full_roots import N_CLIPS, RATE, age, cached_by_all, contents, entries
 
-from hf_audio_cache import AudioCache, AudioCacheKey, CachedFeatures, WaveformCache, WaveformCacheKey, prune, verify
+from hf_audio_cache import (
+    AudioCache,
+    AudioCacheKey,
+    CachedFeatures,
+    WaveformCache,
+    WaveformCacheKey,
+    pack,
+    prune,
+    verify,
+)
 from hf_audio_cache.maintenance.prune import clear, remove
 from hf_audio_cache.maintenance.runs import list_runs, total_stats
+from hf_audio_cache.maintenance.transfer import export_archive
 from hf_audio_cache.support.progress import watched
 
 DAY = 86_400.0
@@ -97,7 +107,28 @@ def test_with_a_limit_a_processor_says_whose_entries_may_go(aged):
     before = set(entries(aged))
     assert prune(aged, processor=sha, max_bytes=0).n_deleted == N_CLIPS
     assert {name for name in before if sha not in name} == set(entries(aged))
-    assert prune(aged, processor="ffff", max_bytes=0).n_deleted == 0
+
+
+@pytest.mark.parametrize("typo", ["WhisperFeatureExtractor", "ffff", ""])
+def test_a_processor_that_is_not_there_is_an_error(typo, root, tmp_path):
+    before = contents(root)
+    with pytest.raises(ValueError, match=f"No processor '{typo}'.*hf-audio-cache processors"):
+        prune(root, processor=typo)
+    with pytest.raises(ValueError, match="No processor"):
+        pack(root, processor=typo)
+    with pytest.raises(ValueError, match="No processor"):
+        export_archive(root, tmp_path / "archive.tar", processor=typo)
+    assert contents(root) == before
+    assert not (tmp_path / "archive.tar").exists()
+
+
+def test_what_is_known_of_a_processor_by_names_of_entries_alone_is_enough(root):
+    sha = cached_by_all(root)[0].processor_sha
+    (root / "processors" / f"{sha}.json").unlink()
+    with pytest.raises(ValueError, match="No processor ''"):
+        prune(root, processor="")
+    assert pack(root, processor=sha[:12]).n_packed == N_CLIPS
+    assert prune(root, processor=sha[:12]).n_deleted == N_CLIPS
 
 
 def described(root):
@@ -160,7 +191,7 @@ def test_clear_takes_what_is_the_cache_s(root, clips):
     assert clear(root, dry_run=True).n_deleted == 3 * N_CLIPS == len(entries(root))
     assert clear(root).n_deleted == 3 * N_CLIPS
     assert set(contents(root)) == {"notes.txt"}
-    with pytest.raises(ValueError, match='cache must be "features", "waveforms" or None'):
+    with pytest.raises(ValueError, match='cache must be "features" or "waveforms"'):
         clear(root, cache="pictures")
 
 
@@ -240,7 +271,7 @@ def test_with_both_limits_what_is_too_old_makes_the_room(unused):
 @pytest.mark.parametrize(("cache", "left"), [("waveforms", [20, 20, 0]), ("features", [0, 0, 20])])
 def test_one_cache_can_be_chosen(unused, cache, left):
     assert prune(unused, cache=cache, older_than_seconds=31 * DAY).n_deleted == 0
-    with pytest.raises(ValueError, match='cache must be "features", "waveforms" or None'):
+    with pytest.raises(ValueError, match='cache must be "features" or "waveforms"'):
         prune(unused, cache="pictures")
     report = run_json("prune", "--root", unused, "--cache", cache, "--max-size", "1B", "-y")
     assert report["n_deleted"] == 60 - sum(left)
