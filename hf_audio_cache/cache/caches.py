@@ -56,6 +56,20 @@ class AudioCache(EntryCache[AudioCacheKey]):
         numpy.ndarray or None
             The array, of the dtype and shape it was stored with (a JSON value, where the output was one). It is the
             caller's own.
+
+        Raises
+        ------
+        TypeError
+            If `key` is no `AudioCacheKey`.
+        StoreError
+            If a strict root (``CacheRoot(strict=True)``) cannot be read; otherwise that is a miss.
+
+        Examples
+        --------
+        >>> cache = AudioCache("/data/audio-cache/features")                            # doctest: +SKIP
+        >>> key = AudioCacheKey(blob_sha, cached_features.processor_sha, 16_000, 0)     # doctest: +SKIP
+        >>> cache.get(key).shape                                                        # doctest: +SKIP
+        (80, 3000)
         """
 
         def pick(entry: Entry) -> Any:
@@ -65,7 +79,23 @@ class AudioCache(EntryCache[AudioCacheKey]):
         return self._read_many([key], pick)[0]
 
     def get_all(self, key: AudioCacheKey) -> dict[str, Any] | None:
-        """Return every output of the entry by name, or None where there is no good entry of this key."""
+        """Return every output of the entry by name, or None where there is no good entry of this key.
+
+        Parameters
+        ----------
+        key
+            The key of the entry.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray, or None
+            The outputs, each as `get` returns it.
+
+        Raises
+        ------
+        TypeError, StoreError
+            As `get`.
+        """
         return self.get_all_many([key])[0]
 
     def get_all_many(self, keys: Sequence[AudioCacheKey]) -> list[dict[str, Any] | None]:
@@ -73,6 +103,21 @@ class AudioCache(EntryCache[AudioCacheKey]):
 
         Arrays of one output, dtype and shape are rows of one array: one that you keep keeps the memory of all of them.
         Copy it if you keep few.
+
+        Parameters
+        ----------
+        keys
+            The keys of the entries.
+
+        Returns
+        -------
+        list
+            The outputs for each key, in the order of `keys`; None for each miss.
+
+        Raises
+        ------
+        TypeError, StoreError
+            As `get`.
         """
         return self._read_many(keys, self._outputs)
 
@@ -96,10 +141,24 @@ class AudioCache(EntryCache[AudioCacheKey]):
     def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
         """Store the outputs of a processor: an array (as ``input_features``), or several by name.
 
+        Parameters
+        ----------
+        key
+            The key of the entry.
+        outputs
+            An array of any shape, of booleans or numbers; or arrays and JSON values by name.
+
         Returns
         -------
         pathlib.Path or str
             Where the entry is. On a disk that is full or read-only the write is lost, counted and logged.
+
+        Raises
+        ------
+        UnstorableOutputError
+            If no entry can hold an output, such as an array of strings.
+        TypeError, StoreError
+            As `get`.
         """
         self.put_many({key: outputs if isinstance(outputs, Mapping) else {"input_features": outputs}})
         return self.path_for(key)
@@ -118,12 +177,27 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
     def get(self, key: WaveformCacheKey) -> npt.NDArray[np.float32] | None:
         """Return the waveform, or None where there is no good entry.
 
-        float32 of shape ``(n_samples,)``; of all channels ``(n_channels, n_samples)``.
+        Parameters
+        ----------
+        key
+            The key of the entry.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            float32 of shape ``(n_samples,)``, at ``key.sample_rate`` Hz; of all channels ``(n_channels, n_samples)``.
+
+        Raises
+        ------
+        TypeError
+            If `key` is no `WaveformCacheKey`.
+        StoreError
+            If a strict root cannot be read; otherwise that is a miss.
         """
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[WaveformCacheKey]) -> list[npt.NDArray[np.float32] | None]:
-        """Return `get` for each key; one batch of reads."""
+        """Return `get` for each key, in the order of `keys`; one batch of reads."""
         return [None if found is None else found["waveform"] for found in self._read_many(keys, self._outputs)]
 
     @classmethod
@@ -139,12 +213,26 @@ class WaveformCache(EntryCache[WaveformCacheKey]):
         return {"waveform": waveform}
 
     def put(self, key: WaveformCacheKey, waveform: npt.NDArray[np.float32]) -> Path | str:
-        """Store a waveform as `get` returns it; return where it is, as `AudioCache.put` does.
+        """Store a waveform.
+
+        Parameters
+        ----------
+        key
+            The key of the entry.
+        waveform
+            As `get` returns it.
+
+        Returns
+        -------
+        pathlib.Path or str
+            Where the entry is, as `AudioCache.put` says.
 
         Raises
         ------
         UnstorableOutputError
-            If it is anything else.
+            If it is no float32 array of that shape.
+        TypeError, StoreError
+            As `get`.
         """
         path = self.path_for(key)  # which refuses what is no key of this cache
         if not _is_waveform(waveform, key.channels):

@@ -101,6 +101,8 @@ def pack(
     ------
     ValueError
         If a setting is invalid, or there is no such processor.
+    InvalidRootError
+        If there is no folder at a path.
     StoreError
         If the root cannot be read or written; what was packed until then stays packed.
     """

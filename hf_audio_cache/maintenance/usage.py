@@ -142,8 +142,15 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
     sample
         How many random entries to read for the compression ratio.
 
+    Returns
+    -------
+    Usage
+        Entries and bytes by processor, rate, cap and age, and this machine's near tier.
+
     Raises
     ------
+    InvalidRootError
+        If there is no folder at a path.
     StoreError
         If the root cannot be listed.
     """

@@ -120,6 +120,8 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
 
     Raises
     ------
+    InvalidRootError
+        If there is no folder at a path.
     StoreError
         If the root cannot be listed, or what is to be repaired not be deleted.
     """

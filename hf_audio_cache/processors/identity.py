@@ -87,6 +87,11 @@ def processor_sha256(
     sampling_rate
         Rate of the made-up sound in Hz, for a front end of your own that has no such attribute.
 
+    Returns
+    -------
+    str
+        The ``processor_sha`` of an `AudioCacheKey`; its first twelve digits stand in names of entries.
+
     Raises
     ------
     UnfingerprintableProcessorError

@@ -91,7 +91,24 @@ class CachedTransform:
     def explain(self, example: Any) -> Explanation | list[Explanation]:
         """Say why an example or an audio cell hits or misses: new audio, another processor, rate or cap.
 
-        Of a list of clips, or a batch, it says so of each in a list.
+        Nothing is computed, counted or changed.
+
+        Parameters
+        ----------
+        example
+            A row, a batch of rows, or an audio cell: a path, a URL, bytes, or what a row holds.
+
+        Returns
+        -------
+        Explanation or list of Explanation
+            Of a batch, or a list of clips, one for each clip.
+
+        Raises
+        ------
+        AudioError
+            If a clip cannot be read.
+        AudioColumnError
+            If the row has no such column.
         """
         cells = read_batch(example, self.settings.audio_column).cells
         layout = ListLayout.of(cells)
@@ -110,6 +127,16 @@ class CachedTransform:
 
         Pass them on: ``ds.map(cached_features, features=cached_features.features(ds.features))``. References get the
         type of the arrays they stand for (see `materialize`).
+
+        Parameters
+        ----------
+        features
+            Those of the dataset, ``ds.features``.
+
+        Returns
+        -------
+        datasets.Features
+            These, and a column for each output.
         """
         return self.columns.types_with(features)
 
@@ -169,7 +196,24 @@ class CachedTransform:
     def materialize(self, dataset: DatasetT, **map_kwargs: Any) -> DatasetT:
         """Replace references by their arrays, such as before publishing a dataset.
 
-        `map_kwargs` are arguments of `datasets.Dataset.map`, ``remove_columns`` among them.
+        Parameters
+        ----------
+        dataset
+            A dataset, or a dict of them, with columns of `CachedArray`.
+        **map_kwargs
+            Arguments of `datasets.Dataset.map`: ``remove_columns``, ``num_proc`` …
+
+        Returns
+        -------
+        datasets.Dataset or datasets.DatasetDict
+            The same rows, with arrays. Where rows have their audio, entries that are gone are computed again.
+
+        Raises
+        ------
+        MissingEntryError
+            If an entry is gone, and its row has no audio.
+        AudioColumnError
+            If the references were made from another audio column.
         """
         return of_each_split(dataset, lambda part: materialize(self.columns, part, map_kwargs))
 
