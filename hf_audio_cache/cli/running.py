@@ -27,7 +27,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def run(**options: Any) -> Any:
-        from ..errors import HfAudioCacheError
+        from ..errors import HfAudioCacheError, StoreError
 
         is_interrupted = threading.Event()
         try:
@@ -42,7 +42,9 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise typer.Exit(130) from None
             if not isinstance(exc, (HfAudioCacheError, ValueError, OSError, TypeError)):
                 raise
-            typer.echo(f"Error: {in_flags(str(exc))}", err=True)
+            is_silent = isinstance(exc, StoreError) and exc.kind == "unreachable"
+            hint = ". Check the network, the endpoint and the region" if is_silent else ""
+            typer.echo(f"Error: {in_flags(str(exc))}{hint}", err=True)
             raise typer.Exit(2) from None
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__

@@ -33,7 +33,11 @@ _POLICIES = {
     "unreachable": _Policy(2, 4, "does not answer", "Check the network, the endpoint and the region"),
     "denied": _Policy(0, 1, "denied {action}", "Check which credentials are used, and that they allow {action} there"),
     "unauthenticated": _Policy(
-        0, 1, "denied {action}", "Renew the credentials: the next try takes those that the environment or a profile has"
+        0,
+        1,
+        "denied {action}",
+        "Check the credentials, or renew them: the next try takes those that the environment or a profile has then; "
+        "those of storage_options={…} stay as they are",
     ),
     "no bucket": _Policy(0, 1, "is in no bucket", "Check its name and the endpoint; no bucket is ever created"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import typer.main
 from command_line import run, run_json
 from full_roots import N_CLIPS, contents, entries
 
 from hf_audio_cache.cli import app
+from hf_audio_cache.cli.running import guarded
+from hf_audio_cache.errors import StoreError
 
 
 def commands(group, before=""):
@@ -186,3 +190,19 @@ def test_the_package_is_a_program():
         [sys.executable, "-m", "hf_audio_cache", "usage", "--help"], capture_output=True, text=True, check=True
     )
     assert "Usage: hf-audio-cache usage" in shown.stdout
+
+
+def test_a_store_that_does_not_answer_is_an_error_with_a_remedy(capsys):
+    def command():
+        logging.getLogger("hf_audio_cache").warning(
+            "it is down. The run goes on, and what is not found is computed. Ask."
+        )
+        raise StoreError("could not list s3://bucket", kind="unreachable")
+
+    with pytest.raises(typer.Exit):
+        guarded(command)()
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "it is down. Ask.",
+        "Error: could not list s3://bucket. Check the network, the endpoint and the region",
+    ]
