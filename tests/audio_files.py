@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,12 @@ def make_mp3(speech: npt.NDArray[np.int16], bitrate_mode: str) -> tuple[bytes, b
     whole = encode(samples, 16000, "MP3", bitrate_mode=bitrate_mode, compression_level=0.0)
     assert {b"Xing", b"Info"} & {whole[13:17], whole[21:25]}
     return whole, whole[whole.index(whole[:2], 100) :]
+
+
+def ape_tag(n_bytes: int, *, header: bool = True) -> bytes:
+    """An APEv2 tag with a title of so many bytes."""
+    item = struct.pack("<II", n_bytes, 0) + b"Title\0" + bytes(n_bytes)
+    ends = [
+        struct.pack("<8s4I8x", b"APETAGEX", 2000, len(item) + 32, 1, 1 << 31 | is_header << 29) for is_header in (1, 0)
+    ]
+    return ends[0] + item + ends[1] if header else ends[1]

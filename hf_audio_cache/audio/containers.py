@@ -5,9 +5,10 @@ Only headers are read, as the formats' specifications define them. A file that s
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
+
+from .mp3 import mp3_start, xing_end
 
 # First bytes of a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF file: layout of the headers of its chunks.
 _CHUNK_LAYOUTS = {
@@ -19,12 +20,6 @@ _BEFORE_SAMPLES = {b"FORM": 8, b"caff": 4}
 _WAV_CHUNKS = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue ", b"smpl", b"JUNK", b"PEAK", b"id3 ", b"iXML"}
 # Sizes from here on mean that the end was not known (sox: 0x7F000000, 0x7FFFF000, FFmpeg: 0xFFFFFFFF).
 _UNKNOWN_SIZE = {"I": 0x7F000000, "Q": 1 << 63}
-# Bit rates of layer III in kbit/s, for MPEG-1 and for MPEG-2 and 2.5 (ISO/IEC 11172-3, 2.4.2.3, and 13818-3, 2.4.2.3).
-_MP3_BIT_RATES = (
-    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-)
-_MP3_SAMPLING_RATES = (44100, 48000, 32000)
 
 
 def is_plain_pcm16(encoded: bytes | memoryview, sampling_rate: int) -> bool:
@@ -231,62 +226,3 @@ def _mp4_end(encoded: memoryview) -> int:
             return 0
         position += int(size)
     return position
-
-
-def mp3_start(encoded: memoryview, position: int = 0) -> int:
-    """Return where the tags end that begin at a position: an ID3v1 tag of a file before it, and ID3v2 tags."""
-    if bytes(encoded[position : position + 3]) == b"TAG":
-        position += 128
-    while bytes(encoded[position : position + 3]) == b"ID3":
-        size = struct.unpack_from("4B", encoded, position + 6)
-        position += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
-    return position
-
-
-def _behind_tags(encoded: memoryview, position: int) -> int:
-    """Return where the tags end that begin at a position; the position, if they are cut."""
-    try:
-        return mp3_start(encoded, position)
-    except struct.error:
-        return position
-
-
-def xing_end(encoded: memoryview, start: int) -> int | None:
-    """Return the end that the Xing or Info header of an MP3 states; None without such a header."""
-    # Behind the frame's header (4 bytes), its checksum (0 or 2) and side information (9, 17 or 32).
-    header = re.match(rb"\xff[\xe0-\xff].{11,36}(?:Xing|Info)", encoded[start : start + 48], re.DOTALL)
-    if header is None:
-        return None
-    position = start + header.end()
-    (flags,) = struct.unpack_from(">I", encoded, position)
-    if not flags & 2:
-        return None
-    (n_bytes,) = struct.unpack_from(">I", encoded, position + 4 + 4 * (flags & 1))
-    return int(start + n_bytes)
-
-
-def walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
-    """Return how many samples per channel the layer III frames of an MP3 hold, and where the last one ends.
-
-    Tags between frames are those of files that were joined.
-    """
-    n_frames, end = 0, position
-    while position + 4 <= len(encoded):
-        header = int.from_bytes(encoded[position : position + 4], "big")
-        version, layer, bit_rate, rate = (
-            header >> shift & mask for shift, mask in ((19, 3), (17, 3), (12, 15), (10, 3))
-        )
-        if header >> 21 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
-            behind = _behind_tags(encoded, position)
-            if behind == position:
-                break
-            position = behind
-            continue
-        is_mpeg_2 = version != 3
-        bits_per_second = 1000 * _MP3_BIT_RATES[is_mpeg_2][bit_rate - 1]
-        samples_per_second = _MP3_SAMPLING_RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]  # MPEG-1, MPEG-2, MPEG-2.5
-        frames = 576 if is_mpeg_2 else 1152
-        n_frames += frames
-        position += frames // 8 * bits_per_second // samples_per_second + (header >> 9 & 1)
-        end = position
-    return n_frames, end

@@ -17,6 +17,7 @@ from .containers import Missing, missing_audio, unpadded_chunk
 from .ffmpeg import decode_with_ffmpeg
 from .length import Shortfall
 from .libsndfile import decode_with_libsndfile
+from .mp3 import without_tags
 from .request import Decoded, Decoder, NotForThisDecoderError, Request
 from .waveform import Waveform, finish_waveform
 
@@ -56,7 +57,7 @@ def decode_audio(
     request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, view.nbytes)
     if not view.nbytes:
         raise request.refusal("no bytes at all")
-    view = view.cast("B")
+    view = without_tags(view.cast("B"))
     if chunk := unpadded_chunk(view):
         raise request.refusal(
             f"a WAV whose {chunk} lacks its pad byte, so that the chunks behind it are not found",

@@ -12,7 +12,8 @@ import soundfile
 
 from ..support.process_local import ForkStep, at_fork
 from .channels import Mixer
-from .containers import mp3_start, walk_mp3, with_known_end, xing_end
+from .containers import with_known_end
+from .mp3 import mp3_start, walk_mp3, xing_end
 from .request import Decoded, NotForThisDecoderError, Request, reason_of
 from .streams import streams_in
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from audio_files import encode
 
-from hf_audio_cache.audio.containers import is_plain_pcm16, missing_audio, walk_mp3
+from hf_audio_cache.audio.containers import is_plain_pcm16, missing_audio
 
 FTYP = b"\0\0\0\x18ftypM4A \0\0\2\0M4A isom"
 FILLER = b"JUNK" + struct.pack("<I", 2) + b"\0\0"
@@ -38,13 +38,6 @@ def test_the_end_that_a_container_states(content: bytes, end: int | None) -> Non
     else:
         assert missing is not None
         assert missing.sign == f"its container goes on to byte {end} at least"
-
-
-def test_an_mp3_ends_where_no_frame_follows(sentence: npt.NDArray[np.int16]) -> None:
-    encoded = encode(sentence, 16000, "MP3", bitrate_mode="CONSTANT")
-    walked = walk_mp3(memoryview(encoded), 0)
-    assert walked[1] == len(encoded)
-    assert walk_mp3(memoryview(encoded + b"TAG" + bytes(125)), 0) == walked
 
 
 def test_only_a_wav_of_16_bits_at_its_rate_is_plain(sentence: npt.NDArray[np.int16]) -> None:

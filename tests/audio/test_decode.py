@@ -9,6 +9,7 @@ import struct
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
-from audio_files import assert_same_bits, decode_audio, encode, make_mp3, reference, refused
+from audio_files import ape_tag, assert_same_bits, decode_audio, encode, make_mp3, reference, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_audio_cache.audio import decode
 from hf_audio_cache.audio.libsndfile import decode_with_libsndfile
+from hf_audio_cache.audio.mp3 import frames_at
 from hf_audio_cache.audio.request import Decoded, NotForThisDecoderError, Request
 from hf_audio_cache.errors import AudioError, SamplingRateError
 
@@ -226,6 +228,18 @@ def test_ogg_without_its_end_of_stream_flag_decodes(letters: list[Path]) -> None
         assert_same_bits(decode_audio(encoded, sampling_rate=rate), reference(encoded, rate))
 
 
+@pytest.mark.parametrize("tag", [20_001, 5], ids=["long", "short"])
+@pytest.mark.parametrize(("container", "subtype"), FORMATS[:-3] + FORMATS[-1:])
+def test_a_tag_before_the_audio_costs_nothing_of_its_end(
+    sentence: npt.NDArray[np.int16], container: str, subtype: str, tag: int
+) -> None:
+    encoded = encode(sentence, 16000, container, subtype)
+    id3 = b"ID3\x04\x00\x00" + bytes([0, 0, tag >> 7, tag & 127]) + bytes(tag)
+    tagged = decode_audio(id3 + id3 + encoded, sampling_rate=16000, auto_resample=True)
+    assert_same_bits(tagged, reference(encoded, 16000))
+    assert refused((id3 + encoded)[: -len(encoded) // 3]).cause.startswith("a truncated")
+
+
 # Streams, whose length was not known when their header was written
 
 
@@ -313,6 +327,14 @@ def test_plain_mp3_of_varying_bit_rate_is_never_shortened(sentence: npt.NDArray[
     assert_same_bits(beginning, reference(plain, 16000)[:8000])
 
 
+@pytest.mark.usefixtures("no_torchcodec")
+def test_nor_where_something_else_lies_between_its_frames(sentence: npt.NDArray[np.int16]) -> None:
+    _, plain = make_mp3(sentence, "VARIABLE")
+    second = list(islice(frames_at(memoryview(plain), 0), 2))[1][1]
+    for between in (bytes(100), b"\xff\xfb\x90\x04" + bytes(500), ape_tag(300)):
+        assert "whose end it misses" in refused(plain[:second] + between + plain[second:]).cause
+
+
 def test_mp3_with_an_id3_tag(sentence: npt.NDArray[np.int16]) -> None:
     whole, plain = make_mp3(sentence, "CONSTANT")
     tag = b"ID3\x04\x00\x00" + bytes([0, 0, 2, 44]) + bytes(300)
@@ -343,6 +365,7 @@ _ID3V2 = b"ID3\x04\x00\x00" + bytes([0, 0, 2, 44]) + bytes(300)
         ("OGG", "OPUS", b""),
         ("MP3", "MPEG_LAYER_III", b""),
         ("MP3", "MPEG_LAYER_III", b"TAG" + bytes(125) + _ID3V2 + _ID3V2),
+        ("MP3", "MPEG_LAYER_III", ape_tag(5000) + b"TAG" + bytes(125)),
     ],
 )
 def test_of_several_streams_one_after_another_all_are_decoded(
