@@ -14,7 +14,7 @@ from .attached import Attached
 from .attached_dataset import AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
-from .column_checks import check_audio, check_new_columns, check_references, listed
+from .column_checks import check_audio, check_new_columns, check_references, check_stream, listed
 from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import HasFeatures
@@ -35,6 +35,7 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
     dropped = listed(remove_columns)
     if dataset.features is not None and not references:
         check_column(settings.audio_column, list(features))
+    check_stream(settings.audio_column, features)
     if settings.audio_column in references and settings.audio_column not in columns.references():
         check_audio(settings.audio_column, features)
     computes = dataset.features is None or _computes_beside(columns, references, features, dropped)

@@ -41,11 +41,26 @@ def listed(columns: str | Sequence[str] | None) -> list[str]:
 
 
 def check_audio(audio_column: str, features: Mapping[str, Any]) -> None:
-    """Raise `AudioColumnError` if the audio column holds references."""
+    """Raise `AudioColumnError` if the audio column holds references, or asks for a stream that is not decoded."""
+    check_stream(audio_column, features)
     if audio_column in reference_columns(features):
         raise AudioColumnError(
             f"the column {audio_column!r} holds references to waveforms or features, and no audio. Use the dataset "
             "from which it was made: waveforms that are cached are not decoded again. Nothing was computed.",
+            column=audio_column,
+            columns=tuple(features),
+        )
+
+
+def check_stream(audio_column: str, features: Mapping[str, Any]) -> None:
+    """Raise `AudioColumnError` if `datasets` would decode another stream of each file than we may."""
+    feature = features.get(audio_column)
+    stream = getattr(getattr(feature, "feature", feature), "stream_index", None)  # of Audio, or of a list of it
+    if stream is not None:
+        raise AudioColumnError(
+            f"the audio column {audio_column!r} is Audio(stream_index={stream}), and the stream of a file cannot be "
+            f"chosen here. If the files have one audio stream, pass ds.cast_column({audio_column!r}, "
+            "Audio(decode=False)); else copy that stream to files of its own. Nothing was computed.",
             column=audio_column,
             columns=tuple(features),
         )

@@ -20,7 +20,7 @@ from ..processors.output_specs import OutputSpec
 from .batch_formats import AudioBatch, features_of, read_batch
 from .cached_array import CachedArray, CachedArrayList, reference_columns
 from .clip_lists import ListLayout, in_one, is_list_feature, raise_first_error
-from .column_checks import check_references
+from .column_checks import check_references, check_stream
 from .hash_hook import hash_by
 from .reference_reader import register_reader
 
@@ -82,6 +82,7 @@ class FeatureColumns:
     def _batch(self, examples: Any) -> tuple[AudioBatch, ListLayout | None]:
         """Return the audio cells, and how many clips each row has, if rows have lists of clips."""
         features = features_of(examples)
+        check_stream(self.settings.audio_column, features)
         if references := reference_columns(features):
             check_references(references, self.references())  # `datasets` would replace them by these
         batch = read_batch(examples, self.settings.audio_column)

@@ -144,3 +144,22 @@ def test_another_processors_outputs_are_not_replaced(pairs, make, make_processor
     assert has(list(again), "input_values", wanted["chosen"])
     assert again.column_names.count("input_values") == 1
     assert spanish.stats.hits == 0
+
+
+@pytest.mark.skipif(not hasattr(datasets.Audio(), "stream_index"), reason="an older datasets")
+@pytest.mark.parametrize("lists", [False, True])
+@pytest.mark.parametrize("form", ["map", "attach", "attach to a stream", "ds.map"])
+def test_another_stream_than_the_one_that_is_decoded_is_refused(form, lists, pairs, make):
+    second = datasets.Audio(stream_index=1)
+    if lists:
+        pairs = datasets.Dataset.from_dict({"chosen": [[cell] for cell in pairs["chosen"]]})
+    asking = pairs.cast_column("chosen", datasets.List(second) if lists else second)
+    cached_features = make("chosen")
+    forms = {
+        "map": cached_features.map,
+        "attach": cached_features.attach,
+        "attach to a stream": lambda dataset: cached_features.attach(dataset.to_iterable_dataset()),
+        "ds.map": lambda dataset: dataset.map(cached_features, batched=True),
+    }
+    with pytest.raises(AudioColumnError, match=r"the audio column 'chosen' is Audio\(stream_index=1\)"):
+        forms[form](asking)
