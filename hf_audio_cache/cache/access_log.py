@@ -25,8 +25,6 @@ import functools
 import gzip
 import json
 import logging
-import multiprocessing
-import multiprocessing.util
 import os
 import platform
 import secrets
@@ -110,6 +108,7 @@ class UseRecorder:
         return self._own.get(self._make)
 
     def _make(self) -> _OwnUses:
+        _at_the_end.get(lambda: finalize_here(_left, _write_left))  # before any log's own, so that it comes after them
         own = _OwnUses(self._store, self.run, self.about, self._counters, self._writer)
         finalize_here(self, own.close, weakref.ref(self))
         return own
@@ -139,8 +138,6 @@ class _OwnUses:
         self._n_records = 0
         self._described: set[tuple[str, int]] = set()
         self._n_failures = 0
-        if multiprocessing.parent_process() is not None:  # such a process runs no other finalizers at its end
-            multiprocessing.util.Finalize(self, _close, (weakref.ref(self),), exitpriority=0)
 
     def add(self, names: Sequence[str]) -> None:
         if self._n_failures >= _MAX_FAILURES:
@@ -229,13 +226,6 @@ class _OwnUses:
         return []
 
 
-def _close(own: weakref.ref[_OwnUses]) -> None:
-    with contextlib.suppress(Exception):  # the process is ending
-        if (alive := own()) is not None:
-            alive.close(own)
-        _write_left()
-
-
 # Records of logs that were collected, by the process that has to write them.
 _left: deque[tuple[int, _OwnUses, _Record]] = deque()
 
@@ -253,5 +243,4 @@ def _write_left() -> None:
         own._write(*record)
 
 
-# Registered before any log is made, so that at the end of the process it comes after them.
-finalize_here(_left, _write_left)
+_at_the_end: ProcessLocal[None] = ProcessLocal()

@@ -9,8 +9,10 @@ from __future__ import annotations
 # Before a fork, hooks are called in the reverse order in which they were registered. These two modules hold locks of
 # theirs during a fork, for which threads of ours that are waited for may ask. So their hooks are registered first.
 import concurrent.futures.thread  # noqa: F401
+import contextlib
 import enum
 import functools
+import itertools
 import logging  # noqa: F401
 import os
 import sys
@@ -22,6 +24,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _IMPORTED_BY = os.getpid()
+_WORKERS_OF = ("multiprocessing", "multiprocess")  # the second is what `datasets` uses
 
 
 def is_forked() -> bool:
@@ -34,7 +37,7 @@ def is_worker() -> bool:
 
     Another one forked or spawned it, as for ``num_proc=``; or Ray or torchrun did, which allow each one thread.
     """
-    modules = (sys.modules.get(name) for name in ("multiprocessing.process", "multiprocess.process"))
+    modules = (sys.modules.get(f"{name}.process") for name in _WORKERS_OF)
     if os.environ.get("OMP_NUM_THREADS") == "1" or is_forked():
         return True
     return any(module is not None and module.parent_process() is not None for module in modules)
@@ -74,12 +77,34 @@ class ProcessLocal(Generic[T]):
 
 def finalize_here(owner: object, call: Callable[..., object], *arguments: Any) -> None:
     """Call when `owner` is gone or this process ends; not in a forked child, which inherits finalizers."""
-    weakref.finalize(owner, _call_in, os.getpid(), call, *arguments)
+    number = next(_numbers)
+    _finalizers[number] = weakref.finalize(owner, _call_in, os.getpid(), number, call, *arguments)
+    _told.get(_have_workers_finish)
 
 
-def _call_in(process: int, call: Callable[..., object], *arguments: Any) -> None:
+_numbers = itertools.count()
+_finalizers: dict[int, weakref.finalize[..., Any]] = {}  # of this process, and those that it inherited
+_told: ProcessLocal[None] = ProcessLocal()
+
+
+def _call_in(process: int, number: int, call: Callable[..., object], *arguments: Any) -> None:
+    _finalizers.pop(number, None)
     if os.getpid() == process:
         call(*arguments)
+
+
+def _have_workers_finish() -> None:
+    """Have multiprocessing call the finalizers at the end of its forked workers, which end by `os._exit`."""
+    for name in _WORKERS_OF:
+        process, util = sys.modules.get(f"{name}.process"), sys.modules.get(f"{name}.util")
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(None, _finish, exitpriority=0)
+
+
+def _finish() -> None:
+    while _finalizers:
+        with contextlib.suppress(Exception):  # the process ends
+            _finalizers.popitem()[1]()  # the last one first, as at the end of other processes
 
 
 class ForkStep(enum.Enum):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import audio_datasets as data
 import configs
+import multiprocess
 import pytest
 
 from hf_audio_cache import AudioCacheKey, CachedFeatures, CacheRoot, verify
@@ -134,14 +135,17 @@ def _use(cached_features, batch):
 def test_forked_and_spawned_processes_record_under_the_same_run(tmp_path, clips, extractor):
     cached_features = make(extractor, tmp_path)
     cached_features(audio(clips[:4]))  # not written yet when the processes start: theirs to leave alone
-    for method, batch in (("fork", audio(clips[4:6])), ("spawn", audio(clips[6:]))):
-        process = multiprocessing.get_context(method).Process(target=_use, args=(cached_features, batch))
+    contexts = multiprocessing.get_context("fork"), multiprocessing.get_context("spawn")
+    for context, batch in zip(
+        (*contexts, multiprocess.get_context("fork")), map(audio, (clips[4:6], clips[6:7], clips[7:])), strict=True
+    ):  # the last are the workers of `datasets`
+        process = context.Process(target=_use, args=(cached_features, batch))
         process.start()
         process.join()
         assert process.exitcode == 0
-    assert sorted(map(len, recorded(tmp_path))) == [4, 4]
+    assert sorted(map(len, recorded(tmp_path))) == [2, 2, 4]
     cached_features.pipeline.access_log.finish()
-    assert sorted(map(len, recorded(tmp_path))) == [4, 4, 8]
+    assert sorted(map(len, recorded(tmp_path))) == [2, 2, 4, 8]
     assert names_of_run(LocalStore(tmp_path), cached_features.pipeline.access_log.run.id) == entries(tmp_path)
 
 

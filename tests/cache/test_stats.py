@@ -220,6 +220,21 @@ def test_a_forked_process_leaves_the_directory(counters):
     assert counters.total() == Stats(hits=1)
 
 
+_kept = []  # as a worker's global variables keep what it made, until it ends
+
+
+def _make_and_keep():
+    _kept.append(Counters())
+    _kept[-1].add(hits=1)
+    return os.listdir(_kept[-1].directory), _kept[-1].directory
+
+
+def test_the_directory_of_a_forked_worker_goes_with_the_worker():
+    made, directory = in_child(_make_and_keep)
+    assert len(made) == 1
+    assert not os.path.exists(directory)
+
+
 FORK_AND_END = """
 import json, os, sys
 from hf_audio_cache.cache.stats import Counters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import subprocess
 import sys
 import threading
@@ -102,6 +103,34 @@ def test_what_a_process_does_at_the_end_of_an_object_its_children_do_not():
     assert in_child(lambda: owners.clear() or list(done)) == []
     owners.clear()
     assert done == ["the end"]
+
+
+_owners = []  # as a worker's global variables keep what it made, until it ends
+
+
+def _finish_into(path, *whats):
+    def write(what):
+        with open(path, "a") as file:
+            file.write(what)
+
+    for what in whats:
+        _owners.append(type("Owner", (), {})())
+        finalize_here(_owners[-1], write, what)
+
+
+@pytest.mark.parametrize("module", ["multiprocessing", "multiprocess"])
+def test_a_forked_worker_does_at_its_end_what_any_process_does_the_last_first(module, tmp_path):
+    """It ends by `os._exit`, which calls no finalizers. `datasets` has workers of multiprocess."""
+    _finish_into(tmp_path / "of_parent", "a")
+    context = importlib.import_module(module).get_context("fork")
+    worker = context.Process(target=_finish_into, args=(tmp_path / "done", "a", "b", "c"))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert (tmp_path / "done").read_text() == "cba"
+    assert not (tmp_path / "of_parent").exists()
+    _owners.clear()
+    assert (tmp_path / "of_parent").read_text() == "a"
 
 
 def test_a_process_knows_whether_it_was_forked():
