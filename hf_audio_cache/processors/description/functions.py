@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -166,7 +167,8 @@ def _named_by(
         except ImportError:
             continue
         if owner is Owner.FOLLOWED and full.startswith("transformers.") and not PASSED_BY.match(full):
-            importlib.import_module(full)
+            with contextlib.suppress(Exception):  # where a library that it needs is missing, no call runs it either
+                importlib.import_module(full)
         yield from _imported(describer, full, names, owner)
 
 
