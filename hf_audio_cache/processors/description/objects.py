@@ -47,17 +47,25 @@ _PARTS: dict[type, tuple[str, ...]] = {
         ("__objclass__", "__name__"),
     ),
 }
-# What numba's functions are made of. Their pickling hooks give each a number of its own, another one in each process.
-_OF_NUMBA = ("numba.core.dispatcher", "Dispatcher"), ("py_func", "targetoptions", "locals")
+# What functions of libraries are made of. Numba's pickling hooks give each a number of its own, another one in each
+# process; joblib's the folder where it keeps results, and the line where the function stands.
+_MADE_OF = {
+    ("numba.core.dispatcher", "Dispatcher"): ("py_func", "targetoptions", "locals"),
+    ("joblib.memory", "MemorizedFunc"): ("func", "ignore"),
+}
 
 
 @form(object, io.BytesIO, io.StringIO, derived=True)
 def _object(describer: Describer, value: Any, at: At) -> Any:
     if type(value) is object:  # a mark, which is compared by what it is
         describer.marks.setdefault(id(value), set()).add(at.path)
-    kinds = {(parent.__module__, parent.__name__) for parent in type(value).__mro__}
-    describe = _describe_numba if _OF_NUMBA[0] in kinds else _describe_object
+    describe = _describe_parts if _made_of(type(value)) else _describe_object
     return describer.node(value, f"{type(value).__qualname__} object", at.path, describe)
+
+
+def _made_of(kind: type) -> tuple[str, ...]:
+    kinds = ((parent.__module__, parent.__name__) for parent in kind.__mro__)
+    return next((_MADE_OF[each] for each in kinds if each in _MADE_OF), ())
 
 
 def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
@@ -98,11 +106,11 @@ def _describe_object(describer: Describer, node: Node) -> dict[str, Any]:
     return {**content, "left out": _left_out(describer, node, state)}
 
 
-def _describe_numba(describer: Describer, node: Node) -> dict[str, Any]:
+def _describe_parts(describer: Describer, node: Node) -> dict[str, Any]:
     value = node.value
     describer.watch.see_object(value)
-    signatures = [] if value._can_compile else [*map(str, value.overloads)]
-    parts = {name: getattr(value, name) for name in _OF_NUMBA[1]}
+    signatures = [] if getattr(value, "_can_compile", True) else [*map(str, value.overloads)]
+    parts = {name: getattr(value, name) for name in _made_of(type(value))}
     return {
         "class": describer.value(type(value), At(node.path)),
         "types": signatures,
