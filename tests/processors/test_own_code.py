@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import linecache
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -521,3 +522,76 @@ def test_a_function_of_numbas_is_its_code_and_options_without_the_number_that_pi
     assert processor_sha256(FrontEnd(dispatcher(len))) == first
     assert processor_sha256(FrontEnd(dispatcher(max))) != first
     assert processor_sha256(FrontEnd(dispatcher(len, fastmath=True))) != first
+
+
+def test_a_function_of_joblibs_is_its_code_without_the_folder_where_it_keeps_results(tmp_path):
+    class MemorizedFunc:
+        def __init__(self, func, location, ignore=()):
+            self.func, self.ignore, self.store_backend = func, list(ignore), location
+
+        def __call__(self, raw_speech):
+            return self.func(raw_speech)
+
+    MemorizedFunc.__module__ = "joblib.memory"
+
+    class FrontEnd:
+        def __init__(self, function):
+            self.function = function
+
+        def __call__(self, raw_speech, sampling_rate=None):
+            return {"y": self.function(raw_speech)}
+
+    def double(raw_speech):
+        return [raw_speech[0] * 2]
+
+    first = processor_sha256(FrontEnd(MemorizedFunc(double, tmp_path)))
+    assert processor_sha256(FrontEnd(MemorizedFunc(double, tmp_path / "elsewhere"))) == first
+    assert processor_sha256(FrontEnd(MemorizedFunc(double, tmp_path, ["raw_speech"]))) != first
+    assert processor_sha256(FrontEnd(MemorizedFunc(list, tmp_path))) != first
+
+
+def test_where_the_code_lies_that_torch_fx_traced_does_not_count():
+    torch = pytest.importorskip("torch")
+    fx = pytest.importorskip("torch.fx")
+
+    class FrontEnd:
+        def __init__(self, file):
+            self.traced = fx.symbolic_trace(torch.nn.Linear(4, 4, bias=False).requires_grad_(False))
+            self.traced.weight.fill_(1)
+            self.traced.graph._co_fields = {"co_name": "forward", "co_filename": file, "co_firstlineno": 1}
+
+        def __call__(self, raw_speech, sampling_rate=None):
+            return {"y": [self.traced(torch.from_numpy(raw_speech[0][:4]))]}
+
+    assert processor_sha256(FrontEnd("/one/front_end.py")) == processor_sha256(FrontEnd("/two/front_end.py"))
+
+
+def test_what_transformers_cannot_import_here_is_no_reason_to_refuse(monkeypatch):
+    audio_utils, made = pytest.importorskip("transformers.audio_utils"), {}
+    code = "def optional(x):\n    from .no_such_module import step\n    return step(x)"
+    exec(code, vars(audio_utils), made)
+    monkeypatch.setattr(audio_utils, "optional", made["optional"], raising=False)
+
+    class FrontEnd:
+        def __call__(self, raw_speech, sampling_rate=None):
+            return {"y": raw_speech if len(raw_speech) else audio_utils.optional(raw_speech)}
+
+    assert processor_sha256(FrontEnd()) == processor_sha256(FrontEnd())
+
+
+def test_a_module_that_torch_compiles_is_the_same_after_pickling():
+    torch = pytest.importorskip("torch")
+
+    class FrontEnd:
+        def __init__(self, layer):
+            self.layer = layer
+
+        def __call__(self, raw_speech, sampling_rate=None):
+            return {"y": raw_speech if len(raw_speech) else self.layer(raw_speech)}
+
+    layer = torch.nn.Linear(4, 4).requires_grad_(False)
+    compiled = torch.compile(layer, backend="eager")
+    first = processor_sha256(FrontEnd(compiled))
+    assert processor_sha256(FrontEnd(pickle.loads(pickle.dumps(compiled)))) == first
+    layer.weight += 1
+    assert processor_sha256(FrontEnd(compiled)) != first

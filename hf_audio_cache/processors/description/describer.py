@@ -22,8 +22,9 @@ from .graph import Node, Ref, names_of, printed
 __all__ = ["OF_WRAPPERS", "PASSED_BY", "SHARED", "At", "Describer", "Tensor", "form", "is_builtin", "is_library"]
 __all__ += ["module_of", "type_name"]
 
-# What `functools.update_wrapper` and others leave on an object, that says where it is from.
-OF_WRAPPERS = {"__doc__", "__module__", "__annotations__", "_torchdynamo_wrapper_id"}
+# What `functools.update_wrapper`, torch.compile and torch.fx leave on an object, that says where it is from.
+OF_WRAPPERS = {"__doc__", "__module__", "__annotations__", "_torchdynamo_wrapper_id", "_co_fields"}
+OF_WRAPPERS |= {"_torchdynamo_orig_callable", "get_compiler_config", "_is_torch_compile"}
 # Libraries that count by name, even where the class of the front end is theirs.
 _NOT_FOLLOWED = ("torch", "numpy")
 # Parts of transformers that a call passes through without their changing what it returns.
