@@ -92,8 +92,9 @@ class Extraction:
         if change is None:
             return None
         return UnstorableOutputError(
-            f"calls of {name_of(audio_part(self.processor))} change it, so that its features depend on the clips "
-            f"before, and this one's were not stored. What changed: {change}.",
+            f"calls of {name_of(audio_part(self.processor))} change it. Its features may depend on the clips before, "
+            "and this one's were not stored. Keep in local variables what one call needs; or, if the change decides "
+            f'nothing (a buffer that each call overwrites), pass identity="my-mel-v1". What changed: {change}.',
             key=key,
         )
 

@@ -68,7 +68,6 @@ class UnstorableWarning:
                 self._warned = True
                 logger.log(
                     level,
-                    "%s: features are not cached but computed each time, since no entry can hold them: %s (further "
-                    "cases are logged at level INFO)",
+                    "%s: features are not cached but computed each time: %s (further cases are logged at level INFO)",
                     *(processor, error),
                 )
