@@ -138,6 +138,7 @@ print(json.dumps(hashes))
 """
 
 
+# More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
 def test_the_hash_depends_on_what_decides_the_output_alone(tmp_path):
     first = data.run_program(HASHES, tmp_path, PYTHONHASHSEED="1")
     for hashes in first.values():
@@ -210,6 +211,7 @@ print(json.dumps(found))
 """
 
 
+# More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
 def test_datasets_finds_its_own_cache_again_in_a_fresh_process(clips, tmp_path):
     data.saved(clips, tmp_path / "saved")
     [first] = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", PYTHONHASHSEED="1")
@@ -253,6 +255,7 @@ print(json.dumps({"hashes": hashes, "other": Hasher.hash(other), "computed": cac
 """
 
 
+# More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
 def test_a_release_without_the_hook_works_with_the_root_in_the_hash(tmp_path):
     first = data.run_program(WITHOUT_HOOK, tmp_path, PYTHONHASHSEED="1")
     assert first["computed"] == 4

@@ -169,6 +169,7 @@ def test_help_waits_for_no_library(tmp_path):
 # Runs in several processes --------------------------------------------------------------------------------------------
 
 
+# More than ten seconds on a busy machine: fresh processes, and workers of theirs, import what extracts.
 def test_stats_are_the_truth_over_runs_in_processes_and_one_that_is_killed(clips, tmp_path):
     """Three runs in two processes. One has two workers; one is killed."""
     root = tmp_path / "root"

@@ -267,6 +267,7 @@ def described_with(value):
         return str(exc)
 
 
+# More than ten seconds on a busy machine: a fresh process imports all libraries, and both describe each case.
 def test_another_interpreter_finds_the_same_without_addresses_in_another_order_of_hashing():
     program = "import json, test_equal_identities as tests; print(json.dumps(tests.descriptions()))"
     made, values = data.run_program(program, timeout=280, PYTHONHASHSEED="1")

@@ -196,6 +196,7 @@ class Elsewhere(counting.CountingExtractor):
         self.process = os.getpid()
 
 
+# More than ten seconds on a busy machine: workers start for it, and import what extracts.
 def test_a_processor_that_is_another_on_a_worker_ends_the_filling(nodes, prompts, tmp_path):
     cached_features = CachedFeatures(Elsewhere(do_normalize=False), tmp_path, **SETTINGS)
     with pytest.raises(ClusterError, match=r"the processor has another identity on this worker"):

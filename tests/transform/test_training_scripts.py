@@ -330,6 +330,7 @@ def run_two_ranks(program: str, folder: Path) -> list[str]:
     return [output.splitlines()[-1] for output in outputs]
 
 
+# More than ten seconds on a busy machine: two fresh processes import what trains.
 def test_two_ranks_train_the_same(rows, tmp_path):
     rows.save_to_disk(tmp_path / "rows")
     program = "import sys, test_training_scripts as scripts; scripts.train_rank(sys.argv[1])"

@@ -196,6 +196,7 @@ print(json.dumps([digests, stats.hits, stats.computed, stats.decodes]))
 """
 
 
+# More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
 @on_one_server
 def test_a_second_machine_computes_nothing(server, bucket, clips, expected, tmp_path):
     digests = [data.digest(outputs["input_features"]) for outputs in expected]
