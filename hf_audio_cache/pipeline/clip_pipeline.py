@@ -85,6 +85,10 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         """Return the form of each output."""
         raise NotImplementedError
 
+    def why_no_specs(self) -> str:
+        """Say what to do where no output is found, and what was raised."""
+        return ""
+
     def _stores(self, identity: IdentityT) -> bool | None:
         """Return whether results are stored; None if that is another question for each clip."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError, Un
 from ..processors.determinism import extract_beside_others, extract_repeatable
 from ..processors.extractor import NamedFunction, audio_part, extract, name_of
 from ..processors.identity import Fingerprinter
-from ..processors.output_specs import OutputSpec, probe_outputs
+from ..processors.output_specs import OutputSpec, extract_made_up, probe_outputs
 from ..processors.ownership import Owner, owner_of
 from ..processors.precision import rounded
 from ..processors.soundness import unsound_output
@@ -105,21 +106,40 @@ class Extraction:
 
     def probe(self) -> dict[str, OutputSpec]:
         """Return the form of each output, found by extracting made-up clips."""
-        kwargs, dtype = self._settings.processor_kwargs, self._settings.dtype
-        channels = self._settings.waveform.channels
-        return probe_outputs(audio_part(self.processor), self._sampling_rate, kwargs, dtype, channels=channels)
+        return probe_outputs(audio_part(self.processor), *self._how())
+
+    def _how(self) -> tuple[int, Mapping[str, Any], Any, str | int]:
+        settings = self._settings
+        return self._sampling_rate, settings.processor_kwargs, settings.dtype, settings.waveform.channels
+
+    def made_up_failure(self) -> str:
+        """Say what to do about the error that the processor raises for a made-up clip, and which one it is."""
+        extractor = audio_part(self.processor)
+        try:
+            extract_made_up(extractor, *self._how())
+        except Exception as exc:  # noqa: BLE001 - whatever a processor raises for a clip that is not the user's
+            remedy = _how_it_is_called(extractor, exc) or "Correct processor_kwargs"
+            return f"{remedy} ({type(exc).__name__}: {exc})"
+        return "See the log at level INFO"
 
 
 def _remedy(extractor: Any, error: Exception) -> str:
-    """Say what to do where an extractor fails; one of the user's own may not expect how it is called."""
-    is_own = not isinstance(extractor, NamedFunction) and owner_of(type(extractor)) is not Owner.FOLLOWED
-    if is_own and isinstance(error, (AttributeError, TypeError)):
-        return (
-            "It is called as a feature extractor is: with a list of one waveform, and sampling_rate= if it takes that. "
-            "If it takes a waveform, pass a function: CachedFeatures(lambda waveform, sampling_rate: "
-            'front_end(waveform), identity="my-mel-v1", sampling_rate=16_000). If only this clip fails, filter it out.'
-        )
+    """Say what to do where an extractor fails for a clip."""
+    if how := _how_it_is_called(extractor, error):
+        return f"{how}. If only this clip fails, filter it out."
     return "If every clip fails, see processor_kwargs; if this one does, filter it out."
+
+
+def _how_it_is_called(extractor: Any, error: Exception) -> str:
+    """Say how an extractor of the user's own is called, which it may not expect; "" where that is not the cause."""
+    is_own = not isinstance(extractor, NamedFunction) and owner_of(type(extractor)) is not Owner.FOLLOWED
+    if not is_own or not isinstance(error, (AttributeError, TypeError)):
+        return ""
+    return (
+        "It is called as a feature extractor is: with a list of one waveform, and sampling_rate= if it takes that. "
+        "If it takes a waveform, pass a function: CachedFeatures(lambda waveform, sampling_rate: "
+        'front_end(waveform), identity="my-mel-v1", sampling_rate=16_000)'
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -87,6 +87,9 @@ class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
         """Return the form of each output, from the processor's manifest if the root has it, else by trying it out."""
         return dict(self.manifests.get(self.identity()).outputs)
 
+    def why_no_specs(self) -> str:
+        return self.extraction.made_up_failure()
+
     def _still(self, processor_sha: str | None) -> ProcessorIdentity:
         identity = self.identity()
         if identity.sha != processor_sha:

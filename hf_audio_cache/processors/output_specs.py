@@ -103,7 +103,6 @@ def probe_outputs(
     sampling_rate: int,
     processor_kwargs: Mapping[str, Any],
     dtype: FloatType | None = None,
-    *,
     channels: str | int = "mean",
 ) -> dict[str, OutputSpec]:
     """Return the form of each output, by calling the extractor on two made-up clips of different length.
@@ -112,18 +111,31 @@ def probe_outputs(
     fails says nothing.
     """
     specs: dict[str, OutputSpec] = {}
-    with random_state_kept():
-        for seconds in _PROBE_SECONDS:
-            waveform = made_up_sound(seconds, sampling_rate, channels)
-            try:
-                outputs = rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
-            except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
-                logger.info("%s failed on a made-up clip of %s s: %s", type(extractor).__name__, seconds, exc)
-                continue
-            for name, value in outputs.items():
-                spec = OutputSpec.of(value)
-                specs[name] = specs[name].merge(spec) if name in specs else spec
+    for seconds in _PROBE_SECONDS:
+        try:
+            outputs = extract_made_up(extractor, sampling_rate, processor_kwargs, dtype, channels, seconds=seconds)
+        except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
+            logger.info("%s failed on a made-up clip of %s s: %s", type(extractor).__name__, seconds, exc)
+            continue
+        for name, value in outputs.items():
+            spec = OutputSpec.of(value)
+            specs[name] = specs[name].merge(spec) if name in specs else spec
     return specs
+
+
+def extract_made_up(
+    extractor: Any,
+    sampling_rate: int,
+    processor_kwargs: Mapping[str, Any],
+    dtype: FloatType | None,
+    channels: str | int,
+    *,
+    seconds: float = 1.0,
+) -> dict[str, Any]:
+    """Return the outputs for a made-up clip; the state of the random generators is put back."""
+    with random_state_kept():
+        waveform = made_up_sound(seconds, sampling_rate, channels)
+        return rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
 
 
 def made_up_sound(duration: float, sampling_rate: int, channels: str | int = "mean") -> npt.NDArray[np.float32]:

@@ -188,7 +188,7 @@ class FeatureColumns:
         if not specs:
             raise ProcessorError(
                 f"{self.pipeline.name} failed on made-up clips of 1 s and 41 s, which would show the "
-                "form of its outputs. Correct processor_kwargs; see the log at level INFO. No column was made."
+                f"form of its outputs. {self.pipeline.why_no_specs()}. No column was made."
             )
         return specs
 

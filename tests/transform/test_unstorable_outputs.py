@@ -130,6 +130,27 @@ def test_references_are_refused_before_the_first_row(kind, on_error, clips, tmp_
     assert (cached_features.stats.computed, cached_features.bad_clips, entries(tmp_path)) == (0, [], [])
 
 
+class OfWaveforms:
+    sampling_rate = 8000
+
+    def __call__(self, raw_speech, sampling_rate):
+        return {"x": raw_speech + 1.0}
+
+
+@pytest.mark.parametrize(
+    ("front_end", "kwargs", "said"),
+    [
+        (OfWaveforms(), {}, r"outputs\. It is called as a feature extractor is: .* \(TypeError: can only conc"),
+        ("wav2vec2", {"padding": "longst"}, r"outputs\. Correct processor_kwargs \(ValueError: longst is not a"),
+    ],
+)
+def test_what_fails_on_made_up_clips_says_why(front_end, kwargs, said, clips, make_processor, tmp_path):
+    front_end = make_processor(front_end) if isinstance(front_end, str) else front_end
+    cached_features = CachedFeatures(front_end, tmp_path, auto_resample=True, processor_kwargs=kwargs)
+    with pytest.raises(ProcessorError, match=said):
+        cached_features.map(data.in_memory(clips))
+
+
 def long_for_long_clips(waveform, sampling_rate):
     return {"words": "w" * (10 if len(waveform) < 100_000 else 2_000_000)}
 
