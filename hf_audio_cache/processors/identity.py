@@ -118,8 +118,8 @@ def class_sha256(kind: type) -> str:
 class Fingerprinter:
     """Gives a processor its identity, as often as it is asked; see `processor_sha256`.
 
-    The processor is described once (some tenths of a second for the first one of a process), and again where anything
-    that was seen then has changed.
+    The processor is described once, and again where anything that was seen then has changed. The first of a process
+    takes some tenths of a second, and seconds if it is one's own and holds a tokenizer.
 
     Parameters
     ----------
