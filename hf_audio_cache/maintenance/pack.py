@@ -106,14 +106,7 @@ def pack(
     StoreError
         If the root cannot be read or written; what was packed until then stays packed.
     """
-    if cache not in (None, FEATURES, WAVEFORMS):
-        raise ValueError(
-            f'cache must be "features" or "waveforms" (or None, for both), not {cache!r}; nothing was packed.'
-        )
-    if not older_than_seconds >= 0:
-        raise ValueError(f"older_than_seconds must be at least 0, not {older_than_seconds!r}; nothing was packed.")
-    if not pack_bytes > 0:
-        raise ValueError(f"pack_bytes must be positive, not {pack_bytes!r}; nothing was packed.")
+    _check(cache, older_than_seconds, pack_bytes)
     store = OpenRoot.for_maintenance(as_cache_root(root).with_read_timeout(_SECONDS)).store
     if not isinstance(store, PackedStore):
         raise ValueError(f"{store.location()} is only read; nothing was packed.")
@@ -129,6 +122,17 @@ def pack(
         packer.n_packs,
         len(store.listing(f"{PACKS}/")),
     )
+
+
+def _check(cache: str | None, older_than_seconds: float, pack_bytes: int) -> None:
+    if cache not in (None, FEATURES, WAVEFORMS):
+        raise ValueError(
+            f'cache must be "features" or "waveforms" (or None, for both), not {cache!r}; nothing was packed.'
+        )
+    if not older_than_seconds >= 0:
+        raise ValueError(f"older_than_seconds must be at least 0, not {older_than_seconds!r}; nothing was packed.")
+    if not pack_bytes > 0:
+        raise ValueError(f"pack_bytes must be positive, not {pack_bytes!r}; nothing was packed.")
 
 
 def _in_order(store: PackedStore, cache: str | None, processor: str | None, latest: float) -> Iterator[StoredObject]:

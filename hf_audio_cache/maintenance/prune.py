@@ -67,10 +67,8 @@ def prune(
     ------
     ValueError
         If a limit is invalid, there is no such cache or processor, or nothing is known of a run.
-    InvalidRootError
-        If there is no folder at a path.
-    StoreError
-        If the root cannot be listed, or an entry not be deleted.
+    InvalidRootError, StoreError
+        If there is no folder at a path; if the root cannot be listed, or an entry not be deleted.
     """
     _check(max_bytes, older_than_seconds, keep_free, cache)
     contents = Contents.of(root)

@@ -149,13 +149,10 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
 
     Raises
     ------
-    InvalidRootError
-        If there is no folder at a path.
-    StoreError
-        If the root cannot be listed.
+    InvalidRootError, StoreError
+        If there is no folder at a path; if the root cannot be listed.
     """
-    store = OpenRoot.for_maintenance(root).store
-    now = time.time()
+    store, now = OpenRoot.for_maintenance(root).store, time.time()
     kinds: dict[str, _Kind] = {}  # by the part of the name after the clip: parsing each name is much slower
     ages = [[0, 0] for _ in _AGES]
     n_other = n_other_bytes = 0
@@ -177,7 +174,6 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         chosen.offer(name)
     lines = _lines(kinds.values(), processor_names(store))
     packs = [found.n_bytes for found in store.listing(f"{PACKS}/") if is_pack_file(found.name)]
-    n_sample, sample_bytes, decoded_bytes = _decoded_size(store, chosen.names)
     near = as_cache_root(root).open_near_tier()
     copies = [one.n_bytes for one in near.scan() if is_entry(one.name)] if near is not None else []
     return Usage(
@@ -188,9 +184,7 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         {name: (n_entries, n_bytes) for (_, name), (n_entries, n_bytes) in zip(_AGES, ages, strict=True)},
         n_other,
         n_other_bytes,
-        n_sample,
-        sample_bytes,
-        decoded_bytes,
+        *_decoded_size(store, chosen.names),
         None if near is None else str(near.location()),
         len(copies),
         sum(copies),
