@@ -69,9 +69,9 @@ def walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
     """
     n_samples, end = 0, position
     while position + 4 <= len(encoded):
-        for n_in_frame, position in frames_at(encoded, position):  # noqa: B020
+        for n_in_frame, frame_end in frames_at(encoded, position):
             n_samples += n_in_frame
-            end = position
+            position = end = frame_end
         behind = _behind_tags(encoded, position)
         position = behind if behind > position else _next_frames(encoded, position)
     return n_samples, end

@@ -21,7 +21,6 @@ _LIMITS = {"cache": "--cache", "keep_free": "--keep-free", "pack_bytes": "--pack
 _ARGUMENT = re.compile(rf'(CachedFeatures\(…, )?\b({"|".join(_FLAGS)})=(True|False|"[^"]*"|{{…}}|…|\w*)(?(1)\))')
 _SUBJECT = re.compile(rf"\b({'|'.join(_FLAGS.keys() - {'root'} | _LIMITS.keys())})(?= must be | is for )")
 _NONE = re.compile(r" \(or None[^)]*\)")
-_OF_RUNS = " The run goes on, and what is not found is computed."
 _PLACES = re.compile(r"\b\d[\d.,]*(?! ?Hz)")  # numbers that differ from clip to clip
 
 
@@ -40,8 +39,10 @@ def in_flags(message: str) -> str:
 
 class _Shown(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        from ..stores import RUN_GOES_ON
+
         if record.name != "hf_audio_cache.transform.references":  # which counts bad clips, as the report does
-            typer.echo(in_flags(record.getMessage().replace(_OF_RUNS, "")), err=True)
+            typer.echo(in_flags(record.getMessage().replace(f" {RUN_GOES_ON}", "")), err=True)
 
 
 @contextlib.contextmanager

@@ -42,9 +42,12 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise typer.Exit(130) from None
             if not isinstance(exc, (HfAudioCacheError, ValueError, OSError, TypeError)):
                 raise
-            is_silent = isinstance(exc, StoreError) and exc.kind == "unreachable"
-            hint = ". Check the network, the endpoint and the region" if is_silent else ""
-            typer.echo(f"Error: {in_flags(str(exc))}{hint}", err=True)
+            said = in_flags(str(exc))
+            if isinstance(exc, StoreError) and exc.kind == "unreachable":
+                from ..stores import CHECK_NETWORK
+
+                said += f". {CHECK_NETWORK}"
+            typer.echo(f"Error: {said}", err=True)
             raise typer.Exit(2) from None
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__

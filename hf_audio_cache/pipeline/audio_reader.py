@@ -9,14 +9,14 @@ from typing import Any
 from ..audio.file_hashes import FarState, find_hashes, learn_hashes
 from ..audio.source import AudioSource, far_url, local_path, located, read_source
 from ..errors import AudioError, AudioSourceError, InvalidRootError, StoreError
-from ..stores import FarFiles, FileVersion
+from ..stores import CHECK_NETWORK, FarFiles, FileVersion
 from ..support.secrets import Secret
 from ..support.threads import in_threads
 
 _REMEDIES = {
     "": "Check that the file is where the dataset says.",
     "throttled": "Its store asks for fewer requests: read in fewer processes at once.",
-    "unreachable": "Check the network, the endpoint and the region.",
+    "unreachable": f"{CHECK_NETWORK}.",
     "no bucket": "Check the bucket's name, and the endpoint (audio_storage_options=).",
 }
 _CREDENTIALS = (

@@ -22,7 +22,7 @@ _MISTAKES = {
 
 
 def method_of(kind: type, name: str) -> Any:
-    """Return a method as it stands in a class, or in one that it is derived from; None if there is none."""
+    """Return a method of a class, found by its MRO and not bound; None if there is none. Metaclasses do not count."""
     return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
 
 

@@ -13,9 +13,12 @@ from .location import WritePolicy, absolute_root, check_root, near_limit, open_s
 from .near_folders import near_folder
 from .remote.far_files import FarFiles, FileVersion
 from .remote.urls import is_in_process, local_path
+from .resilient import CHECK_NETWORK, RUN_GOES_ON
 
 __all__ = [
+    "CHECK_NETWORK",
     "NOT_ALLOWED",
+    "RUN_GOES_ON",
     "UNFINISHED_AFTER",
     "FarFiles",
     "FileVersion",

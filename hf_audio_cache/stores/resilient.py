@@ -27,10 +27,13 @@ class _Policy(NamedTuple):
     check: str
 
 
+CHECK_NETWORK = "Check the network, the endpoint and the region"
+RUN_GOES_ON = "The run goes on, and what is not found is computed."
+
 _POLICIES = {
     "throttled": _Policy(4, 10, "asks for fewer requests", "Use fewer processes at once"),
     # More rounds than one batch has: a single object that the server stumbles over is no reason for a pause.
-    "unreachable": _Policy(2, 4, "does not answer", "Check the network, the endpoint and the region"),
+    "unreachable": _Policy(2, 4, "does not answer", CHECK_NETWORK),
     "denied": _Policy(0, 1, "denied {action}", "Check which credentials are used, and that they allow {action} there"),
     "unauthenticated": _Policy(
         0,
@@ -137,8 +140,8 @@ class _Health:
             subject = f"{policy.says} {what}"
             logger.log(
                 logging.INFO if subject in self._told else logging.WARNING,
-                "%s; no more %s for %d s. The run goes on, and what is not found is computed. %s.",
-                *(reason, what, circuit.seconds, policy.check.format(action=action)),
+                "%s; no more %s for %d s. %s %s.",
+                *(reason, what, circuit.seconds, RUN_GOES_ON, policy.check.format(action=action)),
             )
             self._told.add(subject)
 

@@ -551,12 +551,11 @@ def test_a_function_of_joblibs_is_its_code_without_the_folder_where_it_keeps_res
 
 
 def test_where_the_code_lies_that_torch_fx_traced_does_not_count():
-    torch = pytest.importorskip("torch")
-    fx = pytest.importorskip("torch.fx")
+    torch = pytest.importorskip("torch", reason="some environments have none")
 
     class FrontEnd:
         def __init__(self, file):
-            self.traced = fx.symbolic_trace(torch.nn.Linear(4, 4, bias=False).requires_grad_(False))
+            self.traced = torch.fx.symbolic_trace(torch.nn.Linear(4, 4, bias=False).requires_grad_(False))
             self.traced.weight.fill_(1)
             self.traced.graph._co_fields = {"co_name": "forward", "co_filename": file, "co_firstlineno": 1}
 
@@ -567,7 +566,9 @@ def test_where_the_code_lies_that_torch_fx_traced_does_not_count():
 
 
 def test_what_transformers_cannot_import_here_is_no_reason_to_refuse(monkeypatch):
-    audio_utils, made = pytest.importorskip("transformers.audio_utils"), {}
+    from transformers import audio_utils
+
+    made = {}
     code = "def optional(x):\n    from .no_such_module import step\n    return step(x)"
     exec(code, vars(audio_utils), made)
     monkeypatch.setattr(audio_utils, "optional", made["optional"], raising=False)
@@ -580,7 +581,7 @@ def test_what_transformers_cannot_import_here_is_no_reason_to_refuse(monkeypatch
 
 
 def test_a_module_that_torch_compiles_is_the_same_after_pickling():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="some environments have none")
 
     class FrontEnd:
         def __init__(self, layer):
