@@ -33,17 +33,15 @@ class _RandomState:
     @classmethod
     def now(cls) -> _RandomState:
         torch = loaded_torch()
-        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None)
+        return cls(random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state() if torch else None)
 
     def moved_since(self, before: _RandomState) -> str | None:
         """Return the name of a generator that has been drawn from since."""
         if self.python != before.python:
             return "Python's random"
-        if self.numpy[2] != before.numpy[2] or not np.array_equal(self.numpy[1], before.numpy[1]):
+        if not _is_same_state(self.numpy, before.numpy):
             return "numpy.random"
-        if self.numpy[3:] != before.numpy[3:]:
-            return "numpy.random"
-        if before.torch is not None and not np.array_equal(self.torch.numpy(), before.torch.numpy()):
+        if before.torch is not None and not sys.modules["torch"].equal(self.torch, before.torch):
             return "torch's generator"
         return None
 
@@ -52,6 +50,13 @@ class _RandomState:
         np.random.set_state(self.numpy)
         if self.torch is not None:
             sys.modules["torch"].set_rng_state(self.torch)
+
+
+def _is_same_state(one: Any, other: Any) -> bool:
+    """Return whether two states of a generator are the same: numbers and arrays in dicts."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same_state(one[name], other[name]) for name in one)
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
 
 
 def _is_alone() -> bool:

@@ -176,6 +176,19 @@ def test_a_function_that_draws_is_refused_and_the_draw_is_given_back(source, tmp
     assert Generators() == before
 
 
+def test_a_draw_from_another_generator_in_the_place_of_numpys_shows(tmp_path):
+    usual = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(1))
+    try:
+        before = np.random.get_state(legacy=False)
+        message = refusal(cached(drawing_from(np.random.rand), tmp_path / "root"), cells(1.0))
+        assert "it drew from numpy.random" in message
+        assert np.random.get_state(legacy=False) == before
+        assert cached(lambda waveform, sampling_rate: waveform, tmp_path / "other")(cells(1.0))
+    finally:
+        np.random.set_bit_generator(usual)
+
+
 def test_a_function_with_a_generator_of_its_own_is_refused(tmp_path):
     before = Generators()
     cached_features = cached(own_generator, tmp_path / "root")
