@@ -77,7 +77,8 @@ class ClipSteps:
     def read(self, source: AudioSource) -> Result | Clip:
         """Return a clip with its waveform; its error, or features that another process stored meanwhile."""
         key = self.keys[source.blob_sha]
-        if self.is_stored and self.root.store.is_local:  # a far root is not asked for each clip
+        # A clip alone was looked for just now, and a far root is not asked for each clip.
+        if self.is_stored and self.root.store.is_local and len(self.keys) > 1:
             stored = self.root.audio_cache.peek(key)
             if stored is not None and stored[1] is not None:
                 return ClipFeatures(*stored)
