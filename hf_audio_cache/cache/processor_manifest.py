@@ -6,7 +6,6 @@ compared by eye, and a miss be explained.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import sys
@@ -39,14 +38,9 @@ class Manifest:
     @classmethod
     def of(cls, identity: ProcessorIdentity, outputs: Mapping[str, OutputSpec]) -> Manifest:
         """Return the manifest of a processor in this process."""
-        versions = {"python": platform.python_version()}
-        for library in _LIBRARIES:
-            if library == "hf_audio_cache" or library in sys.modules:
-                try:
-                    versions[library] = importlib.metadata.version(library)
-                except (importlib.metadata.PackageNotFoundError, OSError):  # OSError: no more open files
-                    versions[library] = "unknown"
-        return cls(identity, outputs, versions)
+        imported = {library: sys.modules[library] for library in _LIBRARIES if library in sys.modules}
+        versions = {library: str(getattr(module, "__version__", "unknown")) for library, module in imported.items()}
+        return cls(identity, outputs, {"python": platform.python_version(), **versions})
 
     def to_bytes(self, signing_keys: SigningKeys | None = None) -> bytes:
         """Return the file's content; under a signed root with a ``signature`` of all else that it says."""
