@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -90,17 +91,18 @@ def _is_archive(to: str) -> bool:
 def _sha_of(processor: str, root: CacheRoot) -> str:
     """Return the sha of a processor of the root's, or of one that is loaded."""
     from ..cache.open_root import OpenRoot
-    from ..maintenance.listing import is_processor
+    from ..maintenance.listing import is_processor, list_entries
     from ..maintenance.processors import processor_names
     from ..processors.identity import processor_sha256
     from .inputs import load_processor
 
     names = processor_names(OpenRoot.for_maintenance(root).store)
     is_listed = any(is_processor(sha, processor, names) for sha in names)
-    if is_listed or re.fullmatch(r"[0-9a-f]{12,64}", processor):
+    if is_listed or (re.fullmatch(r"[0-9a-f]{4,64}", processor) and not os.path.isdir(processor)):
         return processor
     sha = processor_sha256(load_processor(processor))
-    if sha[:12] not in names:
+    # A manifest may be lost; entries are as good without it.
+    if sha[:12] not in names and all(entry.processor != sha[:12] for entry in list_entries(root)):
         raise ValueError(
             f"no features of {processor} ({sha[:12]}) under {root.url}; nothing was written. `hf-audio-cache "
             "processors` lists whose there are: pass one by its name or sha"

@@ -135,6 +135,14 @@ def check_processor(wanted: str, names: Mapping[str, str], of_entries: Iterable[
         )
 
 
+def check_cache(cache: str | None, processor: str | None, outcome: str) -> None:
+    """Raise ValueError if there is no such cache, or if it is the one whose entries are of no processor."""
+    if cache not in (None, FEATURES, WAVEFORMS):
+        raise ValueError(f'cache must be "features" or "waveforms" (or None, for all), not {cache!r}; {outcome}.')
+    if cache == WAVEFORMS and processor is not None:
+        raise ValueError(f"Waveforms belong to no processor: choose a processor or waveforms, not both; {outcome}.")
+
+
 def list_entries(
     root: str | os.PathLike[str] | CacheRoot, *, filters: Iterable[str] = (), sort: str = "name"
 ) -> list[ListedEntry]:

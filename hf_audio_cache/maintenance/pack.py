@@ -20,7 +20,7 @@ from ..stores.packs.packer import PACK_BYTES, Packer
 from ..stores.packs.store import PackedStore
 from ..support.report import Report, Table
 from ..support.units import format_size
-from .listing import check_processor, is_processor, parse_entry
+from .listing import check_cache, check_processor, is_processor, parse_entry
 from .processors import processor_names
 
 _SECONDS = 300.0  # that a far root may take for a pack, at least
@@ -100,13 +100,14 @@ def pack(
     Raises
     ------
     ValueError
-        If a setting is invalid, or there is no such processor.
+        If a setting is invalid, there is no such processor, or both waveforms and a processor are chosen.
     InvalidRootError
         If there is no folder at a path.
     StoreError
         If the root cannot be read or written; what was packed until then stays packed.
     """
-    _check(cache, older_than_seconds, pack_bytes)
+    check_cache(cache, processor, "nothing was packed")
+    _check(older_than_seconds, pack_bytes)
     store = OpenRoot.for_maintenance(as_cache_root(root).with_read_timeout(_SECONDS)).store
     if not isinstance(store, PackedStore):
         raise ValueError(f"{store.location()} is only read; nothing was packed.")
@@ -124,11 +125,7 @@ def pack(
     )
 
 
-def _check(cache: str | None, older_than_seconds: float, pack_bytes: int) -> None:
-    if cache not in (None, FEATURES, WAVEFORMS):
-        raise ValueError(
-            f'cache must be "features" or "waveforms" (or None, for both), not {cache!r}; nothing was packed.'
-        )
+def _check(older_than_seconds: float, pack_bytes: int) -> None:
     if not older_than_seconds >= 0:
         raise ValueError(f"older_than_seconds must be at least 0, not {older_than_seconds!r}; nothing was packed.")
     if not pack_bytes > 0:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..cache.access_records import names_of_run
-from ..cache.layout import FEATURES, WAVEFORMS, is_ours
+from ..cache.layout import is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
 from .delete import Contents, PruneReport
-from .listing import ListedEntry, check_processor, find_copies, find_listed, is_processor
+from .listing import ListedEntry, check_cache, check_processor, find_copies, find_listed, is_processor
 from .processors import processor_names
 from .remake_cost import seconds_per_byte
 
@@ -66,11 +66,13 @@ def prune(
     Raises
     ------
     ValueError
-        If a limit is invalid, there is no such cache or processor, or nothing is known of a run.
+        If a limit is invalid, there is no such cache or processor, waveforms and a processor are chosen, or nothing is
+        known of a run.
     InvalidRootError, StoreError
         If there is no folder at a path; if the root cannot be listed, or an entry not be deleted.
     """
-    _check(max_bytes, older_than_seconds, keep_free, cache)
+    check_cache(cache, processor, "nothing was deleted")
+    _check(max_bytes, older_than_seconds, keep_free)
     contents = Contents.of(root)
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
@@ -84,20 +86,12 @@ def prune(
     return contents.delete(going, dry_run=dry_run)
 
 
-def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: float | None, cache: str | None) -> None:
-    _check_cache(cache)
+def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: float | None) -> None:
     for name, limit in (("max_bytes", max_bytes), ("older_than_seconds", older_than_seconds)):
         if limit is not None and not limit >= 0:
             raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")
     if keep_free is not None and not 0 <= keep_free <= 1:
         raise ValueError(f"keep_free must be a share between 0 and 1, not {keep_free!r}; nothing was deleted.")
-
-
-def _check_cache(cache: str | None) -> None:
-    if cache not in (None, FEATURES, WAVEFORMS):
-        raise ValueError(
-            f'cache must be "features" or "waveforms" (or None, for all), not {cache!r}; nothing was deleted.'
-        )
 
 
 def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) -> list[ListedEntry]:
@@ -175,7 +169,7 @@ def clear(
     machine's near tier of the root is deleted, and nothing in the root itself. Raises ValueError if there is no such
     cache, or no near tier; StoreError if the root cannot be listed, or an object not be deleted.
     """
-    _check_cache(cache)
+    check_cache(cache, None, "nothing was deleted")
     contents = Contents.of_near_tier(root) if only_near else Contents.of(root)
     going = [entry for entry in contents.entries if cache in (None, entry.cache)]
     folder = "" if cache is None else f"{cache}/"

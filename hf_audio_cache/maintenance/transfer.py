@@ -130,7 +130,7 @@ def export_archive(
 
     The file appears when it is whole. `clips` are the ``blob_sha`` of those whose entries to take; `processor` is the
     name or sha (or its first digits) of the one whose features to take; None for all. Raises ValueError if there is no
-    such processor; StoreError if the root cannot be read; OSError if the file cannot be written.
+    such processor, or nothing to export; StoreError if the root cannot be read; OSError if the file cannot be written.
     """
     source = OpenRoot.for_maintenance(root)
     path = Path(archive).expanduser()
@@ -146,6 +146,11 @@ def export_archive(
                 member.size, member.mtime, member.mode = len(content), int(time.time()), 0o644
                 tar.addfile(member, io.BytesIO(content))
                 _count(report, name, content)
+        if not report.n_entries:
+            why = "those that were chosen are damaged: call `hf-audio-cache verify`"
+            if not entries:
+                why = "none is of the chosen clips and processor: call `hf-audio-cache usage` to see what there is"
+            raise ValueError(f"No entry to export under {report.source}, and {path} was not written; {why}.")
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import pytest
 import typer
 import typer.main
 from command_line import run, run_json
-from full_roots import N_CLIPS, contents, entries
+from full_roots import N_CLIPS, contents, entries, manifests
 
 from hf_audio_cache.cli import app
 from hf_audio_cache.cli.running import guarded
@@ -90,6 +90,10 @@ def test_a_dataset_s_features_go_to_another_root(folder, processor, mel_processo
     said = run("export", "--processor", mel_processor, "--root", other, "--to", tmp_path / "none.tar", code=2).err
     assert f"no features of {mel_processor} (" in said
     assert not (tmp_path / "none.tar").exists()
+    [sha] = run("processors", "-q", "--root", other).lines
+    (other / manifests(other)[0]).unlink()
+    for one in (processor, sha[:12], sha[:4]):  # as for prune
+        assert run_json("export", "--processor", one, "--root", other, "--to", tmp_path / "again.tar")["n_entries"] == 3
     again = run_json("warm", folder / "a", "--processor", processor, "--root", other, "--auto-resample")
     assert (again["hits"], again["computed"]) == (3, 0)
     run("export", "--root", cache, "--to", third, "--with-waveforms", "--processor", "wav2vec2featureextractor")

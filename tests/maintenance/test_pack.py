@@ -113,7 +113,8 @@ def test_what_is_chosen_is_packed(root):
 
 
 def test_settings_are_checked(root):
-    for wrong in ({"cache": "x"}, {"older_than_seconds": -1}, {"pack_bytes": 0}):
+    of_none = {"cache": "waveforms", "processor": "energy-v1"}
+    for wrong in ({"cache": "x"}, of_none, {"older_than_seconds": -1}, {"pack_bytes": 0}):
         with pytest.raises(ValueError, match=r"nothing was packed\.$"):
             pack(root, **wrong)
     with pytest.raises(ValueError, match="is only read"):

@@ -273,6 +273,8 @@ def test_one_cache_can_be_chosen(unused, cache, left):
     assert prune(unused, cache=cache, older_than_seconds=31 * DAY).n_deleted == 0
     with pytest.raises(ValueError, match='cache must be "features" or "waveforms"'):
         prune(unused, cache="pictures")
+    with pytest.raises(ValueError, match=r"Waveforms belong to no processor.*nothing was deleted\.$"):
+        prune(unused, cache="waveforms", processor="Wav2Vec2FeatureExtractor")
     report = run_json("prune", "--root", unused, "--cache", cache, "--max-size", "1B", "-y")
     assert report["n_deleted"] == 60 - sum(left)
     assert kinds_left(unused) == left

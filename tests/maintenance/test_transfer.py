@@ -88,6 +88,20 @@ def test_damaged_entries_are_left_out_and_named(root, tmp_path):
     assert verify(tmp_path / "copy").is_clean
 
 
+def test_an_export_of_nothing_leaves_the_older_archive(root, tmp_path):
+    archive = tmp_path / "all.tar"
+    export_archive(root, archive)
+    before = archive.read_bytes()
+    with pytest.raises(ValueError, match=r"No entry to export .* none is of the chosen clips"):
+        export_archive(root, archive, clips=["0" * 64])
+    for name in entries(root, "features"):
+        (root / name).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"No entry to export .* are damaged"):
+        export_archive(root, archive)
+    assert archive.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.tar", "root"]
+
+
 def test_a_hostile_archive_puts_nothing_but_entries(root, tmp_path):
     good, other, third, *_ = entries(root, "features")
     was = contents(root)
