@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 
@@ -21,7 +22,7 @@ _BLOCK_VALUES = 1 << 16
 _UNKNOWN_FRAMES = (1 << 63) - 1
 
 
-class _Source(io.BytesIO):
+class _Callbacks(io.BytesIO):
     """Bytes in which a seek to nowhere, as a damaged header asks for it, stays where it is.
 
     libsndfile calls this from C, where an exception would be printed, and not be raised.
@@ -53,6 +54,20 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
         """Where soundfile looks for an error after a read: if frames came before it, they are not lost."""
         self.damage = self.damage or int(super()._errorcode)
         return 0
+
+
+def _source(content: bytes | memoryview) -> int | _Callbacks:
+    """Return a descriptor of a file in memory, which libsndfile closes.
+
+    If it called Python from C, an exception of a signal handler there, such as Ctrl-C, would be lost and end the clip.
+    """
+    try:
+        with os.fdopen(os.memfd_create("clip"), "w+b") as file:
+            file.write(content)
+            file.seek(0)
+            return os.dup(file.fileno())
+    except OSError:  # no descriptor is free, or no file may be as large
+        return _Callbacks(content)
 
 
 # soundfile opens files one at a time, under a lock of its own. A process that is forked while another thread opens one
@@ -91,7 +106,7 @@ def _decode(encoded: memoryview, request: Request, mix: Mixer) -> Decoded:
     """Decode one stream."""
     try:
         with _OPENING:
-            sound = _SequentialFile(_Source(with_known_end(encoded)))
+            sound = _SequentialFile(_source(with_known_end(encoded)))
     except Exception as exc:
         raise NotForThisDecoderError(reason_of(exc)) from exc
     with sound, request.refusing("libsndfile"):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
+import resource
+import signal
 import struct
 import sys
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -61,6 +65,47 @@ def test_every_format_has_the_bits_of_soundfile(
     encoded = encode(stereo[:, :channels], 16000, container, subtype)
     waveform = decode_audio(encoded, sampling_rate=rate, auto_resample=True)
     assert_same_bits(waveform, reference(encoded, rate))
+
+
+# Between `open` and `with` an interrupt leaves the file to the garbage collector, in any program.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("container", "subtype"), [("WAV", "PCM_16"), ("MP3", "MPEG_LAYER_III")])
+def test_an_interrupt_never_shortens_a_clip(stereo: npt.NDArray[np.int16], container: str, subtype: str) -> None:
+    encoded = encode(stereo, 16000, container, subtype)
+    started = time.perf_counter()
+    whole = decode_audio(encoded, sampling_rate=16000)
+    seconds = time.perf_counter() - started
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    n_interrupted, n_steps = 0, 200
+    try:
+        for step in range(1, n_steps):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, step / n_steps * seconds)
+                assert_same_bits(decode_audio(encoded, sampling_rate=16000), whole)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                n_interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert n_interrupted > n_steps // 10
+
+
+def test_files_in_memory_are_closed_and_may_be_forbidden(stereo: npt.NDArray[np.int16]) -> None:
+    encoded = encode(stereo, 16000, "FLAC", "PCM_16")
+    before = os.listdir("/proc/self/fd")
+    whole = decode_audio(encoded, sampling_rate=16000)
+    for damaged in (encoded[:30], b"fLaC" + bytes(400), bytes(4000)):
+        with contextlib.suppress(AudioError):
+            decode_audio(damaged, sampling_rate=16000)
+    assert os.listdir("/proc/self/fd") == before
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        assert_same_bits(decode_audio(encoded, sampling_rate=16000), whole)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_every_kind_of_letter(letters: list[Path]) -> None:
