@@ -88,11 +88,11 @@ class OpenRoot:
         return read_manifest(self.store, processor_sha, self.signing_keys, strict=self.root.strict)
 
     def lacks_manifest(self, processor_sha: str) -> bool:
-        """Return whether a manifest of a processor may be written: the root has none, or a damaged one."""
+        """Return whether a manifest of a processor may be written: there is none, or one without outputs."""
         name = manifest_name(processor_sha)
         [found] = self.store.get_many([name])
         try:
             there = parse_manifest(found, processor_sha, self.signing_keys)
         except UnknownVersionError:
             return False
-        return there is None or not self.store.exists(name)
+        return there is None or not there.outputs or not self.store.exists(name)

@@ -8,7 +8,7 @@ import soundfile
 
 from hf_audio_cache import CacheRoot
 from hf_audio_cache.errors import AudioError, AudioSourceError, StoreError
-from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings, waveforms
+from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings, store, waveforms
 from hf_audio_cache.pipeline import clip_pipeline as module
 
 
@@ -134,3 +134,15 @@ def test_the_next_root_is_told_what_the_processor_gives(pipeline, clips, tmp_pat
     monkeypatch.setattr(other.manifests, "_probe", pytest.fail)
     other.features(cells(clips))
     assert other.root.read_manifest(other.identity().sha).outputs == specs
+
+
+def test_a_manifest_without_outputs_is_written_again_where_they_are_found(pipeline, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_PROBED", {})
+    monkeypatch.setattr(pipeline.manifests, "_probe", dict)
+    pipeline.features(cells(clips[:1]))
+    sha = pipeline.identity().sha
+    assert pipeline.root.read_manifest(sha).outputs == {}
+    other = FeaturePipeline(pipeline.processor, CacheRoot(tmp_path / "root"), pipeline.settings)
+    assert other.output_specs().keys() == {"input_values"}
+    other.features(cells(clips[1:]))
+    assert other.root.read_manifest(sha).outputs == other.output_specs()
