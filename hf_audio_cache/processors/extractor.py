@@ -85,7 +85,9 @@ def audio_part(processor: Any) -> Any:
     extractor = processor
     if _is_taken_apart(processor):
         parts = (attribute(processor, name) for name in _AUDIO_PARTS)
-        extractor = next((part for part in parts if part is not None), processor)
+        extractor = next((part for part in parts if part is not None), None)
+        if extractor is None:
+            raise not_a_processor(processor)
     extractor = real_extractor(extractor)
     if inspect.isroutine(extractor):
         raise ProcessorError(
@@ -102,13 +104,17 @@ def _is_taken_apart(processor: Any) -> bool:
     if not callable(processor):
         return True
     kind = type(processor)
-    if not any(parent.__name__ == "ProcessorMixin" for parent in kind.__mro__):
+    if not _is_a_mixin(kind):
         return False
     steps = [method_of(kind, "__call__")]
     steps += [vars(processor).get(name, method_of(kind, name)) for name in _AUDIO_STEPS]
     # Their decorators may be around a call of one's own, and one of one's own around theirs.
     written = (inspect.unwrap(step, stop=lambda layer: not _is_of_transformers(layer)) for step in steps if step)
     return all(map(_is_of_transformers, written))
+
+
+def _is_a_mixin(kind: type) -> bool:
+    return any(parent.__name__ == "ProcessorMixin" for parent in kind.__mro__)
 
 
 def _is_of_transformers(function: Any) -> bool:
@@ -166,6 +172,21 @@ def check_takes_channels(processor: Any, channels: str | int) -> None:
         raise ProcessorError(
             f"{name_of(extractor)} takes clips of two channels, as its feature_size says. Pass "
             'channels="all". Nothing was computed.'
+        )
+
+
+def check_arguments(processor: Any, processor_kwargs: Mapping[str, Any]) -> None:
+    """Raise `ProcessorError` for arguments that a processor would hand on, and its extractor ignores."""
+    extractor = audio_part(processor)
+    call = method_of(type(extractor), "__call__")
+    if not _is_of_transformers(call) or _is_a_mixin(type(extractor)):
+        return
+    groups = [name for name in processor_kwargs if name.endswith("_kwargs")]
+    if groups and groups[0] not in inspect.signature(call).parameters:
+        raise ProcessorError(
+            f"processor_kwargs are arguments of {name_of(extractor)}, which ignores {groups[0]!r}: only a processor "
+            'around it knows that. Pass what is in its audio_kwargs, as processor_kwargs={"padding": …}, and nothing '
+            "for text. Nothing was computed."
         )
 
 

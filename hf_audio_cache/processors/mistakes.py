@@ -28,13 +28,16 @@ def method_of(kind: type, name: str) -> Any:
 
 def kind_of_mistake(kind: type) -> str:
     """Return what an object of transformers is, if it is no front end for audio; else empty."""
-    if kind.__module__.partition(".")[0] not in ("transformers", "transformers_modules"):
-        return ""
-    call = method_of(kind, "__call__")
-    names = [each.__name__ for each in kind.__mro__]
-    found = next((_MISTAKES[name] for name in names if name in _MISTAKES), "")
+    found, call = _kind_of(kind), method_of(kind, "__call__")
     is_own_call = found == _MISTAKES["ProcessorMixin"] and call is not None and _takes_audio(call)
     return "" if is_own_call else found
+
+
+def _kind_of(kind: type) -> str:
+    if kind.__module__.partition(".")[0] not in ("transformers", "transformers_modules"):
+        return ""
+    names = [each.__name__ for each in kind.__mro__]
+    return next((_MISTAKES[name] for name in names if name in _MISTAKES), "")
 
 
 def _takes_audio(call: Any) -> bool:
@@ -57,7 +60,7 @@ def not_a_processor(found: Any) -> ProcessorError:
         what, remedy = f"the class {found.__name__}, not an object of it", f"{found.__name__}.from_pretrained(name)"
     elif isinstance(found, str):
         what, remedy = f"the name {found!r}", f"{load}({found!r})"
-    elif mistake := kind_of_mistake(kind):
+    elif mistake := _kind_of(kind):
         what, remedy = f"a {kind.__name__}: {mistake}", f"{load}(name), with the name of the model"
     else:
         what, remedy = repr(found), f"what {load} or AutoProcessor.from_pretrained returns"

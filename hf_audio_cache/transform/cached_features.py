@@ -14,7 +14,14 @@ from ..cache.root import CacheRoot, as_cache_root
 from ..pipeline.feature_pipeline import FeaturePipeline
 from ..pipeline.settings import FeatureSettings, WaveformSettings
 from ..pipeline.storage_policy import Policy
-from ..processors.extractor import NamedFunction, audio_part, check_takes_channels, name_of, processor_sampling_rate
+from ..processors.extractor import (
+    NamedFunction,
+    audio_part,
+    check_arguments,
+    check_takes_channels,
+    name_of,
+    processor_sampling_rate,
+)
 from ..processors.precision import FloatType
 from ..processors.soundness import Nonfinite
 from ..support.secrets import secret_options
@@ -141,6 +148,7 @@ class CachedFeatures(CachedTransform):
             processor = NamedFunction(processor, identity)
         rate = processor_sampling_rate(processor, sampling_rate)
         check_takes_channels(processor, channels)
+        check_arguments(processor, processor_kwargs or {})
         settings = FeatureSettings(
             WaveformSettings(rate, max_length_ms(max_length_seconds), auto_resample, channels, longer, truncated),
             audio_column=audio_column,

@@ -119,6 +119,38 @@ def test_a_processor_of_a_repository_is_taken_for_what_its_call_takes(call, take
     np.testing.assert_array_equal(found["input_values"], waveform * 2)
 
 
+def test_a_processor_whose_feature_extractor_is_none_has_no_audio_part(make_processor, tmp_path):
+    from transformers import Qwen2AudioProcessor
+
+    processor = Qwen2AudioProcessor(make_processor("qwen2_audio"), tokenizer())
+    processor.feature_extractor = None
+    with pytest.raises(ProcessorError, match="a Qwen2AudioProcessor: a processor without an audio part"):
+        CachedFeatures(processor, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_arguments_that_only_the_processor_around_an_extractor_knows_are_an_error(make_processor, tmp_path):
+    from transformers import WhisperProcessor
+
+    processor = WhisperProcessor(make_processor("whisper_tiny"), tokenizer())
+    for each in (processor, processor.feature_extractor):
+        with pytest.raises(ProcessorError, match=r"WhisperFeatureExtractor, which ignores 'audio_kwargs'.* as proc"):
+            CachedFeatures(each, tmp_path, processor_kwargs={"audio_kwargs": {"return_attention_mask": True}})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_front_end_of_one_s_own_may_take_such_arguments(tmp_path):
+    class FrontEnd:
+        sampling_rate = 8000
+
+        def __call__(self, raw_speech, **kwargs):
+            return {"input_values": [raw_speech[0] * kwargs["audio_kwargs"]["gain"]]}
+
+    cached_features = CachedFeatures(FrontEnd(), tmp_path, processor_kwargs={"audio_kwargs": {"gain": 2}})
+    found = cached_features({"audio": {"array": np.ones(100, np.float32), "sampling_rate": 8000}})
+    assert set(found["input_values"]) == {2}
+
+
 def test_a_model_of_one_s_own_as_a_front_end_is_none_of_these(tmp_path):
     class FrontEnd:
         sampling_rate = 8000
