@@ -235,7 +235,9 @@ def _format_with(dataset: datasets.Dataset, removed: Sequence[str], added: Seque
             "columns": attached.before_columns or form["columns"],
             "output_all_columns": attached.keeps_others,
         }
-    shown = [name for name in form["columns"] if name not in (*removed, *added)]
+    # After a `flatten` `datasets` may still show columns that were flattened.
+    there = dataset.column_names
+    shown = [name for name in form["columns"] if name in there and name not in (*removed, *added)]
     return {**form, "columns": [*shown, *added]}
 
 

@@ -241,6 +241,16 @@ def test_map_keeps_the_format(form, clips, warm):
     assert removed.format["columns"] == ["number", *OUTPUTS]
 
 
+def test_map_of_a_nested_column_that_was_cast_and_flattened(clips, wanted, seamless, warm_root):
+    cells = data.columns(clips)["audio"]
+    nested = datasets.Dataset.from_dict({"clip": [{"audio": cell} for cell in cells]})
+    audio = datasets.Audio(decode=False)
+    flat = nested.cast(datasets.Features({"clip": {"audio": audio}})).flatten()
+    assert flat.format["columns"] == ["clip"]  # which `datasets` forgets to change
+    cached_features = CachedFeatures(seamless, warm_root, audio_column="clip.audio", auto_resample=True)
+    data.assert_rows(list(cached_features.map(flat)), wanted)
+
+
 def test_several_processors_side_by_side(clips, make_processor, own_root, wanted, tmp_path):
     seamless = CachedFeatures(make_processor("seamless_m4t"), own_root, auto_resample=True)
     wav2vec2 = CachedFeatures(make_processor("wav2vec2"), tmp_path / "other", auto_resample=True)
