@@ -66,7 +66,7 @@ def _source(content: bytes | memoryview) -> int | _Callbacks:
             file.write(content)
             file.seek(0)
             return os.dup(file.fileno())
-    except OSError:  # no descriptor is free, or no file may be as large
+    except (AttributeError, OSError):  # other systems have none; no descriptor is free, or no file may be as large
         return _Callbacks(content)
 
 
