@@ -105,7 +105,7 @@ def plan_confirm_run(
     planned = plan()
     if dry_run:
         return planned
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None where it is closed
         raise ValueError("nothing deleted: there is no terminal to confirm on. Pass -y.")
     typer.confirm(question(planned), abort=True, err=True)
     return run(planned)

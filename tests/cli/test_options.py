@@ -52,9 +52,12 @@ def test_any_other_answer_runs_nothing(answer, ask, done):
     assert done == ["plan"]
 
 
-def test_without_a_terminal_nothing_runs(ask, done):
+def test_without_a_terminal_nothing_runs(ask, done, monkeypatch):
     with pytest.raises(ValueError, match="nothing deleted: there is no terminal to confirm on"):
         ask(None)
+    monkeypatch.setattr(sys, "stdin", None)  # as with <&-
+    with pytest.raises(ValueError, match="nothing deleted: there is no terminal to confirm on"):
+        plan_confirm_run(str, str, str, yes=False)
     assert done == ["plan"]
 
 
