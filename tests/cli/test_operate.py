@@ -8,7 +8,7 @@ import shutil
 
 import audio_datasets as data
 import pytest
-from command_line import run, run_json
+from command_line import run, run_csv, run_json
 
 from hf_audio_cache import CachedFeatures, CacheRoot, usage
 from hf_audio_cache.cli.messages import in_flags
@@ -84,6 +84,8 @@ def test_a_dataset_with_a_name_is_in_the_record(clips, tmp_path, make_processor)
     CachedFeatures(make_processor("wav2vec2"), tmp_path / "root", auto_resample=True).map(dataset)
     [listed] = run_json("runs", "--root", tmp_path / "root")
     assert listed["datasets"] == {"parquet train": 3}
+    [row] = run_csv("runs", "--root", tmp_path / "root")
+    assert [json.loads(row[name]) for name in ("datasets", "figures")] == [listed["datasets"], listed["figures"]]
 
 
 # The near tier in sight -----------------------------------------------------------------------------------------------
