@@ -33,6 +33,8 @@ def load_dataset(name: str, *, split: str | None, subset: str | None, audio_colu
     datasets.disable_progress_bars()
     path = Path(name).expanduser()
     loaded: Any
+    if subset is not None and (path.is_dir() or name.endswith(".parquet")):
+        raise ValueError(f"expected no --subset {subset!r}, since {name!r} is not on the Hub; nothing was done")
     try:
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             loaded = datasets.load_from_disk(path)

@@ -71,6 +71,8 @@ def test_a_split_of_what_has_none_is_an_error(form, processor, clips, folder, tm
         data.in_memory(clips[:3]).save_to_disk(place)
     options = ("--processor", processor, "--root", tmp_path / "root", "--split", "test")
     assert "has no splits" in run("warm", place, *options, code=2).err
+    if form == "folder":
+        assert "is not on the Hub" in run("warm", place, *options[:-2], "--subset", "en", code=2).err
     assert not (tmp_path / "root").exists()
 
 
