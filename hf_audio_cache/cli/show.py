@@ -170,11 +170,14 @@ def show(
 
         hf-audio-cache show features/ab/ab….npz --plot features.png
     """
+    from ..audio import AUDIO_SUFFIXES
     from ..audio.source import read_source
     from ..maintenance.inspect import inspect_entries, plot_entry
 
     where = root.open()
     is_audio = "://" in entry or Path(entry).expanduser().is_file()
+    if not is_audio and Path(entry).suffix.lower() in AUDIO_SUFFIXES:
+        raise ValueError(f"there is no audio file {entry}; nothing was read")
     what = read_source(os.path.expanduser(entry)).blob_sha if is_audio else entry
     entries = inspect_entries(where, what)
     if plot is not None:

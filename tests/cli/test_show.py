@@ -103,6 +103,7 @@ def test_show_says_what_an_entry_holds(root, clips):
     (root / energy["name"]).write_bytes(flip((root / energy["name"]).read_bytes(), 200))
     assert "checksum is wrong" in run("show", energy["name"], "--root", root, code=1).out
     assert "No entry " in run("show", "0" * 64, "--root", root, code=2).err
+    assert "there is no audio file none.wav" in run("show", "none.wav", "--root", root, code=2).err
 
 
 @pytest.mark.parametrize("kind", ["waveforms", "features"])
