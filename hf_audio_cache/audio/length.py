@@ -46,7 +46,7 @@ class ClipLength:
             seconds = max_length_ms / 1000
             raise AudioTooLongError(
                 f"Expected at most {seconds:g} s in {clip_name(clip)}, found more. It cannot be used. Pass "
-                'longer="cut" to keep the beginning of such clips, or a greater max_length_seconds.',
+                'longer="cut" to keep the beginning of such clips, or a greater max_length_seconds=.',
                 clip=clip,
                 max_seconds=seconds,
             )

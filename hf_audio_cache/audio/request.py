@@ -42,7 +42,7 @@ class Request:
             raise
         except MissingChannelError as exc:
             raise self.refusal(
-                f"{exc.n_channels} channel{'s' * (exc.n_channels != 1)}, and none of number {self.channels}",
+                f"{exc.n_channels} channel{'s' * (exc.n_channels != 1)}, and no channel {self.channels}",
                 'Channels are counted from 0. Pass channels="mean", or leave the clip out.',
             ) from exc
         except Exception as exc:

@@ -36,7 +36,7 @@ class WaveformSettings:
                 known = " or ".join(f'"{value}"' for value in values)
                 raise ValueError(f"{name} must be {known}, not {getattr(self, name)!r}; nothing was opened.")
         if self.longer == "error" and not self.max_length_ms:
-            raise ValueError('longer="error" needs max_length_seconds, which says how long a clip may be.')
+            raise ValueError('longer="error" needs max_length_seconds=, which says how long a clip may be.')
 
     def waveform_key(self, blob_sha: str) -> WaveformCacheKey:
         """Return the key of a clip's waveform."""

@@ -185,7 +185,7 @@ def test_a_clip_is_too_long_from_one_sample_on(sentence: Samples, source_rate: i
         decode_audio(encoded, max_length_ms=1999, longer="error", clip="a.wav", **settings)
     assert str(caught.value) == (
         "Expected at most 1.999 s in 'a.wav', found more. It cannot be used. "
-        'Pass longer="cut" to keep the beginning of such clips, or a greater max_length_seconds.'
+        'Pass longer="cut" to keep the beginning of such clips, or a greater max_length_seconds=.'
     )
     assert (caught.value.clip, caught.value.max_seconds) == ("a.wav", 1.999)
 

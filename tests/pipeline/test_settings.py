@@ -64,7 +64,7 @@ def test_an_invalid_setting_is_named(wrong, message):
     ("wrong", "message"),
     [
         ({"longer": "skip"}, 'longer must be "cut" or "error", not \'skip\''),
-        ({"longer": "error"}, 'longer="error" needs max_length_seconds'),
+        ({"longer": "error"}, 'longer="error" needs max_length_seconds='),
         ({"truncated": True}, 'truncated must be "error" or "accept", not True'),
     ],
 )

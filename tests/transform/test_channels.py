@@ -99,14 +99,14 @@ def test_a_mapped_result_of_another_channel_is_not_taken(make, dataset):
 def test_a_channel_that_a_clip_does_not_have_is_an_error_of_the_clip(make, speakers):
     mono = {"bytes": wav(speakers[:, 0]), "path": "mono.wav"}
     message = (
-        "Expected audio in 'mono.wav' (32044 bytes), found 1 channel, and none of number 1. It cannot be used. "
+        "Expected audio in 'mono.wav' (32044 bytes), found 1 channel, and no channel 1. It cannot be used. "
         'Channels are counted from 0. Pass channels="mean", or leave the clip out.'
     )
     with pytest.raises(AudioDecodeError) as caught:
         make(channels=1)({"audio": mono})
     assert str(caught.value) == f'{message} To go on without such clips, pass on_error="null" or "skip".'
     array = {"array": speakers / 32768, "sampling_rate": RATE, "path": "pair"}
-    with pytest.raises(AudioDecodeError, match="found 2 channels, and none of number 2"):
+    with pytest.raises(AudioDecodeError, match="found 2 channels, and no channel 2"):
         make(channels=2)({"audio": array})
     data.assert_same_bits(make(channels=0)({"audio": mono})["input_values"], make()({"audio": mono})["input_values"])
 

@@ -157,7 +157,7 @@ def test_a_clip_that_is_too_long_is_an_error_also_if_its_beginning_is_cached(for
 
 
 def test_longer_needs_a_cap(make):
-    with pytest.raises(ValueError, match='longer="error" needs max_length_seconds'):
+    with pytest.raises(ValueError, match='longer="error" needs max_length_seconds='):
         make(longer="error")
 
 
