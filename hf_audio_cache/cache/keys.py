@@ -46,6 +46,11 @@ def _check_int(field: str, number: object, at_least: int, unit: str) -> int:
     )
 
 
+def check_sampling_rate(rate: object) -> int:
+    """Return the rate of a setting as an ``int``; InvalidKeyError if it is none."""
+    return _check_int("sampling_rate", rate, 1, "Hz")
+
+
 def _check_bool(field: str, flag: object) -> None:
     if not isinstance(flag, bool):
         raise InvalidKeyError(

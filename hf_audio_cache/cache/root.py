@@ -11,7 +11,7 @@ from typing import Any
 
 from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, local_path, near_folder, open_store
 from ..support.paths import default_root
-from ..support.secrets import Secret
+from ..support.secrets import Secret, check_options
 from .codecs import COMPRESSIONS
 from .signing import SigningKey, SigningKeys, signing_keys
 
@@ -112,10 +112,11 @@ class CacheRoot:
         signing_key: SigningKey | SigningKeys | None = None,
         compression: str | None = "blosc",
     ) -> None:
+        check_options("storage_options", storage_options)
         if write not in ("both", "near", "none"):
             raise ValueError(f'write must be "both", "near" or "none", not {write!r}; nothing was opened.')
-        if near_max_bytes is not None and near_max_bytes <= 0:
-            raise ValueError(f"near_max_bytes must be positive or None, not {near_max_bytes}; nothing was opened.")
+        if near_max_bytes is not None and not _is_positive(near_max_bytes):
+            raise ValueError(f"near_max_bytes must be positive or None, not {near_max_bytes!r}; nothing was opened.")
         if compression not in COMPRESSIONS:
             known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
             raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
@@ -131,7 +132,7 @@ class CacheRoot:
             near_max_bytes=near_max_bytes,
             write=write,
             read_only=read_only,
-            timeouts=tuple(timeouts),
+            timeouts=_two_seconds(timeouts),
             strict=strict,
             signing_keys=signing_keys(signing_key),
             compression=compression,
@@ -230,6 +231,16 @@ _DEFAULTS: dict[str, Any] = {
     "strict": False,
     "compression": "blosc",
 }
+
+
+def _is_positive(number: object) -> bool:
+    return isinstance(number, (int, float)) and number > 0
+
+
+def _two_seconds(timeouts: Any) -> tuple[float, float]:
+    if isinstance(timeouts, (tuple, list)) and len(timeouts) == 2 and all(map(_is_positive, timeouts)):
+        return timeouts[0], timeouts[1]
+    raise ValueError(f"timeouts must be two positive numbers of seconds, not {timeouts!r}; nothing was opened.")
 
 
 def _secret_access(storage_options: Mapping[str, Any] | None, filesystem: Any) -> Secret[_Access] | None:

@@ -5,6 +5,7 @@ The access log tells when an entry was last used. An entry without a record coun
 
 from __future__ import annotations
 
+import numbers
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -87,9 +88,10 @@ def prune(
 
 
 def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: float | None) -> None:
-    for name, limit in (("max_bytes", max_bytes), ("older_than_seconds", older_than_seconds)):
-        if limit is not None and not limit >= 0:
-            raise ValueError(f"{name} must be at least 0, not {limit!r}; nothing was deleted.")
+    limits: dict[str, object] = {"max_bytes": max_bytes, "older_than_seconds": older_than_seconds}
+    for name, limit in limits.items():
+        if limit is not None and not (isinstance(limit, numbers.Real) and float(limit) >= 0):
+            raise ValueError(f"{name} must be a number of at least 0, not {limit!r}; nothing was deleted.")
     if keep_free is not None and not 0 <= keep_free <= 1:
         raise ValueError(f"keep_free must be a share between 0 and 1, not {keep_free!r}; nothing was deleted.")
 

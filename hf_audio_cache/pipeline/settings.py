@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ..audio.channels import Channels
 from ..audio.length import ClipLength, Longer, Truncated
-from ..cache.keys import AudioCacheKey, WaveformCacheKey, check_channels
+from ..cache.keys import AudioCacheKey, WaveformCacheKey, check_channels, check_sampling_rate
 from ..processors.precision import FloatType, check_dtype
 from ..processors.soundness import Nonfinite, check_nonfinite
 from ..support.secrets import Secret
@@ -30,6 +30,7 @@ class WaveformSettings:
     truncated: Truncated = "error"  # whether files that lack some of their audio are errors, or accepted
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sampling_rate", check_sampling_rate(self.sampling_rate))
         object.__setattr__(self, "channels", check_channels(self.channels))
         for name, values in (("longer", get_args(Longer)), ("truncated", get_args(Truncated))):
             if getattr(self, name) not in values:
@@ -68,6 +69,18 @@ class WaveformSettings:
         length.check(clip, truncated=self.truncated, longer=self.longer, max_length_ms=self.max_length_ms)
 
 
+def _copied(name: str, given: object) -> dict[str, Any]:
+    """Return a copy of a dict, which the caller may change."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{name} must be a dict, not {given!r}; nothing was opened.")
+    return dict(given)
+
+
+def _check_column_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"audio_column must be the name of a column, not {name!r}; nothing was opened.")
+
+
 @dataclass(frozen=True)
 class ResultSettings:
     """How examples become results, be these waveforms or features.
@@ -86,8 +99,8 @@ class ResultSettings:
     waveforms: Policy = "auto"  # whether waveforms are stored
 
     def __post_init__(self) -> None:
-        # Copies: the caller may change what it passed.
-        object.__setattr__(self, "output_names", dict(self.output_names))
+        object.__setattr__(self, "output_names", _copied("output_names", self.output_names))
+        _check_column_name(self.audio_column)
         if self.on_error not in ("raise", "null", "skip"):
             raise ValueError(f'on_error must be "raise", "null" or "skip", not {self.on_error!r}; nothing was opened.')
         if self.reason_column is not None and self.on_error != "null":
@@ -130,7 +143,7 @@ class FeatureSettings(ResultSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "processor_kwargs", dict(self.processor_kwargs))
+        object.__setattr__(self, "processor_kwargs", _copied("processor_kwargs", self.processor_kwargs))
         check_dtype(self.dtype)
         check_nonfinite(self.nonfinite)
         check_policy(features=self.features)

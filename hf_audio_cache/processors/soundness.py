@@ -39,7 +39,7 @@ def unsound_output(outputs: Mapping[str, Any], nonfinite: Nonfinite) -> UnsoundO
             return UnsoundOutput(name, 0, f"has no frames: its shape is {value.shape}")
         wrong, total = (0, 0) if nonfinite == "keep" else _count_nonfinite(value)
         if wrong:
-            remedy = ' If it means them, pass nonfinite="keep".'
+            remedy = ' If the processor means them, pass nonfinite="keep".'
             return UnsoundOutput(name, wrong, f"has {wrong} of {total} values that are not finite", remedy)
     if not any(map(_has_values, outputs.values())):
         return UnsoundOutput(next(iter(outputs), ""), 0, "has no frames: there are no values in any output")

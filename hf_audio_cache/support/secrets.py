@@ -50,8 +50,15 @@ class Secret(Generic[T]):
         return _unpickle, (self.token, self.value if _is_spawning() else None)
 
 
+def check_options(name: str, options: object) -> None:
+    """Raise ValueError if storage options are no dict; they are not shown."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"{name} must be a dict, not a {type(options).__name__}; nothing was opened.")
+
+
 def secret_options(options: Mapping[str, Any] | None) -> Secret[Mapping[str, Any]] | None:
     """Return storage options as a secret; None if there are none."""
+    check_options("audio_storage_options", options)
     if not options:
         return None
     return Secret(dict(options), json.dumps(options, sort_keys=True, default=repr).encode())

@@ -155,8 +155,17 @@ def test_two_filesystems_of_one_type_are_two_roots(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"write": "everywhere"}, {"near_max_bytes": 0}, {"compression": "zip"}],
-    ids=lambda settings: next(iter(settings)),
+    [
+        {"write": "everywhere"},
+        {"near_max_bytes": 0},
+        {"near_max_bytes": "100GB"},
+        {"timeouts": 5},
+        {"timeouts": (5,)},
+        {"timeouts": (0, 5)},
+        {"storage_options": "key"},
+        {"compression": "zip"},
+    ],
+    ids=str,
 )
 def test_a_setting_that_is_invalid_is_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -584,12 +584,10 @@ def test_without_a_limit_no_entry_goes(root):
     assert_pruned(root, [])
 
 
-@pytest.mark.parametrize("wrong", [-1, -0.5, float("nan"), float("-inf")])
+@pytest.mark.parametrize("wrong", [-1, -0.5, float("nan"), float("-inf"), "5GB"])
 @pytest.mark.parametrize("limit", ["max_bytes", "older_than_seconds"])
 def test_a_limit_that_is_none_is_an_error_and_deletes_nothing(limit, wrong, root):
     before = contents(root)
-    with pytest.raises(ValueError, match=f"{limit} must be at least 0, not .*; nothing was deleted"):
+    with pytest.raises(ValueError, match=f"{limit} must be a number of at least 0, not .*; nothing was deleted"):
         prune(root, **{limit: wrong})
-    with pytest.raises(TypeError):
-        prune(root, **{limit: "5"})
     assert contents(root) == before

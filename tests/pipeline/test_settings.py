@@ -53,6 +53,9 @@ def test_settings_cannot_be_changed_by_their_caller():
         ({"nonfinite": "drop"}, "nonfinite must be"),
         ({"features": "sometimes"}, 'features must be "auto", "always" or "never"'),
         ({"waveforms": "sometimes"}, 'waveforms must be "auto", "always" or "never"'),
+        ({"audio_column": None}, "audio_column must be the name of a column, not None"),
+        ({"output_names": ["input_values"]}, "output_names must be a dict"),
+        ({"processor_kwargs": "padding"}, "processor_kwargs must be a dict"),
     ],
 )
 def test_an_invalid_setting_is_named(wrong, message):
@@ -63,6 +66,7 @@ def test_an_invalid_setting_is_named(wrong, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"sampling_rate": "16k"}, "sampling_rate must be an integer of at least 1"),
         ({"longer": "skip"}, 'longer must be "cut" or "error", not \'skip\''),
         ({"longer": "error"}, 'longer="error" needs max_length_seconds='),
         ({"truncated": True}, 'truncated must be "error" or "accept", not True'),
@@ -70,7 +74,7 @@ def test_an_invalid_setting_is_named(wrong, message):
 )
 def test_an_invalid_setting_of_waveforms_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
-        WaveformSettings(16_000, **wrong)
+        WaveformSettings(**{"sampling_rate": 16_000, **wrong})
 
 
 def test_a_pickle_has_every_setting(make_processor, tmp_path):
