@@ -122,7 +122,8 @@ def cluster(address: str | None) -> Iterator[None]:
         import ray.data  # which sets up a log of its own
     except ImportError:
         raise ValueError(
-            "expected Ray for --engine ray, and it is not installed; nothing was done. pip install hf_audio_cache[ray]"
+            "expected Ray for --engine ray, and it is not installed; nothing was done. "
+            "Install it: pip install 'hf_audio_cache[ray]'"
         ) from None
     # What Ray and its workers print would be in the report; their logs have it.
     quiet: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False}
