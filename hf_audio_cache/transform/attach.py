@@ -27,6 +27,9 @@ _BATCH_ROWS = 64  # of a stream
 
 def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence[str] | None) -> Any:
     """Return a dataset or a stream that has features when it is read; see `CachedFeatures.attach`."""
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        kind = type(dataset).__name__
+        raise TypeError(f"attach needs a Dataset, a stream, or a dict of either, not {kind}. Nothing was attached.")
     settings, features = columns.settings, dataset.features or {}
     note_dataset(columns, dataset)
     is_stream = isinstance(dataset, datasets.IterableDataset)

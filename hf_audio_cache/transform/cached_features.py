@@ -250,6 +250,11 @@ class CachedFeatures(CachedTransform):
         to a fixed length, or padded after it was normalised. The first results are compared with the extractor's. All
         other calls go to the extractor itself, which is logged once.
 
+        Returns
+        -------
+        object
+            Of the class of the extractor.
+
         Raises
         ------
         ProcessorError

@@ -163,6 +163,8 @@ class CachedTransform:
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
         CannotSkipError
             If rows cannot be left out in this form, with ``on_error="skip"``.
+        ProcessorError, UnfingerprintableProcessorError
+            If the processor returns something else than outputs by name, or each call changes it.
         """
         check_positions(positions, self.settings.audio_column)
         return self.columns.of_good_clips(examples) if self.settings.on_error == "skip" else self.columns.of(examples)
@@ -184,10 +186,19 @@ class CachedTransform:
         **map_kwargs
             Arguments of `datasets.Dataset.map`: ``num_proc``, ``desc``, ``batch_size``, ``load_from_cache_file`` …
 
+        Returns
+        -------
+        datasets.Dataset or datasets.DatasetDict
+            The dataset with a column of `CachedArray` for each output; with ``on_error="skip"`` without bad rows.
+
         Raises
         ------
+        AudioColumnError, ProcessorError
+            If there is no such column, or a new column would replace another one.
         StoreError, UnstorableOutputError
             If features cannot be stored, or no entry can hold them: references need entries.
+        TypeError
+            If `dataset` is a stream or no dataset, or `datasets.Dataset.map` does not know an argument.
         AudioError
             If a clip cannot be read, decoded or extracted, with ``on_error="raise"``.
         """
@@ -239,6 +250,20 @@ class CachedTransform:
             A dataset, a stream, or a dict of either, with the audio column or with columns of `CachedArray`.
         remove_columns
             Columns to leave out of what is read, such as the audio, which a DataLoader would send between processes.
+
+        Returns
+        -------
+        datasets.Dataset or datasets.IterableDataset, or a dict of either
+            The same rows, with an array for each output when they are read.
+
+        Raises
+        ------
+        AudioColumnError, ProcessorError
+            If there is no such column, or features would take the place of another column.
+        CannotSkipError
+            If `dataset` is no stream, with ``on_error="skip"``.
+        TypeError
+            If `dataset` is none of these.
         """
         return of_each_split(dataset, lambda part: attach(self.columns, part, remove_columns))
 
@@ -253,6 +278,16 @@ class CachedTransform:
         ----------
         arrays
             Arrays of one dtype and shape.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of their dtype.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or their shapes differ.
         """
         return collate(arrays)
 

@@ -40,6 +40,12 @@ def test_a_transform_and_two_attaches_are_all_applied(clips, expected, wanted, c
     assert (cached_features.stats.computed, other.stats.computed) == (6, 6)
 
 
+@pytest.mark.parametrize("other", ["team/corpus", [1], None])
+def test_what_is_no_dataset_is_refused(other, cached_features):
+    with pytest.raises(TypeError, match="attach needs a Dataset, a stream, or a dict of either, not"):
+        cached_features.attach(other)
+
+
 def test_a_transform_of_some_columns_keeps_them(clips, expected, cached_features):
     dataset = data.in_memory(clips)
     chosen = cached_features.attach(dataset.with_transform(upper, columns=["text"]))
