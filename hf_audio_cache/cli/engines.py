@@ -75,7 +75,10 @@ def _not_stored(cached_features: CachedFeatures, error: StoreError) -> StoreErro
         said = f"not everything was stored under {cached_features.root}: {reason}. What was stored stays"
     else:
         said = f"nothing was stored under {cached_features.root}: {reason}"
-    return StoreError(f"{said}. Do the same again when the root takes entries.", errno=error.errno, kind=error.kind)
+    remedy = "Do the same again when the root takes entries"
+    if reason.kind == "later version":
+        remedy = "Upgrade hf_audio_cache, or pass another --root"
+    return StoreError(f"{said}. {remedy}.", errno=error.errno, kind=error.kind)
 
 
 def _count_unstored(cached_features: CachedFeatures, mapped: datasets.Dataset, report: FillReport) -> None:

@@ -47,8 +47,8 @@ def warm(
     Entries that exist stay, so you can interrupt it and start again. Rate, cap, resampling, channels and nonfinite are
     part of the key: pass the same ones as in training.
 
-    The exit code is 1 if there are bad clips, or if the root did not take some of the features; 2 if nothing was
-    stored. Nothing is computed for a root that takes no entries.
+    The exit code is 1 if there are bad clips, or if only the near tier took some of the features; 2 if the root failed,
+    which ends the command. Nothing is computed for a root that takes no entries.
 
     On a Ray cluster, paths of the dataset and of the root must be the same on all machines.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import audio_datasets as data
+import entry_tools
 import pytest
 from command_line import run, run_json
 
@@ -83,6 +84,16 @@ def test_a_root_that_fails_in_the_middle_says_how_much_it_has(job, tmp_path, mon
         assert "not everything was stored" in answer.err
         assert "for a test" in answer.err
     assert run_json(*job, "--root", root)["hits"] == len(features_under(root)) - 1 == N - 1
+
+
+def test_an_entry_of_a_later_version_asks_for_an_upgrade(job, tmp_path):
+    root = tmp_path / "root"
+    run(*job, "--root", root)
+    one = features_under(root)[0]
+    one.write_bytes(entry_tools.seal(entry_tools.split(one.read_bytes())[0], b'{"version":2}'))
+    said = run(*job, "--root", root, code=2).err
+    assert "Upgrade hf_audio_cache, or pass another --root." in said
+    assert "Do the same again" not in said
 
 
 def test_what_only_the_near_tier_took_is_stored_by_the_next_run(job, tmp_path, monkeypatch):
