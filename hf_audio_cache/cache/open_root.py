@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from ..errors import InvalidRootError, StoreError, UnknownVersionError
-from ..stores import Store
 from .access_log import Run, UseRecorder
 from .caches import AudioCache, WaveformCache
 from .layout import FEATURES, TAG, TAG_NAME, WAVEFORMS, manifest_name
@@ -28,10 +27,9 @@ class OpenRoot:
         *,
         counters: Counters | None = None,
         run: Run | None = None,
-        store: Store | None = None,
     ) -> None:
         self.root = as_cache_root(root)
-        self.store = self.root.open_store() if store is None else store
+        self.store = self.root.open_store()
         self.counters = counters or Counters()
         self.access_log = UseRecorder(self.store, run, counters=self.counters)
         self.audio_cache, self.waveform_cache = self._caches(self.counters)

@@ -69,13 +69,13 @@ class FsspecStore(Store):
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         paths = [self._path(check_name(name)) for name in names]
         results = self.ask("cat_file", [(path,) for path in paths])
-        return [self._error_or_none("read", name, got) for name, got in zip(names, results, strict=True)]
+        return [self._read(name, got) for name, got in zip(names, results, strict=True)]
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
         # By keywords: the second argument of s3fs is a version.
         places = [{"start": start, "end": start + n_bytes} for _, start, n_bytes in ranges]
         results = self.ask("cat_file", [(self._path(check_name(name)),) for name, _, _ in ranges], places)
-        return [self._error_or_none("read", one[0], got) for one, got in zip(ranges, results, strict=True)]
+        return [self._read(one[0], got) for one, got in zip(ranges, results, strict=True)]
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         results = self.ask("pipe_file", [(self._path(check_name(name)), objects[name]) for name in objects])
@@ -217,10 +217,10 @@ class FsspecStore(Store):
         [found] = self.ask("cat_file", [(self._path(_ANY_NAME),)])
         return found if _is_silent(found) else None
 
-    def _error_or_none(self, action: str, name: str, result: Any) -> Any:
+    def _read(self, name: str, result: Any) -> Any:
         if not isinstance(result, Exception):
             return result
-        return None if is_missing(result) else self._error(action, name, result)
+        return None if is_missing(result) else self._error("read", name, result)
 
     def _error(self, action: str, name: str, exc: Exception) -> StoreError:
         return store_error(action, self.location() + f"/{name}" * bool(name), name, exc, self.redact)
