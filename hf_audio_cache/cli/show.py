@@ -100,11 +100,11 @@ def ls(
             f"{entry.sampling_rate}",
             f"{entry.max_length_ms / 1000:g} s" if entry.max_length_ms else "none",
             format_size(entry.n_bytes),
-            format_seconds(max(now - entry.accessed, 0.0)),
+            f"{format_seconds(max(now - entry.accessed, 0.0))} ago",
         )
         for entry in entries
     ]
-    table = Table("", ("clip", "cache", "processor", "rate", "cap", "size", "used before"), lines)
+    table = Table("", ("clip", "cache", "processor", "rate", "cap", "size", "last used"), lines)
     show_rows([entry.to_dict() for entry in entries], table, form, is_whole=no_truncate)
 
 

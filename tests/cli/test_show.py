@@ -53,7 +53,7 @@ def test_ls_filters_and_sorts(root):
     )
     assert [row["processor"] for row in by_name] == [cached_by_all(root)[2].processor_sha[:12]] * 2
     assert run("ls", "--root", root, "--filter", "rate=1").lines == [
-        "  clip  cache  processor  rate  cap  size  used before"
+        "  clip  cache  processor  rate  cap  size  last used"
     ]
     assert run("ls", "--root", root, "--filter", "rate=1", "--format", "csv").out == ""
     assert "is not a filter" in run("ls", "--root", root, "--filter", "size", code=2).err
