@@ -57,7 +57,7 @@ def ls(
             "--filter",
             metavar="TEST",
             help="Such as size>1MB, accessed>30d, modified<2h, processor=NAME_OR_SHA, clip=SHA, cache=waveforms, "
-            "rate=16000, cap=30. Repeat for more; all must hold.",
+            "rate=16000, cap=30 (seconds; 0 for none). Repeat for more; all must hold.",
         ),
     ] = None,
     sort: Annotated[
