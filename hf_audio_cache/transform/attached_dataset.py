@@ -23,9 +23,9 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
         """Return rows or a column, as any dataset does."""
         if isinstance(key, str) and key not in self.column_names and key in self._late_names():
             raise AudioColumnError(
-                f"the column {key!r} is made when a row is read, and the dataset has no such column. Take it of rows, "
-                f"as in attached[0][{key!r}] or attached[:8][{key!r}]; or use cached_features.map(ds), which makes a "
-                "column. Nothing was computed.",
+                f"the column {key!r} is made when a row is read, and the dataset has no such column. Take it from "
+                f"rows, as in attached[0][{key!r}] or attached[:8][{key!r}]; or use cached_features.map(ds), which "
+                "makes a column. Nothing was computed.",
                 column=key,
                 columns=tuple(self.column_names),
             )

@@ -229,8 +229,8 @@ def test_an_attached_dataset_says_why_it_has_no_column_of_features(make_processo
         with pytest.raises(AudioColumnError) as caught:
             attached[name]
         assert str(caught.value) == (
-            f"the column '{name}' is made when a row is read, and the dataset has no such column. Take it of rows, as "
-            f"in attached[0]['{name}'] or attached[:8]['{name}']; or use cached_features.map(ds), which makes a "
+            f"the column '{name}' is made when a row is read, and the dataset has no such column. Take it from rows, "
+            f"as in attached[0]['{name}'] or attached[:8]['{name}']; or use cached_features.map(ds), which makes a "
             "column. Nothing was computed."
         )
     assert cached_features.stats.misses == 0
