@@ -30,6 +30,8 @@ def without_batch_axis(value: Any) -> Any:
         return _as_json(value)
     if is_batch and found.ndim and len(found) == 1:
         found = found[0]
+    if not isinstance(found, (np.ndarray, np.generic)):  # what an array of objects held
+        return _as_json(found)
     return copied(found) if found.dtype.hasobject or _is_masked(found) else np.array(found, order="C")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioExtractionError, ProcessorError, UnstorableOutputError
+from hf_audio_cache.processors.extractor import extract
 
 
 class Front:
@@ -281,3 +282,10 @@ def test_references_to_what_depends_on_the_clips_before_are_refused(tmp_path):
     dataset = datasets.Dataset.from_dict({"audio": [of_level(0.9), of_level(0.5)]})
     with pytest.raises(ProcessorError, match=r"the processor changed during the map: .*peak"):
         CachedFeatures(Loudest(), tmp_path).map(dataset)
+
+
+@pytest.mark.parametrize(("held", "expected"), [("text", "text"), ((1, [2]), [1, [2]]), (Front(3), Front(3))])
+def test_an_array_of_one_object_is_what_it_holds(held, expected):
+    batch = np.empty(1, object)
+    batch[0] = held
+    assert extract(lambda waveforms: {"x": batch}, np.zeros(8, np.float32), 8000, {}) == {"x": expected}
