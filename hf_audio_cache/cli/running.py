@@ -46,7 +46,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(exc, StoreError) and exc.kind == "unreachable":
                 from ..stores import CHECK_NETWORK
 
-                said += f". {CHECK_NETWORK}"
+                said = f"{said.rstrip('.')}. {CHECK_NETWORK}."
             typer.echo(f"Error: {said}", err=True)
             raise typer.Exit(2) from None
 

@@ -196,17 +196,18 @@ def test_the_package_is_a_program():
     assert "Usage: hf-audio-cache usage" in shown.stdout
 
 
-def test_a_store_that_does_not_answer_is_an_error_with_a_remedy(capsys):
+@pytest.mark.parametrize("end", ["", "."])
+def test_a_store_that_does_not_answer_is_an_error_with_a_remedy(end, capsys):
     def command():
         logging.getLogger("hf_audio_cache").warning(
             "it is down. The run goes on, and what is not found is computed. Ask."
         )
-        raise StoreError("could not list s3://bucket", kind="unreachable")
+        raise StoreError(f"could not list s3://bucket{end}", kind="unreachable")
 
     with pytest.raises(typer.Exit):
         guarded(command)()
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "it is down. Ask.",
-        "Error: could not list s3://bucket. Check the network, the endpoint and the region",
+        "Error: could not list s3://bucket. Check the network, the endpoint and the region.",
     ]
