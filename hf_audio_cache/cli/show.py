@@ -162,7 +162,7 @@ def show(
 ) -> None:
     """Show what the entries of a clip hold, and draw one.
 
-    The exit code is 1 if one is bad.
+    The exit code is 1 if one is not readable.
 
     Examples
     --------

@@ -57,7 +57,7 @@ class InspectedEntry(Report):
             ("size", format_size(listed.n_bytes)),
             ("took to compute", format_seconds(self.compute_seconds)),
             *((f"output {name}", text) for name, text in self.outputs.items()),
-            ("state", f"bad: {self.problem}" if self.problem else "good"),
+            ("state", f"not readable: {self.problem}" if self.problem else "good"),
         ]
         return [Table(self.name, (), facts)]
 
@@ -98,10 +98,10 @@ def _describe(value: Any) -> str:
 def plot_entry(entry: InspectedEntry, path: Path) -> None:
     """Draw an entry into a PNG file: a waveform over its seconds, features as a picture or a line.
 
-    Raises ValueError if it is bad, or has no array of one or two axes, or matplotlib is not installed.
+    Raises ValueError if it is not readable, or has no array of one or two axes, or matplotlib is not installed.
     """
     if entry.problem:
-        raise ValueError(f"Nothing was drawn: the entry {entry.name} is bad. {entry.problem}")
+        raise ValueError(f"Nothing was drawn: the entry {entry.name} is not readable: {entry.problem}.")
     drawable = {
         name: value
         for name, value in entry.values.items()
