@@ -117,9 +117,9 @@ test-environments: $(VENVS)/main/package.stamp $(VENVS)/bare/package.stamp $(VEN
 	$(if $(call find_python,3.13),$(VENVS)/py313/package.stamp)
 
 # $(call pytest,ENVIRONMENT,MARKERS,MODULES): JOBS at a time, a module on one of them, the longest first (see
-# tests/conftest.py). With ARGS, there may be nothing to run, which is status 5.
+# tests/groups.py, whose scheduler takes the place of that of --dist). With ARGS, there may be nothing to run, which is status 5.
 LONG :=
-PARALLEL := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(JOBS) --dist loadscope --no-loadscope-reorder
 pytest = $(VENVS)/$(1)/bin/pytest $(LONG) $(PARALLEL) -m "$(2)" $(3) $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
 WITHOUT_TORCH := not torch and not torchcodec and not servers and not ray
 

@@ -19,6 +19,7 @@ import fault_tally
 import pytest
 import servers
 import speech
+from groups import LONGEST, group_of, pytest_xdist_make_scheduler  # noqa: F401 - the last is a hook
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -65,23 +66,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run what `make test-all` alone runs, and long forms")
 
 
-# The groups that take longest, which begin first: else one of them alone would end the run, on one core.
-LONGEST = (
-    *("ray", "test_notebooks", "test_main_job", "test_main_job_remote", "test_faults_leaks", "test_sessions"),
-    *("test_benchmarks", "test_guest", "test_equal_identities", "test_faults_network", "test_faults_audio"),
-    "test_faults_disk",
-)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a module on one worker, for what its tests share, and all clusters of Ray's; leave out what is long."""
-    places = {}
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-        places[item] = LONGEST.index(group) if group in LONGEST else len(LONGEST)
-    items.sort(key=places.__getitem__)
+    """Begin with what takes longest; leave out what is long."""
+    order = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(LONGEST)))
     if not config.getoption("--long"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
@@ -112,7 +101,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture
 def faults(request: pytest.FixtureRequest) -> fault_tally.Faults:
     """Where a test of the fault suite says what it tried, and asks how often it is to try it."""
-    return fault_tally.Faults(request.node.nodeid.partition("@")[0], is_long=request.config.getoption("--long"))
+    return fault_tally.Faults(request.node.nodeid, is_long=request.config.getoption("--long"))
 
 
 @pytest.fixture

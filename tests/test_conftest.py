@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import configs
@@ -40,6 +41,41 @@ def test_a_child_process_imports_the_installed_package_too():
     installed = importlib.metadata.distribution("hf_audio_cache").locate_file("hf_audio_cache/__init__.py")
     assert Path(child.stdout.strip()) == Path(installed)
     assert not Path(installed).is_relative_to(Path(__file__).resolve().parents[1] / "hf_audio_cache")
+
+
+def test_a_module_stays_on_one_worker_and_all_clusters_of_rays_too(tmp_path):
+    module = """
+        import os, pathlib, pytest, time
+
+        class TestOne:
+            @pytest.mark.parametrize("number", ["a::b", "c", "d"])
+            def test_it(self, number):
+                with open("log", "a") as file:
+                    file.write(f"{pathlib.Path(__file__).stem} {os.environ['PYTEST_XDIST_WORKER']}\\n")
+                time.sleep(0.02)
+
+        class TestTwo(TestOne):
+            pass
+    """
+    for name in ("test_one", "test_two", "test_ray_one", "test_ray_two"):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(module), "utf-8")
+    options = ("-p", "groups", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in (tmp_path / "log").read_text("utf-8").splitlines()]
+    assert len(lines) == 4 * 3 * 2
+    workers = [
+        {worker for name, worker in lines if name.startswith(group)} for group in ("test_one", "test_two", "test_ray")
+    ]
+    assert [len(each) for each in workers] == [1, 1, 1]
 
 
 def test_the_prompts_are_554_different_ones(prompts):
