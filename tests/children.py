@@ -7,7 +7,12 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+# On the path of a Python that starts, its `sitecustomize` hides torch. transformers imports torch at the first call of
+# any extractor, which takes a process as long as all the rest.
+WITHOUT_TORCH = Path(__file__).parent / "without_torch"
 
 
 def start_child(function: Callable[..., Any], *arguments: Any, method: str = "fork") -> Any:

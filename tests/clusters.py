@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from children import WITHOUT_TORCH
+
 OBJECT_STORE_BYTES = 120 << 20  # of a node; Ray takes a third of the memory by default
 
 
 @contextlib.contextmanager
-def cluster(*nodes: int, **environment: str) -> Iterator[Any]:
-    """Start nodes of so many CPUs each, the first of them the head, and be connected to them.
+def cluster(*, has_torch: bool, **environment: str) -> Iterator[Any]:
+    """Start a node of two CPUs, and be connected to it.
 
     Parameters
     ----------
-    *nodes
-        How many CPUs each has.
+    has_torch
+        Whether the workers can import torch.
     **environment
         What the workers' environment is to have.
     """
@@ -34,13 +36,14 @@ def cluster(*nodes: int, **environment: str) -> Iterator[Any]:
     before = dict(os.environ)
     # By default its workers are as nice as can be, and wait for whatever else this machine does.
     own = [path for path in sys.path if Path(path).is_relative_to(Path(__file__).parent)]
-    paths = [*own, *filter(None, [before.get("PYTHONPATH")])]
+    paths = [*([] if has_torch else [str(WITHOUT_TORCH)]), *own, *filter(None, [before.get("PYTHONPATH")])]
     os.environ.update(environment, PYTHONPATH=os.pathsep.join(paths))
     os.environ.update(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
+    # A node is lost after five checks without an answer: one that was killed refuses them at once.
+    os.environ.update(RAY_health_check_period_ms="300", RAY_USAGE_STATS_ENABLED="0")
     made = Cluster()
     try:
-        for n_cpus in nodes:
-            made.add_node(num_cpus=n_cpus, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False)
+        add_node(made)
         connect(made)
         yield made
     finally:
@@ -49,6 +52,13 @@ def cluster(*nodes: int, **environment: str) -> Iterator[Any]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+def add_node(made: Any) -> Any:
+    """Start another node of two CPUs, and return it."""
+    size = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES}
+    # Each of these is a process that nobody asks.
+    return made.add_node(**size, include_dashboard=False, include_log_monitor=False, no_monitor=True)
 
 
 def connect(made: Any) -> None:

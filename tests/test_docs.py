@@ -48,7 +48,7 @@ def workspace(prompts, tmp_path, monkeypatch):
 
 @pytest.fixture
 def two_workers():
-    with clusters.cluster(2):
+    with clusters.cluster(has_torch=True):
         yield
 
 

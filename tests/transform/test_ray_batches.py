@@ -58,7 +58,7 @@ def assert_features(rows: Any, outputs: Any) -> None:
 @pytest.mark.parametrize(
     ("extractor", "batch_format"), crossed(EXTRACTORS, ["numpy", "pyarrow", "default", None]), indirect=["extractor"]
 )
-def test_it_is_a_function_for_map_batches(batch_format, extractor, clips, nodes, tmp_path):
+def test_it_is_a_function_for_map_batches(batch_format, extractor, clips, cluster, tmp_path):
     cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True, features="always")
     source = ray.data.from_arrow(data.pa_table(clips)).repartition(3)
     made = source.map_batches(cached_features, batch_size=4, batch_format=batch_format).materialize()
@@ -72,7 +72,7 @@ def test_it_is_a_function_for_map_batches(batch_format, extractor, clips, nodes,
     assert (cached_features.stats.computed, cached_features.stats.hits) == (9, 9)
 
 
-def test_tensor_columns_come_of_a_table(clips, nodes, tmp_path):
+def test_tensor_columns_come_of_a_table(clips, cluster, tmp_path):
     extractor = configs.make_processor("seamless_m4t")
     cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True, features="always")
     source = ray.data.from_arrow(data.pa_table(clips))
@@ -88,7 +88,7 @@ def test_tensor_columns_come_of_a_table(clips, nodes, tmp_path):
 
 
 @pytest.mark.parametrize("extractor", ["seamless_m4t"], indirect=True)
-def test_it_is_a_callable_class_for_actors(extractor, clips, nodes, tmp_path):
+def test_it_is_a_callable_class_for_actors(extractor, clips, cluster, tmp_path):
     made = ray.data.from_arrow(data.pa_table(clips)).map_batches(
         CachedFeatures,
         fn_constructor_args=(extractor, tmp_path),
@@ -100,7 +100,7 @@ def test_it_is_a_callable_class_for_actors(extractor, clips, nodes, tmp_path):
 
 
 @pytest.mark.parametrize("extractor", ["seamless_m4t"], indirect=True)
-def test_it_is_a_function_for_rows(extractor, clips, nodes, tmp_path):
+def test_it_is_a_function_for_rows(extractor, clips, cluster, tmp_path):
     cached_features = CachedFeatures(extractor, tmp_path, auto_resample=True, features="always")
     made = ray.data.from_arrow(data.pa_table(clips)).map(cached_features)
     rows = rows_of(made)
@@ -111,7 +111,7 @@ def test_it_is_a_function_for_rows(extractor, clips, nodes, tmp_path):
 @pytest.mark.parametrize(
     ("extractor", "batch_format"), crossed(EXTRACTORS, ["numpy", "pyarrow"]), indirect=["extractor"]
 )
-def test_bad_clips(batch_format, extractor, clips, nodes, tmp_path):
+def test_bad_clips(batch_format, extractor, clips, cluster, tmp_path):
     rows = data.columns(clips)
     bad = (0, 4, 5)
     for row in bad:
@@ -142,7 +142,7 @@ def test_bad_clips(batch_format, extractor, clips, nodes, tmp_path):
 
 
 @pytest.mark.parametrize("batch_format", ["numpy", "pyarrow"])
-def test_several_clips_in_a_row(batch_format, clips, nodes, tmp_path):
+def test_several_clips_in_a_row(batch_format, clips, cluster, tmp_path):
     cells = data.columns(clips)["audio"]
     source = ray.data.from_arrow(
         pa.table({"audio": [cells[0:2], cells[2:5], [], cells[5:]], "number": list(range(4))})
@@ -161,7 +161,7 @@ def test_several_clips_in_a_row(batch_format, clips, nodes, tmp_path):
 
 
 @pytest.mark.parametrize("batch_format", ["numpy", "pyarrow"])
-def test_waveforms(batch_format, clips, nodes, tmp_path):
+def test_waveforms(batch_format, clips, cluster, tmp_path):
     source = ray.data.from_arrow(data.pa_table(clips)).repartition(3)
     waveforms = [decode_audio(clip.read_bytes(), sampling_rate=RATE, auto_resample=True) for clip in clips]
     settings: dict[str, Any] = {"sampling_rate": RATE, "auto_resample": True}
@@ -176,7 +176,7 @@ def test_waveforms(batch_format, clips, nodes, tmp_path):
     assert [row["audio"]["bytes"] for row in rows] == [clip.read_bytes() for clip in clips]
 
 
-def test_pandas_is_refused_by_the_name_of_the_setting(clips, nodes, tmp_path):
+def test_pandas_is_refused_by_the_name_of_the_setting(clips, cluster, tmp_path):
     cached_features = CachedFeatures(configs.make_processor("seamless_m4t"), tmp_path)
     source = ray.data.from_arrow(data.pa_table(clips))
     with pytest.raises(Exception, match='Use batch_format="numpy" or "pyarrow"'):
@@ -192,7 +192,7 @@ def test_scalars_stay_as_they_are_also_beside_a_bad_clip():
 
 
 @pytest.mark.parametrize("form", ["huggingface", pytest.param("parquet", marks=pytest.mark.long), "binary"])
-def test_sources(form, clips, nodes, tmp_path):
+def test_sources(form, clips, cluster, tmp_path):
     extractor = configs.make_processor("wav2vec2")
     settings: dict[str, Any] = {"auto_resample": True, "features": "always"}
     if form == "huggingface":
@@ -210,7 +210,7 @@ def test_sources(form, clips, nodes, tmp_path):
     assert (cached_features.stats.computed, cached_features.stats.hits) == (9, 0)
 
 
-def test_a_processor_class_of_a_notebook(clips, nodes, tmp_path):
+def test_a_processor_class_of_a_notebook(clips, cluster, tmp_path):
     """Such a class is in no file, and is sent as it is."""
     notebook = types.ModuleType(f"notebook_{uuid.uuid4().hex}")
     sys.modules[notebook.__name__] = notebook
@@ -232,7 +232,7 @@ def test_a_processor_class_of_a_notebook(clips, nodes, tmp_path):
     assert (cached_features.stats.computed, cached_features.stats.hits) == (9, 9)
 
 
-def test_datasets_in_a_task_of_ray_is_served_as_anywhere(clips, nodes, tmp_path):
+def test_datasets_in_a_task_of_ray_is_served_as_anywhere(clips, cluster, tmp_path):
     cached_features = CachedFeatures(
         configs.make_processor("wav2vec2"), tmp_path, auto_resample=True, features="always"
     )

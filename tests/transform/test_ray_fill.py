@@ -63,7 +63,7 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
     filler = CachedFeatures(extractor, CacheRoot(url, **far), **SETTINGS)
     seen: list[int] = []
     source = ray.data.from_items([{"audio": cell} for cell in cells]).repartition(12)
-    filling = fill_by_ray(source, filler, max_workers=4, on_rows=seen.append)
+    filling = fill_by_ray(source, filler, max_workers=3, on_rows=seen.append)
 
     assert (filling.rows, filling.n_again) == (195, 0)
     assert {clip.clip for clip in filling.bad_clips} == {"bad.wav"}
@@ -81,7 +81,7 @@ def test_a_bucket_is_filled_and_read_by_datasets(nodes, s3_root, prompts, tmp_pa
     expected = {clip: data.expected_features(extractor, clip, auto_resample=True) for clip in clips}
     data.assert_stored(found, [expected[clip] for clip in rows])
 
-    again = fill_by_ray(in_ray(rows, 3), filler)
+    again = fill_by_ray(in_ray(rows, 3), filler, max_workers=1)
     assert (again.rows, again.stats.computed, again.stats.bytes_written) == (130, 0, 0)
 
 
@@ -93,7 +93,7 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
     filler = CachedFeatures(extractor, CacheRoot(url, storage_options=options, near=tmp_path / "near"), **SETTINGS)
     # The others are kept busy until then: so the work begins on the node that will be lost.
     busy = [clusters.occupy(node, n_cpus=2) for node in nodes.list_all_nodes()]
-    lost = nodes.add_node(num_cpus=2, object_store_memory=clusters.OBJECT_STORE_BYTES)
+    lost = clusters.add_node(nodes)
     raylet = lost.all_processes["raylet"][0].process.pid
     at_work: set[int] = set()  # processes of the lost node that had processed clips
 
@@ -122,7 +122,7 @@ def test_what_a_lost_node_had_in_flight_is_begun_again(nodes, s3_root, prompts, 
 
 
 @pytest.mark.parametrize("form", ["parquet", "saved", "dict"])
-def test_datasets_in_other_forms(form, nodes, prompts, tmp_path):
+def test_datasets_in_other_forms(form, cluster, prompts, tmp_path):
     clips = data.shortest(prompts, 12)
     place, source = tmp_path / "clips", {"split": None, "subset": None, "audio_column": "audio"}
     if form == "parquet":
@@ -139,14 +139,14 @@ def test_datasets_in_other_forms(form, nodes, prompts, tmp_path):
     assert len(rows) == 12
 
 
-def test_a_column_that_a_parquet_file_has_not_is_refused_at_once(nodes, prompts, tmp_path):
+def test_a_column_that_a_parquet_file_has_not_is_refused_at_once(cluster, prompts, tmp_path):
     place = data.parquet_file(prompts[:2], tmp_path / "clips.parquet")
     with pytest.raises(AudioColumnError, match=r"'speech', only the columns .*'audio'"):
         load_ray_dataset(str(place), split=None, subset=None, audio_column="speech")
 
 
 # More than ten seconds on a busy machine: the command joins the cluster and starts its workers.
-def test_warm_on_a_cluster(nodes, prompts, tmp_path):
+def test_warm_on_a_cluster(cluster, prompts, tmp_path):
     clips = data.shortest(prompts, 12)
     folder = tmp_path / "clips"
     data.copies(clips, folder / "a")
@@ -154,12 +154,12 @@ def test_warm_on_a_cluster(nodes, prompts, tmp_path):
     (folder / "bad.wav").write_bytes(b"no audio at all")
     processor = configs.write_config("wav2vec2", tmp_path / "wav2vec2")
     options = ("--processor", processor, "--root", tmp_path / "root", "--auto-resample")
-    options += ("--engine", "ray", "--address", nodes.address, "--num-proc", 2)
+    options += ("--engine", "ray", "--address", cluster.address, "--num-proc", 2)
     ray.shutdown()
     try:
         report = run_json("warm", folder, *options, code=1)
     finally:
-        clusters.connect(nodes)
+        clusters.connect(cluster)
     assert (report["rows"], report["computed"], report["hits"]) == (13, 12, 0)
     assert [clip["clip"] for clip in report["bad_clips"]] == [str(folder / "bad.wav")]
     cached_features = CachedFeatures(configs.make_processor("wav2vec2"), tmp_path / "root", **SETTINGS)
@@ -197,18 +197,18 @@ class Elsewhere(counting.CountingExtractor):
 
 
 # More than ten seconds on a busy machine: workers start for it, and import what extracts.
-def test_a_processor_that_is_another_on_a_worker_ends_the_filling(nodes, prompts, tmp_path):
+def test_a_processor_that_is_another_on_a_worker_ends_the_filling(cluster, prompts, tmp_path):
     cached_features = CachedFeatures(Elsewhere(do_normalize=False), tmp_path, **SETTINGS)
     with pytest.raises(ClusterError, match=r"the processor has another identity on this worker"):
-        fill_by_ray(in_ray(prompts[:2], 1), cached_features)
+        fill_by_ray(in_ray(prompts[:2], 1), cached_features, max_workers=1)
     assert not (tmp_path / "features").exists()
 
 
-def test_a_store_that_takes_nothing_ends_the_filling(nodes, prompts, tmp_path):
+def test_a_store_that_takes_nothing_ends_the_filling(cluster, prompts, tmp_path):
     (tmp_path / "features").write_text("a file where a folder has to be")
     cached_features = CachedFeatures(configs.make_processor("wav2vec2"), tmp_path, **SETTINGS)
     with pytest.raises(ClusterError, match=r"features could not be stored under"):
-        fill_by_ray(in_ray(prompts[:2], 1), cached_features)
+        fill_by_ray(in_ray(prompts[:2], 1), cached_features, max_workers=1)
 
 
 def test_claims():
@@ -225,7 +225,7 @@ def test_claims():
     assert claims.take("three", ["a"]) == ["a"]
 
 
-def test_clips_are_computed_twice_rather_than_not_where_claims_are_lost(nodes):
+def test_clips_are_computed_twice_rather_than_not_where_claims_are_lost(cluster):
     claims = ray.remote(Claims).options(num_cpus=0).remote()
     claim = BatchClaim(claims, "one")
     assert claim.take(["a", "b"]) == {"a", "b"}
