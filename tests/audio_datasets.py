@@ -22,6 +22,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from audio_files import decode_audio
+from children import WITHOUT_TORCH
 
 TESTS = Path(__file__).resolve().parent
 
@@ -192,13 +193,15 @@ def assert_stored(dataset: datasets.Dataset, expected: Sequence[Mapping[str, np.
                 assert np.array_equal(row[name], outputs[name])
 
 
-def run_program(program: str, *arguments: object, timeout: float = 120, **environment: str) -> Any:
+def run_program(
+    program: str, *arguments: object, timeout: float = 120, has_torch: bool = True, **environment: str
+) -> Any:
     """Run Python code in a new process; return what it printed last, read as JSON.
 
     The code can import what tests import by plain name: the helpers in this folder, and test modules that are loaded.
     """
     own = [path for path in sys.path if Path(path).is_relative_to(TESTS)]
-    paths = [*own, *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [*([] if has_torch else [str(WITHOUT_TORCH)]), *own, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},

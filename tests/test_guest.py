@@ -214,11 +214,11 @@ print(json.dumps(found))
 # More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
 def test_datasets_finds_its_own_cache_again_in_a_fresh_process(clips, tmp_path):
     data.saved(clips, tmp_path / "saved")
-    [first] = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", PYTHONHASHSEED="1")
+    [first] = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", has_torch=False, PYTHONHASHSEED="1")
     assert (first["stats"]["computed"], first["stats"]["hits"]) == (8, 24)
     # Nothing is asked of the cache again, wherever that is; only references name their root.
     roots = (tmp_path / "root", tmp_path / "another-root")
-    again, elsewhere = data.run_program(MAP, tmp_path / "saved", *roots, PYTHONHASHSEED="2")
+    again, elsewhere = data.run_program(MAP, tmp_path / "saved", *roots, has_torch=False, PYTHONHASHSEED="2")
     assert set(again["stats"].values()) == {0}
     assert again["files"] == first["files"]
     assert again["attached"] == first["attached"]
@@ -257,13 +257,13 @@ print(json.dumps({"hashes": hashes, "other": Hasher.hash(other), "computed": cac
 
 # More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
 def test_a_release_without_the_hook_works_with_the_root_in_the_hash(tmp_path):
-    first = data.run_program(WITHOUT_HOOK, tmp_path, PYTHONHASHSEED="1")
+    first = data.run_program(WITHOUT_HOOK, tmp_path, has_torch=False, PYTHONHASHSEED="1")
     assert first["computed"] == 4
     assert len(set(first["hashes"])) == 1
     assert first["other"] not in first["hashes"]
     for folder in ("root", "saved"):
         (tmp_path / folder).rename(tmp_path / f"{folder}-before")
-    again = data.run_program(WITHOUT_HOOK, tmp_path, PYTHONHASHSEED="2")
+    again = data.run_program(WITHOUT_HOOK, tmp_path, has_torch=False, PYTHONHASHSEED="2")
     assert again["hashes"] == first["hashes"]
 
 
