@@ -449,59 +449,49 @@ def test_a_class_given_to_python_on_the_command_line_has_one_identity():
 
 
 SPAWNING = """
-import json, multiprocessing, pickle, sys
-from concurrent.futures import ProcessPoolExecutor
+import json, multiprocessing, pickle, subprocess, sys
 from hf_audio_cache import CachedFeatures
 
 def sha(cached_features):
     return cached_features.processor_sha
 
+def in_a_pool(cached_features, library):
+    with library.get_context("spawn").Pool(1) as pool:
+        return pool.apply(sha, (cached_features,))
+
+def by(library, pickled):
+    program = f"import sys, {library}; print({library}.loads(sys.stdin.buffer.read()).processor_sha)"
+    child = subprocess.run([sys.executable, "-c", program], input=pickled, capture_output=True, check=True)
+    return child.stdout.decode().split()[-1]
+
+def in_pools(cached_features):
+    import multiprocess
+    return [in_a_pool(cached_features, library) for library in (multiprocessing, multiprocess)]
+
+def by_dill(cached_features):
+    import dill
+    return [by("dill", dill.dumps(cached_features, recurse=True))]  # otherwise it does not run there
+
+def by_cloudpickle(cached_features):
+    import cloudpickle
+    return [by("pickle", cloudpickle.dumps(cached_features))]
+
 if __name__ == "__main__":
-    how, root = sys.argv[1:]
+    root, *ways = sys.argv[1:]
     cached_features = CachedFeatures(FrontEnd(), root, features="always")
-    if how == "multiprocessing":
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            child = pool.apply(sha, (cached_features,))
-    elif how == "multiprocess":
-        import multiprocess
-        with multiprocess.get_context("spawn").Pool(1) as pool:
-            child = pool.apply(sha, (cached_features,))
-    else:
-        import subprocess, dill
-        pickled = dill.dumps(cached_features, recurse=True)  # otherwise it does not run there
-        program = "import sys, dill; print(dill.loads(sys.stdin.buffer.read()).processor_sha)"
-        child = subprocess.run([sys.executable, "-c", program], input=pickled, capture_output=True, check=True)
-        child = child.stdout.decode().split()[-1]
-    print(json.dumps([cached_features.processor_sha, child]))
+    print(json.dumps([sha(cached_features), *[found for way in ways for found in globals()[way](cached_features)]]))
 """
 
 
-@pytest.mark.parametrize("how", ["multiprocessing", "multiprocess", "dill, recurse"])
-def test_a_class_of_the_program_has_one_identity_in_spawned_processes(how, tmp_path):
+def test_a_class_of_the_program_has_one_identity_in_spawned_processes_and_by_each_pickler(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(NOTEBOOK_CLASS + SPAWNING, encoding="utf-8")
-    parent, child = run([script, how, tmp_path / "root"])
-    assert parent == child
+    parent, *children = run([script, tmp_path / "root", "in_pools", "by_dill", "by_cloudpickle"])
+    assert children == [parent] * 4
 
 
 def test_a_class_on_the_command_line_has_one_identity_by_dill(tmp_path):
-    parent, child = run(["-c", NOTEBOOK_CLASS + SPAWNING, "dill, recurse", tmp_path / "root"])
-    assert parent == child
-
-
-def test_cloudpickle_carries_the_identity_of_a_class(tmp_path):
-    pytest.importorskip("cloudpickle")
-    program = """
-import cloudpickle, json, subprocess, sys
-from hf_audio_cache import CachedFeatures
-cached_features = CachedFeatures(FrontEnd(), sys.argv[1], features="always")
-program = "import sys, pickle; print(pickle.loads(sys.stdin.buffer.read()).processor_sha)"
-child = subprocess.run([sys.executable, "-c", program], input=cloudpickle.dumps(cached_features), capture_output=True)
-print(json.dumps([cached_features.processor_sha, child.stdout.decode().strip()]))
-"""
-    script = tmp_path / "program.py"
-    script.write_text(NOTEBOOK_CLASS + program, encoding="utf-8")
-    parent, child = run([script, tmp_path / "root"])
+    parent, child = run(["-c", NOTEBOOK_CLASS + SPAWNING, tmp_path / "root", "by_dill"])
     assert parent == child
 
 
