@@ -19,10 +19,13 @@ import pytest
 
 import hf_audio_cache
 
-# Those that need nothing are run where there is no torch, by `make test-bare`, and not once more with it.
-WITHOUT_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="`make test-bare` runs it")
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+# One that needs nothing is run where there is no torch, by `make test-bare`, and not once more with it.
+WITHOUT_TORCH = pytest.mark.skipif(HAS_TORCH, reason="`make test-bare` runs it")
 # What a notebook needs beside the package and matplotlib, by the markers of `setup.cfg`.
 NEEDS = {
+    "augment": (),  # the two take half as long with torch, without which `make test-all` runs them once more
+    "dataset-versions": (),
     "object-stores": (pytest.mark.servers,),
     "training": (pytest.mark.torch,),
     "transcription": (pytest.mark.torch,),  # not torch, but a model that is installed beside it
@@ -127,7 +130,9 @@ def test_absolute_paths_are_recognised(text, found):
 # Up to a minute each: a kernel, and whole jobs in it, some on several machines.
 @pytest.mark.timeout(TIME_LIMIT + 10)
 @pytest.mark.parametrize("notebook", RUNNABLE)
-def test_runs_and_shows_what_is_committed(notebook, tmp_path):
+def test_runs_and_shows_what_is_committed(notebook, tmp_path, request):
+    if NEEDS.get(notebook.stem) == () and not HAS_TORCH and not request.config.getoption("--long"):
+        pytest.skip("`make test-main` runs it")
     # A checkout's layout, with nothing to import the package from.
     (tmp_path / "tests").symlink_to(Path(__file__).resolve().parent)
     (tmp_path / "notebooks").mkdir()
