@@ -27,7 +27,7 @@ from hf_audio_cache.stores.packs.index import ROW, encode_index, sort_rows
 from hf_audio_cache.stores.packs.names import entry_key
 
 PROCESSOR = "7d865e95" * 8
-N = 300
+N = 150
 
 
 def key_of(number: int) -> AudioCacheKey:
@@ -293,7 +293,7 @@ def packed_root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed") / "root"
     put(folder, range(N + 20))
     with without_waiting():
-        pack(folder, pack_bytes=100_000)
+        pack(folder, pack_bytes=50_000)
     AudioCache(folder / "features")._store.delete([key_of(number).name() for number in range(N, N + 20)])
     assert len(packs(folder)) >= 3
     assert list((folder / "packs").glob("*.deleted"))

@@ -59,8 +59,10 @@ class Case:
 @pytest.fixture(scope="module")
 def case(request, real_clips):
     extractor = configs.make_processor(request.param)
-    expected = [data.expected_features(extractor, clip, auto_resample=True) for clip in real_clips]
-    return Case(extractor, data.in_memory(real_clips), expected)
+    # Those not named here pad each clip to 10 or 30 s, which takes them as long as Wav2Vec2 for ten.
+    clips = real_clips[: {"wav2vec2": N_CLIPS, "seamless_m4t": 50}.get(request.param, 25)]
+    expected = [data.expected_features(extractor, clip, auto_resample=True) for clip in clips]
+    return Case(extractor, data.in_memory(clips), expected)
 
 
 def through_map(case, cached_features):
@@ -84,7 +86,7 @@ def through_references(case, cached_features):
 
 def through_attach(case, cached_features):
     attached = cached_features.attach(case.dataset, remove_columns="audio")
-    for start in range(0, N_CLIPS, 25):
+    for start in range(0, len(case.expected), 25):
         batch = attached[start : start + 25]
         for name in case.expected[0]:
             for array, outputs in zip(batch[name], case.expected[start : start + 25], strict=True):
@@ -111,12 +113,12 @@ def test_every_array_is_what_the_extractor_gives_alone(case, form, compression, 
     cached_features = CachedFeatures(case.extractor, CacheRoot(tmp_path, compression=compression), auto_resample=True)
     form(case, cached_features)
     cold = cached_features.stats
-    assert (cold.computed, cold.decodes) == (N_CLIPS, N_CLIPS)
+    assert (cold.computed, cold.decodes) == (len(case.expected), len(case.expected))
     for read in FORMS if form is through_attach else (form,):
         read(case, cached_features)
     warm = cached_features.stats - cold
     assert (warm.misses, warm.computed, warm.decodes, warm.bytes_written) == (0, 0, 0, 0)
-    assert warm.hits >= N_CLIPS
+    assert warm.hits >= len(case.expected)
 
 
 # 2. A second run
@@ -184,7 +186,7 @@ class Run:
 @pytest.fixture(scope="module")
 def whisper_run(real_clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whisper")
-    clips = real_clips[:40]
+    clips = real_clips[:15]
     parquet = data.parquet_file(clips, folder / "clips.parquet")
     cached_features = CachedFeatures(configs.make_processor("whisper_tiny"), folder / "root", auto_resample=True)
     batch = cached_features({"audio": data.columns(clips)["audio"]})

@@ -94,11 +94,17 @@ def test_each_kind_of_error_of_a_server(started, opened, name):
         assert store.get("00/name") == CONTENTS[0]
 
 
-# Not GCS by obstore: fake-gcs-server takes its uploads in the contract alone, through `XmlUploads`.
+# Not GCS by obstore: fake-gcs-server takes its uploads in the contract alone, through `XmlUploads`. Azure by obstore is
+# long: obstore has one HTTP client for all stores.
 WAYS = pytest.mark.parametrize(
     ("name", "opened"),
     [
-        pytest.param(name, opened, id=f"{name}-{'fsspec' if opened is open_plain else 'obstore'}")
+        pytest.param(
+            name,
+            opened,
+            id=f"{name}-{'fsspec' if opened is open_plain else 'obstore'}",
+            marks=[pytest.mark.long] if (name, opened) == ("azurite", open_fast) else [],
+        )
         for name, opened in itertools.product(("seaweedfs", "fake_gcs", "azurite"), (open_plain, open_fast))
         if (name, opened) != ("fake_gcs", open_fast)
     ],
