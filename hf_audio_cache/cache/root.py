@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -234,7 +235,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def _is_positive(number: object) -> bool:
-    return isinstance(number, (int, float)) and number > 0
+    return isinstance(number, numbers.Real) and float(number) > 0
 
 
 def _two_seconds(timeouts: Any) -> tuple[float, float]:
