@@ -71,7 +71,8 @@ class CachedFeatures(CachedTransform):
         A file that lacks 100 ms or more of what its header promises is an ``"error"`` of its clip. ``"accept"`` takes
         what is there.
     processor_kwargs
-        Further arguments of the processor's call. They are part of the key.
+        Further arguments of the feature extractor's call, which a processor around it takes as ``audio_kwargs``. They
+        are part of the key.
     output_names
         New names for outputs, such as ``{"attention_mask": "feature_attention_mask"}``.
     dtype
