@@ -67,14 +67,13 @@ def prune(
     Raises
     ------
     ValueError
-        If a limit is invalid, there is no such cache or processor, waveforms and a processor are chosen, or nothing is
-        known of a run.
+        If a limit is none, a cache, processor or run is unknown, or both waveforms and a processor are chosen.
     InvalidRootError, StoreError
         If there is no folder at a path; if the root cannot be listed, or an entry not be deleted.
     """
     check_cache(cache, processor, "nothing was deleted")
     _check(max_bytes, older_than_seconds, keep_free)
-    contents = Contents.of(root)
+    contents, going = Contents.of(root), []
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
     if (max_bytes, older_than_seconds, keep_free) != (None, None, None):
@@ -82,8 +81,8 @@ def prune(
         excess = max(0 if max_bytes is None else n_bytes - max_bytes, _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
         going = list(_first_to_go(contents, may_go, excess, oldest))
-    else:
-        going = may_go if processor is not None or cache is not None or runs else []
+    elif processor is not None or cache is not None or runs:
+        going = may_go
     return contents.delete(going, dry_run=dry_run)
 
 

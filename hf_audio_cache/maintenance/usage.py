@@ -149,6 +149,8 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
 
     Raises
     ------
+    ValueError
+        If `sample` is negative.
     InvalidRootError, StoreError
         If there is no folder at a path; if the root cannot be listed.
     """
@@ -225,6 +227,8 @@ class _Sample:
     """Uniform sample of the names offered. It does not depend on their order."""
 
     def __init__(self, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"sample must be at least 0, not {size!r}; nothing was counted.")
         self._size = size
         self._chosen: list[tuple[int, str]] = []  # a heap of the smallest hashes, negated
 

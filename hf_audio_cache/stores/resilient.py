@@ -28,7 +28,7 @@ class _Policy(NamedTuple):
 
 
 CHECK_NETWORK = "Check the network, the endpoint and the region"
-RUN_GOES_ON = "The run goes on, and what is not found is computed."
+RUN_GOES_ON = "The run goes on, and computes what is not found (with strict=True it ends)."
 
 _POLICIES = {
     "throttled": _Policy(4, 10, "asks for fewer requests", "Use fewer processes at once"),

@@ -233,6 +233,8 @@ class CachedFeatures(CachedTransform):
         ------
         AudioColumnError
             If there is no such column.
+        ValueError
+            If `sample` is less than 1.
         """
         return estimate(self.pipeline, dataset, sample=sample)
 

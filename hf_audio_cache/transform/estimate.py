@@ -144,6 +144,8 @@ class Estimate(Report):
 
 def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int = _SAMPLE) -> Estimate:
     """Return what caching a dataset will take; see `CachedFeatures.estimate`."""
+    if sample < 1:
+        raise ValueError(f"sample must be at least 1 row, not {sample!r}; nothing was computed.")
     column, data_dir = pipeline.settings.audio_column, pipeline.settings.data_dir
     rows = audio_rows(dataset, column)
     sizes = encoded_sizes(rows, column, data_dir)

@@ -21,6 +21,7 @@ from full_roots import N_CLIPS, contents, entries, manifests
 from hf_audio_cache.cli import app
 from hf_audio_cache.cli.running import guarded
 from hf_audio_cache.errors import StoreError
+from hf_audio_cache.stores import RUN_GOES_ON
 
 
 def commands(group, before=""):
@@ -199,9 +200,7 @@ def test_the_package_is_a_program():
 @pytest.mark.parametrize("end", ["", "."])
 def test_a_store_that_does_not_answer_is_an_error_with_a_remedy(end, capsys):
     def command():
-        logging.getLogger("hf_audio_cache").warning(
-            "it is down. The run goes on, and what is not found is computed. Ask."
-        )
+        logging.getLogger("hf_audio_cache").warning(f"it is down. {RUN_GOES_ON} Ask.")
         raise StoreError(f"could not list s3://bucket{end}", kind="unreachable")
 
     with pytest.raises(typer.Exit):

@@ -12,6 +12,7 @@ from pathlib import Path
 import audio_datasets as data
 import fsspec
 import numpy as np
+import pytest
 from full_roots import cached_by_all, contents
 
 from hf_audio_cache import AudioCache, CacheRoot, Usage, usage
@@ -39,6 +40,9 @@ def test_an_empty_root_has_nothing(tmp_path):
     assert usage(tmp_path) == Usage(str(tmp_path), ages=usage(tmp_path).ages)
     assert set(usage(tmp_path).ages.values()) == {(0, 0)}
     assert usage(tmp_path).compression_ratio is None
+    assert usage(tmp_path, sample=0).n_sample == 0
+    with pytest.raises(ValueError, match="sample must be at least 0, not -1; nothing was counted"):
+        usage(tmp_path, sample=-1)
 
 
 def test_entries_are_counted_by_processor_rate_and_cap(root, clips):

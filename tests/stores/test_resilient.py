@@ -14,7 +14,7 @@ from scripted_store import ScriptedStore, denied, down, fine, kinds
 from store_contract import StoreContract
 
 from hf_audio_cache.errors import InvalidNameError, StoreError
-from hf_audio_cache.stores import LocalStore, StoredObject
+from hf_audio_cache.stores import RUN_GOES_ON, LocalStore, StoredObject
 from hf_audio_cache.stores.circuit_breaker import CircuitBreaker
 from hf_audio_cache.stores.resilient import ResilientStore
 
@@ -242,7 +242,7 @@ def test_pauses_grow_and_an_answer_ends_them(store, far, caplog):
     levels = [record.levelname for record in caplog.records]
     assert levels == ["WARNING", *["INFO"] * 7]
     assert caplog.messages[0].startswith("far://bucket/ does not answer (could not get x/hangs: unreachable); no more")
-    assert "asking it for 30 s. The run goes on, and what is not found is computed. Check" in caplog.messages[0]
+    assert f"asking it for 30 s. {RUN_GOES_ON} Check" in caplog.messages[0]
     assert caplog.messages[-1] == "far://bucket/ answers again"
     open_circuit(store, far)  # from the beginning
     far.now += 31
@@ -424,8 +424,9 @@ def test_a_warm_cache_that_is_only_read_needs_no_right_to_list(store, far, caplo
     assert "exists" not in dict(far.requests)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.messages[0] == (
-        "far://bucket/ denied writing (could not put b: denied); no more writing for 30 s. The run goes on, and what "
-        "is not found is computed. Check which credentials are used, and that they allow writing there."
+        "far://bucket/ denied writing (could not put b: denied); no more writing for 30 s. The run goes on, and "
+        "computes what is not found (with strict=True it ends). Check which credentials are used, and that they allow "
+        "writing there."
     )
 
 

@@ -154,6 +154,8 @@ def test_what_has_no_rows_to_count_is_an_error(prompts, extractor, tmp_path):
             ask(data.in_memory(prompts[:2]).to_iterable_dataset())
         with pytest.raises(AudioColumnError):
             ask(data.in_memory(prompts[:2]).remove_columns("audio"))
+    with pytest.raises(ValueError, match="sample must be at least 1 row, not 0; nothing was computed"):
+        cached_features.estimate(data.in_memory(prompts[:2]), sample=0)
 
 
 @pytest.mark.parametrize("kind", ["files", "flat columns"])
