@@ -39,7 +39,8 @@ def pick_output(outputs: Mapping[str, Any] | None, key: AnyKey, name: str, root:
         kind = "waveform" if isinstance(key, WaveformCacheKey) else "audio"
         of = "cached_waveforms" if isinstance(key, WaveformCacheKey) else "cached_features"
         raise MissingEntryError(
-            f"the output {name!r} of the entry {key} is missing under {root}; the row was not read. "
+            f"the output {name!r} of the entry {key} is missing under {root}, or could not be read (then "
+            "the log says why); the row was not read. "
             f"If the cache was moved, cast each column to its new place, with {of} on the new root: "
             "ds.cast_column(column, dataclasses.replace(ds.features[column], "
             f"root=str({of}.{kind}_cache.root))). If it was pruned or damaged, run "

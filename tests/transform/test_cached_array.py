@@ -410,6 +410,17 @@ def test_a_missing_entry_is_an_error_whose_remedy_works_as_printed(clips, wanted
     assert cached_features.stats.computed == 2
 
 
+def test_an_entry_that_cannot_be_read_is_not_said_to_be_gone(seamless, own_root, clips, caplog):
+    cached_features = CachedFeatures(seamless, own_root, auto_resample=True)
+    ds = cached_features.map(data.in_memory(clips))
+    path = cached_features.audio_cache.path_for(ds.features["input_features"].key(bytes.fromhex(data.sha256(clips[0]))))
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(MissingEntryError, match="or could not be read"):
+        ds[0]
+    assert f"could not read {path}" in caplog.text
+
+
 def test_the_error_comes_out_of_a_worker_process(references, seamless, own_root, clips):
     ds = CachedFeatures(seamless, own_root, auto_resample=True).map(data.in_memory(clips))
     shutil.rmtree(own_root)
