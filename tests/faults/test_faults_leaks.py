@@ -354,7 +354,7 @@ def assert_same_threads(before: dict[str, Any], after: list[dict[str, Any]]) -> 
         assert one["of the system"] <= before["of the system"] + 12
 
 
-# More than ten seconds: two roots, each used in every form and through every error, twice.
+# Ten seconds on a busy machine: two roots, each used in every form and through every error, twice.
 def test_nothing_stays_open_and_no_thread_runs_on(scratch, tmp_path, faults):
     n_rounds = faults.times(1, 30)
     place = tmp_path / "work"
@@ -368,7 +368,6 @@ def test_nothing_stays_open_and_no_thread_runs_on(scratch, tmp_path, faults):
     faults.survived("files and threads after runs and errors", n_rounds)
 
 
-# More than ten seconds: a process that maps into each of the roots, and opens a reader of it.
 @pytest.mark.parametrize("settings", ["{}", pytest.param(SIGNED, marks=pytest.mark.long)], ids=["plain", "signed"])
 def test_of_many_roots_few_stay_open(settings, scratch, tmp_path, faults):
     n_roots, most = faults.times(12, 400), faults.times(FEWER_READERS, MOST_READERS)

@@ -54,7 +54,7 @@ def assert_features(rows: Any, outputs: Any) -> None:
             data.assert_same_bits(np.asarray(row[name]), array)
 
 
-# Up to half a minute: the workers that Ray starts for it import what extracts, each for itself.
+# The first takes up to half a minute: the workers that Ray starts for it import what extracts, each for itself.
 @pytest.mark.parametrize(
     ("extractor", "batch_format"), crossed(EXTRACTORS, ["numpy", "pyarrow", "default", None]), indirect=["extractor"]
 )
