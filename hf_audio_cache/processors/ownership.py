@@ -9,6 +9,7 @@ import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import pkgutil
 import site
@@ -40,6 +41,11 @@ def _library_folders() -> tuple[str, ...]:
     return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
 
 
+def is_in(name: str, package: str) -> bool:
+    """Return whether a module is a package, or one of those in it; none is in ""."""
+    return name == package or (package != "" and name.startswith(f"{package}."))
+
+
 @functools.lru_cache(maxsize=4096)
 def owner_of_file(path: str, name: str) -> Owner:
     """Return whose file it is; `name` is that of its module."""
@@ -60,10 +66,10 @@ def _installed_in(folder: str) -> frozenset[str]:
     return frozenset(line.partition(",")[0].partition("/")[0].removesuffix(".py") for line in lines)
 
 
-def owner_of_module(name: str) -> Owner:
-    """Return whose a module is that has been imported."""
+def owner_of_module(name: str, package: str = "") -> Owner:
+    """Return whose a module is that has been imported; an installed `package` is one's own here."""
     top, module = name.partition(".")[0], sys.modules.get(name)
-    if name in _MAIN:
+    if name in _MAIN or is_in(name, package):
         return Owner.OWN
     if top in ("transformers", "hf_audio_cache"):  # wherever they lie: they cannot be anything else
         return Owner.FOLLOWED if top == "transformers" else Owner.LIBRARY
@@ -73,19 +79,25 @@ def owner_of_module(name: str) -> Owner:
     return Owner.LIBRARY if top in sys.stdlib_module_names or top in sys.builtin_module_names else Owner.OWN
 
 
-def owner_of(value: Any) -> Owner:
-    """Return whose a function or a class is."""
+def owner_of(value: Any, package: str = "") -> Owner:
+    """Return whose a function or a class is; an installed `package` is one's own here."""
     if isinstance(value, types.FunctionType):
         name = str(value.__globals__.get("__name__"))
         module, file = sys.modules.get(name), value.__code__.co_filename
         if name in _MAIN or (module is not None and vars(module) is value.__globals__):
-            return owner_of_module(name)
-        return owner_of_file(file, name) if os.path.isfile(file) else Owner.OWN
+            return owner_of_module(name, package)
+        return owner_of_file(file, name) if os.path.isfile(file) and not is_in(name, package) else Owner.OWN
     name = value.__module__
     if not isinstance(name, str) or is_made_in_c(value):
         return Owner.LIBRARY
     # A class that is not where it says was made by a function, perhaps of one's own classes or values.
-    return owner_of_module(name) if is_found(value) else Owner.OWN
+    return owner_of_module(name, package) if is_found(value) else Owner.OWN
+
+
+def package_of(kind: type) -> str:
+    """Return the installed package that a class is of: the first on the way to it that is no mere namespace."""
+    modules = itertools.accumulate(kind.__module__.split("."), "{}.{}".format)
+    return next(name for name in modules if getattr(sys.modules.get(name), "__file__", None) or name == kind.__module__)
 
 
 def is_made_in_c(kind: type) -> bool:
@@ -110,7 +122,7 @@ def label_of(value: Any, owner: Owner) -> str:
     return name if owner is Owner.OWN else f"{value.__module__}.{name}"
 
 
-def file_digest(name: str, names: tuple[str, ...]) -> Any:
+def file_digest(name: str, names: tuple[str, ...], own_package: str = "") -> Any:
     """Return digests of a module of one's own that is not imported yet, and of those that it imports in turn.
 
     Nothing is imported. None for a library's module, and for one that is not there.
@@ -121,7 +133,7 @@ def file_digest(name: str, names: tuple[str, ...]) -> Any:
         name = pending.pop()
         pending += {name.rpartition(".")[0]} - {""}  # its package runs first
         spec = None if name in found else _spec_of(name)
-        code = None if spec is None else _code_in(spec)
+        code = None if spec is None else _code_in(spec, own_package)
         if spec is None or code is None:
             continue
         if isinstance(code, bytes):
@@ -137,10 +149,10 @@ def file_digest(name: str, names: tuple[str, ...]) -> Any:
     return dict(sorted(found.items())) or None
 
 
-def _code_in(spec: importlib.machinery.ModuleSpec) -> types.CodeType | bytes | None:
+def _code_in(spec: importlib.machinery.ModuleSpec, own_package: str) -> types.CodeType | bytes | None:
     """Return the code of a module of one's own, or its source where that is no Python."""
     path, loader = str(spec.origin), spec.loader
-    if not spec.has_location or not _is_own(spec):
+    if not spec.has_location or not _is_own(spec, own_package):
         return None
     if not path.endswith(".py") or not os.path.isfile(path):  # compiled, or in an archive
         code = loader.get_code(spec.name) if loader is not None and hasattr(loader, "get_code") else None
@@ -153,7 +165,9 @@ def _code_in(spec: importlib.machinery.ModuleSpec) -> types.CodeType | bytes | N
         return source
 
 
-def _is_own(spec: importlib.machinery.ModuleSpec) -> bool:
+def _is_own(spec: importlib.machinery.ModuleSpec, package: str) -> bool:
+    if is_in(spec.name, package):
+        return True
     folders = [os.path.join(folder, "__init__.py") for folder in spec.submodule_search_locations or ()]
     places = [spec.origin] if spec.has_location else folders
     return any(owner_of_file(str(place), spec.name) is Owner.OWN for place in places)
@@ -185,11 +199,11 @@ def _found_in(name: str, folders: list[str] | None) -> importlib.machinery.Modul
     return spec
 
 
-def modules_in(package: str) -> list[str]:
+def modules_in(package: str, own_package: str = "") -> list[str]:
     """Return the names of all modules in a package of one's own, without importing any."""
     spec = _spec_of(package)
     found = []
-    if spec is not None and _is_own(spec):
+    if spec is not None and _is_own(spec, own_package):
         for module in pkgutil.iter_modules(spec.submodule_search_locations):
-            found += [name := f"{package}.{module.name}", *(modules_in(name) if module.ispkg else ())]
+            found += [name := f"{package}.{module.name}", *(modules_in(name, own_package) if module.ispkg else ())]
     return found

@@ -110,6 +110,56 @@ def test_what_pip_put_into_a_folder_of_its_own_is_a_library(place, folder, monke
     assert code["FrontEnd.__call__"]["globals"] == {"helper": {"module": "biglib"}}
 
 
+USES = {
+    "a function": ("from .util import f", "f(w[0])"),
+    "a function of a module": ("from . import util", "util.f(w[0])"),
+    "a module by its full name": ("import ourlab.util", "ourlab.util.f(w[0])"),
+    "a value of a module": ("from . import util", "w[0] * util.GAIN"),
+    "an import in the call": ("", "__import__('ourlab.util').util.f(w[0])"),
+    "a class with defaults": ("from .util import Settings", "w[0] * Settings().gain"),
+    "a parent": ("from .util import Parent", "super().__call__(w)"),
+}
+UTIL = """
+from typing import NamedTuple
+GAIN = {gain}
+def f(x): return x * {gain}
+class Settings(NamedTuple):
+    gain: int = {gain}
+class Parent:
+    def __call__(self, w): return w[0] * {gain}
+"""
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_installed_package_of_a_front_end_is_as_ones_own(use, folder, monkeypatch):
+    """A package of a laboratory, in an image of a container: the next image may have other code of the same version."""
+    imported, returned = USES[use]
+    front_end = f"""
+{imported}
+class FrontEnd({"Parent" if use == "a parent" else ""}):
+    sampling_rate = 16000
+    def __call__(self, w, sampling_rate): return {{"x": [{returned}]}}
+"""
+    shas = []
+    for place, gain in (("one", 2), ("two", 3), ("checkout", 2)):
+        files = {
+            "ourlab/__init__.py": "from .front import FrontEnd",
+            "ourlab/front.py": front_end,
+            "ourlab/util.py": UTIL.format(gain=gain),
+        }
+        if place != "checkout":
+            record = "".join(f"{name},,\n" for name in files)
+            metadata = "Metadata-Version: 2.1\nName: ourlab\nVersion: 1.0\n"
+            files |= {"ourlab-1.0.dist-info/METADATA": metadata, "ourlab-1.0.dist-info/RECORD": record}
+        write(folder / place, files)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder / place)
+            shas.append(processor_sha256(fresh("ourlab").FrontEnd()))
+            assert owner_of_module("ourlab") is (Owner.OWN if place == "checkout" else Owner.LIBRARY)
+    assert shas[0] != shas[1]
+    assert shas[0] == shas[2]
+
+
 def test_a_checkout_with_its_metadata_beside_it_is_ones_own(folder):
     """As after ``pip install -e`` or a build: the sources are what is edited."""
     files = {

@@ -15,18 +15,18 @@ import numpy as np
 from ...errors import UnfingerprintableProcessorError
 from ..code import ORDER, Code
 from ..extractor import real_extractor
-from ..ownership import Owner, is_found, owner_of, owner_of_module
+from ..ownership import Owner, is_found, owner_of, owner_of_module, package_of
 from ..watch import Watch, dict_of, is_tensor, of_mapping
 from .graph import Node, Ref, names_of, printed
 
-__all__ = ["OF_WRAPPERS", "PASSED_BY", "SHARED", "At", "Describer", "Tensor", "form", "is_builtin", "is_library"]
+__all__ = ["OF_WRAPPERS", "PASSED_BY", "SHARED", "At", "Describer", "Tensor", "form", "is_builtin"]
 __all__ += ["module_of", "type_name"]
 
 # What `functools.update_wrapper`, torch.compile and torch.fx leave on an object, that says where it is from.
 OF_WRAPPERS = {"__doc__", "__module__", "__annotations__", "_torchdynamo_wrapper_id", "_co_fields"}
 OF_WRAPPERS |= {"_torchdynamo_orig_callable", "get_compiler_config", "_is_torch_compile"}
 # Libraries that count by name, even where the class of the front end is theirs.
-_NOT_FOLLOWED = ("torch", "numpy")
+_BY_NAME = ("torch", "numpy")
 # Parts of transformers that a call passes through without their changing what it returns.
 PASSED_BY = re.compile(
     r"transformers\.(utils\.(import_utils|logging|hub|doc|deprecation|auto_docstring|versions)|dynamic_module_utils)\b"
@@ -93,7 +93,7 @@ class Describer:
         self.watch = Watch()
         self.uses_torch = False
         self.backends: dict[str, bool] = {}  # answers of the availability checks that choose between libraries
-        self._followed = ""  # a library whose code is followed as transformers' is: that of the processor's class
+        self.own_package = ""  # one that is installed, and counts as one's own: that of the processor's class
         self._owners: dict[int, tuple[Any, Owner]] = {}
         self._nodes: dict[int, Node] = {}
         self._pending: list[Node] = []
@@ -113,9 +113,9 @@ class Describer:
         """
         if processor is not None:
             self.parents = type(processor).__mro__
-            package = module_of(type(processor)).partition(".")[0]
-            if owner_of(type(processor)) is Owner.LIBRARY and package not in (*_NOT_FOLLOWED, *sys.stdlib_module_names):
-                self._followed = package
+            kind, top = type(processor), module_of(type(processor)).partition(".")[0]
+            if owner_of(kind) is Owner.LIBRARY and top not in (*_BY_NAME, *sys.stdlib_module_names):
+                self.own_package = package_of(kind)
             _DERIVED[object](self, processor, At("processor"))
         self.watch.see(processor_kwargs, of_mapping)
         call = self.fields(processor_kwargs, "processor_kwargs")
@@ -178,23 +178,29 @@ class Describer:
 
     def owner(self, value: Any) -> Owner:
         if id(value) not in self._owners:
-            owner, module = owner_of(value), module_of(value)
-            if owner is Owner.LIBRARY and self._followed and module.partition(".")[0] == self._followed:
-                owner = Owner.FOLLOWED
-            elif owner is Owner.FOLLOWED and PASSED_BY.match(module):
+            owner = owner_of(value, self.own_package)
+            if owner is Owner.FOLLOWED and PASSED_BY.match(module_of(value)):
                 owner = Owner.LIBRARY
             self._owners[id(value)] = value, owner
         return self._owners[id(value)][1]
+
+    def owner_of_module(self, name: str) -> Owner:
+        """Return whose a module is that has been imported."""
+        return owner_of_module(name, self.own_package)
+
+    def is_library(self, module: str) -> bool:
+        """Return whether a module counts by its name."""
+        return PASSED_BY.match(module) is not None or self.owner_of_module(module) is Owner.LIBRARY
 
     def is_named(self, value: Any) -> bool:
         """Return whether a value is a module, a function or a class of a library, which its name says all of."""
         kind = type(value)
         if issubclass(kind, types.ModuleType):
-            return is_library(module_of(value))
+            return self.is_library(module_of(value))
         if issubclass(kind, type):
             return self.owner(value) is Owner.LIBRARY
         if kind is types.FunctionType:
-            return self.owner(value) is Owner.LIBRARY and is_found(value) and is_library(module_of(value))
+            return self.owner(value) is Owner.LIBRARY and is_found(value) and self.is_library(module_of(value))
         return kind is np.ufunc or (is_builtin(kind) and type(value.__self__) in (types.NoneType, types.ModuleType))
 
 
@@ -231,11 +237,6 @@ def module_of(value: Any) -> str:
     is_code = issubclass(kind, (type, types.FunctionType, types.BuiltinFunctionType, type(functools.lru_cache(len))))
     module = (value if is_code else kind).__module__
     return module if isinstance(module, str) else ""  # classes that Cython makes have a descriptor there
-
-
-def is_library(module: str) -> bool:
-    """Return whether a module counts by its name."""
-    return PASSED_BY.match(module) is not None or owner_of_module(module) is Owner.LIBRARY
 
 
 def is_builtin(kind: type) -> bool:

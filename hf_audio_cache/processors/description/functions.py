@@ -20,7 +20,7 @@ import numpy as np
 from ..code import OF_IMPORTS, Code, imports_of, read_code, source_digest
 from ..ownership import Owner, file_digest, label_of, modules_in, owner_of_module
 from ..watch import MISSING, cell_contents, dict_of, of_function
-from .describer import OF_WRAPPERS, PASSED_BY, SHARED, At, Describer, form, is_library, module_of
+from .describer import OF_WRAPPERS, PASSED_BY, SHARED, At, Describer, form, module_of
 from .graph import Node
 from .modules import OF_MODULES, namespace
 
@@ -175,15 +175,15 @@ def _named_by(
 def _imported(describer: Describer, full: str, names: tuple[str, ...], owner: Owner) -> Iterator[tuple[str, Any]]:
     """Yield what an import gives: a module that is not there yet as files, and none of a library."""
     if names == ("*",):  # any module of a package, by a name that is made as the code runs
-        for each in modules_in(full):
+        for each in modules_in(full, describer.own_package):
             yield from _imported(describer, each, (), owner)
         return
     module = describer.watch.look_up(sys.modules, full)
     if module is MISSING:
-        if owner is Owner.OWN and (digests := file_digest(full, names)):
+        if owner is Owner.OWN and (digests := file_digest(full, names, describer.own_package)):
             yield full, digests
         return
-    if is_library(full):
+    if describer.is_library(full):
         return
     if not names:  # of `import a.b`, what has the name is `a`
         parents = itertools.accumulate(full.split("."), "{}.{}".format)
@@ -191,9 +191,11 @@ def _imported(describer: Describer, full: str, names: tuple[str, ...], owner: Ow
     for each in names:
         value = describer.watch.look_up(dict_of(module), each)
         value = describer.watch.look_up(sys.modules, f"{full}.{each}") if value is MISSING else value
-        yield f"{full}.{each}", file_digest(f"{full}.{each}", ()) if value is MISSING else value
-        if value is MISSING:  # its `__getattr__` may give it
-            yield full, module
+        if value is not MISSING:
+            yield f"{full}.{each}", value
+            continue
+        yield f"{full}.{each}", file_digest(f"{full}.{each}", (), describer.own_package)
+        yield full, module  # its `__getattr__` may give it
 
 
 def _note_imports(describer: Describer) -> None:

@@ -7,9 +7,9 @@ import types
 from typing import Any
 
 from ..code import read_code
-from ..ownership import Owner, owner_of_module
+from ..ownership import Owner
 from ..watch import dict_of, of_class, of_function
-from .describer import At, Describer, form, is_library, module_of
+from .describer import At, Describer, form, module_of
 from .graph import Node, Ref
 
 __all__ = ["OF_MODULES", "namespace"]
@@ -20,7 +20,7 @@ OF_MODULES = re.compile(r"__(name|file|path|spec|loader|package|doc|cached|built
 @form(types.ModuleType, derived=True)
 def _module(describer: Describer, module: types.ModuleType, at: At) -> Any:
     name, kind = module_of(module), type(module)
-    if is_library(name):
+    if describer.is_library(name):
         return {"module": name}
     if kind is not types.ModuleType and describer.owner(kind) is Owner.OWN:  # what it gives may be any of its globals
         describer.uses.whole.add(id(dict_of(module)))
@@ -30,7 +30,7 @@ def _module(describer: Describer, module: types.ModuleType, at: At) -> Any:
 
 def namespace(describer: Describer, named: dict[str, Any], name: str) -> Ref:
     """Describe the globals of a module."""
-    label = "module" if owner_of_module(name) is Owner.OWN else name
+    label = "module" if describer.owner_of_module(name) is Owner.OWN else name
     return describer.node(named, label, label, _describe_module)
 
 
