@@ -67,7 +67,7 @@ def prune(
     Raises
     ------
     ValueError
-        If a limit is none, a cache, processor or run is unknown, or both waveforms and a processor are chosen.
+        If a limit is invalid, a cache, processor or run is unknown, or both waveforms and a processor are chosen.
     InvalidRootError, StoreError
         If there is no folder at a path; if the root cannot be listed, or an entry not be deleted.
     """
@@ -77,8 +77,7 @@ def prune(
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
     if (max_bytes, older_than_seconds, keep_free) != (None, None, None):
-        n_bytes = sum(entry.n_bytes for entry in contents.entries)
-        excess = max(0 if max_bytes is None else n_bytes - max_bytes, _lacking(contents.store, keep_free))
+        excess = max(_beyond(contents, max_bytes), _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
         going = list(_first_to_go(contents, may_go, excess, oldest))
     elif processor is not None or cache is not None or runs:
@@ -112,6 +111,11 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
         check_processor(processor, names, (entry.processor for entry in contents.entries))
         may_go = [entry for entry in may_go if is_processor(entry.processor, processor, names)]
     return may_go
+
+
+def _beyond(contents: Contents, max_bytes: int | None) -> float:
+    """Return by how many bytes the entries exceed their maximum size."""
+    return 0 if max_bytes is None else max(0, sum(entry.n_bytes for entry in contents.entries) - max_bytes)
 
 
 def _lacking(store: Store, keep_free: float | None) -> float:

@@ -149,10 +149,8 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
 
     Raises
     ------
-    ValueError
-        If `sample` is negative.
-    InvalidRootError, StoreError
-        If there is no folder at a path; if the root cannot be listed.
+    ValueError, InvalidRootError, StoreError
+        If `sample` is negative; if there is no folder at a path; if the root cannot be listed.
     """
     store, now = OpenRoot.for_maintenance(root).store, time.time()
     kinds: dict[str, _Kind] = {}  # by the part of the name after the clip: parsing each name is much slower
