@@ -208,25 +208,25 @@ def constant_form(constant: Any) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def source_digest(code: types.CodeType, package: str) -> str:
-    """Return a digest of the canonical source of a function's code; without that, the release of its library."""
-    tree = _tree_of(code)
+def source_digest(code: types.CodeType, filename: str) -> str:
+    """Return a digest of the canonical source of a function of transformers; without that, the release.
+
+    The code of functions in two files may be equal, and their source not: defaults and decorators are outside of it.
+    """
+    tree = _tree_of(code, filename)
     if tree is not None:
         return hashlib.sha256(canonical(tree).encode()).hexdigest()
     try:
-        return f"version:{package}=={importlib.metadata.version(package)}"
+        return f"version:transformers=={importlib.metadata.version('transformers')}"
     except importlib.metadata.PackageNotFoundError:
         return f"bytecode:{read_code(code).digest}"
 
 
-def _tree_of(code: types.CodeType) -> ast.AST | None:
-    """Return the syntax tree of a function; None where its source cannot be had, or is not what runs.
-
-    A file that was edited after its import has another source than what runs, so it must give this very bytecode.
-    """
+def _tree_of(code: types.CodeType, filename: str) -> ast.AST | None:
+    """Return the syntax tree of a function; None if there is no source that gives this very bytecode."""
     try:
         lines, _ = inspect.findsource(code)
-        trees, codes = _functions_of("".join(lines), code.co_filename)
+        trees, codes = _functions_of("".join(lines), filename)
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
     where = (code.co_name, code.co_firstlineno)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_audio_cache.processors.code import canonical as canonical_form
-from hf_audio_cache.processors.code import read_code
+from hf_audio_cache.processors.code import read_code, source_digest
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -106,6 +106,18 @@ def code_of(source):
     namespace = {}
     exec(textwrap.dedent(source), namespace)
     return read_code(namespace["f"].__code__)
+
+
+def test_functions_of_equal_code_in_two_files_are_told_apart(tmp_path):
+    found = []
+    for gain in (1, 2):
+        path = tmp_path / f"with_gain_{gain}.py"
+        path.write_text(f"def f(x, gain={gain}): return x * gain", encoding="utf-8")
+        named = {}
+        exec(compile(path.read_text("utf-8"), str(path), "exec"), named)
+        found.append(named["f"].__code__)
+    assert found[0] == found[1]
+    assert len({source_digest(code, code.co_filename) for code in found}) == 2
 
 
 def test_globals_are_no_attributes_and_no_locals():

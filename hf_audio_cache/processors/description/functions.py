@@ -128,7 +128,7 @@ def _describe_function(describer: Describer, node: Node) -> dict[str, Any]:
         if code.reads_namespace:
             content["module"] = namespace(describer, function.__globals__, str(function.__globals__.get("__name__")))
     else:
-        content["code"] = source_digest(function.__code__, module.partition(".")[0])
+        content["code"] = source_digest(function.__code__, function.__code__.co_filename)
     describer.uses_torch |= not is_shared and any(name.partition(".")[0] == "torch" for name, *_ in code.imports)
     content["globals"] = found = {}
     for name, value in _named_by(describer, function, code, owner):
