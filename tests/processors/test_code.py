@@ -114,7 +114,7 @@ def test_functions_of_equal_code_in_two_files_are_told_apart(tmp_path):
         path = tmp_path / f"with_gain_{gain}.py"
         path.write_text(f"def f(x, gain={gain}): return x * gain", encoding="utf-8")
         named = {}
-        exec(compile(path.read_text("utf-8"), str(path), "exec"), named)
+        exec(compile(path.read_text("utf-8"), str(path), "exec", dont_inherit=True), named)
         found.append(named["f"].__code__)
     assert found[0] == found[1]
     assert len({source_digest(code, code.co_filename) for code in found}) == 2
