@@ -335,7 +335,8 @@ def in_thread(filters: Sequence[Refused], function: Callable[[], Any]) -> Any:
 
 # No entry is smaller; all else that the thread reads and writes, such as messages, is.
 _ENTRY_BYTES = 4000
-READ_EIO = Refused("read", errno.EIO, 2, value=_ENTRY_BYTES)
+# libsndfile reads a clip, which is no file of a disk, by 8,192 bytes.
+READ_EIO = Refused("read", errno.EIO, 2, value=8193)
 WRITE_EIO = Refused("write", errno.EIO, 2, value=_ENTRY_BYTES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 
@@ -44,6 +45,7 @@ def contents(root):
 
 def explain(cached_features, example=CELL):
     """Return an explanation, and check that nothing was changed, nor counted."""
+    gc.collect()  # a transform that is no more writes its last record of use
     there = cached_features.root.exists()
     before, stats = (contents(cached_features.root) if there else None), cached_features.stats
     explanation = cached_features.explain(example)
