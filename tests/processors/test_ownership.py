@@ -117,6 +117,7 @@ USES = {
     "a value of a module": ("from . import util", "w[0] * util.GAIN"),
     "an import in the call": ("", "__import__('ourlab.util').util.f(w[0])"),
     "a class with defaults": ("from .util import Settings", "w[0] * Settings().gain"),
+    "a method that a module shares": ("from . import util", "util.louder(w[0])"),
     "a parent": ("from .util import Parent", "super().__call__(w)"),
 }
 UTIL = """
@@ -127,6 +128,9 @@ class Settings(NamedTuple):
     gain: int = {gain}
 class Parent:
     def __call__(self, w): return w[0] * {gain}
+class Volume:
+    def louder(self, x): return x * {gain}
+louder = Volume().louder
 """
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..code import OF_IMPORTS, Code, imports_of, read_code, source_digest
-from ..ownership import Owner, file_digest, label_of, modules_in, owner_of_module
+from ..ownership import Owner, file_digest, label_of, modules_in
 from ..watch import MISSING, cell_contents, dict_of, of_function
 from .describer import OF_WRAPPERS, PASSED_BY, SHARED, At, Describer, form, module_of
 from .graph import Node
@@ -46,14 +46,14 @@ def _builtin(describer: Describer, value: Any, at: At) -> Any:
         describer.uses.looks_up.add(Owner.OWN)
         describer.uses.whole.add(0)
     owner = value.__self__
-    if owner is None or isinstance(owner, types.ModuleType) or _is_shared_method(value):
+    if owner is None or isinstance(owner, types.ModuleType) or _is_shared_method(describer, value):
         return {"library": f"{module_of(value)}.{value.__qualname__}"}
     return {"method": value.__name__, "of": describer.value(owner, at)}
 
 
 @form(types.MethodType)
 def _method(describer: Describer, value: types.MethodType, at: At) -> Any:
-    if _is_shared_method(value):
+    if _is_shared_method(describer, value):
         return {"library": f"{module_of(value.__self__)}.{value.__name__}"}
     return {"method": describer.value(value.__func__, at), "of": describer.value(value.__self__, at)}
 
@@ -229,8 +229,8 @@ def _added(describer: Describer, function: Any, at: At) -> dict[str, Any]:
     return {"attributes": describer.fields(added, at.path)} if added else {}
 
 
-def _is_shared_method(method: Any) -> bool:
+def _is_shared_method(describer: Describer, method: Any) -> bool:
     """Return whether a method is of an object that a library shares, as `random.gauss` and `numpy.random.randn` are."""
     name = module_of(method.__self__)
-    is_shared = name in sys.modules and owner_of_module(name) is Owner.LIBRARY
+    is_shared = name in sys.modules and describer.owner_of_module(name) is Owner.LIBRARY
     return is_shared and vars(sys.modules[name]).get(method.__name__) is method
