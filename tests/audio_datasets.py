@@ -22,9 +22,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from audio_files import decode_audio
-from children import WITHOUT_TORCH
-
-TESTS = Path(__file__).resolve().parent
+from children import python_path
 
 
 def shortest(clips: Sequence[Path], count: int) -> list[Path]:
@@ -200,11 +198,9 @@ def run_program(
 
     The code can import what tests import by plain name: the helpers in this folder, and test modules that are loaded.
     """
-    own = [path for path in sys.path if Path(path).is_relative_to(TESTS)]
-    paths = [*([] if has_torch else [str(WITHOUT_TORCH)]), *own, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        env={**os.environ, "PYTHONPATH": python_path(has_torch=has_torch), **environment},
         capture_output=True,
         text=True,
         timeout=timeout,

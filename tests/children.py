@@ -6,13 +6,22 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+TESTS = Path(__file__).resolve().parent
 # On the path of a Python that starts, its `sitecustomize` hides torch. transformers imports torch at the first call of
 # any extractor, which takes a process as long as all the rest.
-WITHOUT_TORCH = Path(__file__).parent / "without_torch"
+_WITHOUT_TORCH = TESTS / "without_torch"
+
+
+def python_path(*, has_torch: bool) -> str:
+    """Return a PYTHONPATH by which a child imports what tests do: their helpers, and test modules that are loaded."""
+    own = [path for path in sys.path if Path(path).is_relative_to(TESTS)]
+    paths = [*([] if has_torch else [str(_WITHOUT_TORCH)]), *own, os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(filter(None, paths))
 
 
 def start_child(function: Callable[..., Any], *arguments: Any, method: str = "fork") -> Any:

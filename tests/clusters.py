@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from children import WITHOUT_TORCH
+from children import python_path
 
 OBJECT_STORE_BYTES = 120 << 20  # of a node; Ray takes a third of the memory by default
 
@@ -35,9 +34,7 @@ def cluster(*, has_torch: bool, **environment: str) -> Iterator[Any]:
 
     before = dict(os.environ)
     # By default its workers are as nice as can be, and wait for whatever else this machine does.
-    own = [path for path in sys.path if Path(path).is_relative_to(Path(__file__).parent)]
-    paths = [*([] if has_torch else [str(WITHOUT_TORCH)]), *own, *filter(None, [before.get("PYTHONPATH")])]
-    os.environ.update(environment, PYTHONPATH=os.pathsep.join(paths))
+    os.environ.update(environment, PYTHONPATH=python_path(has_torch=has_torch))
     os.environ.update(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
     # A node is lost after five checks without an answer: one that was killed refuses them at once.
     os.environ.update(RAY_health_check_period_ms="300", RAY_USAGE_STATS_ENABLED="0")

@@ -18,7 +18,7 @@ LONGEST = (
 
 
 def group_of(nodeid: str) -> str:
-    """Return what is kept on one worker: a module, for what its tests share, or all clusters of Ray's."""
+    """Return the group of a test, which stays on one worker: its module, or one for all that use Ray."""
     path, _, test = nodeid.partition("::")
     module = Path(path).stem
     return "ray" if module.startswith("test_ray_") or test.endswith("[docs/ray.md]") else module

@@ -47,7 +47,7 @@ def _check_int(field: str, number: object, at_least: int, unit: str) -> int:
 
 
 def check_sampling_rate(rate: object) -> int:
-    """Return the rate of a setting as an ``int``; InvalidKeyError if it is none."""
+    """Return a sampling rate in Hz as an ``int``. Raises InvalidKeyError if it is no positive integer."""
     return _check_int("sampling_rate", rate, 1, "Hz")
 
 

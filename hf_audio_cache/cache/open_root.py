@@ -86,7 +86,7 @@ class OpenRoot:
         return read_manifest(self.store, processor_sha, self.signing_keys, strict=self.root.strict)
 
     def lacks_manifest(self, processor_sha: str) -> bool:
-        """Return whether a manifest of a processor may be written: there is none, or one without outputs."""
+        """Return whether to write a processor's manifest: it is missing, damaged, or without outputs."""
         name = manifest_name(processor_sha)
         [found] = self.store.get_many([name])
         try:

@@ -113,9 +113,9 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
     return may_go
 
 
-def _beyond(contents: Contents, max_bytes: int | None) -> float:
+def _beyond(contents: Contents, max_bytes: int | None) -> int:
     """Return by how many bytes the entries exceed their maximum size."""
-    return 0 if max_bytes is None else max(0, sum(entry.n_bytes for entry in contents.entries) - max_bytes)
+    return 0 if max_bytes is None else sum(entry.n_bytes for entry in contents.entries) - max_bytes
 
 
 def _lacking(store: Store, keep_free: float | None) -> float:

@@ -22,7 +22,7 @@ _MISTAKES = {
 
 
 def method_of(kind: type, name: str) -> Any:
-    """Return a method of a class, found by its MRO and not bound; None if there is none. Metaclasses do not count."""
+    """Return the unbound method that a class has or inherits, or None. Those of its metaclass do not count."""
     return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
 
 

@@ -42,7 +42,7 @@ def _library_folders() -> tuple[str, ...]:
 
 
 def is_in(name: str, package: str) -> bool:
-    """Return whether a module is a package, or one of those in it; none is in ""."""
+    """Return whether a module is a package or lies inside of it. Nothing lies inside of the package ""."""
     return name == package or (package != "" and name.startswith(f"{package}."))
 
 
@@ -122,7 +122,7 @@ def label_of(value: Any, owner: Owner) -> str:
     return name if owner is Owner.OWN else f"{value.__module__}.{name}"
 
 
-def file_digest(name: str, names: tuple[str, ...], own_package: str = "") -> Any:
+def file_digest(name: str, names: tuple[str, ...], own_package: str) -> Any:
     """Return digests of a module of one's own that is not imported yet, and of those that it imports in turn.
 
     Nothing is imported. None for a library's module, and for one that is not there.
@@ -199,7 +199,7 @@ def _found_in(name: str, folders: list[str] | None) -> importlib.machinery.Modul
     return spec
 
 
-def modules_in(package: str, own_package: str = "") -> list[str]:
+def modules_in(package: str, own_package: str) -> list[str]:
     """Return the names of all modules in a package of one's own, without importing any."""
     spec = _spec_of(package)
     found = []
