@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent
+_TESTS = Path(__file__).resolve().parent
 # On the path of a Python that starts, its `sitecustomize` hides torch. transformers imports torch at the first call of
 # any extractor, which takes a process as long as all the rest.
-_WITHOUT_TORCH = TESTS / "without_torch"
+_WITHOUT_TORCH = _TESTS / "without_torch"
 
 
 def python_path(*, has_torch: bool) -> str:
     """Return a PYTHONPATH by which a child imports what tests do: their helpers, and test modules that are loaded."""
-    own = [path for path in sys.path if Path(path).is_relative_to(TESTS)]
+    own = [path for path in sys.path if Path(path).is_relative_to(_TESTS)]
     paths = [*([] if has_torch else [str(_WITHOUT_TORCH)]), *own, os.environ.get("PYTHONPATH", "")]
     return os.pathsep.join(filter(None, paths))
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import audio_datasets as data
 import datasets
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from children import python_path
 from crossed import crossed
 
 from hf_audio_cache import CachedFeatures
@@ -307,9 +307,7 @@ def run_two_ranks(program: str, folder: Path) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    paths = os.pathsep.join(
-        [str(Path(__file__).parent), str(data.TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    paths = python_path(has_torch=True)
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
