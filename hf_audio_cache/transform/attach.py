@@ -14,7 +14,7 @@ from .attached import Attached
 from .attached_dataset import AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
-from .column_checks import check_audio, check_new_columns, check_references, check_stream, listed
+from .column_checks import check_audio, check_new_columns, check_references, check_stream, removed_columns
 from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import HasFeatures
@@ -35,7 +35,8 @@ def attach(columns: FeatureColumns, dataset: Any, remove_columns: str | Sequence
     is_stream = isinstance(dataset, datasets.IterableDataset)
     attached = Attached() if is_stream else Attached.of(dataset)
     references = reference_columns(features)
-    dropped = listed(remove_columns)
+    is_known = dataset.features is not None and attached.before is None  # a transform makes any columns
+    dropped = removed_columns(remove_columns, features if is_known else None)
     if dataset.features is not None and not references:
         check_column(settings.audio_column, list(features))
     check_stream(settings.audio_column, features)

@@ -35,9 +35,19 @@ def _is_its_audio(column: str, reference: CachedArray) -> bool:
     return reference.processor_sha is None and column == reference.audio_column
 
 
-def listed(columns: str | Sequence[str] | None) -> list[str]:
-    """Return the columns of an argument that `datasets` takes as one name, several or None."""
-    return [columns] if isinstance(columns, str) else list(columns or [])
+def removed_columns(remove_columns: str | Sequence[str] | None, columns: Collection[str] | None) -> list[str]:
+    """Return the columns to remove, given as one name, several or None; raise ValueError if one is not there.
+
+    `columns` are those of the dataset; None if they are not known.
+    """
+    removed = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or [])
+    missing = [name for name in removed if columns is not None and name not in columns]
+    if missing:
+        raise ValueError(
+            f"remove_columns={missing!r} is not among the columns of the dataset, which are "
+            f"{', '.join(map(repr, columns or ()))}. Nothing was computed."
+        )
+    return removed
 
 
 def check_audio(audio_column: str, features: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .clip_lists import is_list_feature
-from .column_checks import check_audio, check_new_columns, listed
+from .column_checks import check_audio, check_new_columns, removed_columns
 from .feature_columns import FeatureColumns, note_dataset
 from .feature_reader import FeatureReader
 from .map_functions import ReferenceMaker
@@ -53,7 +53,7 @@ def make_references(
     check_storable(columns.pipeline.output_specs(), columns.pipeline.name)
     lists = is_list_feature(dataset.features.get(settings.audio_column))
     types = columns.references(lists=lists)
-    dropped = listed(remove_columns)
+    dropped = removed_columns(remove_columns, dataset.column_names)
     check_new_columns(types, dataset.features, dropped)
     known = set(columns.pipeline.counters.bad_clips())
     features = datasets.Features({**types, **columns.further_types(lists=lists)})
@@ -187,7 +187,7 @@ def materialize(columns: FeatureColumns, dataset: datasets.Dataset, map_kwargs: 
     """Return the dataset with arrays in the place of references; see `CachedFeatures.materialize`."""
     _check_arguments("materialize", columns, dataset, map_kwargs)
     arguments = {"batch_size": 16, "writer_batch_size": 16, "desc": "Reading features", **map_kwargs}
-    dropped = listed(arguments.pop("remove_columns", None))
+    dropped = removed_columns(arguments.pop("remove_columns", None), dataset.column_names)
     kept = dataset.remove_columns(dropped) if dropped else dataset
     references = reference_columns(kept.features)
     if not references:

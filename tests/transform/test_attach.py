@@ -122,6 +122,20 @@ def test_attach_removes_columns_by_name_or_names(clips, cached_features):
     assert dataset[0].keys() == {"audio", "text", "number"}
 
 
+def test_a_column_that_is_not_there_cannot_be_removed(clips, cached_features):
+    dataset = data.in_memory(clips[:2])
+    made = dataset.with_transform(lambda batch: {**batch, "made": batch["text"]})
+    assert "made" not in cached_features.attach(made, remove_columns=["made"])[0]
+    for of_it, form in (
+        (cached_features.attach, dataset),
+        (cached_features.attach, dataset.to_iterable_dataset()),
+        (cached_features.map, dataset),
+    ):
+        with pytest.raises(ValueError, match=r"\['txet'\] is not among .*'number'.* Nothing was computed"):
+            of_it(form, remove_columns=["audio", "txet"])
+    assert cached_features.stats.misses == 1  # of the row that was asked for above
+
+
 def test_attach_goes_through_select_shuffle_and_split(clips, expected, cached_features):
     attached = cached_features.attach(data.in_memory(clips))
     for derived in (attached.select([5, 1]), attached.shuffle(seed=3), attached.train_test_split(3, seed=1)["test"]):
