@@ -80,7 +80,7 @@ def export(
 
 def _is_archive(to: str) -> bool:
     """Return whether a target is an archive, and no root; ValueError if it is one that is not written."""
-    if re.search(r"\.(tar\.\w+|t[gbx]z2?)$", to, re.IGNORECASE):
+    if re.search(r"\.(tar\.\w+|t[gbx]z2?|zip|7z)$", to, re.IGNORECASE):
         raise ValueError(f"expected an uncompressed FILE.tar (entries are compressed) or a root, not {to!r}")
     is_archive = to.lower().endswith(".tar")
     if is_archive and "://" in to:

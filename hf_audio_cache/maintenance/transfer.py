@@ -12,7 +12,7 @@ import os
 import stat
 import tarfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -29,7 +29,8 @@ from .listing import check_processor, is_processor, parse_entry
 from .processors import processor_names
 from .verify import check_manifest
 
-_BATCH = 64
+_BATCH = 64  # objects that are read or put at once
+_BATCH_BYTES = 64 << 20  # of an archive
 _MAX_ENTRY_BYTES = 4 << 30
 _MAX_MANIFEST_BYTES = 16 << 20
 _MAX_PIPED_BYTES = 1 << 44
@@ -106,16 +107,27 @@ def _selected(
     return manifests, entries
 
 
-def _good_objects(root: OpenRoot, names: Iterable[str], report: TransferReport) -> Iterator[tuple[str, bytes]]:
-    for name in names:
-        [content] = root.store.get_many([name])
+def _good(root: OpenRoot, objects: Mapping[str, bytes], report: TransferReport) -> dict[str, bytes]:
+    """Return the objects that may be stored under a root."""
+    good: dict[str, bytes] = {}
+    for name, content in objects.items():
+        error = _check(root, name, content)
+        if error is None:
+            good[name] = content
+        else:
+            report.refuse(name, error)
+    return good
+
+
+def _read(root: OpenRoot, names: Sequence[str], report: TransferReport) -> dict[str, bytes]:
+    """Return those of these objects that are there and good."""
+    found: dict[str, bytes] = {}
+    for name, content in zip(names, root.store.get_many(names), strict=True):
         if isinstance(content, StoreError):
             raise content
-        error = _check(root, name, content) if content is not None else None
-        if error is not None:
-            report.refuse(name, error)
-        elif content is not None:
-            yield name, content
+        if content is not None:
+            found[name] = content
+    return _good(root, found, report)
 
 
 def export_archive(
@@ -141,11 +153,12 @@ def export_archive(
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as tar:
-            for name, content in _good_objects(source, [*manifests, *entries], report):
-                member = tarfile.TarInfo(name)
-                member.size, member.mtime, member.mode = len(content), int(time.time()), 0o644
-                tar.addfile(member, io.BytesIO(content))
-                _count(report, name, content)
+            for batch in batches([*manifests, *entries], _BATCH):
+                for name, content in _read(source, batch, report).items():
+                    member = tarfile.TarInfo(name)
+                    member.size, member.mtime, member.mode = len(content), int(time.time()), 0o644
+                    tar.addfile(member, io.BytesIO(content))
+                    _count(report, name, content)
         if not report.n_entries:
             why = "those that were chosen are damaged: call `hf-audio-cache verify`"
             if not entries:
@@ -181,11 +194,15 @@ def copy_entries(
     report = TransferReport(str(source.store.location()), str(other.location()))
     manifests, entries = _selected(source.store, clips, processor, waveforms=waveforms)
     for batch in batches([*manifests, *entries], _BATCH):
-        absent = _absent(other, batch, report)
-        for name, content in _good_objects(source, absent, report):
-            other.put(name, content)
-            _count(report, name, content)
+        _put(other, _read(source, _absent(other, batch, report), report), report)
     return report
+
+
+def _put(store: Store, objects: Mapping[str, bytes], report: TransferReport) -> None:
+    for error in store.put_many(objects).values():
+        raise error
+    for name, content in objects.items():
+        _count(report, name, content)
 
 
 def _absent(store: Store, names: list[str], report: TransferReport) -> list[str]:
@@ -212,20 +229,36 @@ def import_archive(archive: str | os.PathLike[str], root: str | os.PathLike[str]
     if not os.path.exists(path):
         raise ArchiveError(f"there is no archive {path}; nothing was imported.", path=path)
     report = TransferReport(path, str(target.store.location()))
+    waiting: dict[str, bytes] = {}
+    failure: Exception | None = None
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:  # uncompressed, and one pass
             end = _end_of(file)
             for member in tar:
                 if tar.offset > end:  # tarfile would read on for as long as the header says
                     raise tarfile.ReadError("unexpected end of data")
-                _import_member(tar, member, target, report)
+                content = _content(tar, member, report)
+                if content is not None:
+                    waiting.setdefault(member.name, content)
+                if len(waiting) == _BATCH or sum(map(len, waiting.values())) > _BATCH_BYTES:
+                    _put_absent(target, waiting, report)
+                    waiting = {}
     except (tarfile.TarError, EOFError, RecursionError) as exc:  # RecursionError: headers of headers
+        failure = exc
+    _put_absent(target, waiting, report)
+    if failure is not None:
         raise ArchiveError(
-            f"{path} is not an uncompressed tar, or was cut ({exc}). Export it again. Entries stored before that "
+            f"{path} is not an uncompressed tar, or was cut ({failure}). Export it again. Entries stored before that "
             f"place: {report.n_entries}.",
             path=path,
-        ) from exc
+        ) from failure
     return report
+
+
+def _put_absent(root: OpenRoot, objects: Mapping[str, bytes], report: TransferReport) -> None:
+    """Store those that are good and not there yet."""
+    absent = _absent(root.store, list(objects), report)
+    _put(root.store, _good(root, {name: objects[name] for name in absent}, report), report)
 
 
 def _end_of(file: IO[bytes]) -> int:
@@ -234,27 +267,21 @@ def _end_of(file: IO[bytes]) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else _MAX_PIPED_BYTES
 
 
-def _import_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: OpenRoot, report: TransferReport) -> None:
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, report: TransferReport) -> bytes | None:
+    """Return the content of a member; None for what is no object of a cache."""
     name = member.name
     limit = _MAX_MANIFEST_BYTES if name.startswith(f"{PROCESSORS}/") else _MAX_ENTRY_BYTES
     if not member.isreg() or member.issparse() or not _is_movable(name):
         report.refuse(_printable(name), "it is no entry and no manifest of a cache")
-        return
+        return None
     if member.size > limit:
         report.refuse(name, f"it has {member.size} bytes, and at most {limit} are taken")
-        return
-    if not _absent(root.store, [name], report):
-        return
+        return None
     file: IO[bytes] | None = tar.extractfile(member)
     content = file.read(member.size) if file is not None else b""
     if len(content) != member.size:
         raise tarfile.ReadError("unexpected end of data")
-    error = _check(root, name, content)
-    if error is not None:
-        report.refuse(name, error)
-        return
-    root.store.put(name, content)
-    _count(report, name, content)
+    return content
 
 
 def _printable(name: str) -> str:

@@ -55,7 +55,7 @@ def test_what_is_no_command_or_option_is_a_usage_error(tmp_path):
 # Roots that are none --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["all.tar.gz", "all.tgz", "ALL.TAR.ZST"])
+@pytest.mark.parametrize("name", ["all.tar.gz", "all.tgz", "ALL.TAR.ZST", "all.zip"])
 def test_a_compressed_archive_is_not_taken_for_a_root(name, root, tmp_path):
     assert "uncompressed" in run("export", "--root", root, "--to", tmp_path / name, code=2).err
     assert not (tmp_path / name).exists()

@@ -12,6 +12,7 @@ from full_roots import N_CLIPS, SIGNING_KEY, cached_by_all, contents, entries, f
 
 from hf_audio_cache import CacheRoot, verify
 from hf_audio_cache.errors import ArchiveError
+from hf_audio_cache.maintenance import transfer
 from hf_audio_cache.maintenance.transfer import copy_entries, export_archive, import_archive
 
 
@@ -31,7 +32,10 @@ def write_tar(path: Path, files: dict[str, bytes], *odd: tarfile.TarInfo) -> Pat
     return path
 
 
-def test_a_root_goes_through_an_archive_unchanged(root, tmp_path, clips):
+@pytest.mark.parametrize("limit", [None, "_BATCH", "_BATCH_BYTES"])
+def test_a_root_goes_through_an_archive_unchanged(limit, root, tmp_path, clips, monkeypatch):
+    if limit is not None:
+        monkeypatch.setattr(transfer, limit, 5)  # in several steps
     archive = tmp_path / "all.tar"
     report = export_archive(root, archive, waveforms=True)
     everything = {name: content for name, content in contents(root).items() if name != "CACHEDIR.TAG"}
@@ -137,8 +141,6 @@ def test_a_hostile_archive_puts_nothing_but_entries(root, tmp_path):
 
 
 def test_sizes_are_bounded_before_anything_is_read(root, tmp_path, monkeypatch):
-    from hf_audio_cache.maintenance import transfer
-
     archive = tmp_path / "all.tar"
     export_archive(root, archive)
     monkeypatch.setattr(transfer, "_MAX_ENTRY_BYTES", 100)
