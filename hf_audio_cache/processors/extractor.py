@@ -256,6 +256,8 @@ def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
     """
     call = type(extractor).__call__
     module = getattr(call, "__module__", "")
+    if module == "torch._dynamo.eval_frame":  # of torch.compile, which takes any argument and hands it on
+        return _own_arguments(extractor._orig_mod, sampling_rate)
     is_known = module.startswith("transformers.") and attribute(extractor, "__signature__") is None
     called = extractor.forward if module == "torch.nn.modules.module" else extractor  # which torch calls
     takes_rate, takes_type = _known_arguments(call) if is_known else _find_arguments(called)

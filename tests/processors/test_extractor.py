@@ -338,7 +338,8 @@ def test_a_front_end_whose_missing_attributes_are_errors_of_another_kind_is_serv
 
 
 @pytest.mark.torch
-def test_a_module_of_torch_is_called_with_the_arguments_of_its_forward(tmp_path):
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_module_of_torch_is_called_with_the_arguments_of_its_forward(is_compiled, tmp_path):
     import torch
 
     class Scaled(torch.nn.Module):
@@ -351,7 +352,8 @@ def test_a_module_of_torch_is_called_with_the_arguments_of_its_forward(tmp_path)
         def forward(self, raw_speech, sampling_rate=None):
             return {"y": [(torch.from_numpy(raw_speech[0][:4]) * self.gain).numpy()]}
 
-    cached_features = CachedFeatures(Scaled(), tmp_path)
+    front_end = torch.compile(Scaled(), backend="eager") if is_compiled else Scaled()
+    cached_features = CachedFeatures(front_end, tmp_path)
     [row] = cached_features({"audio": [{"array": np.ones(1600, np.float32), "sampling_rate": 16_000}]})["y"]
     assert row.tolist() == [2.0] * 4
 
