@@ -261,8 +261,8 @@ def _from_array(array: Any, sampling_rate: Any, path: str | None) -> AudioSource
         samples = single if np.array_equal(single, samples) else samples
     if getattr(sampling_rate, "shape", None) == () and hasattr(sampling_rate, "item"):
         sampling_rate = sampling_rate.item()  # as the formats of NumPy and torch give it
-    is_rate = isinstance(sampling_rate, (int, np.integer)) and not isinstance(sampling_rate, bool)
-    if not is_rate or sampling_rate <= 0:
+    is_rate = isinstance(sampling_rate, (int, float, np.integer)) and not isinstance(sampling_rate, bool)
+    if not is_rate or sampling_rate <= 0 or sampling_rate % 1:
         raise AudioSourceError(
             f"A decoded array has the sampling_rate {sampling_rate!r}. It cannot be used. Pass its rate in Hz.",
             clip=path or f"an array of shape {samples.shape}",
