@@ -39,8 +39,8 @@ _POLICIES = {
         0,
         1,
         "denied {action}",
-        "Check the credentials, or renew them: the next try takes those that the environment or a profile has then; "
-        "those of storage_options= stay as they are",
+        "Check this machine's clock and the credentials, or renew these: the next try takes those that the environment "
+        "or a profile has then; those of storage_options= stay as they are",
     ),
     "no bucket": _Policy(0, 1, "is in no bucket", "Check its name and the endpoint; no bucket is ever created"),
 }

@@ -477,6 +477,12 @@ def test_credentials_that_expire_are_noticed(store, far, caplog):
     assert "denied reading" in caplog.messages[0]
 
 
+def test_a_signature_that_is_refused_may_be_the_fault_of_the_clock(store, far, caplog):
+    far.fails = lambda action, name: "unauthenticated"
+    store.get_many(["a"])
+    assert "Check this machine's clock and the credentials" in caplog.messages[0]
+
+
 def test_the_client_is_made_anew_after_a_denial_and_once_in_a_pause(far, caplog):
     renewed = []
     far.renew = lambda: renewed.append(far.now) or True
