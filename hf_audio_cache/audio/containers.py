@@ -1,14 +1,16 @@
-"""Headers of audio files, without decoding: which length they state, by which truncated files are found.
+"""Headers of audio files, without decoding: which length they state, and where a file holds several streams.
 
-Only headers are read, as the formats' specifications define them. A file that states no length cannot be checked.
+Truncated files are found by the length. A file that states none cannot be checked.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from .mp3 import mp3_start, xing_end
+from .mp3 import frames_at, mp3_start, xing_end
 
 # First bytes of a WAV (RF64 and BW64: EBU Tech 3306), AIFF or CAF file: layout of the headers of its chunks.
 _CHUNK_LAYOUTS = {
@@ -179,14 +181,18 @@ def _ogg_end(encoded: memoryview) -> tuple[int, int | None, float | None]:
     is_last = False
     while bytes(encoded[position : position + 4]) == b"OggS":
         is_last = bool(encoded[position + 5] & 4)
-        n_segments = encoded[position + 26]
         last_granule, (stated,) = granule, struct.unpack_from("<q", encoded, position + 6)
         granule = max(granule, stated)  # -1 on a page where no packet ends
-        position += 27 + n_segments + sum(encoded[position + 27 : position + 27 + n_segments])
+        position = _page_end(encoded, position)
     if position < len(encoded) and not is_last:
         return len(encoded) + 27, None, None  # another page must follow, of at least 27 bytes, and what follows is none
     rate = _granules_per_second(encoded)
     return position, None, (granule - last_granule) / rate if rate and granule > last_granule else None
+
+
+def _page_end(encoded: memoryview, position: int) -> int:
+    n_segments = encoded[position + 26]
+    return position + 27 + n_segments + sum(encoded[position + 27 : position + 27 + n_segments])
 
 
 def _granules_per_second(encoded: memoryview) -> int:
@@ -226,3 +232,43 @@ def _mp4_end(encoded: memoryview) -> int:
             return 0
         position += int(size)
     return position
+
+
+def streams_in(encoded: memoryview) -> Iterator[memoryview]:
+    """Yield the streams of a chained Ogg file or of joined MP3s: a decoder may stop where the first one ends.
+
+    Other files are one part.
+    """
+    is_ogg = bytes(encoded[:4]) == b"OggS"
+    while True:
+        end, next_start = _first_link(encoded) if is_ogg else _first_mp3(encoded)
+        if not end:
+            break
+        yield encoded[:end]
+        encoded = encoded[next_start:]
+    yield encoded
+
+
+def _first_link(encoded: memoryview) -> tuple[int, int]:
+    """Return where a page begins a stream behind a page that does not, in a chained Ogg (RFC 3533, section 4); or 0."""
+    position, begins = 0, True
+    while bytes(encoded[position : position + 4]) == b"OggS" and position + 27 <= len(encoded):
+        begun, begins = begins, bool(encoded[position + 5] & 2)
+        if begins and not begun:
+            return position, position
+        position = _page_end(encoded, position)
+    return 0, 0
+
+
+def _first_mp3(encoded: memoryview) -> tuple[int, int]:
+    """Return the end that a Xing header states, and where more frames follow than an encoder miscounts; else 0."""
+    try:
+        start = mp3_start(encoded)
+        end = xing_end(encoded, start)
+        if end is None or end <= start:  # an encoder that cannot seek back states 0 bytes
+            return 0, 0
+        behind = mp3_start(encoded, end)
+        more = sum(n_samples for n_samples, _ in islice(frames_at(encoded, behind), 5))
+        return (end, behind) if more > 2 * 1152 else (0, 0)
+    except struct.error:  # a header that is cut
+        return 0, 0

@@ -11,6 +11,8 @@ Several streams one after another, as a chained Ogg file or MP3s that were joine
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import AudioDecodeError
 from .channels import Channels
 from .containers import Missing, missing_audio, unpadded_chunk
@@ -65,7 +67,7 @@ def decode_audio(
         )
     missing = missing_audio(view)
     # Of a truncated file all is decoded, to say how much there is.
-    asked = request.without_cap() if missing else request
+    asked = replace(request, max_length_ms=0) if missing else request
     try:
         decoded = _decode(view, asked)
         return finish_waveform(decoded, request, _shortfall(decoded, missing, asked))

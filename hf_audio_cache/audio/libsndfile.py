@@ -13,10 +13,9 @@ import soundfile
 
 from ..support.process_local import ForkStep, at_fork
 from .channels import Mixer
-from .containers import with_known_end
+from .containers import streams_in, with_known_end
 from .mp3 import mp3_start, walk_mp3, xing_end
 from .request import Decoded, NotForThisDecoderError, Request, reason_of
-from .streams import streams_in
 
 _BLOCK_VALUES = 1 << 16
 _UNKNOWN_FRAMES = (1 << 63) - 1
@@ -29,7 +28,6 @@ class _Callbacks(io.BytesIO):
     """
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Seek, if there is such a place."""
         try:
             return super().seek(offset, whence)
         except (ValueError, OverflowError):
@@ -46,7 +44,6 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
     damage = 0  # libsndfile's number of the error that ended the reading
 
     def seekable(self) -> bool:
-        """Return False, whatever the file is."""
         return False
 
     @property
@@ -157,6 +154,6 @@ def _check_mp3_end(encoded: memoryview, n_read: int) -> bool:
     start = mp3_start(encoded)
     if xing_end(encoded, start) is not None:
         return True
-    if n_read < walk_mp3(encoded, start)[0] - 1152:
+    if n_read < walk_mp3(encoded, start) - 1152:
         raise NotForThisDecoderError("an MP3 of varying bit rate without a Xing header, whose end it misses")
     return False

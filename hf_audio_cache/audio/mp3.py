@@ -62,19 +62,19 @@ def xing_end(encoded: memoryview, start: int) -> int | None:
     return int(start + n_bytes)
 
 
-def walk_mp3(encoded: memoryview, position: int) -> tuple[int, int]:
-    """Return how many samples per channel the layer III frames of an MP3 hold, and where the last one ends.
+def walk_mp3(encoded: memoryview, position: int) -> int:
+    """Return how many samples per channel the layer III frames of an MP3 hold.
 
     What lies between frames is passed over: tags of files that were joined, and what else a decoder skips.
     """
-    n_samples, end = 0, position
+    n_samples = 0
     while position + 4 <= len(encoded):
         for n_in_frame, frame_end in frames_at(encoded, position):
             n_samples += n_in_frame
-            position = end = frame_end
+            position = frame_end
         behind = _behind_tags(encoded, position)
         position = behind if behind > position else _next_frames(encoded, position)
-    return n_samples, end
+    return n_samples
 
 
 def frames_at(encoded: memoryview, position: int) -> Iterator[tuple[int, int]]:

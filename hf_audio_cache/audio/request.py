@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -76,10 +76,6 @@ class Request:
         if n_samples is None or source_rate == self.sampling_rate:
             return None if n_samples is None else n_samples + 1
         return -(-n_samples * source_rate // self.sampling_rate) + max(1, source_rate // 10)
-
-    def without_cap(self) -> Request:
-        """Return the request for the whole clip."""
-        return replace(self, max_length_ms=0)
 
 
 @dataclass(frozen=True)

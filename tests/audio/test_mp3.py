@@ -9,14 +9,13 @@ from audio_files import ape_tag, encode
 from hf_audio_cache.audio.mp3 import mp3_start, walk_mp3
 
 
-def test_an_mp3_ends_where_no_frame_follows(sentence: npt.NDArray[np.int16]) -> None:
+def test_all_frames_are_counted_whatever_is_between(sentence: npt.NDArray[np.int16]) -> None:
     encoded = encode(sentence, 16000, "MP3", bitrate_mode="CONSTANT")
-    walked = walk_mp3(memoryview(encoded), 0)
-    assert walked[1] == len(encoded)
-    assert walk_mp3(memoryview(encoded + b"TAG" + bytes(125)), 0) == walked
+    n_samples = walk_mp3(memoryview(encoded), 0)
+    assert n_samples >= len(sentence)
+    assert walk_mp3(memoryview(encoded + b"TAG" + bytes(125)), 0) == n_samples
     for between in (b"TAG" + bytes(125), ape_tag(300), bytes(700)):
-        n_samples, end = walk_mp3(memoryview(encoded + between + encoded), 0)
-        assert (n_samples, end) == (2 * walked[0], 2 * len(encoded) + len(between))
+        assert walk_mp3(memoryview(encoded + between + encoded), 0) == 2 * n_samples
 
 
 def test_tags_end_where_they_say() -> None:
