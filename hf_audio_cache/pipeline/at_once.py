@@ -51,7 +51,7 @@ class AtOnce:
         if not isinstance(clip, Clip):
             self.found[source.blob_sha] = clip
             return
-        self._steps.write_waveform(clip)
+        self._steps.store_waveform(clip, behind=False)
         self.doubtful[source.blob_sha] = replace(clip, made=replace(clip.made, is_new=False))
         started = time.perf_counter()
         try:

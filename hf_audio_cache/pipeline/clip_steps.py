@@ -114,11 +114,6 @@ class ClipSteps:
         length, seconds = done.clip.waveform.length, done.total_seconds
         self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
 
-    def write_waveform(self, clip: Clip) -> None:
-        """Store the waveform of a clip in this thread, if it is new."""
-        if clip.made.is_new:
-            self.writer.write_waveform(clip.key.waveform_key(), clip.waveform, clip.made.seconds)
-
     def write_features(self, done: Computed) -> list[WriteError]:
         """Store features in this thread, if they are stored; return why they could not be."""
         if not self.is_stored:

@@ -19,8 +19,9 @@ from ..processors.output_specs import OutputSpec
 from ..support.write_behind import WriteError
 from .clip_features import ClipFeatures
 from .clip_pipeline import ClipPipeline
+from .clip_steps import ClipSteps
 from .compute import Extraction
-from .missing_clips import MissingClips
+from .missing_clips import compute_missing
 from .settings import FeatureSettings
 from .storage_policy import FeatureStoragePolicy
 from .store import ProcessorManifests
@@ -29,12 +30,7 @@ from .waveforms import decode
 
 
 class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
-    """Turns audio cells into features, with a cache before and after the extraction.
-
-    What it has in common with waveforms is in `ClipPipeline`.
-
-    Each step is a module of its own, and none calls another: this class hands a batch from one to the next.
-    """
+    """Turns audio cells into features, with a cache before and after the extraction."""
 
     what = "features"
     settings: FeatureSettings
@@ -63,7 +59,6 @@ class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
         )
         self.extraction = Extraction(processor, settings, self.fingerprinter)
         self.policy = FeatureStoragePolicy(settings.features)
-        self.missing_clips = MissingClips(self.root, self.waveforms, self.extraction, self.policy, self.writer)
         self.manifests = ProcessorManifests(self.root, self.extraction.probe)
         self.unstorable = UnstorableWarning()
 
@@ -116,7 +111,9 @@ class FeaturePipeline(ClipPipeline[AudioCacheKey, ProcessorIdentity]):
     ) -> Iterator[tuple[str, ClipFeatures | AudioError]]:
         if sources:
             self.manifests.ensure(identity)
-            yield from self.missing_clips.compute(sources, keys, is_stored=bool(is_stored))
+            waveform_of = self.waveforms.reader_of(sources, keys)
+            how = (self.extraction, self.policy, self.writer)
+            yield from compute_missing(ClipSteps(self.root, keys, bool(is_stored), waveform_of, *how), sources)
 
     def _stores(self, identity: ProcessorIdentity) -> bool:
         return self.policy.is_stored(identity.sha)

@@ -1,15 +1,19 @@
-"""Take each clip that the cache lacks through the steps to its entry, in one thread or in as many as `pace` allows."""
+"""Take each clip that the cache lacks through the steps to its entry, in one thread or in as many as `pace` allows.
+
+One or several threads take a clip each from its content to its stored entry: one with all threads of the libraries,
+or several with one each. If a random generator was drawn from meanwhile, or a clip failed, nothing of it is kept, and
+it is computed alone. For object stores, and front ends that no other thread may call, the calling thread extracts
+instead, while others decode the next clips and store the last ones.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..audio.source import AudioSource
-from ..cache.keys import AudioCacheKey
-from ..cache.open_root import OpenRoot
 from ..errors import AudioError
 from ..support.library_threads import leaving_a_core, share_out_on_one_core_each
 from ..support.process_local import is_worker
@@ -17,65 +21,29 @@ from ..support.threads import ahead, is_own_thread, share_out, thread_count
 from . import pace
 from .at_once import AtOnce
 from .clip_steps import Clip, ClipSteps, Computed, Result
-from .compute import Extraction
-from .storage_policy import FeatureStoragePolicy
-from .store import EntryWriter
-from .waveforms import WaveformReader
 
 _IN_MEMORY = 64  # clips that are computed at once before their outputs are handed on
 
 
-class MissingClips:
-    """Computes and stores the features of clips that the cache lacks.
-
-    One or several threads take a clip each from its content to its stored entry: one with all threads of the libraries,
-    or several with one each. If a random generator was drawn from meanwhile, or a clip failed, nothing of it is kept,
-    and it is computed alone. For object stores, and front ends that no other thread may call, the calling thread
-    extracts instead, while others decode the next clips and store the last ones.
-    """
-
-    def __init__(
-        self,
-        root: OpenRoot,
-        waveforms: WaveformReader,
-        extraction: Extraction,
-        policy: FeatureStoragePolicy,
-        writer: EntryWriter,
-    ) -> None:
-        self._root = root
-        self._waveforms = waveforms
-        self._extraction = extraction
-        self._policy = policy
-        self._writer = writer
-
-    def compute(
-        self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey], *, is_stored: bool
-    ) -> Iterator[tuple[str, Result]]:
-        """Yield the features of each clip by ``blob_sha``, or its error.
-
-        Each clip comes once. `is_stored`: features are stored, and may have been since the clips were looked up.
-        """
-        steps = ClipSteps(
-            *(self._root, keys, is_stored, self._waveforms.reader_of(sources, keys)),
-            *(self._extraction, self._policy, self._writer),
-        )
-        is_local, is_safe = self._root.store.is_local, self._extraction.is_safe_in_threads()
-        if not is_local or not (is_safe or is_worker() or len(sources) == 1):
-            yield from _overlapping(steps, sources)
-            return
-        if not is_safe:
-            yield from _in_turn(steps, sources)
-            return
-        sha = keys[sources[0].blob_sha].processor_sha
-        n_threads = 1 if is_worker() or is_own_thread() else min(thread_count(), len(sources))
-        n_tried = 1 + pace.ROUNDS * n_threads
-        if n_threads > 1 and pace.is_faster_at_once(sha) is None and len(sources) >= n_tried:
-            yield from _at_once(steps, sources[:1], 1)  # what is loaded or made only once is there then
-            yield from _try_out(steps, sources[1:n_tried], n_threads)
-            sources = sources[n_tried:]
-        for start in range(0, len(sources), _IN_MEMORY):
-            is_faster = n_threads > 1 and pace.is_faster_at_once(sha)
-            yield from _at_once(steps, sources[start : start + _IN_MEMORY], n_threads if is_faster else 1)
+def compute_missing(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
+    """Yield the features of each clip by ``blob_sha``, or its error; each clip comes once."""
+    is_safe = steps.extraction.is_safe_in_threads()
+    if not steps.root.store.is_local or not (is_safe or is_worker() or len(sources) == 1):
+        yield from _overlapping(steps, sources)
+        return
+    if not is_safe:
+        yield from _in_turn(steps, sources)
+        return
+    sha = steps.keys[sources[0].blob_sha].processor_sha
+    n_threads = 1 if is_worker() or is_own_thread() else min(thread_count(), len(sources))
+    n_tried = 1 + pace.ROUNDS * n_threads
+    if n_threads > 1 and pace.is_faster_at_once(sha) is None and len(sources) >= n_tried:
+        yield from _at_once(steps, sources[:1], 1)  # what is loaded or made only once is there then
+        yield from _try_out(steps, sources[1:n_tried], n_threads)
+        sources = sources[n_tried:]
+    for start in range(0, len(sources), _IN_MEMORY):
+        is_faster = n_threads > 1 and pace.is_faster_at_once(sha)
+        yield from _at_once(steps, sources[start : start + _IN_MEMORY], n_threads if is_faster else 1)
 
 
 # One at a time ----------------------------------------------------------------------------------------------------
