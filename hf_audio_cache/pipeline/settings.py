@@ -17,10 +17,7 @@ from .storage_policy import Policy, check_policy
 
 @dataclass(frozen=True)
 class WaveformSettings:
-    """How a clip becomes a waveform.
-
-    Raises ValueError naming the setting that is invalid.
-    """
+    """How a clip becomes a waveform."""
 
     sampling_rate: int  # of the waveform, in Hz
     max_length_ms: int = 0  # 0 for no cap
@@ -41,22 +38,14 @@ class WaveformSettings:
 
     def waveform_key(self, blob_sha: str) -> WaveformCacheKey:
         """Return the key of a clip's waveform."""
-        return WaveformCacheKey(blob_sha, **self._in_keys())
+        return WaveformCacheKey(blob_sha, *self.arguments().values())
 
     def features_key(self, blob_sha: str, processor_sha: str) -> AudioCacheKey:
         """Return the key of a clip's features."""
-        return AudioCacheKey(blob_sha, processor_sha, **self._in_keys())
-
-    def _in_keys(self) -> dict[str, Any]:
-        return {
-            "sample_rate": self.sampling_rate,
-            "max_length_ms": self.max_length_ms,
-            "auto_resample": self.auto_resample,
-            "channels": self.channels,
-        }
+        return AudioCacheKey(blob_sha, processor_sha, *self.arguments().values())
 
     def arguments(self) -> dict[str, Any]:
-        """Return the settings by name, as the decoder takes them."""
+        """Return the settings by name, as the decoder takes them, in the order in which keys have them."""
         return {
             "sampling_rate": self.sampling_rate,
             "max_length_ms": self.max_length_ms,
@@ -76,17 +65,9 @@ def _copied(name: str, given: object) -> dict[str, Any]:
     return dict(given)
 
 
-def _check_column_name(name: object) -> None:
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"audio_column must be the name of a column, not {name!r}; nothing was opened.")
-
-
 @dataclass(frozen=True)
 class ResultSettings:
-    """How examples become results, be these waveforms or features.
-
-    Raises ValueError naming the setting that is invalid.
-    """
+    """How examples become results, be these waveforms or features."""
 
     waveform: WaveformSettings  # how clips become waveforms
     audio_column: str = "audio"
@@ -100,7 +81,9 @@ class ResultSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_names", _copied("output_names", self.output_names))
-        _check_column_name(self.audio_column)
+        column: object = self.audio_column
+        if not isinstance(column, str) or not column:
+            raise ValueError(f"audio_column must be the name of a column, not {column!r}; nothing was opened.")
         if self.on_error not in ("raise", "null", "skip"):
             raise ValueError(f'on_error must be "raise", "null" or "skip", not {self.on_error!r}; nothing was opened.')
         if self.reason_column is not None and self.on_error != "null":

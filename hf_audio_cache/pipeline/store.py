@@ -8,6 +8,7 @@ from typing import Any
 
 from ..audio.length import ClipLength
 from ..audio.waveform import Waveform
+from ..cache.entry_cache import EntryCache
 from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..cache.layout import TAG, TAG_NAME, manifest_name
 from ..cache.open_root import OpenRoot
@@ -52,11 +53,10 @@ class EntryWriter:
         compute_seconds: float,
     ) -> list[WriteError]:
         """Store the entry of a clip in the calling thread; return why it could not be stored."""
-        how: dict[str, Any] = {"compute_seconds": compute_seconds, "length": length}
+        is_waveform = isinstance(key, WaveformCacheKey)
+        cache: EntryCache[Any] = self._root.waveform_cache if is_waveform else self._root.audio_cache
         try:
-            if isinstance(key, WaveformCacheKey):
-                return [*self._root.waveform_cache.store_many({key: outputs}, **how)]
-            return [*self._root.audio_cache.store_many({key: outputs}, **how)]
+            return [*cache.store_many({key: outputs}, compute_seconds=compute_seconds, length=length)]
         except UnstorableOutputError as exc:
             exc.key = key
             return [exc]
