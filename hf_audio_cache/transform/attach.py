@@ -10,8 +10,7 @@ import datasets
 
 from ..audio.source import check_column, has_audio
 from ..errors import CannotSkipError
-from .attached import Attached
-from .attached_dataset import AttachedDataset
+from .attached import Attached, AttachedDataset
 from .audio_rows import with_encoded_audio
 from .cached_array import CachedArray, reference_columns, undecoded
 from .column_checks import check_audio, check_new_columns, check_references, check_stream, removed_columns

@@ -12,7 +12,7 @@ import pytest
 
 from hf_audio_cache import CachedFeatures, CachedWaveforms
 from hf_audio_cache.errors import AudioColumnError, ProcessorError
-from hf_audio_cache.transform.late_columns import LateColumns
+from hf_audio_cache.transform.attached import LateColumns
 
 N_CLIPS = 6
 
