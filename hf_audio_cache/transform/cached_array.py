@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -194,10 +194,7 @@ def read_references(
         wanted = entries.setdefault(_cache_of(feature, own_cache), {})
         wanted.update(dict.fromkeys(key for key in keys_of[name] if key is not None))
     for cache, wanted in entries.items():
-        wanted.update(zip(wanted, cache.read_many(list(wanted)), strict=True))
-        if cache is not own_cache and type(cache) is type(own_cache):  # where their root may have been moved
-            lost = [key for key, entry in wanted.items() if entry is None]
-            wanted.update(zip(lost, own_cache.read_many(lost), strict=True))
+        wanted.update(_found(cache, own_cache, wanted, lambda cache, keys: cache.read_many(keys)))
     arrays: dict[str, list[Any]] = {}
     for name, feature in types.items():
         arrays[name] = []
@@ -220,13 +217,22 @@ def read_lengths(
     name, feature = next(iter(types.items()))
     cache = _cache_of(feature, own_cache)
     keys = [None if value is None else feature.key(value) for value in columns[name]]
-    wanted = list(dict.fromkeys(key for key in keys if key is not None))
-    entries = dict(zip(wanted, cache.open_many(wanted), strict=True))
-    if cache is not own_cache and type(cache) is type(own_cache):
-        lost = [key for key, entry in entries.items() if entry is None]
-        entries.update(zip(lost, own_cache.open_many(lost), strict=True))
+    wanted = dict.fromkeys(key for key in keys if key is not None)
+    entries = _found(cache, own_cache, wanted, lambda cache, keys: cache.open_many(keys))
     lengths = {key: entry.length.n_samples for key, entry in entries.items() if entry is not None and entry.length}
     return [None if key is None else lengths.get(key) for key in keys]
+
+
+def _found(
+    cache: AnyCache, own_cache: AnyCache, wanted: Iterable[AnyKey], read: Callable[[AnyCache, list[AnyKey]], list[Any]]
+) -> dict[AnyKey, Any]:
+    """Return each entry from a cache, or from `own_cache` if that has lost it: its root may have been moved."""
+    keys = list(wanted)
+    entries = dict(zip(keys, read(cache, keys), strict=True))
+    if cache is not own_cache and type(cache) is type(own_cache):
+        lost = [key for key, entry in entries.items() if entry is None]
+        entries.update(zip(lost, read(own_cache, lost), strict=True))
+    return entries
 
 
 def _cache_of(feature: CachedArray, own_cache: AnyCache) -> AnyCache:

@@ -154,19 +154,22 @@ class FeatureColumns:
 
     def all_names(self) -> list[str]:
         """Return the names of the columns of outputs, and of those of lengths and reasons."""
-        further = (self.settings.length_column, self.settings.reason_column)
-        return [*self.names(), *(name for name in further if name is not None)]
+        return [*self.names(), *self._further_names]
+
+    @property
+    def _further_names(self) -> list[str]:
+        """The names of the columns of lengths and reasons, as far as these are asked for."""
+        return [name for name in (self.settings.length_column, self.settings.reason_column) if name is not None]
 
     def further_types(self, *, lists: bool) -> dict[str, Any]:
         """Return the types of the columns of lengths and reasons; `lists` if rows have lists of clips."""
-        names = [name for name in (self.settings.length_column, self.settings.reason_column) if name is not None]
-        return {name: self._in_lists(name, self.type_of(name)) if lists else self.type_of(name) for name in names}
+        types = {name: self.type_of(name) for name in self._further_names}
+        return {name: self._in_lists(name, kind) if lists else kind for name, kind in types.items()}
 
     def _check_names(self, outputs: Collection[str]) -> None:
         """Raise if two columns would have one name, or an output to rename does not exist."""
         found = ", ".join(map(repr, outputs))
-        named = [self.name_of(output) for output in outputs]
-        named += [name for name in (self.settings.length_column, self.settings.reason_column) if name is not None]
+        named = [*(self.name_of(output) for output in outputs), *self._further_names]
         if len(set(named)) != len(named):
             raise ProcessorError(
                 f"two columns would have one name: {named}. Correct output_names, length_column or reason_column. The "

@@ -9,10 +9,8 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from ..audio.file_hashes import find_hashes, learn_hashes
-from ..audio.source import AudioSource, has_audio, local_path, located, read_source
+from ..audio.source import AudioSource, has_audio, local_path, located
 from ..errors import AudioError, MissingEntryError
-from ..support.threads import in_threads
 from .batch_formats import read_batch, with_columns
 from .cached_array import CachedArray, CachedArrayList, missing_at, read_lengths, read_references
 from .clip_lists import ListLayout, raise_first_error
@@ -81,7 +79,7 @@ class FeatureReader:
         length_column = str(self.columns.settings.length_column)
         for audio_column, group in self._by_audio_column(present).items():
             has_cells = audio_column not in self.references and has_audio(audio_column, _names(examples))
-            cells = self._cells(examples, audio_column) if has_cells else None
+            cells = list(read_batch(examples, audio_column).cells) if has_cells else None
             found = self._read_lists({name: shas[name] for name in group}, group, cells)
             if audio_column != self.columns.settings.audio_column or length_column in {
                 *_names(examples),
@@ -90,9 +88,6 @@ class FeatureReader:
                 found.pop(length_column, None)
             arrays.update(found)
         return arrays
-
-    def _cells(self, examples: Any, audio_column: str) -> list[Any]:
-        return list(read_batch(examples, audio_column).cells)
 
     def _read_lists(
         self, shas: Mapping[str, Sequence[Any]], references: dict[str, CachedArray], cells: Sequence[Any] | None
@@ -140,7 +135,7 @@ class FeatureReader:
         elsewhere = {name: each for name, each in references.items() if name not in here}
         arrays = self._of_audio(here, shas, cells or (), layout) if here else {}
         try:
-            files = _hashed_files(cells or ()) if elsewhere else {}
+            files = self._hashed_files(cells or ()) if elsewhere else {}
             for name, reference in elsewhere.items():
                 _check_files(files, shas[name], reference)
             arrays |= read_references(shas, elsewhere, cache)
@@ -152,6 +147,13 @@ class FeatureReader:
         if length_column is not None and length_column not in arrays:
             arrays[length_column] = read_lengths(shas, references, cache)
         return arrays
+
+    def _hashed_files(self, cells: Sequence[Any]) -> dict[int, tuple[str, str]]:
+        """Return path and ``blob_sha`` of each cell's file by its row; not of files that are gone."""
+        paths = {row: path for row, cell in enumerate(cells) if (path := local_path(cell)) is not None}
+        sources = self.columns.pipeline.audio_reader.identify(list(paths.values()))
+        rows = zip(paths.items(), sources, strict=True)
+        return {row: (path, source.blob_sha) for (row, path), source in rows if isinstance(source, AudioSource)}
 
     def _is_own(self, reference: CachedArray) -> bool:
         """Return whether this processor makes what a reference refers to."""
@@ -195,26 +197,6 @@ def _is_read(column: Sequence[Any]) -> bool:
 
 def _names(examples: Any) -> set[str]:
     return set(examples.column_names if isinstance(examples, pa.Table) else examples)
-
-
-def _hashed_files(cells: Sequence[Any]) -> dict[int, tuple[str, str]]:
-    """Return path and ``blob_sha`` of each cell's file by its row; not of files that are gone."""
-    paths = [local_path(cell) for cell in cells]
-    hashes = find_hashes(paths)
-    unknown = [row for row, path in enumerate(paths) if path is not None and hashes[row] is None]
-    sources = dict(zip(unknown, in_threads(_read, [str(paths[row]) for row in unknown]), strict=True))
-    read = {row: source for row, source in sources.items() if source is not None}
-    learn_hashes((source.file, source.blob_sha) for source in read.values() if source.file is not None)
-    known = {row: found for row, found in enumerate(hashes) if found is not None}
-    known |= {row: source.blob_sha for row, source in read.items()}
-    return {row: (str(paths[row]), blob_sha) for row, blob_sha in known.items()}
-
-
-def _read(path: str) -> AudioSource | None:
-    try:
-        return read_source(path)
-    except AudioError:
-        return None
 
 
 def _check_files(files: Mapping[int, tuple[str, str]], shas: Sequence[bytes | None], reference: CachedArray) -> None:
