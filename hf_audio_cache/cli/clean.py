@@ -51,7 +51,7 @@ def verify(
     if repair and found.repairable:
         report = plan_confirm_run(
             lambda: found,
-            lambda _: repair_root(where, found),
+            lambda: repair_root(where, found),
             lambda plan: f"Delete {len(plan.repairable):,} files under {plan.root}?",
             yes=yes,
         )
@@ -216,7 +216,7 @@ def _delete(delete: Callable[..., PruneReport], *, dry_run: bool, yes: bool) -> 
 
     return plan_confirm_run(
         lambda: act(dry_run=True),
-        lambda _: act(dry_run=False),
+        lambda: act(dry_run=False),
         lambda plan: (
             f"Delete {plan.n_deleted:,} entries, {format_size(plan.n_bytes_deleted)}, under {plan.root}"
             + (f", and {plan.n_near:,} copies in the near tier?" if plan.n_near else "?")

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
-from .running import waiting
+from ..support.progress import note_progress
+from .running import progress, waiting
 
 if TYPE_CHECKING:
     import datasets
@@ -41,11 +42,7 @@ def fill_by_processes(
         rows = load_dataset(dataset, **source)
     _check_root(cached_features, rows)
 
-    def n_seen() -> int:
-        stats = cached_features.stats
-        return stats.hits + stats.computed + stats.bad_clips
-
-    with _progress(len(rows), n_seen):
+    with _progress(cached_features, len(rows)):
         # Bad clips are reported, and references are not kept: the entries are what is wanted.
         try:
             mapped = cached_features.map(rows, num_proc=num_proc, load_from_cache_file=False, keep_in_memory=True)
@@ -108,14 +105,8 @@ def fill_by_workers(
         raise _not_stored(cached_features, refusal)
     with waiting("Loading the dataset"):
         rows = load_ray_dataset(dataset, **source)
-    n_seen = 0
-
-    def note(n_rows: int) -> None:
-        nonlocal n_seen
-        n_seen = n_rows
-
-    with _progress(None, lambda: n_seen):
-        return fill_by_ray(rows, cached_features, max_workers=max_workers, on_rows=note)
+    with progress("Caching features"):
+        return fill_by_ray(rows, cached_features, max_workers=max_workers, on_rows=note_progress)
 
 
 @contextlib.contextmanager
@@ -141,22 +132,18 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(n_rows: int | None, n_seen: Callable[[], int]) -> Iterator[None]:
-    """Show on a terminal how many clips were seen to, in all processes; None where nobody knows how many there are."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    has_ended = threading.Event()
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
-        task = progress.add_task("Caching features", total=n_rows)
+def _progress(cached_features: CachedFeatures, n_rows: int) -> Iterator[None]:
+    """Show on a terminal how many clips were seen to, in all processes."""
+    with progress("Caching features") as show:
+        if show is None:
+            yield
+            return
+        has_ended = threading.Event()
 
         def watch() -> None:
             while not has_ended.wait(0.5):
-                progress.update(task, completed=n_seen())
+                stats = cached_features.stats
+                show(stats.hits + stats.computed + stats.bad_clips, n_rows)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -165,4 +152,4 @@ def _progress(n_rows: int | None, n_seen: Callable[[], int]) -> Iterator[None]:
         finally:
             has_ended.set()
             watcher.join()
-        progress.update(task, completed=n_seen() if n_rows is None else n_rows)
+        show(n_rows, n_rows)

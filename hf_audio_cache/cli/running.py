@@ -89,7 +89,7 @@ def _interruptible(is_interrupted: threading.Event) -> Iterator[None]:
 
 def plan_confirm_run(
     plan: Callable[[], ReportT],
-    run: Callable[[ReportT | None], ReportT],
+    run: Callable[[], ReportT],
     question: Callable[[ReportT], str],
     *,
     yes: bool,
@@ -97,23 +97,22 @@ def plan_confirm_run(
 ) -> ReportT:
     """Report what would be deleted, ask, and delete. All commands that delete use this.
 
-    `run` gets the plan, or None with ``-y``, which needs none. Raises typer.Abort if the answer is no; ValueError if
-    there is no terminal to ask on.
+    Raises typer.Abort if the answer is no; ValueError if there is no terminal to ask on.
     """
     if yes and not dry_run:
-        return run(None)
+        return run()
     planned = plan()
     if dry_run:
         return planned
     if sys.stdin is None or not sys.stdin.isatty():  # None where it is closed
         raise ValueError("nothing deleted: there is no terminal to confirm on. Pass -y.")
     typer.confirm(question(planned), abort=True, err=True)
-    return run(planned)
+    return run()
 
 
 @contextlib.contextmanager
-def progress(message: str) -> Iterator[None]:
-    """Show a message, and how much of the work is done, on a terminal."""
+def progress(message: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show a message, and how much of the work is done, on a terminal; yield what shows it, None without one."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -121,12 +120,16 @@ def progress(message: str) -> Iterator[None]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield None
         return
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as shown:
         task = shown.add_task(message, total=None)
-        with watched(lambda done, total: shown.update(task, completed=done, total=total)):
-            yield
+
+        def show(done: int, total: int | None) -> None:
+            shown.update(task, completed=done, total=total)
+
+        with watched(show):
+            yield show
 
 
 @contextlib.contextmanager
