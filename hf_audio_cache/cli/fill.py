@@ -72,11 +72,12 @@ def warm(
             filling = fill_by_workers(cached_features, dataset, audio.source, num_proc)
     else:
         filling = fill_by_processes(cached_features, dataset, audio.source, num_proc)
-    report = WarmReport.of(cached_features, filling, time.perf_counter() - started)
-    show_report(report, form, quiet=quiet, names=(clip["clip"] for clip in report.bad_clips))
-    if report.not_stored:
-        typer.echo(f"{report.not_stored:,} clips were not stored: {report.reason}. Do the same again.", err=True)
-    if report.bad_clips or report.not_stored:
+    seconds = time.perf_counter() - started
+    report = WarmReport(str(cached_features.root), cached_features.processor_sha, filling, seconds)
+    show_report(report, form, quiet=quiet, names=(clip.clip for clip in filling.bad_clips))
+    if filling.n_not_stored:
+        typer.echo(f"{filling.n_not_stored:,} clips were not stored: {filling.reason}. Do the same again.", err=True)
+    if filling.bad_clips or filling.n_not_stored:
         raise typer.Exit(1)
 
 
