@@ -14,12 +14,6 @@ import typer
 if TYPE_CHECKING:
     from ..cache.root import CacheRoot
 
-StorageOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--storage-option", metavar="KEY=VALUE", help="Option of the root's fsspec filesystem. Repeat for more."
-    ),
-]
 AudioStorageOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -42,7 +36,12 @@ class RootOptions:
     root: Annotated[
         str | None, typer.Option("--root", metavar="DIR_OR_URL", help="Where the cache is; `config` shows the default.")
     ] = None
-    storage_option: StorageOptions = None
+    storage_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--storage-option", metavar="KEY=VALUE", help="Option of the root's fsspec filesystem. Repeat for more."
+        ),
+    ] = None
     near: Annotated[
         str | None,
         typer.Option("--near", metavar="DIR", help="Where the near tiers are, as CacheRoot(near=DIR) says in Python."),

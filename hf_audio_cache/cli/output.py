@@ -26,7 +26,6 @@ class Format(str, enum.Enum):
 FormatOption = Annotated[
     Format, typer.Option("--format", metavar="FORM", help="table, json or csv; --json is short for --format json.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names, one per line.")]
 NoTruncateOption = Annotated[bool, typer.Option("--no-truncate", help="Show long names whole, and wrap nothing.")]
 
 

@@ -27,7 +27,7 @@ def _list_by_default(
     quiet: _QuietOption = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        _show_processors(root, form, no_truncate=no_truncate, quiet=quiet)
+        list_(root, form, no_truncate, quiet)
 
 
 def list_(
@@ -42,10 +42,6 @@ def list_(
 
         hf-audio-cache processors list --root /data/audio-cache
     """
-    _show_processors(root, form, no_truncate=no_truncate, quiet=quiet)
-
-
-def _show_processors(root: SignedRootOptions, form: Format, *, no_truncate: bool, quiet: bool) -> None:
     from ..maintenance.processors import list_processors
 
     found = list_processors(root.open())

@@ -13,7 +13,7 @@ from ..support.report import Table
 from ..support.units import format_seconds, format_size
 from .messages import in_flags
 from .options import AudioStorageOptions, KeyOptions, ProcessorOption, RootOptions, SignedRootOptions, options_of
-from .output import Format, FormatOption, NoTruncateOption, QuietOption, show_names, show_report, show_rows
+from .output import Format, FormatOption, NoTruncateOption, show_names, show_report, show_rows
 from .running import waiting
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def show(
         Path | None, typer.Option("--plot", metavar="FILE", help="PNG file for a picture; needs matplotlib.")
     ] = None,
     form: FormatOption = Format.table,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only names, one per line.")] = False,
 ) -> None:
     """Show what the entries of a clip hold, and draw one.
 
