@@ -17,19 +17,7 @@ _WATCHED_TOGETHER = 4  # clips for each look at the random generators
 
 
 class AtOnce:
-    """The clips that several threads are at.
-
-    Attributes
-    ----------
-    done
-        What was computed and stored, while no random generator was drawn from.
-    found
-        Clips that needed no extraction: errors, and features that were there.
-    doubtful
-        Clips that were begun and came to nothing.
-    errors
-        Why features could not be stored.
-    """
+    """The clips that several threads are at."""
 
     def __init__(self, steps: ClipSteps) -> None:
         self._steps = steps
@@ -38,10 +26,10 @@ class AtOnce:
         self._unwatched: list[Computed] = []
         self._is_stopped = False
         self.reason = "a clip failed beside others, and not alone"
-        self.done: dict[str, Computed] = {}
-        self.found: dict[str, Result] = {}
-        self.doubtful: dict[str, Clip] = {}
-        self.errors: list[WriteError] = []
+        self.done: dict[str, Computed] = {}  # computed and stored, while no random generator was drawn from
+        self.found: dict[str, Result] = {}  # clips that needed no extraction: errors, and features that were there
+        self.doubtful: dict[str, Clip] = {}  # clips that were begun and came to nothing
+        self.errors: list[WriteError] = []  # why features could not be stored
 
     def take(self, source: AudioSource) -> None:
         """Compute a clip; store it, or the last few, once it is known that they drew no random number."""

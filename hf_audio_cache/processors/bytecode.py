@@ -7,8 +7,6 @@ import dis
 import types
 from typing import Any
 
-__all__ = ["handlers", "steps_of"]
-
 _IDLE = ("NOP", "EXTENDED_ARG", "RESUME", "CACHE")
 # What Python 3.13 and later store in a class of its lines, and of its methods' attributes in the order of a set.
 _OF_LINES = ("__firstlineno__", "__static_attributes__")

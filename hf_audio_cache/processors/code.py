@@ -23,8 +23,6 @@ from typing import Any
 
 from .bytecode import handlers, steps_of
 
-__all__ = ["OF_IMPORTS", "Code", "canonical", "imports_of", "names_in", "read_code", "source_digest"]
-
 _LOADS_OF_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 # Functions by which code looks into its own module, and by which it takes an attribute whose name is made as it runs.
 _OF_NAMESPACES = {"globals", "locals", "eval", "exec"}
@@ -44,37 +42,18 @@ _NO_FLAGS = _CO_HAS_DOCSTRING | __future__.annotations.compiler_flag
 
 @dataclass(frozen=True)
 class Code:
-    """What the bytecode of a function says, with that of the functions in it.
+    """What the bytecode of a function says, with that of the functions in it."""
 
-    Attributes
-    ----------
-    digest
-        Digest of what it does; line numbers, docstrings and annotations don't count.
-    loads
-        The globals that it loads.
-    names
-        The attributes that it uses, so far as they are spelt out.
-    reads
-        Those of them that it does not just set.
-    imports
-        Modules that it imports, each with the level and the names of the statement.
-    imports_by_text
-        Whether it may import a module by a name that it does not spell out.
-    reads_namespace
-        Whether it may use any global of its module.
-    looks_up, looks_around
-        Whether it may use any attribute, of itself or of anything else.
-    """
-
-    digest: str
-    loads: frozenset[str]
-    names: frozenset[str]
-    reads: frozenset[str]
+    digest: str  # of what it does; line numbers, docstrings and annotations don't count
+    loads: frozenset[str]  # globals that it loads
+    names: frozenset[str]  # attributes that it uses, so far as they are spelt out
+    reads: frozenset[str]  # those of them that it does not just set
+    # Modules that it imports, each with the level and the names of the statement.
     imports: frozenset[tuple[str, int, tuple[str, ...]]]
-    imports_by_text: bool
-    reads_namespace: bool
-    looks_up: bool
-    looks_around: bool
+    imports_by_text: bool  # whether it may import a module by a name that it does not spell out
+    reads_namespace: bool  # whether it may use any global of its module
+    looks_up: bool  # whether it may use any attribute, of itself or of anything else
+    looks_around: bool  # whether it may use any attribute of anything else
 
 
 def read_code(code: types.CodeType) -> Code:

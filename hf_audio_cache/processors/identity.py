@@ -26,8 +26,6 @@ from .output_specs import made_up_sound
 from .ownership import Owner, owner_of
 from .watch import Watch
 
-__all__ = ["SCHEME", "Fingerprinter", "ProcessorIdentity", "class_sha256", "processor_sha256"]
-
 logger = logging.getLogger(__name__)
 
 # Of the form of descriptions. Another one gives every processor another identity.
@@ -38,18 +36,10 @@ _LENGTHS = itertools.count(1)
 
 @dataclass(frozen=True)
 class ProcessorIdentity:
-    """What a processor is, and the digest of that.
+    """What a processor is, and the digest of that."""
 
-    Attributes
-    ----------
-    sha
-        sha256 of `description`, as 64 hexadecimal digits.
-    description
-        The readable form, of JSON values only: class, state, call arguments, code.
-    """
-
-    sha: str
-    description: dict[str, Any]
+    sha: str  # sha256 of `description`, as 64 hexadecimal digits
+    description: dict[str, Any]  # the readable form, of JSON values only: class, state, call arguments, code
 
     @classmethod
     def of(cls, description: dict[str, Any]) -> ProcessorIdentity:
@@ -107,10 +97,7 @@ def processor_sha256(
 def class_sha256(kind: type) -> str:
     """Return a digest of the code of a class of one's own, and of all that it reaches.
 
-    Raises
-    ------
-    UnfingerprintableProcessorError
-        If the state of a part of it cannot be seen.
+    Raises UnfingerprintableProcessorError if the state of a part of it cannot be seen.
     """
     return ProcessorIdentity.of(Describer().describe(None, {kind.__qualname__: kind})).sha
 
@@ -120,17 +107,6 @@ class Fingerprinter:
 
     The processor is described once, and again where anything that was seen then has changed. The first of a process
     takes some tenths of a second, and seconds if it is one's own and holds a tokenizer.
-
-    Parameters
-    ----------
-    processor
-        A feature extractor, or a processor that has one. It may change between two calls.
-    processor_kwargs
-        The arguments that it is called with.
-    dtype, nonfinite
-        What its outputs are rounded to, and whether they may be infinite or NaN.
-    sampling_rate, channels
-        The rate in Hz at which it is called, and of which channels.
     """
 
     def __init__(

@@ -18,10 +18,6 @@ import xxhash
 
 from ..support.torch_module import loaded_torch
 
-__all__ = ["MISSING", "Outline", "Watch", "array_content", "attributes_of", "bytes_content", "cell_contents"]
-__all__ += ["dict_of", "dtype_name", "is_tensor", "is_torch_module", "memory_order", "of_array", "of_class"]
-__all__ += ["of_function", "of_mapping", "of_reference", "tensor_content"]
-
 MISSING = object()
 _END = object()
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes)
@@ -162,13 +158,7 @@ def cell_contents(cell: types.CellType) -> Any:
 
 
 class Outline:
-    """What pickling keeps of an object: plain data spelt out, other objects by which they are.
-
-    Attributes
-    ----------
-    reduced
-        What the pickling hooks return, items as lists; or a name.
-    """
+    """What pickling keeps of an object: plain data spelt out, other objects by which they are."""
 
     def __init__(self, owner: Any) -> None:
         kind: Any = type(owner)
@@ -177,7 +167,8 @@ class Outline:
         if not isinstance(found, str):
             function, arguments, state, items, pairs = [*found, None, None, None][:5]
             found = function, arguments, state, [*(items or ())], [*(pairs or ())]
-        self.reduced = found  # kept, so that no other object gets their ids
+        # What the hooks return, items as lists; or a name. Kept, so that no other object gets their ids.
+        self.reduced = found
         self._text = _outline(found, 0)
 
     def __eq__(self, other: object) -> bool:

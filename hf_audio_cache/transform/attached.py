@@ -185,7 +185,6 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
         return dataset
 
     def __getitem__(self, key: Any) -> Any:
-        """Return rows or a column, as any dataset does."""
         if isinstance(key, str) and key not in self.column_names and key in self._late_names():
             raise AudioColumnError(
                 f"the column {key!r} is made when a row is read, and the dataset has no such column. Take it from "
@@ -199,18 +198,10 @@ class AttachedDataset(datasets.Dataset):  # type: ignore[misc]  # datasets has n
         return super().__getitem__(key)
 
     def to_iterable_dataset(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a stream, of what is attached no more; `datasets` makes none of rows that are made when they are read.
-
-        Raises
-        ------
-        ProcessorError
-            If it is attached.
-        """
         self._check_is_in_tables("Make the stream first: cached_features.attach(ds.to_iterable_dataset()).")
         return super().to_iterable_dataset(*args, **kwargs)
 
     def save_to_disk(self, *args: Any, **kwargs: Any) -> None:
-        """Save what is attached no more; raise `ProcessorError` if it is attached."""
         self._check_is_in_tables("Save the dataset before attach; or cached_features.map(ds), which makes columns.")
         super().save_to_disk(*args, **kwargs)
 

@@ -32,13 +32,7 @@ AnyDatasetT = TypeVar(
 
 
 class CachedTransform:
-    """A function of audio for `datasets` whose results are computed once and then read from a cache.
-
-    Parameters
-    ----------
-    pipeline
-        What looks up, computes and stores.
-    """
+    """A function of audio for `datasets` whose results are computed once and then read from a cache."""
 
     def __init__(self, pipeline: ClipPipeline[Any, Any]) -> None:
         self.columns = FeatureColumns(pipeline)

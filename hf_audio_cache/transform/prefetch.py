@@ -96,29 +96,23 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
 
     @property
     def is_typed(self) -> bool:
-        """Whether the types are known."""
         return bool(self.ex_iterable.is_typed)
 
     @property
     def features(self) -> datasets.Features | None:
-        """The types."""
         return self.ex_iterable.features
 
     @property
     def num_shards(self) -> int:
-        """The most nodes or workers that can share the work."""
         return int(self.ex_iterable.num_shards)
 
     def shuffle_data_sources(self, *args: Any, **kwargs: Any) -> ReadAheadExamples:
-        """Return the same with its shards in another order."""
         return ReadAheadExamples(self.ex_iterable.shuffle_data_sources(*args, **kwargs), self.n_rows)
 
     def shard_data_sources(self, *args: Any, **kwargs: Any) -> ReadAheadExamples:
-        """Return the same with some of its shards."""
         return ReadAheadExamples(self.ex_iterable.shard_data_sources(*args, **kwargs), self.n_rows)
 
     def reshard_data_sources(self) -> ReadAheadExamples:
-        """Return the same in more shards."""
         return ReadAheadExamples(self.ex_iterable.reshard_data_sources(), self.n_rows)
 
 

@@ -19,9 +19,6 @@ from ..ownership import Owner, is_found, owner_of, owner_of_module, package_of
 from ..watch import Watch, dict_of, is_tensor, of_mapping
 from .graph import Node, Ref, names_of, printed
 
-__all__ = ["OF_WRAPPERS", "PASSED_BY", "SHARED", "At", "Describer", "Tensor", "form", "is_builtin"]
-__all__ += ["module_of", "type_name"]
-
 # What `functools.update_wrapper`, torch.compile and torch.fx leave on an object, that says where it is from.
 OF_WRAPPERS = {"__doc__", "__module__", "__annotations__", "_torchdynamo_wrapper_id", "_co_fields"}
 OF_WRAPPERS |= {"_torchdynamo_orig_callable", "get_compiler_config", "_is_torch_compile"}
@@ -77,19 +74,12 @@ class Uses:
 
 
 class Describer:
-    """Describes a processor, the arguments of its call, and all that they bring with them.
-
-    Parameters
-    ----------
-    clear_caches
-        Whether functions of one's own with `functools.lru_cache` forget what they made, which may no longer fit.
-    counts_left_out
-        Whether attributes count that pickling hooks of one's own leave out.
-    """
+    """Describes a processor, the arguments of its call, and all that they bring with them."""
 
     def __init__(self, *, clear_caches: bool = False, counts_left_out: bool = True) -> None:
+        # Whether functions of one's own with `functools.lru_cache` forget what they made, which may no longer fit.
         self.clear_caches = clear_caches
-        self.counts_left_out = counts_left_out
+        self.counts_left_out = counts_left_out  # whether attributes count that pickling hooks of one's own leave out
         self.watch = Watch()
         self.uses_torch = False
         self.backends: dict[str, bool] = {}  # answers of the availability checks that choose between libraries
@@ -106,10 +96,7 @@ class Describer:
     def describe(self, processor: Any, processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the description, of JSON values only; without a processor, that of the arguments.
 
-        Raises
-        ------
-        UnfingerprintableProcessorError
-            If the state of a part of it cannot be seen.
+        Raises UnfingerprintableProcessorError if the state of a part of it cannot be seen.
         """
         if processor is not None:
             self.parents = type(processor).__mro__

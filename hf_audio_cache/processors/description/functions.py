@@ -24,8 +24,6 @@ from .describer import OF_WRAPPERS, PASSED_BY, SHARED, At, Describer, form, modu
 from .graph import Node
 from .modules import OF_MODULES, namespace
 
-__all__ = ["written"]
-
 # What takes any attribute or global; of code that loads it by its own name, the bytecode says more.
 _LOOK_UPS = (getattr, vars, dir, globals, locals, eval, exec)
 # Attributes and functions by which code reads docstrings and annotations.

@@ -10,8 +10,6 @@ from typing import Any
 
 import xxhash
 
-__all__ = ["Node", "Ref", "Unordered", "names_of", "printed"]
-
 
 @dataclass(frozen=True)
 class Ref:

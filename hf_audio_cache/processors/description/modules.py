@@ -12,8 +12,6 @@ from ..watch import dict_of, of_class, of_function
 from .describer import At, Describer, form, module_of
 from .graph import Node, Ref
 
-__all__ = ["OF_MODULES", "namespace"]
-
 OF_MODULES = re.compile(r"__(name|file|path|spec|loader|package|doc|cached|builtins|annotations)__")
 
 

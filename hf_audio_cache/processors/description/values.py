@@ -17,8 +17,6 @@ from ..watch import array_content, bytes_content, dict_of, dtype_name, memory_or
 from .describer import At, Describer, form
 from .graph import Node, Unordered
 
-__all__ = ["unordered"]
-
 _INLINE_LEVELS = 8  # a container that lies deeper is a node of its own, so that nothing recurses without end
 _PLAIN = (types.NoneType, bool, int, float, complex, str, bytes)
 
