@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from ..errors import AudioDecodeError
 
 Channels: TypeAlias = Literal["mean", "all"] | int
 
@@ -18,33 +21,29 @@ def in_words(channels: Channels) -> str:
     return "" if channels == "mean" else ", all channels" if channels == "all" else f", channel {channels}"
 
 
-class MissingChannelError(Exception):
-    """A clip has `n_channels` channels, and not the one that is wanted."""
-
-    def __init__(self, n_channels: int) -> None:
-        super().__init__(n_channels)
-        self.n_channels = n_channels
-
-
 class Mixer:
     """Takes the wanted channels of blocks of samples, and notices whether they cancel each other out."""
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: Channels, refusal: Callable[[str, str], AudioDecodeError]) -> None:
         self._channels = channels
+        self._refusal = refusal  # makes the error of the clip, of a cause and a remedy
         self._energy = 0.0
         self._energy_of_mean = 0.0
 
     def __call__(self, channels_last: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the wanted channels of samples of shape (n_frames, n_channels).
 
-        Shape (n_frames,), or as before for ``"all"``. Raises MissingChannelError if there is no such channel.
+        Shape (n_frames,), or as before for ``"all"``. Raises AudioDecodeError if there is no such channel.
         """
         n_channels = channels_last.shape[1]
         if self._channels == "all":
             return channels_last
         if self._channels != "mean":
             if self._channels >= n_channels:
-                raise MissingChannelError(n_channels)
+                raise self._refusal(
+                    f"{n_channels} channel{'s' * (n_channels != 1)}, and no channel {self._channels}",
+                    'Channels are counted from 0. Pass channels="mean", or leave the clip out.',
+                )
             return channels_last[:, self._channels]
         if n_channels == 1:
             return channels_last[:, 0]

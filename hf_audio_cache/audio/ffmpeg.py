@@ -32,7 +32,7 @@ def decode_with_ffmpeg(encoded: memoryview, request: Request) -> Decoded:
         if needed is not None and channels_first.shape[1] < needed:  # its time stamps have gaps, or it is as short
             # Of a new decoder: the first samples of one that has been read depend on what it read.
             channels_first = AudioDecoder(bytes(encoded)).get_all_samples().data.numpy()
-        mix = Mixer(request.channels)
+        mix = Mixer(request.channels, request.refusal)
         samples = mix(channels_first.T)
     return Decoded(
         samples,

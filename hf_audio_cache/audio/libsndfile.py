@@ -75,7 +75,7 @@ at_fork(ForkStep.AUDIO_OPENING, before=_OPENING.acquire, in_parent=_OPENING.rele
 
 def decode_with_libsndfile(encoded: memoryview, request: Request) -> Decoded:
     """Decode a clip, as a `Decoder` does; of several streams one after another all, where libsndfile reads one."""
-    mix = Mixer(request.channels)
+    mix = Mixer(request.channels, request.refusal)
     parts: list[Decoded] = []
     n_frames = 0
     for stream in streams_in(encoded):

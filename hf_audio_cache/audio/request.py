@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from ..errors import AudioDecodeError, SamplingRateError
-from .channels import Channels, MissingChannelError
+from .channels import Channels
 from .length import clip_name
 
 # At other rates one byte of a damaged header would make a resampler fill gigabytes.
@@ -40,11 +40,6 @@ class Request:
             yield
         except (AudioDecodeError, SamplingRateError, NotForThisDecoderError, MemoryError):
             raise
-        except MissingChannelError as exc:
-            raise self.refusal(
-                f"{exc.n_channels} channel{'s' * (exc.n_channels != 1)}, and no channel {self.channels}",
-                'Channels are counted from 0. Pass channels="mean", or leave the clip out.',
-            ) from exc
         except Exception as exc:
             raise self.refusal(f"bytes that {library} cannot decode: {reason_of(exc)}") from exc
 

@@ -58,7 +58,7 @@ def to_waveform(
         )
     request.check_rate(source_rate)
     channels_last = _channels_last(samples, request)
-    mix = Mixer(channels)
+    mix = Mixer(channels, request.refusal)
     with np.errstate(over="ignore"), request.refusing("NumPy"):  # what is too large for float32 is refused later
         mixed = mix(channels_last.astype(np.float32) / np.float32(full_scale))
     return finish_waveform(Decoded(mixed, source_rate, cancels=mix.cancels), request)
