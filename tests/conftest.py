@@ -157,7 +157,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], dict[str
                 return super().get(key, is_faster)
 
         decided = Decided()
-        monkeypatch.setattr("hf_audio_cache.pipeline.pace._decided", types.SimpleNamespace(get=lambda make: decided))
+        monkeypatch.setattr("hf_audio_cache.pipeline.at_once._decided", types.SimpleNamespace(get=lambda make: decided))
         monkeypatch.setattr("hf_audio_cache.pipeline.missing_clips.thread_count", lambda: 2)
         return decided
 

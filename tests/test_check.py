@@ -19,7 +19,7 @@ import pytest
         ("hf_audio_cache/support/torch_module.py", ["tests/pipeline/test_feature_pipeline.py"]),
         ("hf_audio_cache/processors/description/values.py", ["tests/processors/test_identity.py"]),
         ("hf_audio_cache/stores/packs/index.py", ["tests/stores/packs/test_pack_index.py"]),
-        ("hf_audio_cache/pipeline/pace.py", ["tests/pipeline/test_at_once.py"]),
+        ("hf_audio_cache/pipeline/missing_clips.py", ["tests/pipeline/test_at_once.py"]),
         ("hf_audio_cache/cache/presence.py", ["tests/cache/test_caches.py"]),
         ("hf_audio_cache/stores/location.py", ["tests/stores"]),
         ("hf_audio_cache/__init__.py", []),

@@ -1,4 +1,4 @@
-"""Take each clip that the cache lacks through the steps to its entry, in one thread or in as many as `pace` allows.
+"""Take each clip that the cache lacks through the steps to its entry, in one thread or in as many as `at_once` allows.
 
 One or several threads take a clip each from its content to its stored entry: one with all threads of the libraries,
 or several with one each. If a random generator was drawn from meanwhile, or a clip failed, nothing of it is kept, and
@@ -18,8 +18,7 @@ from ..errors import AudioError
 from ..support.library_threads import leaving_a_core, share_out_on_one_core_each
 from ..support.process_local import is_worker
 from ..support.threads import ahead, is_own_thread, share_out, thread_count
-from . import pace
-from .at_once import AtOnce
+from . import at_once
 from .clip_steps import Clip, ClipSteps, Computed, Result
 
 _IN_MEMORY = 64  # clips that are computed at once before their outputs are handed on
@@ -36,13 +35,13 @@ def compute_missing(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterato
         return
     sha = steps.keys[sources[0].blob_sha].processor_sha
     n_threads = 1 if is_worker() or is_own_thread() else min(thread_count(), len(sources))
-    n_tried = 1 + pace.ROUNDS * n_threads
-    if n_threads > 1 and pace.is_faster_at_once(sha) is None and len(sources) >= n_tried:
+    n_tried = 1 + at_once.ROUNDS * n_threads
+    if n_threads > 1 and at_once.is_faster_at_once(sha) is None and len(sources) >= n_tried:
         yield from _at_once(steps, sources[:1], 1)  # what is loaded or made only once is there then
         yield from _try_out(steps, sources[1:n_tried], n_threads)
         sources = sources[n_tried:]
     for start in range(0, len(sources), _IN_MEMORY):
-        is_faster = n_threads > 1 and pace.is_faster_at_once(sha)
+        is_faster = n_threads > 1 and at_once.is_faster_at_once(sha)
         yield from _at_once(steps, sources[start : start + _IN_MEMORY], n_threads if is_faster else 1)
 
 
@@ -90,16 +89,16 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
     clips: dict[int, Clip] = {}
     found: dict[int, Result] = {}
 
-    def alone(number: int) -> pace.Tried:
+    def alone(number: int) -> at_once.Tried:
         started = time.perf_counter()
         clip = steps.read(sources[number])
         if not isinstance(clip, Clip):
             found[number] = clip
-            return pace.Tried()
+            return at_once.Tried()
         clips[number] = clip
         steps.store_waveform(clip, behind=False)
         begun = time.perf_counter()
-        return pace.Tried(extract(number), time.perf_counter() - begun, begun - started)
+        return at_once.Tried(extract(number), time.perf_counter() - begun, begun - started)
 
     def extract(number: int, **how: Any) -> dict[str, Any] | None:
         try:
@@ -108,7 +107,7 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
             found[number] = exc
             return None
 
-    tried = pace.try_out(
+    tried = at_once.try_out(
         *(steps.keys[sources[0].blob_sha].processor_sha, steps.name, n_threads),
         alone=alone,
         beside=lambda number: steps.extract(clips[number], is_alone=False, twice=False),
@@ -125,7 +124,7 @@ def _try_out(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
 
 def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -> Iterator[tuple[str, Result]]:
     """Compute clips in several threads, or in this one. Each takes a clip from its content to its stored entry."""
-    work = AtOnce(steps)
+    work = at_once.AtOnce(steps)
     if n_threads > 1:
         share_out_on_one_core_each(work.take, sources, n_threads)
     else:
@@ -144,5 +143,5 @@ def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
             clip = work.doubtful.get(sha) or steps.read(source)
             result = _alone(steps, clip, behind=False) if isinstance(clip, Clip) else clip
             if not isinstance(result, AudioError) and sha in work.doubtful:
-                pace.refuse(steps.keys[sha].processor_sha, steps.name, work.reason)
+                at_once.refuse(steps.keys[sha].processor_sha, steps.name, work.reason)
             yield sha, result
