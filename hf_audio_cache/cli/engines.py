@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import datasets
 
     from ..transform.cached_features import CachedFeatures
-    from ..transform.fill_report import FillReport
+    from ..transform.ray_fill import FillReport
 
 
 class Engine(str, Enum):
@@ -35,7 +35,7 @@ def fill_by_processes(
 
     Raises StoreError if the root takes no entries, and not all of them are there.
     """
-    from ..transform.fill_report import FillReport
+    from ..transform.ray_fill import FillReport
     from .inputs import load_dataset
 
     with waiting("Loading the dataset"):

@@ -1,10 +1,11 @@
-"""Filling a cache on a cluster: how Ray Data is started, and what its workers do with their rows."""
+"""Filling a cache on a cluster: how Ray Data is started, what its workers do, and which of them computes a clip."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..audio.source import check_column
@@ -16,8 +17,6 @@ from ..processors.extractor import name_of
 from ..support.secrets import learn_secret
 from .batch_formats import read_batch
 from .cached_features import CachedFeatures
-from .fill_report import FillReport
-from .ray_claims import BatchClaim, start_claims
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +25,22 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 32  # about a round trip's worth of entries, and the most that is lost with a worker
 _BLOCK_BYTES = 16 << 20  # of audio that a worker gets at a time, and that is done again if the worker is lost
 _PASSES = 3  # over the dataset, if workers are lost with clips that they had claimed
+
+
+@dataclass
+class FillReport:
+    """What the processes or workers that filled a cache did."""
+
+    rows: int = 0  # that were processed
+    # Their figures in all. A clip that a lost worker had stored is a hit of the worker that took over.
+    stats: Stats = field(default_factory=Stats)
+    n_elsewhere: int = 0  # clips that a worker left to another one, which was computing them
+    # Clips that were computed again, since their worker was lost. Others are computed twice only if a worker survives
+    # its node for a moment.
+    n_again: int = 0
+    bad_clips: dict[BadClip, None] = field(default_factory=dict)  # each once
+    n_not_stored: int = 0  # clips whose features the root did not take
+    reason: str = ""
 
 
 def fill_by_ray(
@@ -188,3 +203,67 @@ class _Worker:
             "failed": sorted(claim.granted - seen),
         }
         return {"done": [json.dumps(done)]}
+
+
+def start_claims() -> Any:
+    """Start the actor of `Claims` on this node: if the node is lost, so is the whole run."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(Claims).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+
+
+class BatchClaim:
+    """The clips that one batch asks to compute."""
+
+    def __init__(self, claims: Any, worker: str) -> None:
+        self._claims, self._worker = claims, worker
+        self.granted: set[str] = set()
+        self.refused: set[str] = set()
+
+    def take(self, blob_shas: Sequence[str]) -> set[str]:
+        """Return the clips that no other worker computes."""
+        import ray
+
+        self.granted = set(blob_shas)
+        with contextlib.suppress(ray.exceptions.RayActorError):  # without the actor, clips may be computed twice
+            self.granted = set(ray.get(self._claims.take.remote(self._worker, list(blob_shas))))
+        self.refused = set(blob_shas) - self.granted
+        return self.granted
+
+    def release(self) -> None:
+        """Report that these clips are stored, or failed."""
+        if self.granted:
+            self._claims.release.remote(self._worker)
+
+
+class Claims:
+    """The clips that are being computed now, by worker; one actor for a run.
+
+    A lost worker releases nothing. It begins again under the same name, and then has no clips.
+    """
+
+    def __init__(self) -> None:
+        self._workers: dict[str, str] = {}  # by clip
+        self._n_lost = 0
+
+    def take(self, worker: str, blob_shas: list[str]) -> list[str]:
+        """Return those of the clips that this worker is to compute."""
+        return [blob_sha for blob_sha in blob_shas if self._workers.setdefault(blob_sha, worker) == worker]
+
+    def release(self, worker: str) -> None:
+        """Forget the clips of a worker."""
+        self._workers = {blob_sha: other for blob_sha, other in self._workers.items() if other != worker}
+
+    def begin(self, worker: str) -> None:
+        """Forget the clips of a worker that begins: they were lost with it."""
+        before = len(self._workers)
+        self.release(worker)
+        self._n_lost += before - len(self._workers)
+
+    def end(self) -> int:
+        """Forget all clips, as no worker is left; return how many were lost with their workers so far."""
+        self._n_lost += len(self._workers)
+        self._workers = {}
+        return self._n_lost

@@ -20,8 +20,7 @@ from command_line import run, run_json
 from hf_audio_cache import CachedFeatures, CacheRoot
 from hf_audio_cache.cli.inputs import load_ray_dataset
 from hf_audio_cache.errors import AudioColumnError, ClusterError
-from hf_audio_cache.transform.ray_claims import BatchClaim, Claims
-from hf_audio_cache.transform.ray_fill import fill_by_ray
+from hf_audio_cache.transform.ray_fill import BatchClaim, Claims, fill_by_ray
 
 ray = pytest.importorskip("ray", reason="Ray is in the main environment alone")
 
