@@ -16,7 +16,7 @@ import pytest
         ("hf_audio_cache/audio/__init__.py", ["tests/audio"]),
         ("hf_audio_cache/cache/codecs/__init__.py", ["tests/cache/test_codecs.py"]),
         ("hf_audio_cache/cache/codecs/blosc.py", ["tests/cache/test_codecs.py"]),
-        ("hf_audio_cache/support/torch_module.py", ["tests/pipeline/test_feature_pipeline.py"]),
+        ("hf_audio_cache/support/torch_module.py", ["tests/pipeline/test_at_once.py"]),
         ("hf_audio_cache/processors/description/values.py", ["tests/processors/test_identity.py"]),
         ("hf_audio_cache/stores/packs/index.py", ["tests/stores/packs/test_pack_index.py"]),
         ("hf_audio_cache/pipeline/missing_clips.py", ["tests/pipeline/test_at_once.py"]),
