@@ -35,11 +35,7 @@ class ClipLength:
     short: Shortfall | None = None  # what the file lacks of what its header promises; None if it is whole
 
     def check(self, clip: str, *, truncated: Truncated, longer: Longer, max_length_ms: int) -> None:
-        """Raise an error if a clip of this length is not wanted.
-
-        Raises TruncatedAudioError if the file lacks some of its audio, and `truncated` is "error"; AudioTooLongError if
-        the cap cut the clip, and `longer` is "error".
-        """
+        """Raise TruncatedAudioError or AudioTooLongError if a clip of this length is not wanted."""
         if self.short is not None and truncated == "error":
             raise _truncated(clip, self.short)
         if self.is_cut and longer == "error":

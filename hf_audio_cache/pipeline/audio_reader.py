@@ -28,10 +28,7 @@ _DRIVER = 'Install what it names; for s3://, gs:// and az://: pip install "hf_au
 
 
 class AudioReader:
-    """Reads the audio cells of one dataset.
-
-    Relative paths start from `data_dir`; without it, from the working directory.
-    """
+    """Reads the audio cells of one dataset; relative paths start from `data_dir`, or the working directory."""
 
     def __init__(self, data_dir: str | None = None, storage_options: Secret[Mapping[str, Any]] | None = None) -> None:
         self._data_dir, self._storage_options = data_dir, storage_options

@@ -25,10 +25,7 @@ _NOT_IN_THREADS = ("DiaFeatureExtractor", "SpeechT5FeatureExtractor")
 
 
 class Extraction:
-    """Calls a processor for one clip at a time.
-
-    The state of the processor may change between two calls.
-    """
+    """Calls a processor, whose state may change between two calls, for one clip at a time."""
 
     def __init__(self, processor: Any, settings: FeatureSettings, fingerprinter: Fingerprinter) -> None:
         self.processor = processor

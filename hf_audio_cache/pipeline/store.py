@@ -88,14 +88,11 @@ _MOST_PROBED = 64
 
 
 class ProcessorManifests:
-    """The manifests of processors in a root: what each is, and the form of its outputs.
-
-    `probe` finds the form of the outputs if the root has no manifest.
-    """
+    """The manifests of processors in a root: what each is, and the form of its outputs."""
 
     def __init__(self, root: OpenRoot, probe: Callable[[], dict[str, OutputSpec]]) -> None:
         self._root = root
-        self._probe = probe
+        self._probe = probe  # finds the form of the outputs, if the root has no manifest
         self._known: dict[str, Manifest] = {}  # by identity, as read or written
         self._ensured: set[str] = set()  # identities whose manifest this process has looked for and written
 

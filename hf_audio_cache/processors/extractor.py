@@ -128,10 +128,9 @@ def name_of(extractor: Any) -> str:
 
 
 def processor_sampling_rate(processor: Any, sampling_rate: int | None = None) -> int:
-    """Return the rate in Hz at which a processor takes its waveforms.
+    """Return the rate in Hz at which a processor takes its waveforms; `sampling_rate` is what the caller asks for.
 
-    `sampling_rate` is what the caller asks for; needed where the processor does not say it. Raises ProcessorError if
-    neither says it, or they contradict each other. (Not every extractor checks: Gemma3n's takes any rate.)
+    Raises ProcessorError if neither says it, or they contradict each other: Gemma3n's extractor takes any rate.
     """
     own: int | None = attribute(audio_part(processor), "sampling_rate")
     rate: Any = own if sampling_rate is None else sampling_rate

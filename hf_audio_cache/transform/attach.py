@@ -82,11 +82,7 @@ def _tell_of_format(dataset: datasets.Dataset) -> None:
 def _computes_beside(
     columns: FeatureColumns, references: Mapping[str, CachedArray], features: Mapping[str, Any], dropped: Sequence[str]
 ) -> bool:
-    """Return whether features are computed from audio, beside references to other features.
-
-    Raises AudioColumnError or ProcessorError if columns of these features' names were made from other audio, by another
-    processor or with other settings.
-    """
+    """Return whether features are computed from audio, beside references; raise if columns would be mixed up."""
     audio_column = columns.settings.audio_column
     of_other_audio = any(reference.audio_column not in (None, audio_column) for reference in references.values())
     is_there = has_audio(audio_column, features.keys() - references.keys())

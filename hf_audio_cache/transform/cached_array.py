@@ -183,8 +183,8 @@ def read_references(
 ) -> dict[str, list[Any]]:
     """Return the arrays of a batch of rows by column. Its entries are read in one batch, each once.
 
-    Columns are the ``blob_sha`` of each row, or None. `own_cache` is read for references to its own root, and for those
-    that their own root has lost. Raises MissingEntryError if an entry is gone.
+    `own_cache` is read for references to its own root, and for those that their own root has lost. Raises
+    MissingEntryError if an entry is gone.
     """
     entries: dict[AnyCache, dict[AnyKey, Any]] = {}
     keys_of: dict[str, list[AnyKey | None]] = {}

@@ -18,8 +18,6 @@ def check_new_columns(own: Mapping[str, CachedArray], features: Mapping[str, Any
 
     References that the same processor made of the same audio column may be replaced: they are the same. `own` are the
     references that are to be added, `features` those of the dataset, `dropped` the columns that the user has removed.
-    Raises AudioColumnError if references of the same name were made from another audio column; ProcessorError if
-    another column of the same name would be replaced.
     """
     present = {name: feature for name, feature in features.items() if name not in dropped}
     references = reference_columns(present)

@@ -64,10 +64,7 @@ class FeatureColumns:
         return self.give_back(batch, self.pipeline.features(_clips(batch.cells, layout)), layout)
 
     def of_good_clips(self, examples: Any) -> Any:
-        """Return the features of a batch without the rows of bad clips.
-
-        Raises CannotSkipError if rows cannot be left out in this form of a batch.
-        """
+        """Return the features of a batch without the rows of bad clips."""
         batch, layout = self._batch(examples)
         batch.without(())  # raises at the first batch, and not at the first bad clip
         results = self.pipeline.features(_clips(batch.cells, layout))

@@ -52,13 +52,9 @@ def fill_by_ray(
 ) -> FillReport:
     """Compute and store the missing features of a Ray dataset, on the cluster that this process is connected to.
 
-    Each worker is an actor with a processor of its own. Ray starts as many as there is work and room for, and does the
-    work of a lost one again elsewhere. A clip that several rows have is computed by one worker.
-
-    Bad clips are reported, whatever ``on_error`` is. Near tiers are neither read nor written. A root that is a path
-    must be the same folder for all workers. Its ``storage_options``, and those of the audio, are sent to the workers
-    over Ray's own connections. Signing keys are not: set their variable where the workers run. `on_rows` is called with
-    the number of rows that are done, again and again.
+    Bad clips are reported, whatever ``on_error`` is. The ``storage_options`` of the root and of the audio are sent to
+    the workers over Ray's own connections. Signing keys are not: set their variable where the workers run. `on_rows` is
+    called with the number of rows that are done, again and again.
 
     Raises UnstorableOutputError if no entry can hold the outputs of the processor; ClusterError if the workers fail, or
     clips are missing in the end since workers were lost again and again. What was stored stays, so the same call goes
@@ -126,10 +122,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _for_workers(pipeline: FeaturePipeline) -> FeaturePipeline:
-    """Return the pipeline without near tier: that may have entries which the root itself has not.
-
-    Each worker counts for itself, and reports with each batch what it did.
-    """
+    """Return the pipeline without near tier, which may have entries that the root has not; each worker counts anew."""
     root = pipeline.root.root.without_near_tier()
     return FeaturePipeline(**{**pipeline.__getstate__(), "root": root, "counters": Counters("")})
 
