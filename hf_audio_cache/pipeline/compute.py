@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,19 @@ import numpy.typing as npt
 
 from ..cache.keys import AudioCacheKey
 from ..errors import AudioExtractionError, HfAudioCacheError, ProcessorError, UnstorableOutputError
-from ..processors.determinism import extract_beside_others, extract_repeatable
+from ..processors.determinism import extract_beside_others, extract_repeatable, random_state_kept
 from ..processors.extractor import NamedFunction, audio_part, extract, name_of
 from ..processors.identity import Fingerprinter
-from ..processors.output_specs import OutputSpec, extract_made_up, probe_outputs
+from ..processors.output_specs import OutputSpec, made_up_sound
 from ..processors.ownership import Owner, owner_of
 from ..processors.precision import rounded
 from ..processors.soundness import unsound_output
 from .settings import FeatureSettings
 
+logger = logging.getLogger(__name__)
+
+# Two lengths tell which axes follow the clip's; the longer one passes the 30 s to which several extractors pad.
+_PROBE_SECONDS = (1.0, 41.0)
 # They change an attribute of their own during a call.
 _NOT_IN_THREADS = ("DiaFeatureExtractor", "SpeechT5FeatureExtractor")
 
@@ -102,18 +106,35 @@ class Extraction:
         return _is_safe_in_threads(kind)
 
     def probe(self) -> dict[str, OutputSpec]:
-        """Return the form of each output, found by extracting made-up clips."""
-        return probe_outputs(audio_part(self.processor), *self._how())
+        """Return the form of each output, by calling the processor on two made-up clips of different length.
 
-    def _how(self) -> tuple[int, Mapping[str, Any], Any, str | int]:
-        settings = self._settings
-        return self._sampling_rate, settings.processor_kwargs, settings.dtype, settings.waveform.channels
+        A length at which it fails says nothing.
+        """
+        specs: dict[str, OutputSpec] = {}
+        for seconds in _PROBE_SECONDS:
+            try:
+                outputs = self._extract_made_up(seconds)
+            except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
+                name = name_of(audio_part(self.processor))
+                logger.info("%s failed on a made-up clip of %s s: %s", name, seconds, exc)
+                continue
+            for name, value in outputs.items():
+                spec = OutputSpec.of(value)
+                specs[name] = specs[name].merge(spec) if name in specs else spec
+        return specs
+
+    def _extract_made_up(self, seconds: float) -> dict[str, Any]:
+        settings, rate = self._settings, self._sampling_rate
+        waveform = made_up_sound(seconds, rate, settings.waveform.channels)
+        with random_state_kept():  # some extractors draw from them
+            outputs = extract(audio_part(self.processor), waveform, rate, settings.processor_kwargs)
+        return rounded(outputs, settings.dtype)
 
     def made_up_failure(self) -> str:
         """Say what to do about the error that the processor raises for a made-up clip, and which one it is."""
         extractor = audio_part(self.processor)
         try:
-            extract_made_up(extractor, *self._how())
+            self._extract_made_up(_PROBE_SECONDS[0])
         except Exception as exc:  # noqa: BLE001 - whatever a processor raises for a clip that is not the user's
             remedy = _how_it_is_called(extractor, exc) or "Correct processor_kwargs"
             return f"{remedy} ({type(exc).__name__}: {exc})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import ProcessorError
-from .determinism import random_state_kept
-from .extractor import extract
 from .output_forms import has_form
-from .precision import FloatType, rounded
-
-logger = logging.getLogger(__name__)
-
-# Two lengths tell which axes follow the clip's; the longer one passes the 30 s to which several extractors pad.
-_PROBE_SECONDS = (1.0, 41.0)
 
 
 @dataclass(frozen=True)
@@ -96,46 +87,6 @@ class OutputSpec:
             return OutputSpec(self.dtype, None)
         shape = tuple(a if a == b else None for a, b in zip(self.shape, other.shape, strict=True))
         return OutputSpec(self.dtype, shape, self.example)
-
-
-def probe_outputs(
-    extractor: Any,
-    sampling_rate: int,
-    processor_kwargs: Mapping[str, Any],
-    dtype: FloatType | None = None,
-    channels: str | int = "mean",
-) -> dict[str, OutputSpec]:
-    """Return the form of each output, by calling the extractor on two made-up clips of different length.
-
-    The state of the random generators is put back: some extractors draw from them. A length at which the extractor
-    fails says nothing.
-    """
-    specs: dict[str, OutputSpec] = {}
-    for seconds in _PROBE_SECONDS:
-        try:
-            outputs = extract_made_up(extractor, sampling_rate, processor_kwargs, dtype, channels, seconds=seconds)
-        except Exception as exc:  # noqa: BLE001 - whatever an extractor raises for a clip that is not the user's
-            logger.info("%s failed on a made-up clip of %s s: %s", type(extractor).__name__, seconds, exc)
-            continue
-        for name, value in outputs.items():
-            spec = OutputSpec.of(value)
-            specs[name] = specs[name].merge(spec) if name in specs else spec
-    return specs
-
-
-def extract_made_up(
-    extractor: Any,
-    sampling_rate: int,
-    processor_kwargs: Mapping[str, Any],
-    dtype: FloatType | None,
-    channels: str | int,
-    *,
-    seconds: float = 1.0,
-) -> dict[str, Any]:
-    """Return the outputs for a made-up clip; the state of the random generators is put back."""
-    with random_state_kept():
-        waveform = made_up_sound(seconds, sampling_rate, channels)
-        return rounded(extract(extractor, waveform, sampling_rate, processor_kwargs), dtype)
 
 
 def made_up_sound(duration: float, sampling_rate: int, channels: str | int = "mean") -> npt.NDArray[np.float32]:

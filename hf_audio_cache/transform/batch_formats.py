@@ -170,7 +170,7 @@ def read_batch(examples: Any, audio_column: str) -> AudioBatch:
         return AudioBatch(examples, lazy=lazy, **for_ray)
     if isinstance(examples, np.ndarray) and examples.dtype.kind in "OUS" and examples.ndim == 1:
         return AudioBatch(list(examples), **for_ray)
-    if _is_frame(examples):
+    if hasattr(examples, "iloc") or hasattr(examples, "to_arrow"):  # columns of pandas or polars
         remedy = (
             'batch_format="numpy" or "pyarrow"'
             if is_for_ray()
@@ -194,11 +194,6 @@ def _refuse_datasets(examples: Any) -> None:
             f"a whole {name} was given to cached_features, which is called with an example or a batch. Use {forms} or "
             "ds.map(cached_features). Nothing was computed."
         )
-
-
-def _is_frame(examples: Any) -> bool:
-    """Return whether these are columns of pandas or polars."""
-    return hasattr(examples, "iloc") or hasattr(examples, "to_arrow")
 
 
 def _is_cell(examples: Any) -> bool:

@@ -188,7 +188,8 @@ class Describer:
             return self.owner(value) is Owner.LIBRARY
         if kind is types.FunctionType:
             return self.owner(value) is Owner.LIBRARY and is_found(value) and self.is_library(module_of(value))
-        return kind is np.ufunc or (is_builtin(kind) and type(value.__self__) in (types.NoneType, types.ModuleType))
+        is_builtin = kind in (types.BuiltinFunctionType, types.MethodWrapperType)
+        return kind is np.ufunc or (is_builtin and type(value.__self__) in (types.NoneType, types.ModuleType))
 
 
 _Form = Callable[[Describer, Any, At], Any]
@@ -224,8 +225,3 @@ def module_of(value: Any) -> str:
     is_code = issubclass(kind, (type, types.FunctionType, types.BuiltinFunctionType, type(functools.lru_cache(len))))
     module = (value if is_code else kind).__module__
     return module if isinstance(module, str) else ""  # classes that Cython makes have a descriptor there
-
-
-def is_builtin(kind: type) -> bool:
-    """Return whether a type is that of functions and methods that were made in C."""
-    return kind in (types.BuiltinFunctionType, types.MethodWrapperType)
