@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from ..audio.source import AudioSource
 from ..cache.keys import AudioCacheKey
@@ -18,13 +18,6 @@ Policy = Literal["auto", "always", "never"]
 SAMPLE_SIZE = 4  # clips that decide; reading them from a remote store costs about one round trip
 _REPEATS = 3
 _CLEARLY = 10.0  # so many times slower to make than to read: making them again would tell nothing new
-
-
-def check_policy(**policies: str) -> None:
-    """Raise ValueError for an unknown policy, naming the argument."""
-    for name, policy in policies.items():
-        if policy not in get_args(Policy):
-            raise ValueError(f'{name} must be "auto", "always" or "never", not {policy!r}; nothing was opened.')
 
 
 @dataclass(frozen=True)

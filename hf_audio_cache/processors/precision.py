@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,6 @@ import numpy.typing as npt
 from ..errors import ProcessorError
 
 FloatType = Literal["float16", "bfloat16"]
-
-
-def check_dtype(dtype: str | None) -> None:
-    """Raise ValueError if it is neither such a type nor None."""
-    if dtype is not None and dtype not in get_args(FloatType):
-        raise ValueError(f'dtype must be "float16", "bfloat16" or None, not {dtype!r}; nothing was opened.')
 
 
 def rounded(outputs: Mapping[str, Any], dtype: FloatType | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +20,6 @@ class UnsoundOutput:
     count: int
     description: str
     remedy: str = ""
-
-
-def check_nonfinite(nonfinite: str) -> None:
-    """Raise ValueError for an unknown choice."""
-    if nonfinite not in get_args(Nonfinite):
-        raise ValueError(f'nonfinite must be "error" or "keep", not {nonfinite!r}; nothing was opened.')
 
 
 def unsound_output(outputs: Mapping[str, Any], nonfinite: Nonfinite) -> UnsoundOutput | None:
