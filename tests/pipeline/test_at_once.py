@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_audio_cache import CacheRoot
 from hf_audio_cache.errors import AudioError, RandomOutputError
-from hf_audio_cache.pipeline import at_once, missing_clips
+from hf_audio_cache.pipeline import at_once as module
+from hf_audio_cache.pipeline import missing_clips
 from hf_audio_cache.pipeline.feature_pipeline import FeaturePipeline
 from hf_audio_cache.pipeline.settings import FeatureSettings, WaveformSettings
 from hf_audio_cache.processors.determinism import difference
@@ -187,7 +188,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(at_once, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def takes(self, seconds):
         """Return an extraction that takes these seconds; of a list, each clip takes one by its number."""
@@ -204,7 +205,7 @@ class Clock:
 
         def alone(number):
             started = self.now
-            return at_once.Tried(extract(number), self.now - started, other_seconds)
+            return module.Tried(extract(number), self.now - started, other_seconds)
 
         return alone
 
@@ -217,8 +218,8 @@ def test_what_was_faster_is_done(beside_seconds, alone_seconds, other_seconds, i
     decided, clock = at_once(None), Clock(monkeypatch)
     alone = clock.alone(alone_seconds, other_seconds)
     beside = clock.takes(beside_seconds / 2)  # two at a time
-    tried = at_once.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
-    assert [int(one.outputs["x"][0]) for one in tried] == list(range(2 * at_once.ROUNDS))
+    tried = module.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
+    assert [int(one.outputs["x"][0]) for one in tried] == list(range(2 * module.ROUNDS))
     assert decided == {"sha": is_faster}
 
 
@@ -236,7 +237,7 @@ def test_rounds_are_compared_with_their_own_clips(at_once, monkeypatch):
     """A short clip alone takes less than the mean of a round with a long one."""
     decided, clock = at_once(None), Clock(monkeypatch)
     alone, beside = clock.alone([0.3, 0.1]), clock.takes(0.3 / 2)
-    at_once.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
+    module.try_out("sha", "one", 2, alone=alone, beside=beside, again=pytest.fail)
     assert decided == {"sha": True}
 
 
@@ -247,10 +248,10 @@ def test_one_that_is_random_now_and_then_is_an_error_of_its_clip(at_once):
     def extract(_):
         return {"x": np.full(3, next(draws))}
 
-    tried = at_once.try_out(
-        "sha", "one", 2, alone=lambda number: at_once.Tried(extract(number)), beside=extract, again=lambda number: None
+    tried = module.try_out(
+        "sha", "one", 2, alone=lambda number: module.Tried(extract(number)), beside=extract, again=lambda number: None
     )
-    assert [one.outputs for one in tried] == [None] * 2 * at_once.ROUNDS
+    assert [one.outputs for one in tried] == [None] * 2 * module.ROUNDS
     assert decided == {"sha": False}
 
 
