@@ -61,7 +61,8 @@ def problems(bad_clips: Iterable[Mapping[str, str]]) -> list[tuple[int, str, str
     found: dict[tuple[str, str], tuple[int, str, str]] = {}
     for clip in bad_clips:
         name = clip["clip"]
-        reason = clip["reason"].replace(f" in {name!r}", "").replace(repr(name), "a clip").replace(name, "…")
+        reason = clip["reason"].replace(f" in {name!r}", "").replace(repr(name), "a clip")
+        reason = reason.replace(name, "…") if name else reason
         kind = (clip["error"], _PLACES.sub("", reason))
         count, said, first = found.get(kind, (0, reason, name))
         found[kind] = (count + 1, said, first)

@@ -13,6 +13,7 @@ from command_line import run, run_json
 from full_roots import N_CLIPS, entries
 
 from hf_audio_cache import CachedFeatures
+from hf_audio_cache.cli.messages import problems
 
 
 @pytest.mark.parametrize("num_proc", [1, 2])
@@ -155,3 +156,8 @@ def test_a_terminal_is_shown_how_far_it_is(folder, processor, tmp_path, monkeypa
     assert "3/3" in filled.err
     assert "Reading entries" in checked.err
     assert "\x1b" not in filled.out + checked.out
+
+
+def test_the_problem_of_a_clip_whose_path_is_empty_can_be_read():
+    bad = {"clip": "", "error": "AudioSourceError", "reason": "The audio file '' could not be read."}
+    assert problems([bad]) == [(1, "The audio file a clip could not be read.", "")]
