@@ -201,9 +201,7 @@ def _state(path: str) -> FileState | None:
 
 def _connect(path: str) -> sqlite3.Connection:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    os.close(
-        os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    )  # private, since it tells which files the user has
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # private, since it tells which files the user has
     connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
     connection.execute("PRAGMA synchronous = NORMAL")

@@ -153,13 +153,13 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
     def _refused(self, lengths: Mapping[str, ClipLength | None], clips: Clips[KeyT, Any]) -> dict[str, AudioError]:
         """Return the error of each clip that is too long or not whole, though its entry is there."""
         refused: dict[str, AudioError] = {}
-        for source in clips.sources:
-            length = lengths.get(source.blob_sha) if isinstance(source, AudioSource) else None
-            if length is not None and isinstance(source, AudioSource) and source.blob_sha not in refused:
+        for blob_sha, source in clips.each().items():
+            length = lengths.get(blob_sha)
+            if length is not None:
                 try:
                     self.settings.waveform.check(length, source.clip)
                 except AudioError as exc:
-                    refused[source.blob_sha] = exc
+                    refused[blob_sha] = exc
         return refused
 
     def ensure(

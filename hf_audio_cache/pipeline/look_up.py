@@ -24,10 +24,13 @@ class Clips(Generic[KeyT, FoundT]):
     keys: dict[str, KeyT]  # by ``blob_sha``
     found: dict[str, FoundT]  # by ``blob_sha``
 
+    def each(self) -> dict[str, AudioSource]:
+        """Return each clip once, by ``blob_sha``."""
+        return {source.blob_sha: source for source in self.sources if isinstance(source, AudioSource)}
+
     def missing(self) -> list[AudioSource]:
         """Return the clips that were not found, each once."""
-        clips = {source.blob_sha: source for source in self.sources if isinstance(source, AudioSource)}
-        return [source for blob_sha, source in clips.items() if blob_sha not in self.found]
+        return [source for blob_sha, source in self.each().items() if blob_sha not in self.found]
 
 
 def look_up(

@@ -11,16 +11,15 @@ import numpy as np
 
 from ..errors import AudioError
 
+_OF_CLIPS = ("string", "large_string", "binary", "large_binary")  # paths, and encoded bytes
+
 
 def is_list_feature(feature: Any) -> bool:
     """Return whether the cells of a column are lists of clips, and not arrays of samples."""
     if isinstance(feature, (datasets.List, datasets.LargeList)):
         feature = feature.feature
-        return not (isinstance(feature, datasets.Value) and feature.dtype not in ("string", "large_string", *_BYTES))
+        return not (isinstance(feature, datasets.Value) and feature.dtype not in _OF_CLIPS)
     return False
-
-
-_BYTES = ("binary", "large_binary")
 
 
 def is_list_of_clips(cell: Any) -> bool:

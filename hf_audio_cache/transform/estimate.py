@@ -21,7 +21,6 @@ from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 from .audio_rows import audio_rows, encoded_sizes
 
-_SAMPLE = 64
 _PAYS = 1.5  # a smaller speed-up is not worth the disk
 _MIN_LINE = 8  # fewer clips do not determine a straight line
 
@@ -142,7 +141,7 @@ class Estimate(Report):
         ]
 
 
-def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int = _SAMPLE) -> Estimate:
+def estimate(pipeline: FeaturePipeline, dataset: Any, *, sample: int) -> Estimate:
     """Return what caching a dataset will take; see `CachedFeatures.estimate`."""
     if sample < 1:
         raise ValueError(f"sample must be at least 1 row, not {sample!r}; nothing was computed.")

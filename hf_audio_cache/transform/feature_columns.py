@@ -102,17 +102,12 @@ class FeatureColumns:
         if layout is None:
             return batch.give_back(rows, names, self._type_in_table, self._spec)
         names = names or self.all_names()  # and if every list is empty
-        listed = [
-            self._listed(row, names) if isinstance(row, list) else row
-            for row in self._without_partial(layout.grouped(rows), layout.grouped(results))
-        ]
+        listed = []
+        for row, result in zip(layout.grouped(rows), layout.grouped(results), strict=True):
+            if self.settings.on_error == "skip" and _has_error(result):
+                row = {}  # it is left out with any of its clips
+            listed.append(self._listed(row, names) if isinstance(row, list) else row)
         return batch.give_back(listed, names, lambda name: self._in_lists(name, self._type_in_table(name)), self._spec)
-
-    def _without_partial(self, rows: list[Any], results: list[Any]) -> list[Any]:
-        """Return the rows, without outputs where a clip of a list has none and such rows are to be left out."""
-        if self.settings.on_error != "skip":
-            return rows
-        return [{} if _has_error(result) else row for row, result in zip(rows, results, strict=True)]
 
     def _listed(self, rows: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
         """Return the columns of a row with a list of clips."""
@@ -242,15 +237,11 @@ class FeatureColumns:
         """Return the type of each column of references to this processor's features; `lists` if rows have lists."""
         kind = CachedArrayList if lists else CachedArray
         outputs, identity = self._specs(), self.pipeline.identity()
-        waveform = self.settings.waveform
         return {
             self.name_of(output): kind(
                 root=str(self.pipeline.cache.root),
                 processor_sha=identity and identity.sha,
-                sampling_rate=waveform.sampling_rate,
-                max_length_ms=waveform.max_length_ms,
-                auto_resample=waveform.auto_resample,
-                channels=waveform.channels,
+                **self.settings.waveform.arguments(),
                 name=output,
                 audio_column=self.settings.audio_column,
             )
