@@ -108,13 +108,13 @@ class CachedTransform:
         layout = ListLayout.of(cells)
         pipeline, identity = self.pipeline, self.pipeline.identity()
         explanations = []
-        for source in pipeline.audio_reader.identify(cells if layout is None else layout.flat(cells)):
+        for source in pipeline.audio_reader.identify(layout.flat(cells)):
             if isinstance(source, AudioError):
                 raise source
             key = pipeline.key(source.blob_sha, identity)
             keys = pipeline.root.signing_keys
             explanations.append(explain_key(pipeline.store, key, identity, source.clip, keys))
-        return explanations[0] if len(cells) == 1 and layout is None else explanations
+        return explanations[0] if len(cells) == 1 and not layout.has_lists else explanations
 
     def features(self, features: datasets.Features) -> datasets.Features:
         """Return the features of a dataset after ``map``, with the types that are fastest to write and to read.

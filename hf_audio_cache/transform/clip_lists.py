@@ -34,17 +34,18 @@ class ListLayout:
     """How many clips each row of a batch has."""
 
     sizes: tuple[int | None, ...]  # of each row's list; None for a row without a list
+    has_lists: bool  # whether rows have lists; else each has one clip
 
     @classmethod
-    def of(cls, cells: Sequence[Any]) -> ListLayout | None:
-        """Return the layout of a batch of cells; None if none of them is a list."""
+    def of(cls, cells: Sequence[Any]) -> ListLayout:
+        """Return the layout of a batch of cells, some of which may be lists."""
         sizes = tuple(len(cell) if is_list_of_clips(cell) else None for cell in cells)
-        return None if all(size is None for size in sizes) else cls(sizes)
+        return cls(sizes, any(size is not None for size in sizes))
 
     @classmethod
-    def of_lists(cls, cells: Sequence[Any]) -> ListLayout:
-        """Return the layout of cells that are lists or None."""
-        return cls(tuple(None if cell is None else len(cell) for cell in cells))
+    def of_column(cls, cells: Sequence[Any], *, has_lists: bool) -> ListLayout:
+        """Return the layout of a column, whose cells are lists or None if it `has_lists`."""
+        return cls(tuple(len(cell) if has_lists and cell is not None else None for cell in cells), has_lists)
 
     def flat(self, cells: Sequence[Any]) -> list[Any]:
         """Return the clips of all rows, one after another. A row without a list is one of them."""
@@ -71,10 +72,9 @@ class ListLayout:
         raise IndexError(number)
 
 
-def raise_first_error(results: Sequence[Any], layout: ListLayout | None, numbers: Sequence[int] | None = None) -> None:
+def raise_first_error(results: Sequence[Any], layout: ListLayout, numbers: Sequence[int] | None = None) -> None:
     """Raise the first error among the results of a batch's clips, with the place of its clip; `numbers` as above."""
-    is_one = len(results) == 1 and layout is None and numbers is None
-    layout = layout or ListLayout((None,) * len(results))
+    is_one = len(results) == 1 and not layout.has_lists and numbers is None
     for number, result in enumerate(results):
         if isinstance(result, AudioError):
             place = "" if is_one else f"It is {layout.place(number, numbers)}. "

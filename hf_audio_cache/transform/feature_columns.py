@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -61,34 +62,29 @@ class FeatureColumns:
     def of(self, examples: Any) -> Any:
         """Return the features of an example or a batch in the form it came in; rows of bad clips have None."""
         batch, layout = self._batch(examples)
-        return self.give_back(batch, self.pipeline.features(_clips(batch.cells, layout)), layout)
+        return self.give_back(batch, self.pipeline.features(layout.flat(batch.cells)), layout)
 
     def of_good_clips(self, examples: Any) -> Any:
         """Return the features of a batch without the rows of bad clips."""
         batch, layout = self._batch(examples)
         batch.without(())  # raises at the first batch, and not at the first bad clip
-        results = self.pipeline.features(_clips(batch.cells, layout))
-        rows = results if layout is None else layout.grouped(results)
+        rows = layout.grouped(self.pipeline.features(layout.flat(batch.cells)))
         bad = {row for row, result in enumerate(rows) if _has_error(result)}
         good = [result for row, result in enumerate(rows) if row not in bad]
-        if layout is None:
-            return self.give_back(batch.without(bad), good)
-        layout = ListLayout(tuple(size for row, size in enumerate(layout.sizes) if row not in bad))
-        return self.give_back(batch.without(bad), _clips(good, layout), layout)
+        layout = replace(layout, sizes=tuple(size for row, size in enumerate(layout.sizes) if row not in bad))
+        return self.give_back(batch.without(bad), layout.flat(good), layout)
 
-    def _batch(self, examples: Any) -> tuple[AudioBatch, ListLayout | None]:
-        """Return the audio cells, and how many clips each row has, if rows have lists of clips."""
+    def _batch(self, examples: Any) -> tuple[AudioBatch, ListLayout]:
+        """Return the audio cells, and how many clips each row has."""
         features = features_of(examples)
         check_stream(self.settings.audio_column, features)
         if references := reference_columns(features):
             check_references(references, self.references())  # `datasets` would replace them by these
         batch = read_batch(examples, self.settings.audio_column)
         is_list = is_list_feature(features.get(self.settings.audio_column))
-        return batch, ListLayout.of_lists(batch.cells) if is_list else ListLayout.of(batch.cells)
+        return batch, ListLayout.of_column(batch.cells, has_lists=True) if is_list else ListLayout.of(batch.cells)
 
-    def give_back(
-        self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError], layout: ListLayout | None = None
-    ) -> Any:
+    def give_back(self, batch: AudioBatch, results: Sequence[ClipFeatures | AudioError], layout: ListLayout) -> Any:
         """Return the results of a batch in the form in which the batch came; as lists for rows that have lists."""
         for outputs in {tuple(result.outputs) for result in results if isinstance(result, ClipFeatures)}:
             self._check_names(outputs)
@@ -99,7 +95,7 @@ class FeatureColumns:
         are_needed = rows or batch.lazy is not None or not (batch.for_ray or batch.table is not None)
         if all(isinstance(result, AudioError) for result in results) and are_needed:
             names = self.all_names()  # the columns are there even if every clip is bad, or there is none
-        if layout is None:
+        if not layout.has_lists:
             return batch.give_back(rows, names, self._type_in_table, self._spec)
         names = names or self.all_names()  # and if every list is empty
         listed = []
@@ -266,10 +262,6 @@ class FeatureColumns:
     def __setstate__(self, state: dict[str, Any]) -> None:
         kind = state.pop("kind")
         self.__init__(kind(**state))  # type: ignore[misc]
-
-
-def _clips(cells: Sequence[Any], layout: ListLayout | None) -> Sequence[Any]:
-    return cells if layout is None else layout.flat(cells)
 
 
 def _has_error(result: Any) -> bool:

@@ -95,19 +95,17 @@ class FeatureReader:
         """Return the arrays of `_read_group`, as lists for rows that have lists of clips."""
         first = next(iter(references))
         layout = ListLayout.of(shas[first] if cells is None else cells)
-        if layout is not None:
-            shas = {name: layout.flat(column) for name, column in shas.items()}
-            cells = None if cells is None else layout.flat(cells)
+        shas = {name: layout.flat(column) for name, column in shas.items()}
         if cells is not None:
-            cells = [located(cell, self.columns.settings.data_dir) for cell in cells]
+            cells = [located(cell, self.columns.settings.data_dir) for cell in layout.flat(cells)]
         try:
             arrays = self._read_group(shas, references, cells, layout)
         except MissingEntryError as exc:
             keys = [None if sha is None else references[first].key(sha) for sha in shas[first]]
-            if layout is None or exc.key not in keys:
+            if not layout.has_lists or exc.key not in keys:
                 raise
             raise missing_at(layout.place(keys.index(exc.key)), exc) from exc
-        return arrays if layout is None else {name: layout.grouped(column) for name, column in arrays.items()}
+        return {name: layout.grouped(column) for name, column in arrays.items()}
 
     def _by_audio_column(self, references: Mapping[str, CachedArray]) -> dict[str, dict[str, CachedArray]]:
         groups: dict[str, dict[str, CachedArray]] = {}
@@ -121,7 +119,7 @@ class FeatureReader:
         shas: Mapping[str, Sequence[bytes | None]],
         references: dict[str, CachedArray],
         cells: Sequence[Any] | None,
-        layout: ListLayout | None,
+        layout: ListLayout,
     ) -> dict[str, list[Any]]:
         """Return the arrays of references that were made from one audio column, of which the cells may be there.
 
@@ -167,7 +165,7 @@ class FeatureReader:
         references: Mapping[str, CachedArray],
         shas: Mapping[str, Sequence[bytes | None]],
         cells: Sequence[Any],
-        layout: ListLayout | None,
+        layout: ListLayout,
     ) -> dict[str, list[Any]]:
         """Return the features of audio cells by column, read or computed; bytes are not hashed again."""
         known = shas[next(iter(references))]

@@ -32,9 +32,8 @@ class ReferenceMaker:
         batch = read_batch(examples, settings.audio_column)
         processor_sha = next(iter(self.types.values())).processor_sha
         lists = any(isinstance(reference, CachedArrayList) for reference in self.types.values())
-        layout = ListLayout.of_lists(batch.cells) if lists else None
-        cells = batch.cells if layout is None else layout.flat(batch.cells)
-        clips = self.columns.pipeline.ensure(cells, processor_sha)
+        layout = ListLayout.of_column(batch.cells, has_lists=lists)
+        clips = self.columns.pipeline.ensure(layout.flat(batch.cells), processor_sha)
         if settings.on_error == "raise":
             raise_first_error(clips, layout, numbers)
         shas: list[Any] = []
@@ -49,11 +48,10 @@ class ReferenceMaker:
                 shas.append(bytes.fromhex(clip.key.blob_sha))
                 lengths.append(None if clip.length is None else clip.length.n_samples)
                 reasons.append("")
-        if layout is not None:
-            shas, lengths, reasons = layout.grouped(shas), layout.grouped(lengths), layout.grouped(reasons)
-            if settings.on_error == "skip":  # a row goes with any of its clips
-                shas = [None if row is None or None in row else row for row in shas]
-            reasons = [reason if isinstance(reason, str) else in_one(reason) for reason in reasons]
+        shas, lengths, reasons = layout.grouped(shas), layout.grouped(lengths), layout.grouped(reasons)
+        if lists and settings.on_error == "skip":  # a row goes with any of its clips
+            shas = [None if row is None or None in row else row for row in shas]
+        reasons = [reason if isinstance(reason, str) else in_one(reason) for reason in reasons]
         columns: dict[str, list[Any]] = dict.fromkeys(self.types, shas)
         if settings.length_column is not None:
             columns[settings.length_column] = lengths
