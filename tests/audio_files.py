@@ -14,6 +14,7 @@ import soxr
 
 from hf_audio_cache.audio import decode
 from hf_audio_cache.audio.length import Longer, Truncated
+from hf_audio_cache.audio.request import Request
 from hf_audio_cache.errors import AudioDecodeError
 
 Float32 = npt.NDArray[np.float32]
@@ -29,7 +30,7 @@ def decode_audio(
     encoded: bytes | memoryview, *, truncated: Truncated = "error", longer: Longer = "cut", **settings: Any
 ) -> Float32:
     """The waveform as a pipeline has it, which refuses what is too long or not whole."""
-    waveform = decode.decode_audio(encoded, **settings)
+    waveform = decode.decode_audio(encoded, Request(**settings))
     waveform.length.check(
         settings.get("clip", ""), truncated=truncated, longer=longer, max_length_ms=settings.get("max_length_ms", 0)
     )

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import AudioDecodeError
-from .channels import Channels
 from .containers import Missing, missing_audio, unpadded_chunk
 from .ffmpeg import decode_with_ffmpeg
 from .length import Shortfall
@@ -38,15 +37,7 @@ AUDIO_SUFFIXES = frozenset(
 )
 
 
-def decode_audio(
-    encoded: bytes | memoryview,
-    *,
-    sampling_rate: int,
-    max_length_ms: int = 0,
-    auto_resample: bool = False,
-    channels: Channels = "mean",
-    clip: str = "",
-) -> Waveform:
+def decode_audio(encoded: bytes | memoryview, request: Request) -> Waveform:
     """Decode a clip.
 
     At least one sample is kept. Little more is decoded than the cap, so damage behind it is found only if the container
@@ -56,7 +47,7 @@ def decode_audio(
     it or FFmpeg is missing.
     """
     view = memoryview(encoded)
-    request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, view.nbytes)
+    request = replace(request, n_bytes=view.nbytes)
     if not view.nbytes:
         raise request.refusal("no bytes at all")
     view = without_tags(view.cast("B"))

@@ -22,11 +22,11 @@ class Request:
     """One clip, and the waveform that is wanted of it."""
 
     sampling_rate: int  # of the waveform, in Hz
-    max_length_ms: int  # 0 for no cap
-    auto_resample: bool
-    channels: Channels
-    clip: str  # what messages call the clip; may be empty
-    n_bytes: int  # of its content, for messages
+    max_length_ms: int = 0  # 0 for no cap
+    auto_resample: bool = False
+    channels: Channels = "mean"
+    clip: str = ""  # what messages call the clip; may be empty
+    n_bytes: int = 0  # of its content, for messages
 
     def refusal(self, cause: str, remedy: str = "Replace the clip or leave it out.") -> AudioDecodeError:
         """Return the error that says that `cause` was found in place of audio."""

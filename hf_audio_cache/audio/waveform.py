@@ -5,14 +5,14 @@ soxr resamples, and is used nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
-from .channels import Channels, Mixer
+from .channels import Mixer
 from .length import ClipLength, Shortfall
 from .request import Decoded, Request
 
@@ -31,24 +31,15 @@ class Waveform:
     cancels: bool = False  # it is silence, because the channels of the clip cancel each other out
 
 
-def to_waveform(
-    samples: npt.NDArray[Any],
-    source_rate: int,
-    *,
-    sampling_rate: int,
-    max_length_ms: int = 0,
-    auto_resample: bool = False,
-    channels: Channels = "mean",
-    clip: str = "",
-) -> Waveform:
+def to_waveform(samples: npt.NDArray[Any], source_rate: int, request: Request) -> Waveform:
     """Make a waveform of an array that is decoded already, by the rules of `decode_audio`.
 
     Samples have the shape (n_samples,), or are two-dimensional, where the shorter axis, of at most 32, is that of the
     channels. Floats are taken as they are; int16 and int32 are full-scale PCM, and divided by 32768 and 2147483648. The
-    array of the waveform is a new one. Raises SamplingRateError if `source_rate` is not `sampling_rate` and
+    array of the waveform is a new one. Raises SamplingRateError if `source_rate` is another than the one requested, and
     `auto_resample` is False; AudioDecodeError if dtype or shape are none of these, or a sample is NaN or infinite.
     """
-    request = Request(sampling_rate, max_length_ms, auto_resample, channels, clip, samples.nbytes)
+    request = replace(request, n_bytes=samples.nbytes)
     full_scale = _FULL_SCALE.get(samples.dtype.str[1:])
     if full_scale is None:
         raise request.refusal(
@@ -58,7 +49,7 @@ def to_waveform(
         )
     request.check_rate(source_rate)
     channels_last = _channels_last(samples, request)
-    mix = Mixer(channels, request.refusal)
+    mix = Mixer(request.channels, request.refusal)
     with np.errstate(over="ignore"), request.refusing("NumPy"):  # what is too large for float32 is refused later
         mixed = mix(channels_last.astype(np.float32) / np.float32(full_scale))
     return finish_waveform(Decoded(mixed, source_rate, cancels=mix.cancels), request)

@@ -50,7 +50,7 @@ class WaveformSettings:
         return AudioCacheKey(blob_sha, processor_sha, *self.arguments().values())
 
     def arguments(self) -> dict[str, Any]:
-        """Return the settings by name, as the decoder takes them, in the order in which keys have them."""
+        """Return the settings by name, as a `Request` takes them, in the order in which keys have them."""
         return {
             "sampling_rate": self.sampling_rate,
             "max_length_ms": self.max_length_ms,

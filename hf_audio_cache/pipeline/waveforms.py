@@ -12,6 +12,7 @@ import numpy as np
 
 from ..audio.containers import is_plain_pcm16
 from ..audio.decode import decode_audio
+from ..audio.request import Request
 from ..audio.source import AudioSource, check_unchanged
 from ..audio.waveform import Waveform, to_waveform
 from ..cache.caches import WaveformCache
@@ -38,10 +39,11 @@ def decode(source: AudioSource, settings: WaveformSettings) -> Waveform:
 
     Raises AudioError if it cannot be decoded, or is too long or not whole and such clips are not wanted.
     """
+    request = Request(**settings.arguments(), clip=source.clip)
     if isinstance(source.content, np.ndarray):
-        waveform = to_waveform(source.content, source.source_rate or 0, **settings.arguments(), clip=source.clip)
+        waveform = to_waveform(source.content, source.source_rate or 0, request)
     else:
-        waveform = decode_audio(source.content or b"", **settings.arguments(), clip=source.clip)
+        waveform = decode_audio(source.content or b"", request)
     settings.check(waveform.length, source.clip)
     return waveform
 

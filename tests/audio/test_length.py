@@ -13,6 +13,7 @@ from audio_files import assert_same_bits, decode_audio, encode, make_mp3, refere
 
 from hf_audio_cache.audio import decode
 from hf_audio_cache.audio.length import ClipLength, Shortfall
+from hf_audio_cache.audio.request import Request
 from hf_audio_cache.errors import AudioTooLongError, TruncatedAudioError
 
 Samples = npt.NDArray[np.int16]
@@ -59,7 +60,7 @@ def test_what_is_there_of_a_file_that_is_cut(stereo: Samples, container: str, su
         n_there, lost = len(accepted), len(whole) - len(accepted)
         if subtype not in ("VORBIS", "MPEG_LAYER_III"):  # these end a file in another way than a block
             assert_same_bits(accepted, whole[:n_there])
-        short = decode.decode_audio(encoded[:cut], sampling_rate=16000).length.short
+        short = decode.decode_audio(encoded[:cut], Request(16000)).length.short
         if short is None:
             n_whole += 1
             assert lost < 1600 or container == "OGG"
@@ -98,7 +99,7 @@ def test_a_wav_whose_header_lies(sentence: Samples, n_more: int, is_whole: bool,
     assert_same_bits(decode_audio(lie, sampling_rate=16000, truncated="accept"), expected)
     if is_whole:
         assert_same_bits(decode_audio(lie, sampling_rate=16000), expected)
-        assert decode.decode_audio(lie, sampling_rate=16000).length.short is None
+        assert decode.decode_audio(lie, Request(16000)).length.short is None
         return
     seconds, promised = len(sentence) / 16000, (len(sentence) + n_more / 2) / 16000
     error = refused(lie)
@@ -179,7 +180,7 @@ def test_a_clip_is_too_long_from_one_sample_on(sentence: Samples, source_rate: i
     encoded = encode(sentence[: 2 * source_rate], source_rate, container)
     settings = {"sampling_rate": 16000, "auto_resample": True}
     for max_length_ms, is_cut in ((1, True), (1999, True), (2000, False), (2001, False), (0, False)):
-        length = decode.decode_audio(encoded, max_length_ms=max_length_ms, **settings).length
+        length = decode.decode_audio(encoded, Request(max_length_ms=max_length_ms, **settings)).length
         assert length == ClipLength(min(32_000, max_length_ms * 16 or 32_000), is_cut)
     with pytest.raises(AudioTooLongError) as caught:
         decode_audio(encoded, max_length_ms=1999, longer="error", clip="a.wav", **settings)

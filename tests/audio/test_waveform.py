@@ -11,11 +11,12 @@ import soxr
 from audio_files import assert_same_bits, decode_audio, encode
 
 from hf_audio_cache.audio import waveform as waveforms
+from hf_audio_cache.audio.request import Request
 from hf_audio_cache.errors import AudioDecodeError, SamplingRateError
 
 
 def to_waveform(samples: npt.NDArray[Any], source_rate: int, **settings: Any) -> npt.NDArray[np.float32]:
-    return waveforms.to_waveform(samples, source_rate, **settings).samples
+    return waveforms.to_waveform(samples, source_rate, Request(**settings)).samples
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "<i4", ">i4", "<f2", "<f4", ">f4", "<f8"])
