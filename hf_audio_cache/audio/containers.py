@@ -73,10 +73,7 @@ def missing_audio(encoded: memoryview) -> Missing | None:
 
 
 def _stated_end(encoded: memoryview) -> tuple[int, int | None, float | None]:
-    """Return where a container ends and its audio begins, in bytes, and how many seconds a page that is cut has.
-
-    The end is 0 if the container states none. The other two are None if they are unknown.
-    """
+    """Return where a container ends (0 if it does not say), its audio begins, and the seconds of a page that is cut."""
     magic, form = bytes(encoded[:4]), bytes(encoded[8:12])
     if magic in _CHUNK_LAYOUTS and (magic == b"caff" or form in (b"WAVE", b"AIFF", b"AIFC")):
         start, size = _audio_chunk(encoded, _CHUNK_LAYOUTS[magic], 8 if magic == b"caff" else 12)

@@ -54,10 +54,8 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile p
 
 
 def _source(content: bytes | memoryview) -> int | _Callbacks:
-    """Return a descriptor of a file in memory, which libsndfile closes.
-
-    If it called Python from C, an exception of a signal handler there, such as Ctrl-C, would be lost and end the clip.
-    """
+    """Return a descriptor of a file in memory, which libsndfile closes."""
+    # If it called Python from C, an exception of a signal handler there (Ctrl-C) would be lost, and end the clip.
     try:
         with os.fdopen(os.memfd_create("clip"), "w+b") as file:
             file.write(content)
@@ -147,13 +145,11 @@ def _read(sound: _SequentialFile, n_wanted: int, mix: Mixer) -> npt.NDArray[np.f
 
 
 def _check_mp3_end(encoded: memoryview, n_read: int) -> bool:
-    """Return whether an MP3 states its length in a Xing header.
-
-    Refuse a file that libsndfile stopped reading early: without such a header it guesses the length from one frame.
-    """
+    """Return whether an MP3 states its length in a Xing header; refuse a file that libsndfile stopped reading early."""
     start = mp3_start(encoded)
     if xing_end(encoded, start) is not None:
         return True
+    # Without such a header libsndfile guesses the length from one frame.
     if n_read < walk_mp3(encoded, start) - 1152:
         raise NotForThisDecoderError("an MP3 of varying bit rate without a Xing header, whose end it misses")
     return False

@@ -59,16 +59,14 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _interruptible(is_interrupted: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C end a command even while Python ignores exceptions, and leave workers to it.
-
-    It ignores them in the callbacks through which libsndfile reads, where the clip would seem to end, and in
-    ``__del__``. The interrupt is delayed until these return.
-    """
+    """Let Ctrl-C end a command even while Python ignores exceptions, and leave workers to it."""
     owner = os.getpid()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker, which the command ends
             return
+        # Python ignores exceptions in the callbacks through which libsndfile reads, where the clip would seem to end,
+        # and in `__del__`: the interrupt is delayed until these return.
         while frame is not None:
             if frame.f_code.co_name.startswith("vio_") or frame.f_code.co_name == "__del__":
                 threading.Timer(0.01, _thread.interrupt_main).start()

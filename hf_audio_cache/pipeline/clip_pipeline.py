@@ -209,10 +209,7 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         return results
 
     def _find_present(self, keys: list[KeyT]) -> list[ClipLength | bool | None]:
-        """Say which entries need not be computed, by the lengths of their clips if these are looked at; count them.
-
-        An entry that the near tier has and the root does not take counts as a miss: nobody else can read it.
-        """
+        """Say which entries need not be computed, by the lengths of their clips if these are looked at; count them."""
         needs_length = self.settings.needs_length
         present = self.cache.secure_many(keys, are_read=True)
         found: list[ClipLength | bool | None] = [True if answer else None for answer in present]
@@ -224,6 +221,7 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
                 found[row] = True if says_short is not None else None
             there = [row for row, says_short in zip(there, said, strict=True) if says_short and is_strict]
         self._read_lengths(keys, there, found)
+        # An entry that the near tier has and the root does not take counts as a miss: nobody else can read it.
         n_hits = sum(answer is True and there is not None for answer, there in zip(present, found, strict=True))
         self.cache.count(hits=n_hits, misses=len(keys) - n_hits)
         self.cache.note_use([key.name() for key, there in zip(keys, found, strict=True) if there is not None])

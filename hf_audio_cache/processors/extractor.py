@@ -235,12 +235,9 @@ def _call(extractor: Any, waveform: npt.NDArray[np.float32], arguments: Mapping[
 
 
 def _missing_libraries(extractor: Any, error: ImportError | NameError) -> list[str]:
-    """Return the libraries for want of which an extractor raised an error, as far as that can be told.
-
-    transformers imports optional libraries under ``if is_torch_available():``, so that a missing one is a NameError.
-    """
+    """Return the libraries for want of which an extractor raised an error, as far as that can be told."""
     libraries = list(getattr(type(extractor), "__backends", ()))  # set by transformers' @requires
-    if not libraries:
+    if not libraries:  # imported under `if is_torch_available():`, so that a missing one is a NameError
         module = vars(sys.modules.get(type(extractor).__module__, object))
         libraries = [guard[1] for guard in map(_GUARD.fullmatch, module) if guard]
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -249,10 +246,7 @@ def _missing_libraries(extractor: Any, error: ImportError | NameError) -> list[s
 
 
 def _own_arguments(extractor: Any, sampling_rate: int) -> dict[str, Any]:
-    """Return the arguments that each call has, as far as this extractor takes them.
-
-    Where it has a default of its own for ``return_tensors``, it is left at it: some take only that one.
-    """
+    """Return the arguments that each call has, as far as this extractor takes them."""
     call = type(extractor).__call__
     module = getattr(call, "__module__", "")
     if module == "torch._dynamo.eval_frame":  # of torch.compile, which takes any argument and hands it on
@@ -271,6 +265,7 @@ def _find_arguments(call: Any) -> tuple[bool, bool]:
     except Exception:  # noqa: BLE001 - whatever a `__getattr__` raises
         parameters = inspect.signature(type(call).__call__).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    # An extractor with a default of its own is left at it: some take only that one.
     default = parameters["return_tensors"].default if "return_tensors" in parameters else None
     takes_type = default is None and (takes_any or "return_tensors" in parameters)
     return takes_any or "sampling_rate" in parameters, takes_type

@@ -38,10 +38,8 @@ def _rounded(name: str, value: Any, dtype: FloatType) -> Any:
 
 
 def _as_single(value: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return float32 whose rounding gives what the wider numbers would: cut off, the last bit set if anything was.
-
-    To round to nearest twice would move numbers that come to lie in the middle ("round to odd" does not).
-    """
+    """Return float32 whose rounding gives what the wider numbers would: cut off, the last bit set if anything was."""
+    # To round to nearest twice would move numbers that come to lie in the middle ("round to odd" does not).
     single = value.astype(np.float32)
     if value.dtype.itemsize <= 4:
         return single

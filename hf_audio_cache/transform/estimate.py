@@ -241,10 +241,7 @@ class _Steps:
 
 
 def _extrapolated(sizes: npt.NDArray[Any], values: npt.NDArray[Any], all_sizes: npt.NDArray[Any]) -> float:
-    """Return the sum over all rows of a figure known for a sample, by a straight line over their sizes.
-
-    If the line does not rise, or is negative for the smallest size, the mean of the sample counts for each row.
-    """
+    """Return the sum over all rows of a figure known for a sample, by a line over their sizes, or else by its mean."""
     if not len(values):
         return 0.0
     if len(values) >= _MIN_LINE and np.ptp(sizes) > 0:

@@ -121,10 +121,7 @@ class FeatureReader:
         cells: Sequence[Any] | None,
         layout: ListLayout,
     ) -> dict[str, list[Any]]:
-        """Return the arrays of references that were made from one audio column, of which the cells may be there.
-
-        With them comes the column of lengths, if it is wanted. `layout` says whose clips they are, for errors.
-        """
+        """Return the arrays of references that were made from one audio column, and the column of lengths if wanted."""
         cache = self.columns.pipeline.cache
         own = {
             name: reference for name, reference in references.items() if cells is not None and self._is_own(reference)

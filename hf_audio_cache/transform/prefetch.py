@@ -117,10 +117,8 @@ class ReadAheadExamples(_Examples):  # type: ignore[misc]  # datasets has no typ
 
 
 def _own(examples: Any, state: dict[str, Any] | None) -> Any:
-    """Return a copy of an examples iterable at the given state or the beginning.
-
-    Reading changes the state of each part of a pipeline: two threads that read the same parts would skip rows.
-    """
+    """Return a copy of an examples iterable at the given state or the beginning."""
+    # Reading changes the state of each part of a pipeline: two threads that read the same parts would skip rows.
     own = _copy_of(examples)
     own._init_state_dict()
     if state is not None:
