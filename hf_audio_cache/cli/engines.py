@@ -138,6 +138,7 @@ def _progress(cached_features: CachedFeatures, n_rows: int) -> Iterator[None]:
         if show is None:
             yield
             return
+        show(0, n_rows)
         has_ended = threading.Event()
 
         def watch() -> None:
