@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +105,8 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
         if "://" in name:
             suffixes = sorted(suffix[1:] for suffix in AUDIO_SUFFIXES)
             files = ray.data.read_binary_files(where, include_paths=True, file_extensions=suffixes, **reading)
-            return files.map_batches(_Cells(audio_column), batch_format="pyarrow", **reading)
+            column = {"audio_column": audio_column}
+            return files.map_batches(_audio_cells, batch_format="pyarrow", fn_kwargs=column, **reading)
     except AudioColumnError:
         raise
     except Exception as exc:  # each of Ray's sources and file systems has errors of its own
@@ -119,9 +119,8 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     rows = load_dataset(name, split=split, subset=subset, audio_column=audio_column)
     # Each worker maps the files of it into its memory: sent to them, all of it would be in Ray's first.
     n_blocks = max(1, len(rows) // 256)
-    return ray.data.range(len(rows), override_num_blocks=n_blocks).map_batches(
-        _Rows(rows), batch_format="numpy", **reading
-    )
+    numbers = ray.data.range(len(rows), override_num_blocks=n_blocks)
+    return numbers.map_batches(_rows_of, batch_format="numpy", fn_kwargs={"rows": rows}, **reading)
 
 
 def _from_hub(name: str, split: str | None, subset: str | None, audio_column: str) -> ray.data.Dataset:
@@ -141,28 +140,17 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
     return parts[0].union(*parts[1:]).select_columns([*flat_columns(audio_column, columns).values()] or [audio_column])
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Makes audio cells of what `ray.data.read_binary_files` returns."""
+def _audio_cells(table: pa.Table, audio_column: str) -> pa.Table:
+    """Return a column of audio for what `ray.data.read_binary_files` returns."""
+    import pyarrow as pa
 
-    audio_column: str
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        import pyarrow as pa
-
-        fields = [table[name].combine_chunks() for name in ("bytes", "path")]
-        return pa.table({self.audio_column: pa.StructArray.from_arrays(fields, ["bytes", "path"])})
+    fields = [table[name].combine_chunks() for name in ("bytes", "path")]
+    return pa.table({audio_column: pa.StructArray.from_arrays(fields, ["bytes", "path"])})
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Reads rows of a dataset by their numbers."""
-
-    rows: datasets.Dataset
-
-    def __call__(self, batch: Mapping[str, Any]) -> pa.Table:
-        rows = self.rows.with_format("arrow")[list(batch["id"])]
-        return rows.replace_schema_metadata(None)
+def _rows_of(batch: Mapping[str, Any], rows: datasets.Dataset) -> pa.Table:
+    """Return the rows of a dataset with these numbers."""
+    return rows.with_format("arrow")[list(batch["id"])].replace_schema_metadata(None)
 
 
 def load_processor(name: str) -> Any:
