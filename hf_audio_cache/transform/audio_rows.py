@@ -104,44 +104,35 @@ def encoded_sizes(rows: datasets.Dataset, audio_column: str, data_dir: str | Non
 def loose_files(dataset: datasets.Dataset, audio_column: str) -> list[str]:
     """Return the paths of local files that the rows are read from: of those that hold no bytes themselves."""
     rows = audio_rows(dataset, audio_column)
-    if all(_hold_bytes(chunk).all() for chunk in rows.data.column(audio_column).chunks):  # without a copy of the bytes
+    chunks = rows.data.column(audio_column).chunks
+    if all(_bytes_and_paths(chunk)[0].null_count == 0 for chunk in chunks):  # without a copy of the bytes
         return []
-    return [
-        path
-        for table in rows.with_format("arrow").iter(batch_size=1000)
-        for chunk in table[audio_column].chunks
-        for path, holds_bytes in zip(_paths(chunk), _hold_bytes(chunk), strict=True)
-        if not holds_bytes and path is not None and local_path(path) is not None
-    ]
+    found: list[str] = []
+    for table in rows.with_format("arrow").iter(batch_size=1000):
+        for chunk in table[audio_column].chunks:
+            encoded, paths = _bytes_and_paths(chunk)
+            loose = paths.filter(encoded.is_null()).drop_null().to_pylist()
+            found += [path for path in loose if local_path(path) is not None]
+    return found
 
 
-def _hold_bytes(cells: pa.Array) -> npt.NDArray[np.bool_]:
-    if pa.types.is_struct(cells.type) and cells.type.get_field_index("bytes") >= 0:
-        cells = pc.struct_field(cells, "bytes")
-    elif not (pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type)):
-        return np.zeros(len(cells), bool)
-    return np.asarray(pc.is_valid(cells).to_numpy(zero_copy_only=False), bool)
+def _bytes_and_paths(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the encoded bytes and the paths of audio cells, which are structs of both, or one of them alone."""
+    none, kind = pa.nulls(len(cells), pa.binary()), cells.type
+    if pa.types.is_struct(kind):
+        typed = {field.name for field in kind if not pa.types.is_null(field.type)}
+        parts = [pc.struct_field(cells, name) if name in typed else none for name in ("bytes", "path")]
+        return parts[0], parts[1]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return cells, none
+    return none, cells if pa.types.is_string(kind) or pa.types.is_large_string(kind) else none
 
 
 def _sizes(cells: pa.Array, data_dir: str | None) -> npt.NDArray[np.float64]:
-    names = [field.name for field in cells.type] if pa.types.is_struct(cells.type) else []
-    lengths = np.zeros(len(cells))
-    if "bytes" in names:
-        lengths = pc.fill_null(pc.binary_length(pc.struct_field(cells, "bytes")), 0).to_numpy(zero_copy_only=False)
-    return np.array(
-        [
-            float(length) or _file_size(located(path, data_dir))
-            for length, path in zip(lengths, _paths(cells), strict=True)
-        ],
-        dtype=np.float64,
-    )
-
-
-def _paths(cells: pa.Array) -> list[str | None]:
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        return list(cells.to_pylist())
-    has_paths = pa.types.is_struct(cells.type) and cells.type.get_field_index("path") >= 0
-    return list(pc.struct_field(cells, "path").to_pylist()) if has_paths else [None] * len(cells)
+    encoded, paths = _bytes_and_paths(cells)
+    lengths = pc.fill_null(pc.binary_length(encoded), 0).to_pylist()
+    rows = zip(lengths, paths.to_pylist(), strict=True)
+    return np.array([float(length) or _file_size(located(path, data_dir)) for length, path in rows], np.float64)
 
 
 def _file_size(path: str | None) -> float:

@@ -140,6 +140,10 @@ def test_sizes_are_known_without_reading(prompts, tmp_path):
     plain = datasets.Dataset.from_dict({"audio": [str(clip) for clip in clips]})
     assert encoded_sizes(plain, "audio").tolist() == sizes
     assert np.array_equal(encoded_sizes(datasets.Dataset.from_dict({"audio": ["/no/such"]}), "audio"), [1.0])
+    untyped = datasets.Dataset.from_dict({"audio": [{"bytes": None, "path": str(clip)} for clip in clips]})
+    assert encoded_sizes(untyped, "audio").tolist() == sizes
+    of_bytes = datasets.Dataset.from_dict({"audio": [clip.read_bytes() for clip in clips]})
+    assert encoded_sizes(of_bytes, "audio").tolist() == sizes
 
 
 def test_the_shas_of_a_dataset(prompts):
