@@ -27,11 +27,9 @@ _IN_MEMORY = 64  # clips that are computed at once before their outputs are hand
 def compute_missing(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
     """Yield the features of each clip by ``blob_sha``, or its error; each clip comes once."""
     is_safe = steps.extraction.is_safe_in_threads()
-    if not steps.root.store.is_local or not (is_safe or is_worker() or len(sources) == 1):
-        yield from _overlapping(steps, sources)
-        return
-    if not is_safe:
-        yield from _in_turn(steps, sources)
+    overlaps = not steps.root.store.is_local or not (is_safe or is_worker() or len(sources) == 1)
+    if overlaps or not is_safe:
+        yield from _in_turn(steps, sources, overlaps=overlaps)
         return
     sha = steps.keys[sources[0].blob_sha].processor_sha
     n_threads = 1 if is_worker() or is_own_thread() else min(thread_count(), len(sources))
@@ -48,25 +46,18 @@ def compute_missing(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterato
 # One at a time ----------------------------------------------------------------------------------------------------
 
 
-def _in_turn(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
-    """Read, compute and store each clip in this thread."""
-    with _share_of_cores():
-        for source in sources:
-            clip = steps.read(source)
-            yield source.blob_sha, _alone(steps, clip, behind=False) if isinstance(clip, Clip) else clip
-
-
-def _share_of_cores() -> contextlib.AbstractContextManager[None]:
-    """Leave other cores to other workers, in a worker."""
-    return leaving_a_core() if is_worker() else contextlib.nullcontext()
-
-
-def _overlapping(steps: ClipSteps, sources: Sequence[AudioSource]) -> Iterator[tuple[str, Result]]:
-    """Compute each clip in this thread, while others read the next ones and store the last ones."""
+def _in_turn(steps: ClipSteps, sources: Sequence[AudioSource], *, overlaps: bool) -> Iterator[tuple[str, Result]]:
+    """Compute each clip in this thread, while others read the next ones and store the last ones if it `overlaps`."""
     # A clip alone has no decoding beside it that would need a core.
-    with leaving_a_core() if len(sources) > 1 else contextlib.nullcontext():
-        for source, clip in zip(sources, ahead(steps.read, sources), strict=True):
-            yield source.blob_sha, _alone(steps, clip, behind=True) if isinstance(clip, Clip) else clip
+    with _cores_left(len(sources) > 1 if overlaps else is_worker()):
+        clips = ahead(steps.read, sources) if overlaps else map(steps.read, sources)
+        for source, clip in zip(sources, clips, strict=True):
+            yield source.blob_sha, _alone(steps, clip, behind=overlaps) if isinstance(clip, Clip) else clip
+
+
+def _cores_left(is_shared: bool) -> contextlib.AbstractContextManager[None]:
+    """Leave cores to other workers or threads, if they need any."""
+    return leaving_a_core() if is_shared else contextlib.nullcontext()
 
 
 def _alone(steps: ClipSteps, clip: Clip, *, behind: bool) -> Result:
@@ -128,7 +119,7 @@ def _at_once(steps: ClipSteps, sources: Sequence[AudioSource], n_threads: int) -
     if n_threads > 1:
         share_out_on_one_core_each(work.take, sources, n_threads)
     else:
-        with _share_of_cores():
+        with _cores_left(is_worker()):
             share_out(work.take, sources, 1)
     work.keep_rest()
     steps.writer.note(work.errors)
