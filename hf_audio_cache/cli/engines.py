@@ -80,10 +80,10 @@ def _not_stored(cached_features: CachedFeatures, error: StoreError) -> StoreErro
 
 def _count_unstored(cached_features: CachedFeatures, mapped: datasets.Dataset, report: FillReport) -> None:
     """Count the clips of a mapped dataset whose features are not in the root, and say why."""
-    from ..transform.cached_array import reference_columns
+    from ..transform.cached_array import reference_columns, stored_shas
 
     column, reference = next(iter(reference_columns(mapped.features).items()))
-    shas = set(mapped.with_format("arrow").select_columns([column])[:].column(0).to_pylist()) - {None}
+    shas = set(stored_shas(mapped, column).to_pylist()) - {None}
     present = cached_features.columns.pipeline.cache.exists_many([reference.key(sha) for sha in shas])
     report.n_not_stored = present.count(False)
     if report.n_not_stored:

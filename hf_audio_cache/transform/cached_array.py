@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import datasets
 import pyarrow as pa
 from datasets.features.features import register_feature
 
@@ -176,6 +177,11 @@ def undecoded(dataset: Any, references: Mapping[str, CachedArray]) -> Any:
     for name, feature in references.items():
         dataset = dataset.cast_column(name, replace(feature, decode=False))
     return dataset
+
+
+def stored_shas(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    """Return a column of references as it is stored."""
+    return dataset.with_format("arrow").select_columns([column])[:].column(0)
 
 
 def read_references(

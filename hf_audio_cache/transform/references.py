@@ -20,7 +20,7 @@ from ..pipeline.unstorable import check_storable
 from ..stores import is_in_process
 from .attached import Attached
 from .audio_rows import loose_files, with_encoded_audio
-from .cached_array import CachedArray, reference_columns, undecoded
+from .cached_array import CachedArray, reference_columns, stored_shas, undecoded
 from .clip_lists import is_list_feature
 from .column_checks import check_audio, check_new_columns, removed_columns
 from .feature_columns import FeatureColumns, note_dataset
@@ -131,10 +131,9 @@ def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Map
     """Return whether each reference has an entry; one that only the near tier has is put into the root again."""
     cache = columns.pipeline.cache
     name, feature = next(iter(types.items()))
-    column = references.with_format("arrow")[:][name] if len(references) else pa.chunked_array([], pa.binary())
+    column = stored_shas(references, name)
     column = column.combine_chunks().flatten() if pa.types.is_list(column.type) else column
-    shas = set(column.to_pylist()) - {None}
-    keys = [feature.key(sha) for sha in shas]
+    keys = [feature.key(sha) for sha in set(column.to_pylist()) - {None}]
     cache.note_use([key.name() for key in keys])  # workers may be killed before they record it
     return all(cache.secure_many(keys))  # an error is true: this machine can read that entry
 
@@ -142,7 +141,7 @@ def _are_there(columns: FeatureColumns, references: datasets.Dataset, types: Map
 def _has_found_more(maker: ReferenceMaker, cells: datasets.Dataset, references: datasets.Dataset) -> bool:
     """Return whether a row that had no features, when `datasets` kept the result, has some now; those are stored."""
     audio_column = cells.column_names[0]
-    shas = references.with_format("arrow")[:].column(next(iter(maker.types)))
+    shas = stored_shas(references, next(iter(maker.types)))
     without = _rows_without(shas)
     rows = with_encoded_audio(cells.with_format(None).select(without), audio_column)
     batches = rows.iter(batch_size=_BATCH_ROWS) if without else ()
@@ -163,8 +162,7 @@ def _without_bad_rows(
     columns: FeatureColumns, dataset: datasets.Dataset, types: Mapping[str, CachedArray], known: Collection[BadClip]
 ) -> datasets.Dataset:
     """Return a dataset of references as `on_error` wants it, and log how many clips are bad."""
-    shas = dataset.with_format("arrow").select_columns([next(iter(types))])[:].column(0)
-    without = _rows_without(shas)
+    without = _rows_without(stored_shas(dataset, next(iter(types))))
     if not without:
         return dataset
     skips = columns.settings.on_error == "skip"
