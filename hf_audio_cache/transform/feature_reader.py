@@ -19,6 +19,8 @@ from .column_checks import check_not_replaced, check_not_written
 from .feature_columns import FeatureColumns
 from .reference_reader import pick_output
 
+_ANY = bytes(32)  # a clip's sha, where any will do
+
 
 @dataclass(frozen=True)
 class FeatureReader:
@@ -152,9 +154,9 @@ class FeatureReader:
 
     def _is_own(self, reference: CachedArray) -> bool:
         """Return whether this processor makes what a reference refers to."""
-        pipeline, any_clip = self.columns.pipeline, bytes(32)
+        pipeline = self.columns.pipeline
         is_own_column = reference.audio_column in (None, self.columns.settings.audio_column)
-        is_own = is_own_column and reference.key(any_clip) == pipeline.key(any_clip.hex(), pipeline.identity())
+        is_own = is_own_column and reference.key(_ANY) == pipeline.key(_ANY.hex(), pipeline.identity())
         return is_own and reference.name in pipeline.output_specs()
 
     def _of_audio(
@@ -169,19 +171,15 @@ class FeatureReader:
         results = self.columns.pipeline.features(cells, [None if sha is None else sha.hex() for sha in known])
         if self.columns.settings.on_error == "raise":
             raise_first_error(results, layout)
-        arrays: dict[str, list[Any]] = {name: [] for name in references}
-        lengths: list[int | None] = []
-        for result in results:
-            length = None if isinstance(result, AudioError) else result.length
-            lengths.append(None if length is None else length.n_samples)
-            for name, reference in references.items():
-                arrays[name].append(None if isinstance(result, AudioError) else _pick(result.outputs, reference))
-        length_column = self.columns.settings.length_column
-        return arrays if length_column is None else {**arrays, length_column: lengths}
-
-
-def _pick(outputs: Mapping[str, Any], reference: CachedArray) -> Any:
-    return pick_output(outputs, reference.key(bytes(32)), reference.name, reference.root)
+        good = [None if isinstance(result, AudioError) else result for result in results]
+        arrays: dict[str, list[Any]] = {}
+        for name, reference in references.items():
+            where = reference.key(_ANY), reference.name, reference.root
+            arrays[name] = [each and pick_output(each.outputs, *where) for each in good]
+        if self.columns.settings.length_column is not None:
+            lengths = [each and each.length and each.length.n_samples for each in good]
+            arrays[self.columns.settings.length_column] = lengths
+        return arrays
 
 
 def _is_read(column: Sequence[Any]) -> bool:

@@ -36,19 +36,10 @@ class ReferenceMaker:
         clips = self.columns.pipeline.ensure(layout.flat(batch.cells), processor_sha)
         if settings.on_error == "raise":
             raise_first_error(clips, layout, numbers)
-        shas: list[Any] = []
-        lengths: list[Any] = []
-        reasons: list[Any] = []
-        for clip in clips:
-            if isinstance(clip, AudioError):
-                shas.append(None)
-                lengths.append(None)
-                reasons.append(str(clip))
-            else:
-                shas.append(bytes.fromhex(clip.key.blob_sha))
-                lengths.append(None if clip.length is None else clip.length.n_samples)
-                reasons.append("")
-        shas, lengths, reasons = layout.grouped(shas), layout.grouped(lengths), layout.grouped(reasons)
+        good = [None if isinstance(clip, AudioError) else clip for clip in clips]
+        shas = layout.grouped([clip and bytes.fromhex(clip.key.blob_sha) for clip in good])
+        lengths = layout.grouped([clip and clip.length and clip.length.n_samples for clip in good])
+        reasons = layout.grouped([str(clip) if isinstance(clip, AudioError) else "" for clip in clips])
         if lists and settings.on_error == "skip":  # a row goes with any of its clips
             shas = [None if row is None or None in row else row for row in shas]
         reasons = [reason if isinstance(reason, str) else in_one(reason) for reason in reasons]
