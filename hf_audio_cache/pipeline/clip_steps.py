@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from ..audio.source import AudioSource
-from ..audio.waveform import Waveform
 from ..cache.keys import AudioCacheKey
 from ..cache.open_root import OpenRoot
 from ..errors import AudioError
@@ -32,11 +31,6 @@ class Clip:
     key: AudioCacheKey
     made: ClipWaveform
 
-    @property
-    def waveform(self) -> Waveform:
-        """The waveform, which is no error."""
-        return cast(Waveform, self.made.waveform)
-
 
 @dataclass(frozen=True)
 class Computed:
@@ -49,7 +43,7 @@ class Computed:
     @property
     def features(self) -> ClipFeatures:
         """The features, with the length of the clip."""
-        return ClipFeatures(self.outputs, self.clip.waveform.length)
+        return ClipFeatures(self.outputs, self.clip.made.waveform.length)
 
     @property
     def total_seconds(self) -> float:
@@ -64,7 +58,7 @@ class ClipSteps:
     root: OpenRoot
     keys: Mapping[str, AudioCacheKey]  # by ``blob_sha``
     is_stored: bool  # whether features are stored, and may have been since the clips were looked up
-    waveform_of: Callable[[AudioSource], ClipWaveform]
+    waveform_of: Callable[[AudioSource], ClipWaveform | AudioError]
     extraction: Extraction
     policy: FeatureStoragePolicy
     writer: EntryWriter
@@ -83,7 +77,7 @@ class ClipSteps:
             if stored is not None and stored[1] is not None:
                 return ClipFeatures(*stored)
         made = self.waveform_of(source)
-        return made.waveform if isinstance(made.waveform, AudioError) else Clip(source, key, made)
+        return made if isinstance(made, AudioError) else Clip(source, key, made)
 
     def count(self, done: Computed) -> None:
         """Count a clip, and keep it for the decision whether features are stored."""
@@ -95,12 +89,12 @@ class ClipSteps:
         """Return the outputs for a clip; `how` are arguments of `Extraction.extract`."""
         # A front end of the user's own may have a thread that forks, and wait for it.
         with forks_wait if self.extraction.is_safe_in_threads() else contextlib.nullcontext():
-            return self.extraction.extract(clip.waveform.samples, clip.source.clip, clip.key.processor_sha, **how)
+            return self.extraction.extract(clip.made.waveform.samples, clip.source.clip, clip.key.processor_sha, **how)
 
     def store_waveform(self, clip: Clip, *, behind: bool) -> None:
         """Store the waveform of a clip, if it is new, behind the next clips or in this thread."""
         if clip.made.is_new:
-            self.writer.store_waveform(clip.key.waveform_key(), clip.waveform, clip.made.seconds, behind=behind)
+            self.writer.store_waveform(clip.key.waveform_key(), clip.made.waveform, clip.made.seconds, behind=behind)
 
     def store(self, done: Computed, *, behind: bool) -> None:
         """Count a clip, and store its features behind the next clips or in this thread."""
@@ -111,11 +105,11 @@ class ClipSteps:
         if change is not None:
             self.writer.note([change])
             return
-        length, seconds = done.clip.waveform.length, done.total_seconds
+        length, seconds = done.clip.made.waveform.length, done.total_seconds
         self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
 
     def write_features(self, done: Computed) -> list[WriteError]:
         """Store features in this thread, if they are stored; return why they could not be."""
         if not self.is_stored:
             return []
-        return self.writer.write(done.clip.key, done.outputs, done.clip.waveform.length, done.total_seconds)
+        return self.writer.write(done.clip.key, done.outputs, done.clip.made.waveform.length, done.total_seconds)

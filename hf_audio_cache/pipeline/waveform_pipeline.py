@@ -95,8 +95,8 @@ class WaveformPipeline(ClipPipeline[WaveformCacheKey, None]):
         decode = self.waveforms.decoded
         decoded = map(decode, sources) if is_worker() and self.store.is_local else ahead(decode, sources)
         for source, made in zip(sources, decoded, strict=True):
-            if isinstance(made.waveform, AudioError):
-                yield source.blob_sha, made.waveform
+            if isinstance(made, AudioError):
+                yield source.blob_sha, made
                 continue
             self.counters.add(seconds_computing=made.seconds)
             outputs, length = {WAVEFORM: made.waveform.samples}, made.waveform.length

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClipWaveform:
-    """A clip's waveform, or the error of decoding it."""
+    """A clip's waveform."""
 
-    waveform: Waveform | AudioError
+    waveform: Waveform
     seconds: float = 0.0  # that decoding took; 0 if it was read
     is_new: bool = False  # whether it is still to be stored
 
@@ -76,13 +76,13 @@ class WaveformReader:
 
     def reader_of(
         self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]
-    ) -> Callable[[AudioSource], ClipWaveform]:
+    ) -> Callable[[AudioSource], ClipWaveform | AudioError]:
         """Read the waveforms that the cache has of these clips, and return what gives that of each, read or decoded."""
         stored = [source for source in sources if self.is_stored(source)]
         read = self._cache.read_many([keys[source.blob_sha].waveform_key() for source in stored])
         cached = {source.blob_sha: found for source, found in zip(stored, read, strict=True)}
 
-        def make(source: AudioSource) -> ClipWaveform:
+        def make(source: AudioSource) -> ClipWaveform | AudioError:
             found = cached.pop(source.blob_sha, None)
             if found is None or found[1] is None:
                 return self.decoded(source)
@@ -90,20 +90,20 @@ class WaveformReader:
             try:
                 self._settings.check(waveform.length, source.clip)
             except AudioError as exc:
-                return ClipWaveform(exc)
+                return exc
             return ClipWaveform(waveform)
 
         return make
 
-    def decoded(self, source: AudioSource) -> ClipWaveform:
-        """Return the waveform of a clip whose content was read."""
+    def decoded(self, source: AudioSource) -> ClipWaveform | AudioError:
+        """Return the waveform of a clip whose content was read, or the error of decoding it."""
         started = time.perf_counter()
         self._counters.add(decodes=1)
         try:
             waveform = decode(source, self._settings)
             check_unchanged(source)
         except AudioError as exc:
-            return ClipWaveform(exc)
+            return exc
         self._warn_if_cancelled(waveform, source.clip)
         return ClipWaveform(waveform, time.perf_counter() - started, is_new=self.is_stored(source))
 
