@@ -94,7 +94,8 @@ class ClipSteps:
     def store_waveform(self, clip: Clip, *, behind: bool) -> None:
         """Store the waveform of a clip, if it is new, behind the next clips or in this thread."""
         if clip.made.is_new:
-            self.writer.store_waveform(clip.key.waveform_key(), clip.made.waveform, clip.made.seconds, behind=behind)
+            entry = clip.key.waveform_key(), clip.made.waveform, clip.made.seconds
+            self.writer.submit(lambda: self.writer.write_waveform(*entry), behind=behind)
 
     def store(self, done: Computed, *, behind: bool) -> None:
         """Count a clip, and store its features behind the next clips or in this thread."""
@@ -105,8 +106,7 @@ class ClipSteps:
         if change is not None:
             self.writer.note([change])
             return
-        length, seconds = done.clip.made.waveform.length, done.total_seconds
-        self.writer.store(done.clip.key, done.outputs, length, seconds, behind=behind)
+        self.writer.submit(lambda: self.write_features(done), behind=behind)
 
     def write_features(self, done: Computed) -> list[WriteError]:
         """Store features in this thread, if they are stored; return why they could not be."""

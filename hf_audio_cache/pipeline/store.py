@@ -27,24 +27,6 @@ class EntryWriter:
         self._root = root
         self.write_behind = Writer()
 
-    def store(
-        self,
-        key: AudioCacheKey | WaveformCacheKey,
-        outputs: Mapping[str, Any],
-        length: ClipLength,
-        compute_seconds: float,
-        *,
-        behind: bool = True,
-    ) -> None:
-        """Store the entry of a clip of this length, behind the next clips or in the calling thread."""
-        self._submit(lambda: self.write(key, outputs, length, compute_seconds), behind)
-
-    def store_waveform(
-        self, key: WaveformCacheKey, waveform: Waveform, compute_seconds: float, *, behind: bool
-    ) -> None:
-        """Store the waveform of a clip, to which nothing refers."""
-        self._submit(lambda: self.write_waveform(key, waveform, compute_seconds), behind)
-
     def write(
         self,
         key: AudioCacheKey | WaveformCacheKey,
@@ -70,7 +52,8 @@ class EntryWriter:
         """Take errors of features that were not stored, or by other threads for this one."""
         self.write_behind.submit(lambda: errors, at_once=True)
 
-    def _submit(self, write: Callable[[], list[WriteError]], behind: bool) -> None:
+    def submit(self, write: Callable[[], list[WriteError]], *, behind: bool = True) -> None:
+        """Call `write`, which stores something, behind the next clips or in the calling thread."""
         # A store that takes nothing now refuses before anything is encoded: no thread is needed for that. A worker
         # has no core to spare for one, unless it waits for the network.
         store = self._root.store

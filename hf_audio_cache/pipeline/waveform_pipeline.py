@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,5 +102,6 @@ class WaveformPipeline(ClipPipeline[WaveformCacheKey, None]):
             self.counters.add(seconds_computing=made.seconds)
             outputs, length = {WAVEFORM: made.waveform.samples}, made.waveform.length
             if made.is_new if is_stored is None else is_stored:
-                self.writer.store(keys[source.blob_sha], outputs, length, made.seconds)
+                entry = keys[source.blob_sha], outputs, length, made.seconds
+                self.writer.submit(functools.partial(self.writer.write, *entry))
             yield source.blob_sha, ClipFeatures(self._made_of(outputs), length)
