@@ -161,3 +161,10 @@ def test_a_terminal_is_shown_how_far_it_is(folder, processor, tmp_path, monkeypa
 def test_the_problem_of_a_clip_whose_path_is_empty_can_be_read():
     bad = {"clip": "", "error": "AudioSourceError", "reason": "The audio file '' could not be read."}
     assert problems([bad]) == [(1, "The audio file a clip could not be read.", "")]
+
+
+def test_a_terminal_shows_how_many_clips_were_seen_to(folder, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    said = run("warm", folder, "--processor", processor, "--root", tmp_path / "root", "--auto-resample", code=1)
+    assert "Caching features" in said.err
+    assert "7/7" in said.err
