@@ -15,7 +15,8 @@ from ..processors.determinism import GeneratorWatch, difference
 from ..support.library_threads import share_out_on_one_core_each
 from ..support.process_local import ProcessLocal
 from ..support.write_behind import WriteError
-from .clip_steps import Clip, ClipSteps, Computed, Result
+from .clip_steps import ClipSteps, Computed, Result
+from .waveforms import Clip
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class AtOnce:
             self.found[source.blob_sha] = clip
             return
         self._steps.store_waveform(clip, behind=False)
-        self.doubtful[source.blob_sha] = replace(clip, made=replace(clip.made, is_new=False))
+        self.doubtful[source.blob_sha] = replace(clip, is_new=False)
         started = time.perf_counter()
         try:
             outputs = self._steps.extract(clip, is_alone=False)

@@ -19,7 +19,8 @@ from ..support.library_threads import leaving_a_core, share_out_on_one_core_each
 from ..support.process_local import is_worker
 from ..support.threads import ahead, is_own_thread, share_out, thread_count
 from . import at_once
-from .clip_steps import Clip, ClipSteps, Computed, Result
+from .clip_steps import ClipSteps, Computed, Result
+from .waveforms import Clip
 
 _IN_MEMORY = 64  # clips that are computed at once before their outputs are handed on
 

@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ClipWaveform:
-    """A clip's waveform."""
+class Clip:
+    """A clip with its waveform."""
 
+    source: AudioSource
     waveform: Waveform
     seconds: float = 0.0  # that decoding took; 0 if it was read
     is_new: bool = False  # whether it is still to be stored
@@ -76,13 +77,13 @@ class WaveformReader:
 
     def reader_of(
         self, sources: Sequence[AudioSource], keys: Mapping[str, AudioCacheKey]
-    ) -> Callable[[AudioSource], ClipWaveform | AudioError]:
+    ) -> Callable[[AudioSource], Clip | AudioError]:
         """Read the waveforms that the cache has of these clips, and return what gives that of each, read or decoded."""
         stored = [source for source in sources if self.is_stored(source)]
         read = self._cache.read_many([keys[source.blob_sha].waveform_key() for source in stored])
         cached = {source.blob_sha: found for source, found in zip(stored, read, strict=True)}
 
-        def make(source: AudioSource) -> ClipWaveform | AudioError:
+        def make(source: AudioSource) -> Clip | AudioError:
             found = cached.pop(source.blob_sha, None)
             if found is None or found[1] is None:
                 return self.decoded(source)
@@ -91,11 +92,11 @@ class WaveformReader:
                 self._settings.check(waveform.length, source.clip)
             except AudioError as exc:
                 return exc
-            return ClipWaveform(waveform)
+            return Clip(source, waveform)
 
         return make
 
-    def decoded(self, source: AudioSource) -> ClipWaveform | AudioError:
+    def decoded(self, source: AudioSource) -> Clip | AudioError:
         """Return the waveform of a clip whose content was read, or the error of decoding it."""
         started = time.perf_counter()
         self._counters.add(decodes=1)
@@ -105,7 +106,7 @@ class WaveformReader:
         except AudioError as exc:
             return exc
         self._warn_if_cancelled(waveform, source.clip)
-        return ClipWaveform(waveform, time.perf_counter() - started, is_new=self.is_stored(source))
+        return Clip(source, waveform, time.perf_counter() - started, is_new=self.is_stored(source))
 
     def _warn_if_cancelled(self, waveform: Waveform, clip: str) -> None:
         """Warn of the first clip whose channels cancel each other out; several threads may find one."""
