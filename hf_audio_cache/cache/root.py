@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, local_path, near_folder, open_store
 from ..support.paths import default_root
 from ..support.secrets import Secret, check_options
+from ..support.units import check_number
 from .codecs import COMPRESSIONS
 from .signing import SigningKey, SigningKeys, signing_keys
 
@@ -116,8 +116,8 @@ class CacheRoot:
         check_options("storage_options", storage_options)
         if write not in ("both", "near", "none"):
             raise ValueError(f'write must be "both", "near" or "none", not {write!r}; nothing was opened.')
-        if near_max_bytes is not None and not _is_positive(near_max_bytes):
-            raise ValueError(f"near_max_bytes must be positive or None, not {near_max_bytes!r}; nothing was opened.")
+        if near_max_bytes is not None:
+            check_number("near_max_bytes", near_max_bytes, "nothing was opened", is_positive=True)
         if compression not in COMPRESSIONS:
             known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
             raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
@@ -234,14 +234,12 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _is_positive(number: object) -> bool:
-    return isinstance(number, numbers.Real) and float(number) > 0
-
-
 def _two_seconds(timeouts: Any) -> tuple[float, float]:
-    if isinstance(timeouts, (tuple, list)) and len(timeouts) == 2 and all(map(_is_positive, timeouts)):
-        return timeouts[0], timeouts[1]
-    raise ValueError(f"timeouts must be two positive numbers of seconds, not {timeouts!r}; nothing was opened.")
+    if not (isinstance(timeouts, (tuple, list)) and len(timeouts) == 2):
+        raise ValueError(f"timeouts must be two numbers of seconds, not {timeouts!r}; nothing was opened.")
+    for seconds in timeouts:
+        check_number("each of timeouts", seconds, "nothing was opened", is_positive=True)
+    return timeouts[0], timeouts[1]
 
 
 def _secret_access(storage_options: Mapping[str, Any] | None, filesystem: Any) -> Secret[_Access] | None:

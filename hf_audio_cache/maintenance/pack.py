@@ -19,7 +19,7 @@ from ..stores.packs.names import PACKS
 from ..stores.packs.packer import PACK_BYTES, Packer
 from ..stores.packs.store import PackedStore
 from ..support.report import Report, Table
-from ..support.units import format_size
+from ..support.units import check_number, format_size
 from .listing import check_cache, check_processor, is_processor, parse_entry
 from .processors import processor_names
 
@@ -107,7 +107,8 @@ def pack(
         If the root cannot be read or written; what was packed until then stays packed.
     """
     check_cache(cache, processor, "nothing was packed")
-    _check(older_than_seconds, pack_bytes)
+    check_number("older_than_seconds", older_than_seconds, "nothing was packed")
+    check_number("pack_bytes", pack_bytes, "nothing was packed", is_positive=True)
     store = OpenRoot.for_maintenance(as_cache_root(root).with_read_timeout(_SECONDS)).store
     if not isinstance(store, PackedStore):
         raise ValueError(f"{store.location()} is only read; nothing was packed.")
@@ -123,13 +124,6 @@ def pack(
         packer.n_packs,
         len(store.listing(f"{PACKS}/")),
     )
-
-
-def _check(older_than_seconds: float, pack_bytes: int) -> None:
-    if not older_than_seconds >= 0:
-        raise ValueError(f"older_than_seconds must be at least 0, not {older_than_seconds!r}; nothing was packed.")
-    if not pack_bytes > 0:
-        raise ValueError(f"pack_bytes must be positive, not {pack_bytes!r}; nothing was packed.")
 
 
 def _in_order(store: PackedStore, cache: str | None, processor: str | None, latest: float) -> Iterator[StoredObject]:

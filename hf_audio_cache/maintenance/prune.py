@@ -5,7 +5,7 @@ The access log tells when an entry was last used. An entry without a record coun
 
 from __future__ import annotations
 
-import numbers
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from ..cache.access_records import names_of_run
 from ..cache.layout import is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
+from ..support.units import check_number
 from .delete import Contents, PruneReport
 from .listing import ListedEntry, check_cache, check_processor, find_copies, find_listed, is_processor
 from .processors import processor_names
@@ -72,26 +73,20 @@ def prune(
         If there is no folder at a path; if the root cannot be listed, or an entry not be deleted.
     """
     check_cache(cache, processor, "nothing was deleted")
-    _check(max_bytes, older_than_seconds, keep_free)
+    limits = {"max_bytes": max_bytes, "older_than_seconds": older_than_seconds, "keep_free": keep_free}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    for name, limit in given.items():
+        check_number(name, limit, "nothing was deleted", most=1 if name == "keep_free" else math.inf)
     contents, going = Contents.of(root), []
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
-    if (max_bytes, older_than_seconds, keep_free) != (None, None, None):
+    if given:
         excess = max(_beyond(contents, max_bytes), _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
         going = list(_first_to_go(contents, may_go, excess, oldest))
     elif processor is not None or cache is not None or runs:
         going = may_go
     return contents.delete(going, dry_run=dry_run)
-
-
-def _check(max_bytes: int | None, older_than_seconds: float | None, keep_free: float | None) -> None:
-    limits: dict[str, object] = {"max_bytes": max_bytes, "older_than_seconds": older_than_seconds}
-    for name, limit in limits.items():
-        if limit is not None and not (isinstance(limit, numbers.Real) and float(limit) >= 0):
-            raise ValueError(f"{name} must be a number of at least 0, not {limit!r}; nothing was deleted.")
-    if keep_free is not None and not 0 <= keep_free <= 1:
-        raise ValueError(f"keep_free must be a share between 0 and 1, not {keep_free!r}; nothing was deleted.")
 
 
 def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) -> list[ListedEntry]:

@@ -7,7 +7,8 @@ import heapq
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,13 @@ import numpy as np
 
 from ..audio.channels import Channels, in_words
 from ..cache.entry import open_entry
-from ..cache.layout import FEATURES, WAVEFORMS, is_entry
+from ..cache.layout import FEATURES, WAVEFORMS, is_entry, parse_entry_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot, as_cache_root
 from ..stores import Store, StoredObject
 from ..stores.packs.names import PACKS, is_pack_file
 from ..support.report import Report, Table
-from ..support.units import format_size
-from .listing import parse_entry
+from ..support.units import check_number, format_size
 from .processors import processor_names
 
 _DAY = 86_400.0  # seconds
@@ -150,29 +150,13 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
     Raises
     ------
     ValueError, InvalidRootError, StoreError
-        If `sample` is negative; if there is no folder at a path; if the root cannot be listed.
+        If `sample` is no number, or negative; if there is no folder at a path; if the root cannot be listed.
     """
-    store, now = OpenRoot.for_maintenance(root).store, time.time()
-    kinds: dict[str, _Kind] = {}  # by the part of the name after the clip: parsing each name is much slower
-    ages = [[0, 0] for _ in _AGES]
-    n_other = n_other_bytes = 0
-    chosen = _Sample(sample)
-    for found in store.scan():
-        name = found.name
-        kind_of_name = name[:1] + name[_KIND_START[name[:1]] :] if name[:1] in _KIND_START else ""
-        kind = kinds.get(kind_of_name)
-        if not is_entry(name):
-            n_other, n_other_bytes = n_other + 1, n_other_bytes + found.n_bytes
-            continue
-        if kind is None:
-            kind = kinds[kind_of_name] = _Kind(found)
-        kind.n_entries += 1
-        kind.n_bytes += found.n_bytes
-        age = ages[bisect.bisect_right(_LIMITS, now - found.modified)]
-        age[0] += 1
-        age[1] += found.n_bytes
-        chosen.offer(name)
-    lines = _lines(kinds.values(), processor_names(store))
+    check_number("sample", sample, "nothing was counted")
+    store = OpenRoot.for_maintenance(root).store
+    counted = _Counted()
+    chosen = _sample(counted.entries_of(store), int(sample))
+    lines = counted.lines(processor_names(store))
     packs = [found.n_bytes for found in store.listing(f"{PACKS}/") if is_pack_file(found.name)]
     near = as_cache_root(root).open_near_tier()
     copies = [one.n_bytes for one in near.scan() if is_entry(one.name)] if near is not None else []
@@ -181,10 +165,10 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
         sum(line.n_entries for line in lines),
         sum(line.n_bytes for line in lines),
         lines,
-        {name: (n_entries, n_bytes) for (_, name), (n_entries, n_bytes) in zip(_AGES, ages, strict=True)},
-        n_other,
-        n_other_bytes,
-        *_decoded_size(store, chosen.names),
+        {name: (age.number, age.n_bytes) for (_, name), age in zip(_AGES, counted.ages, strict=True)},
+        counted.others.number,
+        counted.others.n_bytes,
+        *_decoded_size(store, chosen),
         None if near is None else str(near.location()),
         len(copies),
         sum(copies),
@@ -193,55 +177,63 @@ def usage(root: str | os.PathLike[str] | CacheRoot, *, sample: int = _SAMPLE) ->
     )
 
 
-class _Kind:
-    """Entries whose names differ in the clip alone."""
+@dataclass
+class _Files:
+    number: int = 0
+    n_bytes: int = 0
 
-    def __init__(self, example: StoredObject) -> None:
-        self.example = example
-        self.n_entries = 0
-        self.n_bytes = 0
-
-
-def _lines(kinds: Iterable[_Kind], names: Mapping[str, str]) -> tuple[UsageLine, ...]:
-    lines = [
-        UsageLine(
-            entry.cache,
-            entry.processor,
-            names.get(entry.processor, ""),
-            entry.sampling_rate,
-            entry.max_length_ms,
-            entry.auto_resample,
-            kind.n_entries,
-            kind.n_bytes,
-            entry.channels,
-        )
-        for kind in kinds
-        if (entry := parse_entry(kind.example)) is not None
-    ]
-    return tuple(sorted(lines, key=lambda line: -line.n_bytes))
+    def add(self, found: StoredObject) -> None:
+        self.number += 1
+        self.n_bytes += found.n_bytes
 
 
-class _Sample:
-    """Uniform sample of the names offered. It does not depend on their order."""
+class _Counted:
+    """What is listed, added up."""
 
-    def __init__(self, size: int) -> None:
-        if size < 0:
-            raise ValueError(f"sample must be at least 0, not {size!r}; nothing was counted.")
-        self._size = size
-        self._chosen: list[tuple[int, str]] = []  # a heap of the smallest hashes, negated
+    def __init__(self) -> None:
+        # By what stands in the name beside the clip: parsing each name is much slower.
+        self._kinds: dict[str, _Files] = defaultdict(_Files)
+        self._examples: dict[str, str] = {}
+        self.ages = [_Files() for _ in _AGES]
+        self.others = _Files()
 
-    def offer(self, name: str) -> None:
-        if self._size == 0:
-            return
-        ranked = (-zlib.crc32(name.encode()), name)
-        if len(self._chosen) < self._size:
-            heapq.heappush(self._chosen, ranked)
-        elif ranked > self._chosen[0]:
-            heapq.heapreplace(self._chosen, ranked)
+    def entries_of(self, store: Store) -> Iterator[str]:
+        """Count all that is listed, and yield the names of the entries."""
+        now = time.time()
+        for found in store.scan():
+            name = found.name
+            if not is_entry(name):
+                self.others.add(found)
+                continue
+            kind = name[0] + name[_KIND_START[name[0]] :]
+            self._kinds[kind].add(found)
+            self._examples.setdefault(kind, name)
+            self.ages[bisect.bisect_right(_LIMITS, now - found.modified)].add(found)
+            yield name
 
-    @property
-    def names(self) -> list[str]:
-        return sorted(name for _, name in self._chosen)
+    def lines(self, names: Mapping[str, str]) -> tuple[UsageLine, ...]:
+        lines = [
+            UsageLine(
+                entry.cache,
+                entry.processor,
+                names.get(entry.processor, ""),
+                entry.sampling_rate,
+                entry.max_length_ms,
+                entry.auto_resample,
+                files.number,
+                files.n_bytes,
+                entry.channels,
+            )
+            for kind, files in self._kinds.items()
+            if (entry := parse_entry_name(self._examples[kind])) is not None
+        ]
+        return tuple(sorted(lines, key=lambda line: -line.n_bytes))
+
+
+def _sample(names: Iterable[str], size: int) -> list[str]:
+    """Return a uniform sample of names, which does not depend on their order; all are taken from the iterator."""
+    chosen = heapq.nsmallest(max(size, 1), names, key=lambda name: (zlib.crc32(name.encode()), name))
+    return sorted(chosen[:size])
 
 
 def _decoded_size(store: Store, names: Iterable[str]) -> tuple[int, int, int]:

@@ -48,10 +48,6 @@ class TieredStore(WrappingStore):
         write: Literal["both", "near", "none"] = "both",
         near_max_bytes: int | None = None,
     ) -> None:
-        if write not in ("both", "near", "none"):
-            raise ValueError(f'write must be "both", "near" or "none", not {write!r}; no store was opened.')
-        if near_max_bytes is not None and near_max_bytes <= 0:
-            raise ValueError(f"near_max_bytes must be positive or None, not {near_max_bytes}; no store was opened.")
         super().__init__(remote)
         self._near = near
         self._write = write

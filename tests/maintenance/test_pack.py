@@ -114,9 +114,15 @@ def test_what_is_chosen_is_packed(root):
 
 def test_settings_are_checked(root):
     of_none = {"cache": "waveforms", "processor": "energy-v1"}
-    for wrong in ({"cache": "x"}, of_none, {"older_than_seconds": -1}, {"pack_bytes": 0}):
+    for wrong in ({"cache": "x"}, of_none):
         with pytest.raises(ValueError, match=r"nothing was packed\.$"):
             pack(root, **wrong)
+    for wrong in (-1, None, "30d", True):
+        with pytest.raises(ValueError, match=f"older_than_seconds must be a number of at least 0, not {wrong!r}; noth"):
+            pack(root, older_than_seconds=wrong)
+    for wrong in (0, None, "1GB", {}):
+        with pytest.raises(ValueError, match=f"pack_bytes must be a positive number, not {wrong!r}; nothing was pack"):
+            pack(root, pack_bytes=wrong)
     with pytest.raises(ValueError, match="is only read"):
         pack(CacheRoot(root, read_only=True))
 

@@ -162,8 +162,9 @@ def test_space_is_made_on_the_disk(aged, monkeypatch):
     assert prune(aged, keep_free=0.0).n_deleted == 0
     with pytest.raises(ValueError, match="keep_free is for roots on a local disk"):
         prune("memory://pruning/x", keep_free=0.1)
-    with pytest.raises(ValueError, match="keep_free must be a share between 0 and 1"):
-        prune(aged, keep_free=10)
+    for wrong in (10, "10%", True, float("nan"), {}):
+        with pytest.raises(ValueError, match=f"keep_free must be a number between 0 and 1, not {wrong!r}; nothing was"):
+            prune(aged, keep_free=wrong)
 
 
 def test_entries_are_removed_by_name_or_clip(root, clips):

@@ -41,8 +41,9 @@ def test_an_empty_root_has_nothing(tmp_path):
     assert set(usage(tmp_path).ages.values()) == {(0, 0)}
     assert usage(tmp_path).compression_ratio is None
     assert usage(tmp_path, sample=0).n_sample == 0
-    with pytest.raises(ValueError, match="sample must be at least 0, not -1; nothing was counted"):
-        usage(tmp_path, sample=-1)
+    for wrong in (-1, None, "all"):
+        with pytest.raises(ValueError, match=f"sample must be a number of at least 0, not {wrong!r}; nothing was cou"):
+            usage(tmp_path, sample=wrong)
 
 
 def test_entries_are_counted_by_processor_rate_and_cap(root, clips):
@@ -96,19 +97,16 @@ def _key(number: int):
 
 
 def test_every_entry_is_as_likely_in_the_sample_whatever_the_order_of_the_listing():
-    from hf_audio_cache.maintenance.usage import _Sample
+    from hf_audio_cache.maintenance.usage import _sample
 
-    samples = [_Sample(200), _Sample(200)]
-    for number in range(10_000):
-        samples[0].offer(str(number))
-        samples[1].offer(str(9_999 - number))
-    numbers = [int(name) for name in samples[0].names]
-    assert samples[0].names == samples[1].names
+    names = [str(number) for number in range(10_000)]
+    numbers = [int(name) for name in _sample(names, 200)]
+    assert _sample(reversed(names), 200) == _sample(names, 200)
     assert len(set(numbers)) == 200
     assert 4000 < np.mean(numbers) < 6000
-    empty = _Sample(0)
-    empty.offer("0")
-    assert empty.names == []
+    left = iter(names)
+    assert _sample(left, 0) == []
+    assert next(left, None) is None
 
 
 def test_a_far_root_is_counted_as_a_folder_is(root):

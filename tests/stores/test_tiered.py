@@ -271,12 +271,6 @@ def test_under_none_a_put_is_refused_and_what_was_read_is_kept(near, far):
         TieredStore(near, LocalStore(near.location()), write="none").put("../bad", b"")
 
 
-@pytest.mark.parametrize(("options", "says"), [({"write": "far"}, "not 'far'"), ({"near_max_bytes": 0}, "not 0")])
-def test_wrong_options_are_named(near, far, options, says):
-    with pytest.raises(ValueError, match=f"{says}.* no store was opened"):
-        TieredStore(near, far, **options)
-
-
 def test_it_is_not_pickled(store):
     with pytest.raises(TypeError, match="open its root again"):
         pickle.dumps(store)
