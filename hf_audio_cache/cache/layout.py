@@ -59,7 +59,7 @@ class EntryName:
     sampling_rate: int
     max_length_ms: int  # 0 for no cap
     auto_resample: bool
-    channels: Channels = "mean"
+    channels: Channels
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def entry_name(
     max_length_ms: int,
     *,
     auto_resample: bool,
-    channels: Channels = "mean",
+    channels: Channels,
     processor_sha: str | None = None,
 ) -> str:
     """Return the name of an entry inside its cache's folder; without a processor that of a waveform."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..processors.identity import ProcessorIdentity
 from ..processors.output_specs import OutputSpec
 from ..stores import Store
 from .entry_manifest import check_version
-from .layout import manifest_name
+from .layout import PROCESSORS, manifest_name, parse_manifest_name
 from .signing import SigningKeys
 
 VERSION = 1  # of the file; not written, since only a later one has to be told from it
@@ -110,3 +110,12 @@ def read_manifest(
         return parse_manifest(found, processor_sha, signing_keys)
     except UnknownVersionError:
         return None
+
+
+def manifests_of(store: Store, signing_keys: SigningKeys | None = None, beginning: str = "") -> Iterator[Manifest]:
+    """Yield the good manifests of processors whose sha begins like this."""
+    for name in store.names(f"{PROCESSORS}/{beginning}"):
+        sha = parse_manifest_name(name)
+        manifest = read_manifest(store, sha, signing_keys) if sha else None
+        if manifest is not None:
+            yield manifest

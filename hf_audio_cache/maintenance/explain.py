@@ -10,7 +10,7 @@ from ..audio.channels import Channels, in_words
 from ..cache.entry import check_signature, open_entry
 from ..cache.keys import AudioCacheKey, WaveformCacheKey
 from ..cache.layout import FEATURES, WAVEFORMS, EntryName, parse_entry_name
-from ..cache.processor_manifest import Manifest, read_manifest
+from ..cache.processor_manifest import Manifest, manifests_of
 from ..cache.signing import SigningKeys
 from ..errors import CorruptEntryError, StoreError, UnknownVersionError, UnsignedEntryError
 from ..processors.difference import Difference, differences
@@ -116,7 +116,7 @@ def _compare(
     """Say how other processors differ from the one that is wanted: the nearest in full, some more in a line."""
     told: list[tuple[int, str, list[str]]] = []
     for processor in processors:
-        there = _manifest(store, processor, signing_keys)
+        there = next(manifests_of(store, signing_keys, processor), None)
         if there is None:
             told.append((sys.maxsize, f"processor {processor}, of which there is no manifest", []))
         elif there.identity.scheme != wanted.identity.scheme:
@@ -133,16 +133,6 @@ def _compare(
         yield f"It is also there for {processor}{count}."
     if others[_OTHERS:]:
         yield f"And for {len(others) - _OTHERS} more."
-
-
-def _manifest(store: Store, processor: str, signing_keys: SigningKeys | None) -> Manifest | None:
-    for name in store.names(f"processors/{processor}"):
-        if name.endswith(".json"):
-            sha = name.removeprefix("processors/").removesuffix(".json")
-            found = read_manifest(store, sha, signing_keys)
-            if found is not None:
-                return found
-    return None
 
 
 def explain_difference(there: Manifest, wanted: Manifest) -> list[str]:

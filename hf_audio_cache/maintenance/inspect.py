@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..audio.channels import in_words
 from ..cache.entry import open_entry
@@ -37,13 +36,8 @@ class InspectedEntry(Report):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known of the entry as JSON values, without its arrays."""
-        own = {
-            "processor_name": self.processor_name,
-            "outputs": self.outputs,
-            "compute_seconds": self.compute_seconds,
-            "problem": self.problem,
-        }
-        return {**self.listed.to_dict(), **own}
+        own = ("processor_name", "outputs", "compute_seconds", "problem")
+        return self.listed.to_dict() | {name: getattr(self, name) for name in own}
 
     def tables(self) -> list[Table]:
         listed = self.listed
@@ -128,13 +122,8 @@ def plot_entry(entry: InspectedEntry, path: Path) -> None:
         axes.plot(values, linewidth=0.5)
         axes.set(xlabel="index", ylabel="value")
     else:
-        picture = _upright(values)
+        picture = values.T if values.shape[0] > values.shape[1] else values  # time along the longer axis
         drawn = axes.imshow(picture, origin="lower", aspect="auto", interpolation="nearest")
         axes.set(xlabel="frame", ylabel="feature")
         figure.colorbar(drawn, ax=axes, label="value")
     figure.savefig(path, format="png", dpi=120)
-
-
-def _upright(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return features with time along the second axis: it is the longer one."""
-    return values.T if values.shape[0] > values.shape[1] else values

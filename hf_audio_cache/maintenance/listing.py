@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..audio.channels import Channels
 from ..cache.access_records import last_uses
-from ..cache.layout import FEATURES, WAVEFORMS, parse_entry_name
+from ..cache.layout import FEATURES, WAVEFORMS, EntryName, parse_entry_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
 from ..stores import Store, StoredObject
@@ -33,24 +32,17 @@ _OPERATORS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class ListedEntry:
+class ListedEntry(EntryName):
     """An entry, as a listing shows it."""
 
     name: str  # under the root
-    cache: str  # "features" or "waveforms"
-    blob_sha: str  # sha256 of the clip's encoded bytes
-    processor: str  # the first twelve digits of the processor's sha; "" for a waveform
-    sampling_rate: int
-    max_length_ms: int
-    auto_resample: bool
-    channels: Channels
     n_bytes: int
     modified: float  # when it was written, in seconds since 1970
     accessed: float  # when it was last written or, as far as is recorded, read, in seconds since 1970
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self)
+        return {"name": self.name, **asdict(self)}
 
 
 def parse_entry(found: StoredObject, uses: Mapping[str, float] | None = None) -> ListedEntry | None:
@@ -98,11 +90,8 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
     if field == "cap" and re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", value, re.ASCII):
         cap = round(float(value) * 1000)
         return lambda entry: compare(entry.max_length_ms, cap)
-    is_text = field in ("processor", "clip") or (field == "cache" and value in (FEATURES, WAVEFORMS))
-    if is_text and sign in ("=", "!=") and value:
-        if field == "processor":
-            check_processor(value, names)
-        is_wanted = _text_test(field, value, names)
+    is_wanted = _text_test(field, value, names) if sign in ("=", "!=") and value else None
+    if is_wanted is not None:
         return is_wanted if sign == "=" else lambda entry: not is_wanted(entry)
     raise ValueError(
         f"{text!r} is not a filter. Pass one such as size>1MB, accessed>30d, modified<2h, "
@@ -110,12 +99,15 @@ def parse_filter(text: str, names: Mapping[str, str], now: float) -> Callable[[L
     )
 
 
-def _text_test(field: str, value: str, names: Mapping[str, str]) -> Callable[[ListedEntry], bool]:
-    if field == "cache":
+def _text_test(field: str, value: str, names: Mapping[str, str]) -> Callable[[ListedEntry], bool] | None:
+    if field == "cache" and value in (FEATURES, WAVEFORMS):
         return lambda entry: entry.cache == value
     if field == "clip":
         return lambda entry: entry.blob_sha.startswith(value.lower())
-    return lambda entry: is_processor(entry.processor, value, names)
+    if field == "processor":
+        check_processor(value, names)
+        return lambda entry: is_processor(entry.processor, value, names)
+    return None
 
 
 def is_processor(processor: str, wanted: str, names: Mapping[str, str]) -> bool:

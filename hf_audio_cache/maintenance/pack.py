@@ -131,20 +131,21 @@ def _in_order(store: PackedStore, cache: str | None, processor: str | None, late
 
     Object stores tell times in seconds. Within one, entries go by their place in the access log, if they are in it.
     """
-    names = processor_names(store) if processor is not None else {}
+    folders = [folder for folder in (FEATURES, WAVEFORMS) if cache in (None, folder)]
+    names: Mapping[str, str] = {}
     if processor is not None:
+        names, folders = processor_names(store), [FEATURES]
         listed = (entry.processor for one in store.scan(f"{FEATURES}/") if (entry := parse_entry(one)))
         check_processor(processor, names, listed)
     places = {} if store.is_local else _places_in_log(store)
     last = len(places)
-    found = [
+    found = sorted(
         (one.modified, places.get(hash(one.name), last), one.name, one.n_bytes)
-        for folder in (FEATURES, WAVEFORMS)
-        if cache in (None, folder) and not (processor is not None and folder == WAVEFORMS)
-        for one in _selected(store.single, folder, processor, names)
-        if one.modified <= latest
-    ]
-    found.sort()
+        for folder in folders
+        for one in store.single.scan(f"{folder}/")
+        if one.modified <= latest and (entry := parse_entry(one)) is not None
+        if processor is None or is_processor(entry.processor, processor, names)
+    )
     return (StoredObject(name, n_bytes, modified) for modified, _, name, n_bytes in found)
 
 
@@ -152,13 +153,6 @@ def _places_in_log(store: Store) -> dict[int, int]:
     """Return when entries were first used, as numbers in that order, by the hashes of their names."""
     hashes = [hash(name) for _, names in records_of(store) for name in reversed(names)]  # the latest record first
     return {each: place for place, each in enumerate(dict.fromkeys(hashes[::-1]))}
-
-
-def _selected(store: Store, folder: str, processor: str | None, names: Mapping[str, str]) -> Iterator[StoredObject]:
-    for one in store.scan(f"{folder}/"):
-        entry = parse_entry(one)
-        if entry is not None and (processor is None or is_processor(entry.processor, processor, names)):
-            yield one
 
 
 def _is_good(name: str, content: bytes) -> bool:

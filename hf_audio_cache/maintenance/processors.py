@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..cache.layout import PROCESSORS, parse_manifest_name
 from ..cache.open_root import OpenRoot
-from ..cache.processor_manifest import Manifest, read_manifest
+from ..cache.processor_manifest import Manifest, manifests_of
 from ..cache.root import CacheRoot
 from ..cache.signing import SigningKeys
-from ..errors import HfAudioCacheError
 from ..stores import Store
 from ..support.report import Report, Table
 from .explain import explain_difference
@@ -31,7 +27,7 @@ class ProcessorInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {"sha": self.sha, "name": self.name, "outputs": self.outputs, "versions": self.versions}
+        return asdict(self)
 
 
 def _name(manifest: Manifest) -> str:
@@ -40,17 +36,9 @@ def _name(manifest: Manifest) -> str:
     return str(given) if given else str(description.get("class", "")).rpartition(".")[2]
 
 
-def _manifests(store: Store, keys: SigningKeys | None) -> Iterator[Manifest]:
-    for name in store.names(f"{PROCESSORS}/"):
-        sha = parse_manifest_name(name)
-        manifest = read_manifest(store, sha, keys) if sha else None
-        if manifest is not None:
-            yield manifest
-
-
 def processor_names(store: Store) -> dict[str, str]:
     """Return the name of each processor by the first twelve digits of its sha."""
-    return {manifest.identity.sha[:12]: _name(manifest) for manifest in _manifests(store, None)}
+    return {manifest.identity.sha[:12]: _name(manifest) for manifest in manifests_of(store)}
 
 
 def list_processors(root: str | os.PathLike[str] | CacheRoot) -> list[ProcessorInfo]:
@@ -63,7 +51,7 @@ def list_processors(root: str | os.PathLike[str] | CacheRoot) -> list[ProcessorI
             {name: f"{spec.dtype or 'JSON'} {_shape(spec.shape)}".strip() for name, spec in manifest.outputs.items()},
             dict(manifest.versions),
         )
-        for manifest in _manifests(opened.store, opened.signing_keys)
+        for manifest in manifests_of(opened.store, opened.signing_keys)
     ]
 
 
@@ -89,23 +77,13 @@ def diff_processors(root: str | os.PathLike[str] | CacheRoot, old: str, new: str
     Raises ValueError if there is no such manifest, or more than one.
     """
     opened = OpenRoot.for_maintenance(root)
-    there, wanted = (read_one(opened.store, sha, opened.signing_keys) for sha in (old, new))
+    there, wanted = (_read_one(opened.store, sha, opened.signing_keys) for sha in (old, new))
     differences = () if there.identity == wanted.identity else tuple(explain_difference(there, wanted))
     return ProcessorDifference(there.identity.sha, wanted.identity.sha, differences)
 
 
-def read_one(store: Store, sha: str, keys: SigningKeys | None) -> Manifest:
-    """Return the manifest of the one processor whose sha begins like this.
-
-    Raises ValueError if there is none, or more than one.
-    """
-    found = []
-    if re.fullmatch(r"[0-9a-f]{4,64}", sha):
-        for name in store.names(f"{PROCESSORS}/{sha}"):
-            with contextlib.suppress(HfAudioCacheError):
-                there = parse_manifest_name(name)
-                found += [read_manifest(store, there, keys)] if there else []
-    manifests = [manifest for manifest in found if manifest is not None]
+def _read_one(store: Store, sha: str, keys: SigningKeys | None) -> Manifest:
+    manifests = list(manifests_of(store, keys, sha)) if re.fullmatch(r"[0-9a-f]{4,64}", sha) else []
     if len(manifests) == 1:
         return manifests[0]
     raise ValueError(

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..cache.access_records import names_of_run
+from ..cache.entry import open_entry
 from ..cache.layout import is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
@@ -19,9 +21,9 @@ from ..support.units import check_number
 from .delete import Contents, PruneReport
 from .listing import ListedEntry, check_cache, check_processor, find_copies, find_listed, is_processor
 from .processors import processor_names
-from .remake_cost import seconds_per_byte
 
 _DAY = 86_400.0  # seconds; the access log is kept by days
+_SAMPLE = 16  # entries of a kind that are read, to see how long they took to compute
 
 
 def prune(
@@ -130,7 +132,7 @@ def _first_to_go(
     contents: Contents, may_go: Sequence[ListedEntry], excess: float, oldest: float
 ) -> Iterator[ListedEntry]:
     """Yield what has to go: enough for `excess` bytes, and all that was last used before `oldest`."""
-    cost = seconds_per_byte(contents.store, may_go) if excess > 0 else lambda entry: 0.0
+    cost = _seconds_per_byte(contents.store, may_go) if excess > 0 else lambda entry: 0.0
 
     def rank(entry: ListedEntry) -> tuple[bool, float, float, float]:
         days_ago = (contents.now - entry.accessed) // _DAY
@@ -141,6 +143,35 @@ def _first_to_go(
             return
         excess -= entry.n_bytes
         yield entry
+
+
+def _seconds_per_byte(store: Store, entries: Iterable[ListedEntry]) -> Callable[[ListedEntry], float]:
+    """Return a function that estimates, for an entry, the seconds to make it again for each byte that it takes.
+
+    Entries of one processor, rate and cap are one kind. If no entry of a kind can be read, its cost is 0.
+    """
+    kinds: dict[tuple[object, ...], list[ListedEntry]] = defaultdict(list)
+    for entry in entries:
+        kinds[_kind(entry)].append(entry)
+    costs = {kind: _cost(store, found) for kind, found in kinds.items()}
+    return lambda entry: costs.get(_kind(entry), 0.0)
+
+
+def _kind(entry: ListedEntry) -> tuple[object, ...]:
+    return entry.cache, entry.processor, entry.sampling_rate, entry.max_length_ms, entry.auto_resample
+
+
+def _cost(store: Store, entries: Sequence[ListedEntry]) -> float:
+    chosen = entries[:: max(len(entries) // _SAMPLE, 1)][:_SAMPLE]
+    n_bytes, seconds = 0, 0.0
+    for content in store.get_many([entry.name for entry in chosen]):
+        if isinstance(content, bytes):
+            try:
+                seconds += open_entry(content, None).compute_seconds
+            except Exception:  # noqa: BLE001 - a bad entry, which `verify` names
+                continue
+            n_bytes += len(content)
+    return seconds / n_bytes if n_bytes else 0.0
 
 
 def remove(root: str | os.PathLike[str] | CacheRoot, what: Sequence[str], *, dry_run: bool = False) -> PruneReport:

@@ -76,10 +76,6 @@ def _check(root: OpenRoot, name: str, content: bytes) -> HfAudioCacheError | Non
     return root.caches[folder].check(inside, content)
 
 
-def _is_movable(name: str) -> bool:
-    return is_entry(name) or parse_manifest_name(name) is not None
-
-
 def _selected(
     store: Store, clips: Collection[str] | None, processor: str | None, *, waveforms: bool
 ) -> tuple[list[str], list[str]]:
@@ -271,8 +267,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, report: TransferRepo
     """Return the content of a member; None for what is no object of a cache."""
     name = member.name
     limit = _MAX_MANIFEST_BYTES if name.startswith(f"{PROCESSORS}/") else _MAX_ENTRY_BYTES
-    if not member.isreg() or member.issparse() or not _is_movable(name):
-        report.refuse(_printable(name), "it is no entry and no manifest of a cache")
+    if not member.isreg() or member.issparse() or not (is_entry(name) or parse_manifest_name(name)):
+        report.refuse(ascii(name)[1:-1][:200], "it is no entry and no manifest of a cache")
         return None
     if member.size > limit:
         report.refuse(name, f"it has {member.size} bytes, and at most {limit} are taken")
@@ -282,7 +278,3 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, report: TransferRepo
     if len(content) != member.size:
         raise tarfile.ReadError("unexpected end of data")
     return content
-
-
-def _printable(name: str) -> str:
-    return ascii(name)[1:-1][:200]
