@@ -44,7 +44,7 @@ def _recorded_root(root: Path, count: int) -> Path:
     store.put_many(dict.fromkeys((f"features/{name}" for name in names), b"only its name counts"))
     recorder = UseRecorder(store)
     for start in range(0, count, NAMES_OF_A_RECORD):
-        recorder.add_features(names[start : start + NAMES_OF_A_RECORD])
+        recorder.add("features", names[start : start + NAMES_OF_A_RECORD])
     recorder.finish()
     return root
 
@@ -115,7 +115,7 @@ def bytes_of_a_record(folder: Path) -> float:
     names = [_name(number) for number in range(NAMES_OF_A_RECORD)]
     store.put_many(dict.fromkeys((f"features/{names[0]}", f"features/{names[-1]}"), b"only its name counts"))
     recorder = UseRecorder(store)
-    recorder.add_features(names)
+    recorder.add("features", names)
     recorder.finish()
     [record] = store.scan("access/")
     return record.n_bytes

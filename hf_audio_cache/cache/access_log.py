@@ -1,17 +1,9 @@
 """Writing the access log: which entries a run used and when, and the record of the run, in batches.
 
 Access times of stores are not reliable, and a lazy run has no end. So each process collects the names of the entries
-that it read or wrote, and writes a few thousand at a time into a new object, which is never changed:
-
-========================================================  =============================================================
-object                                                    content
-========================================================  =============================================================
-``access/<YYYY-MM-DD>/<run>-<process>-<number>.gz``       names of entries under the root, one a line, gzipped
-``runs/<run>/<processor_sha[:12]>.json``                  what the run was: when it began, its processor, rate and cap,
-                                                          who ran it where, and over which datasets
-``runs/<run>/figures-<machine>.json``                     its `Stats` so far, of all its processes on one machine;
-                                                          replaced by later ones
-========================================================  =============================================================
+that it read or wrote, and writes a few thousand at a time into a new object, which is never changed: names under the
+root, one a line, gzipped. With the first one goes the description of the run. The figures of a machine, which are the
+`Stats` of all its processes so far, replace those before. `layout` has the names of these objects.
 
 Days are in UTC. A run is one `CachedFeatures` object with all its worker processes. A process that only reads
 references is a run of its own (``runs/<run>/references.json``). The log lags by at most 4,096 names or 30 s. What a
@@ -40,13 +32,7 @@ from ..errors import StoreError
 from ..stores import Store
 from ..support.process_local import ProcessLocal, finalize_here
 from ..support.write_behind import Writer
-from .layout import (
-    FEATURES,
-    WAVEFORMS,
-    access_name,
-    figures_name,
-    run_name,
-)
+from .layout import access_name, figures_name, run_name
 from .stats import Counters, Stats
 
 logger = logging.getLogger(__name__)
@@ -91,13 +77,9 @@ class UseRecorder:
         self._writer = Writer()
         self._own: ProcessLocal[_OwnUses] = ProcessLocal()
 
-    def add_features(self, names: Sequence[str]) -> None:
-        """Note that the entries of these names under ``features/`` were read or written."""
-        self._of_process().add([f"{FEATURES}/{name}" for name in names])
-
-    def add_waveforms(self, names: Sequence[str]) -> None:
-        """Note that the entries of these names under ``waveforms/`` were read or written."""
-        self._of_process().add([f"{WAVEFORMS}/{name}" for name in names])
+    def add(self, folder: str, names: Sequence[str]) -> None:
+        """Note that the entries of these names in a folder of the root were read or written."""
+        self._of_process().add([f"{folder}/{name}" for name in names])
 
     def finish(self) -> None:
         """Write the remaining names, and wait until they are written."""

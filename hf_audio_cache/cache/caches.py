@@ -134,10 +134,6 @@ class AudioCache(EntryCache[AudioCacheKey]):
             return read
         return None
 
-    @staticmethod
-    def _outputs(entry: Entry) -> dict[str, Any]:
-        return entry.read_all()
-
     def put(self, key: AudioCacheKey, outputs: npt.NDArray[Any] | Mapping[str, Any]) -> Path | str:
         """Store the outputs of a processor: an array (as ``input_features``), or several by name.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic
+
+import numpy as np
 
 from ..errors import SigningKeyError, StoreError, UnknownVersionError, UnsignedEntryError
 from ..stores import Store
 from ..support.threads import in_threads
 from .bad_entries import BadEntries
+from .codecs import Form
 from .entry import Entry, check_signature, open_entry
 from .keys import KeyT
 from .signing import SigningKeys
@@ -95,3 +98,23 @@ class EntryReader(Generic[KeyT]):
         """Return what `pick` gives of the entry in these bytes and what it took to compute; raise what is wrong."""
         entry = self.checked(name, key, found)
         return pick(entry), entry.compute_seconds
+
+
+def give_places(entries: Iterable[object]) -> None:
+    """Give each entry the places of its arrays: those of one output and shape are rows of one large array.
+
+    That is quicker to fill than its parts: its memory comes in huge pages, and from the system once. A form that comes
+    once has no place; what is no entry is left out.
+    """
+    of_form: dict[tuple[str, Form], list[Entry]] = {}
+    for entry in entries:
+        for named in entry.forms.items() if isinstance(entry, Entry) else ():
+            of_form.setdefault(named, []).append(entry)  # type: ignore[arg-type]  # an entry, as was seen
+    for (name, (dtype, shape)), alike in of_form.items():
+        if len(alike) > 1:
+            try:
+                whole = np.empty((len(alike), *shape), dtype)
+            except (ValueError, OverflowError, MemoryError):  # each is read alone, which says what is wrong
+                continue
+            for row, entry in enumerate(alike):
+                entry.places[name] = whole[row, ...]  # an array, even of no axis

@@ -98,7 +98,14 @@ class _EntryKey:
 
     def name(self) -> str:
         """Return the entry's name under the root of its cache: shard and file name."""
-        raise NotImplementedError
+        return entry_name(
+            self.blob_sha,
+            self.sample_rate,
+            self.max_length_ms,
+            auto_resample=self.auto_resample,
+            channels=self.channels,
+            processor_sha=getattr(self, "processor_sha", None),
+        )
 
     def shard(self) -> str:
         """Return the folder of the entry: the first two digits of the blob's sha."""
@@ -142,16 +149,6 @@ class WaveformCacheKey(_EntryKey):
     def __post_init__(self) -> None:
         self._check()
 
-    def name(self) -> str:
-        """Return the entry's name under the root of its cache: shard and file name."""
-        return entry_name(
-            self.blob_sha,
-            self.sample_rate,
-            self.max_length_ms,
-            auto_resample=self.auto_resample,
-            channels=self.channels,
-        )
-
 
 @dataclass(frozen=True)
 class AudioCacheKey(_EntryKey):
@@ -187,17 +184,6 @@ class AudioCacheKey(_EntryKey):
     def waveform_key(self) -> WaveformCacheKey:
         """Return the key of the waveform that these features are computed from."""
         return WaveformCacheKey(self.blob_sha, self.sample_rate, self.max_length_ms, self.auto_resample, self.channels)
-
-    def name(self) -> str:
-        """Return the entry's name under the root of its cache: shard and file name."""
-        return entry_name(
-            self.blob_sha,
-            self.sample_rate,
-            self.max_length_ms,
-            auto_resample=self.auto_resample,
-            channels=self.channels,
-            processor_sha=self.processor_sha,
-        )
 
 
 KeyT = TypeVar("KeyT", AudioCacheKey, WaveformCacheKey)

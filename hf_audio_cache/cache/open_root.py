@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import InvalidRootError, StoreError, UnknownVersionError
@@ -55,13 +57,13 @@ class OpenRoot:
         return self._caches(Counters(""), records_use=records_use)
 
     def _caches(self, counters: Counters, *, records_use: bool = True) -> tuple[AudioCache, WaveformCache]:
+        def noting(folder: str) -> Callable[[Sequence[str]], None] | None:
+            return functools.partial(self.access_log.add, folder) if records_use else None
+
         features, waveforms = self.store.child(FEATURES), self.store.child(WAVEFORMS)
-        note_features, note_waveforms = (
-            (self.access_log.add_features, self.access_log.add_waveforms) if records_use else (None, None)
-        )
         return (
-            AudioCache(self.root, store=features, counters=counters, on_use=note_features),
-            WaveformCache(self.root, store=waveforms, counters=counters, on_use=note_waveforms),
+            AudioCache(self.root, store=features, counters=counters, on_use=noting(FEATURES)),
+            WaveformCache(self.root, store=waveforms, counters=counters, on_use=noting(WAVEFORMS)),
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from ..errors import StoreError, UnknownVersionError, UnsignedEntryError
@@ -86,16 +87,13 @@ class Presence:
 
     def _signed_among(self, names: Sequence[str]) -> list[str]:
         found = self._store.get_many(names)
-        return [name for name, content in zip(names, found, strict=True) if self._is_signed(name, content)]
-
-    def _is_signed(self, name: str, content: bytes | StoreError | None) -> bool:
-        if not isinstance(content, bytes) or self._signing_keys is None:
-            return False
-        try:
-            check_signature(content, name, self._signing_keys)
-        except UnsignedEntryError:
-            return False
-        return True
+        signed = []
+        for name, content in zip(names, found, strict=True):
+            if isinstance(content, bytes) and self._signing_keys is not None:
+                with contextlib.suppress(UnsignedEntryError):
+                    check_signature(content, name, self._signing_keys)
+                    signed.append(name)
+        return signed
 
 
 def _manifest(end: bytes | StoreError | None) -> bytes | UnknownVersionError | None:

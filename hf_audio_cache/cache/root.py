@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ class CacheRoot:
         near = near if near is None or near == "auto" else absolute_root(near)
         if filesystem is None:  # one that is handed over is its owner's matter
             check_root(url, storage_options=storage_options, near=near)
-        self._set(
+        vars(self).update(
             url=url,
             near=near,
             near_max_bytes=near_max_bytes,
@@ -140,9 +141,10 @@ class CacheRoot:
             _access=_secret_access(storage_options, filesystem),
         )
 
-    def _set(self, **fields: Any) -> None:
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+    def _with(self, **fields: Any) -> CacheRoot:
+        other = copy.copy(self)
+        vars(other).update(fields)
+        return other
 
     def __repr__(self) -> str:
         """Return the settings that are not the default ones, without secrets."""
@@ -182,11 +184,7 @@ class CacheRoot:
         """
         above, _, name = self.url.rstrip("/").rpartition("/")
         is_inside = name == folder and above and not above.endswith(":/") and not os.path.islink(self.url)
-        if not is_inside:
-            return self.open_store()
-        other = copy.copy(self)
-        other._set(url=above)
-        return other.open_store().child(folder)
+        return self._with(url=above).open_store().child(folder) if is_inside else self.open_store()
 
     @property
     def near_path(self) -> str | None:
@@ -207,15 +205,11 @@ class CacheRoot:
 
     def without_near_tier(self) -> CacheRoot:
         """Return this root as all machines see it: for maintenance, and for what must be in the root itself."""
-        other = copy.copy(self)
-        other._set(near=None)
-        return other
+        return self._with(near=None)
 
     def with_read_timeout(self, seconds: float) -> CacheRoot:
         """Return this root with at least so many seconds for an answer of its store."""
-        other = copy.copy(self)
-        other._set(timeouts=(self.timeouts[0], max(self.timeouts[1], seconds)))
-        return other
+        return self._with(timeouts=(self.timeouts[0], max(self.timeouts[1], seconds)))
 
     @property
     def secret(self) -> tuple[str, Any] | None:
@@ -223,15 +217,8 @@ class CacheRoot:
         return None if self._access is None else (self._access.token, self._access.value)
 
 
-_DEFAULTS: dict[str, Any] = {
-    "near": "auto",
-    "near_max_bytes": None,
-    "write": "both",
-    "read_only": False,
-    "timeouts": (2.0, 5.0),
-    "strict": False,
-    "compression": "blosc",
-}
+_TOLD = ("near", "near_max_bytes", "write", "read_only", "timeouts", "strict", "compression")
+_DEFAULTS = {name: inspect.signature(CacheRoot).parameters[name].default for name in _TOLD}
 
 
 def _two_seconds(timeouts: Any) -> tuple[float, float]:

@@ -309,7 +309,7 @@ def test_a_log_of_a_remote_root_that_is_collected_hands_nothing_over_and_is_writ
     log, store = UseRecorder(open_store(url)), open_store(url)
     name = AudioCacheKey("ab" * 32, "7d" * 32, 16_000, 0).name()
     store.put(f"features/{name}", b"content")
-    log.add_features([name])
+    log.add("features", [name])
     run = log.run.id
     before = threading.active_count()
     del log
