@@ -61,7 +61,7 @@ class RemoteContract(StoreContract):
 
     def open(self, url):
         # Long times: a busy machine keeps a server from answering.
-        return self.opened(url, self.server.storage_options, connect_timeout=30.0, read_timeout=60.0)
+        return self.opened(url, self.server.storage_options, timeouts=(30.0, 60.0))
 
     def open_again(self, store):
         return self.open(store.location())

@@ -124,36 +124,38 @@ def open_top(root: str, folders: Sequence[str], *, make: bool) -> OpenFolder:
     return OpenFolder(_open_below(first, folders, make=make))
 
 
-class OpenFolder:
-    """An open folder, closed when nobody uses it any more."""
+class Opened:
+    """An open file or folder, closed when nobody uses it any more."""
 
     def __init__(self, descriptor: Folder) -> None:
         self.descriptor = descriptor
-        self._status = os.stat(descriptor)
+        self.status = os.stat(descriptor)
+
+    def is_open(self) -> bool:
+        """Return whether the descriptor is still that of this one: a program that becomes a daemon closes all.
+
+        A descriptor that was closed is forgotten, since its number comes again.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.descriptor), self.status):
+                return True
+        self.descriptor = -1
+        return False
+
+    def __del__(self) -> None:
+        if isinstance(self.descriptor, int) and hasattr(self, "status") and self.is_open():
+            os.close(self.descriptor)
+
+
+class OpenFolder(Opened):
+    """An open folder."""
 
     def is_at(self, path: str) -> bool:
         """Return whether it is still the folder at a path, and its descriptor still that of this folder."""
         try:
-            return os.path.samestat(os.stat(path), self._status) and self._is_open()
+            return os.path.samestat(os.stat(path), self.status) and self.is_open()
         except OSError:
             return False
-
-    def _is_open(self) -> bool:
-        """Return whether the descriptor is open; one that a program closed is forgotten, since its number comes again.
-
-        A program that becomes a daemon closes whatever is open.
-        """
-        try:
-            is_open = os.path.samestat(os.stat(self.descriptor), self._status)
-        except OSError:
-            is_open = False
-        if not is_open:
-            self.descriptor = -1
-        return is_open
-
-    def __del__(self) -> None:
-        if isinstance(self.descriptor, int) and self._is_open():
-            os.close(self.descriptor)
 
 
 class Below:

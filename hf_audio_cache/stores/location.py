@@ -103,16 +103,7 @@ def open_store(
     if filesystem is None and "://" not in url:
         store = LocalStore(url)
     else:
-        connect_timeout, read_timeout = timeouts
-        store = ResilientStore(
-            open_remote(
-                url,
-                storage_options=storage_options or {},
-                filesystem=filesystem,
-                connect_timeout=connect_timeout,
-                read_timeout=read_timeout,
-            )
-        )
+        store = ResilientStore(open_remote(url, storage_options, filesystem, timeouts))
     folder = None
     if not read_only:
         folder = near_folder(url, near=near, storage_options=storage_options, filesystem=filesystem)
@@ -125,11 +116,7 @@ def open_store(
 
 
 def near_limit(folder: str) -> int:
-    """Return how many bytes a near tier may take by default."""
-    return shutil.disk_usage(_existing(folder)).total // _NEAR_SHARE
-
-
-def _existing(path: str) -> str:
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
+    """Return how many bytes a near tier may take by default; the folder need not be there yet."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return shutil.disk_usage(folder).total // _NEAR_SHARE

@@ -9,24 +9,21 @@ import stat
 from collections.abc import Callable, Iterable
 
 from .base import Range
-from .folders import read_at
+from .folders import Opened, read_at
 
 _MOST_OPEN = 256  # of a store; processes may open 1,024 files by default
 _READ_AHEAD = 1 << 13  # bytes that a part may begin after another to be read ahead with it
 
 
-class OpenFile:
-    """An open regular file, closed when nobody uses it any more.
+class OpenFile(Opened):
+    """An open regular file. A descriptor of anything else is closed at once, and raises OSError."""
 
-    A descriptor of anything else is closed at once, and raises OSError.
-    """
+    descriptor: int
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        status = os.fstat(descriptor)
-        self._identity = status.st_ino, status.st_dev
-        self.n_bytes = status.st_size
-        if not stat.S_ISREG(status.st_mode):
+        super().__init__(descriptor)
+        self.n_bytes = self.status.st_size
+        if not stat.S_ISREG(self.status.st_mode):
             raise OSError("it is not a regular file")
 
     def read(self, start: int, n_bytes: int) -> bytes:
@@ -37,38 +34,23 @@ class OpenFile:
 
     def read_checked(self, start: int, n_bytes: int) -> bytes:
         """Do as `read`, for who checks what is read: it may come from another file, if the program closed this one."""
-        content = read_at(self._descriptor, n_bytes, start)
+        content = read_at(self.descriptor, n_bytes, start)
         while len(content) < n_bytes:  # a network file system may give less at once
-            more = read_at(self._descriptor, n_bytes - len(content), start + len(content))
+            more = read_at(self.descriptor, n_bytes - len(content), start + len(content))
             if not more:
                 break
             content += more
         return content
 
-    def is_open(self) -> bool:
-        """Return whether the descriptor is still that of this file: a program that becomes a daemon closes all."""
-        try:
-            status = os.fstat(self._descriptor)
-        except OSError:
-            status = None
-        if status is not None and (status.st_ino, status.st_dev) == self._identity:
-            return True
-        self._descriptor = -1
-        return False
-
     def announce(self, start: int, n_bytes: int) -> None:
         """Let the system begin to read this part."""
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
-                os.posix_fadvise(self._descriptor, start, n_bytes, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self.descriptor, start, n_bytes, os.POSIX_FADV_WILLNEED)
 
     def sync(self) -> None:
         """Wait until its content is on the disk."""
-        os.fsync(self._descriptor)
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0 and hasattr(self, "_identity") and self.is_open():
-            os.close(self._descriptor)
+        os.fsync(self.descriptor)
 
 
 class OpenFiles:

@@ -18,7 +18,6 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -117,14 +116,7 @@ class ForkStep(enum.Enum):
     CLIENTS = "clients of object stores, whose threads the child does not have"
 
 
-@dataclass(frozen=True)
-class _Hooks:
-    before: Callable[[], object] | None = None
-    in_parent: Callable[[], object] | None = None
-    in_child: Callable[[], object] | None = None
-
-
-_hooks: dict[ForkStep, _Hooks] = {}
+_hooks: dict[tuple[ForkStep, str], Callable[[], object] | None] = {}
 
 
 def at_fork(
@@ -135,11 +127,11 @@ def at_fork(
     in_child: Callable[[], object] | None = None,
 ) -> None:
     """Say what one step does before a fork, and after it in the parent and in the child."""
-    _hooks[step] = _Hooks(before, in_parent, in_child)
+    _hooks.update({(step, "before"): before, (step, "in_parent"): in_parent, (step, "in_child"): in_child})
 
 
 def _run(step: ForkStep, moment: str) -> None:
-    call = getattr(_hooks.get(step), moment, None)
+    call = _hooks.get((step, moment))
     if call is not None:
         call()
 

@@ -230,7 +230,7 @@ def test_a_far_file_that_fails_late_does_not_take_larger_ones_with_it(web, impat
         time.sleep(0.5 if is_bad else 1.0)
         request.answer([] if is_bad else [b"content"], 0 if is_bad else 7, 503 if is_bad else 200)
 
-    impatient(connect_timeout=0.2)
+    impatient(timeouts=(0.2, 60.0))
     url = web(give)
     names = ["a.wav", "bad.wav", "b.wav", "c.wav"]
     found = far_files.FarFiles(url, None).read_many([f"{url}/{name}" for name in names])

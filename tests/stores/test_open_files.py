@@ -19,7 +19,7 @@ def store(tmp_path):
 
 def test_a_file_that_the_program_closed_is_opened_again(store, tmp_path):
     assert store.get_ranges([("abc", 1, 4)]) == [b"bcab"]
-    number = store._open_files._files["abc"]._descriptor
+    number = store._open_files._files["abc"].descriptor
     os.close(number)
     other = os.open(tmp_path / "xyz", os.O_RDONLY)
     assert other == number  # its number comes again
@@ -73,7 +73,7 @@ def test_what_is_no_file_is_not_opened(store, tmp_path):
 def test_a_file_is_closed_with_its_last_user(store, tmp_path):
     file = store.open_file("abc")
     assert (file.read(3, 100), file.n_bytes) == (b"abcabc", 9)
-    number = file._descriptor
+    number = file.descriptor
     del file
     with pytest.raises(OSError, match="Bad file descriptor"):
         OpenFile(number)

@@ -128,9 +128,7 @@ class Index:
         return found
 
     def _find_in(self, number: int, key: bytes) -> list[Location]:
-        block = self._read(self._rows_at + number * _BLOCK_BYTES, _BLOCK_BYTES)
-        if xxhash.xxh3_64_intdigest(block) != self._checks[number]:
-            raise CorruptEntryError("the checksum of a block is wrong")
+        block = self._blocks(number, 1)
         found = []
         at = block.find(key)
         while at >= 0:

@@ -54,12 +54,9 @@ class PackedStore(WrappingStore):
         known_error = self._catalog.error
         state = self._catalog.state()
         error = None if self._catalog.error is known_error else self._catalog.error  # of a listing just now
-        packed = self._read_packed(names) if state.packs else {}
-        if not packed:
-            answers = self._read_single(names, error)
-            return answers if None not in answers else self._look_again(names, answers, state)
-        others = [name for name in names if name not in packed]
-        found: dict[str, bytes | StoreError | None] = {**packed}
+        found: dict[str, bytes | StoreError | None] = {}
+        found |= self._read_packed(names) if state.packs else {}
+        others = [name for name in names if name not in found]
         if others:
             found.update(zip(others, self._read_single(others, error), strict=True))
         answers = [found[name] for name in names]

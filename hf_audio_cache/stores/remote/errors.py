@@ -13,19 +13,19 @@ _MISSING = "missing"
 
 # Error codes of S3 and Azure.
 _CODES = {
-    **dict.fromkeys(("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"), "no bucket"),
-    **dict.fromkeys(("SlowDown", "ServerBusy", "TooManyRequests", "Throttling", "RequestLimitExceeded"), "throttled"),
-    **dict.fromkeys(("ThrottlingException", "TooManyRequestsException", "BandwidthLimitExceeded"), "throttled"),
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "AuthorizationFailure"), "denied"),
-    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"), "unauthenticated"),
-    **dict.fromkeys(
-        ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"), "unauthenticated"
-    ),
-    **dict.fromkeys(("AuthenticationFailed", "NoAuthenticationInformation"), "unauthenticated"),
-    **dict.fromkeys(("AuthorizationHeaderMalformed", "AuthorizationQueryParametersError"), "unauthenticated"),
-    **dict.fromkeys(("InvalidAuthenticationInfo",), "unauthenticated"),
-    **dict.fromkeys(("RequestTimeout", "OperationTimedOut", "InternalError", "ServiceUnavailable"), "unreachable"),
-    **dict.fromkeys(("NoSuchKey", "BlobNotFound"), _MISSING),
+    code: kind
+    for kind, codes in {
+        "no bucket": "NoSuchBucket ContainerNotFound ContainerBeingDeleted",
+        "throttled": "SlowDown ServerBusy TooManyRequests Throttling RequestLimitExceeded ThrottlingException "
+        "TooManyRequestsException BandwidthLimitExceeded",
+        "denied": "AccessDenied AllAccessDisabled AccountProblem AuthorizationFailure",
+        "unauthenticated": "InvalidAccessKeyId SignatureDoesNotMatch RequestTimeTooSkewed ExpiredToken "
+        "ExpiredTokenException InvalidToken TokenRefreshRequired AuthenticationFailed NoAuthenticationInformation "
+        "AuthorizationHeaderMalformed AuthorizationQueryParametersError InvalidAuthenticationInfo",
+        "unreachable": "RequestTimeout OperationTimedOut InternalError ServiceUnavailable",
+        _MISSING: "NoSuchKey BlobNotFound",
+    }.items()
+    for code in codes.split()
 }
 
 # Classes of errors without a code and a status. By name: most of these libraries are not installed, and none has to be
@@ -152,16 +152,9 @@ def _text(exc: BaseException) -> str:
 
 _HARMLESS = {
     *("endpoint_url", "region_name", "account_name", "account_host", "project", "host", "hostname", "port", "protocol"),
-    *(
-        "accountname",
-        "blobendpoint",
-        "endpointsuffix",
-        "defaultendpointsprotocol",
-        "endpoint",
-        "type",
-        "universe_domain",
-    ),
-    *("token_uri", "auth_uri", "signature_version", "addressing_style", "access", "consistency", "default_location"),
+    *("accountname", "blobendpoint", "endpointsuffix", "defaultendpointsprotocol", "endpoint", "type", "access"),
+    *("token_uri", "auth_uri", "signature_version", "addressing_style", "consistency", "default_location"),
+    "universe_domain",
 }
 _SHORTEST = 4
 _IN_ENVIRONMENT = re.compile(r"(AWS|AZURE|GOOGLE|GCS|HF|HUGGING)\w*(KEY|SECRET|TOKEN|PASSWORD|CONNECTION_STRING)\w*")

@@ -51,7 +51,7 @@ class FarFiles:
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:
         self._base = self.base_of(url)
         self._protocol = url.partition("://")[0]
-        self._store = FsspecStore(self._base, storage_options, connect_timeout=5.0, read_timeout=_READ_SECONDS)
+        self._store = FsspecStore(self._base, storage_options, timeouts=(5.0, _READ_SECONDS))
         self.place = place_of(url, storage_options)
         self._listings: dict[str, _Listing] = {}
         self._asked: Counter[str] = Counter()

@@ -94,12 +94,10 @@ class FileSystems:
         root: str,
         storage_options: Mapping[str, Any] | None,
         filesystem: Any,
-        *,
-        connect_timeout: float,
-        read_timeout: float,
+        timeouts: tuple[float, float],
         concurrency: int,
     ) -> None:
-        self.connect_timeout, self.read_timeout, self.concurrency = connect_timeout, read_timeout, concurrency
+        self.timeouts, self.concurrency = timeouts, concurrency
         self.answered = float("-inf")  # when it last did, by `time.monotonic`
         self._given = filesystem
         self._system: ProcessLocal[Any] = ProcessLocal()  # the one given, or its copy in a forked child
@@ -151,10 +149,11 @@ class FileSystems:
 
     def _settings(self, driver: str) -> dict[str, Any]:
         """Return our time-outs and limits in the words of a driver, where the user has set nothing else."""
+        connect, read = self.timeouts
         if driver == "s3fs":
             config = {
-                "connect_timeout": self.connect_timeout,
-                "read_timeout": self.read_timeout,
+                "connect_timeout": connect,
+                "read_timeout": read,
                 "retries": {"max_attempts": 1},
                 "max_pool_connections": self.concurrency,
                 **self._options.get("config_kwargs", {}),
@@ -164,9 +163,9 @@ class FileSystems:
         elif driver == "gcsfs":
             import aiohttp
 
-            settings = {"requests_timeout": aiohttp.ClientTimeout(self.read_timeout, sock_connect=self.connect_timeout)}
+            settings = {"requests_timeout": aiohttp.ClientTimeout(read, sock_connect=connect)}
         elif driver == "adlfs":
-            settings = {"connection_timeout": self.connect_timeout, "read_timeout": self.read_timeout}
+            settings = {"connection_timeout": connect, "read_timeout": read}
         else:
             settings = {}
         return {name: value for name, value in settings.items() if name == "config_kwargs" or name not in self._options}

@@ -38,10 +38,9 @@ class FsspecStore(Store):
         Options of the file system, as `datasets` and fsspec take them.
     filesystem
         An fsspec file system to use as it is; a forked process makes another one with the same arguments.
-    connect_timeout
-        Seconds to wait for a connection, if the driver has such a setting.
-    read_timeout
-        Seconds that an object may take, from the request to its last byte. Entries of hundreds of megabytes need more.
+    timeouts
+        Seconds to wait for a connection, if the driver has such a setting; and that an object may take, from the
+        request to its last byte. Entries of hundreds of megabytes need more.
     concurrency
         How many objects are read or written at once, if the driver can do that.
     """
@@ -52,18 +51,10 @@ class FsspecStore(Store):
         storage_options: Mapping[str, Any] | None = None,
         *,
         filesystem: Any = None,
-        connect_timeout: float = 2.0,
-        read_timeout: float = 5.0,
+        timeouts: tuple[float, float] = (2.0, 5.0),
         concurrency: int = 32,
     ) -> None:
-        self._files = FileSystems(
-            root,
-            storage_options,
-            filesystem,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            concurrency=concurrency,
-        )
+        self._files = FileSystems(root, storage_options, filesystem, timeouts, concurrency)
         self._inside = ""
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
@@ -150,6 +141,11 @@ class FsspecStore(Store):
         return child
 
     @property
+    def timeouts(self) -> tuple[float, float]:
+        """Seconds for a connection, and for an object."""
+        return self._files.timeouts
+
+    @property
     def redact(self) -> Redactor:
         """Cuts the secrets of the storage options out of texts."""
         return self._files.redact
@@ -190,14 +186,14 @@ class FsspecStore(Store):
             opened.forget(full)
             return call(full, *rest, **(keywords[number] if keywords else {}))
 
-        limit = limit or files.read_timeout * (_LISTING_TAKES if method == "ls" else 1)
+        limit = limit or files.timeouts[1] * (_LISTING_TAKES if method == "ls" else 1)
         run = in_threads if opened.loop is None else functools.partial(on_loop, opened.loop)
         results = run(
             ask,
             len(arguments),
             at_once=min(at_once or files.concurrency, opened.at_once(method)),
             limit=limit,
-            patience=patience or 0.9 * min(files.connect_timeout, files.read_timeout),
+            patience=patience or 0.9 * min(files.timeouts),
             is_silent=_is_silent,
         )
         if opened.loop is None and any(result is NOT_ASKED for result in results):

@@ -41,11 +41,9 @@ at_fork(ForkStep.CLIENTS, in_child=_note_fork)
 class _Client:
     """obstore's client of one bucket, made at the first use."""
 
-    def __init__(
-        self, retarget: Callable[[], Target], target: Target, connect_timeout: float, read_timeout: float
-    ) -> None:
+    def __init__(self, retarget: Callable[[], Target], target: Target, timeouts: tuple[float, float]) -> None:
         self._retarget, self._target = retarget, target
-        self.connect_timeout, self.read_timeout = connect_timeout, read_timeout
+        self.timeouts = timeouts
 
     def renew(self) -> None:
         """Have another store made at the next use: from the environment as it is then."""
@@ -60,17 +58,14 @@ class _Client:
     @functools.cached_property
     def store(self) -> Any:
         """Return obstore's store; None if it cannot be made."""
-        times = {
-            "connect_timeout": timedelta(seconds=self.connect_timeout),
-            "timeout": timedelta(seconds=self.read_timeout),
-        }
+        connect, read = (timedelta(seconds=seconds) for seconds in self.timeouts)
         try:
             return getattr(importlib.import_module("obstore.store"), self._target.kind)(
                 self._target.bucket,
                 config=self._target.config,
-                client_options={**times, **self._target.client_options},
+                client_options={"connect_timeout": connect, "timeout": read, **self._target.client_options},
                 # One more try, for a connection that the server has closed meanwhile; none after a time-out.
-                retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=self.read_timeout / 2)},
+                retry_config={"max_retries": 1, "retry_timeout": read / 2},
             )
         except Exception as exc:  # noqa: BLE001 - obstore raises anything for its options or its environment
             logger.info("obstore is not used, as it cannot be set up (%s)", type(exc).__name__)
@@ -84,18 +79,11 @@ class ObstoreStore(WrappingStore):
     NoEquivalentError if obstore would not do the same as fsspec.
     """
 
-    def __init__(
-        self,
-        plain: FsspecStore,
-        retarget: Callable[[], Target],
-        *,
-        connect_timeout: float = 2.0,
-        read_timeout: float = 5.0,
-    ) -> None:
+    def __init__(self, plain: FsspecStore, retarget: Callable[[], Target]) -> None:
         target = retarget()
         super().__init__(plain)
         self._redact = plain.redact
-        self._client = _Client(retarget, target, connect_timeout, read_timeout)
+        self._client = _Client(retarget, target, plain.timeouts)
         self._prefix = f"{target.prefix}/" if target.prefix else ""
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
@@ -201,8 +189,8 @@ class ObstoreStore(WrappingStore):
             functools.partial(request, store),
             count,
             at_once=_THREADS,
-            limit=3 * self._client.read_timeout,  # longer than obstore itself takes
-            patience=0.9 * min(self._client.connect_timeout, self._client.read_timeout),
+            limit=3 * self._client.timeouts[1],  # longer than obstore itself takes
+            patience=0.9 * min(self._client.timeouts),
             is_silent=lambda exc: kind_of(exc) == "unreachable",
         )
 

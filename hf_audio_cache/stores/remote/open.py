@@ -20,17 +20,14 @@ def open_remote(
     root: str,
     storage_options: Mapping[str, Any] | None = None,
     filesystem: Any = None,
-    connect_timeout: float = 2.0,
-    read_timeout: float = 5.0,
+    timeouts: tuple[float, float] = (2.0, 5.0),
 ) -> Store:
     """Return the store at a URL, or at a path in `filesystem`; nothing is contacted or created.
 
     Parameters are those of `FsspecStore`. Raises InvalidRootError if no store can be there, or its driver is not
     installed.
     """
-    plain = FsspecStore(
-        root, storage_options, filesystem=filesystem, connect_timeout=connect_timeout, read_timeout=read_timeout
-    )
+    plain = FsspecStore(root, storage_options, filesystem=filesystem, timeouts=timeouts)
     if filesystem is not None:
         return plain
     try:
@@ -44,8 +41,7 @@ def open_remote(
     if target.kind == "GCSStore" and target.client_options.get("allow_http"):
         _say_once(str(plain.location()), "emulators of GCS do not take obstore's uploads")
         return plain
-    retarget = functools.partial(translate, root, storage_options)
-    return ObstoreStore(plain, retarget, connect_timeout=connect_timeout, read_timeout=read_timeout)
+    return ObstoreStore(plain, functools.partial(translate, root, storage_options))
 
 
 @functools.cache

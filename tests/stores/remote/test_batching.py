@@ -26,7 +26,7 @@ def test_objects_are_read_at_once_up_to_a_bound():
 def test_a_hanging_batch_is_given_up_after_its_first_objects():
     system = CountingFileSystem()
     system.answer = "hang"
-    store = FsspecStore("root", filesystem=system, concurrency=8, read_timeout=0.3, connect_timeout=0.2)
+    store = FsspecStore("root", filesystem=system, concurrency=8, timeouts=(0.2, 0.3))
     got, took = timed(store.get_many, NAMES)
     assert_unreachable(got)
     assert took < SOON

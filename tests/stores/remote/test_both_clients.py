@@ -113,7 +113,7 @@ WAYS = pytest.mark.parametrize(
 
 @WAYS
 def test_a_short_answer_does_not_pass_for_an_object(started, opened, name):
-    with before(started(name), opened, read_timeout=2.0) as (store, proxy):
+    with before(started(name), opened, timeouts=(2.0, 2.0)) as (store, proxy):
         with proxy.inflicting(Fault("truncate", 0.5)):
             got = store.get_many(NAMES[:8])
         assert proxy.inflicted["truncate"] > 0
@@ -123,7 +123,7 @@ def test_a_short_answer_does_not_pass_for_an_object(started, opened, name):
 
 @BOTH
 def test_one_object_that_fails_does_not_fail_the_others(weed, opened):
-    with before(weed, opened, read_timeout=2.0) as (store, proxy):
+    with before(weed, opened, timeouts=(2.0, 2.0)) as (store, proxy):
         for kind in ("reset", "hang"):
             with proxy.inflicting(Fault(kind, methods=("GET", "PUT"), containing="07/name")):
                 got = store.get_many(NAMES)
@@ -136,7 +136,7 @@ def test_one_object_that_fails_does_not_fail_the_others(weed, opened):
 @WAYS
 def test_a_server_that_hangs_costs_one_time_out(started, opened, name, monkeypatch):
     monkeypatch.setattr(fsspec_store, "_LISTING_TAKES", 2)
-    with before(started(name), opened, read_timeout=1.0) as (store, proxy):
+    with before(started(name), opened, timeouts=(2.0, 1.0)) as (store, proxy):
         with proxy.inflicting(Fault("hang")):
             got, took = timed(store.get_many, NAMES)
             assert_unreachable(got)
@@ -158,7 +158,7 @@ def test_a_server_that_hangs_costs_one_time_out(started, opened, name, monkeypat
 
 @WAYS
 def test_a_server_that_is_gone_is_soon_known(started, opened, name):
-    with before(started(name), opened, read_timeout=1.0) as (store, proxy):
+    with before(started(name), opened, timeouts=(2.0, 1.0)) as (store, proxy):
         proxy.refuse()
         got, took = timed(store.get_many, NAMES)
         assert_unreachable(got)
@@ -177,7 +177,7 @@ QUIET = """
     from hf_audio_cache.stores.remote.fsspec_store import FsspecStore
     names = [f"{i}/name" for i in range(50)]
     for url, options in arguments["stores"]:
-        store = FsspecStore(url, options, read_timeout=0.4)
+        store = FsspecStore(url, options, timeouts=(2.0, 0.4))
         kinds = {found.kind for found in store.get_many(names)}
         kinds |= {error.kind for error in store.put_many(dict.fromkeys(names, b"content")).values()}
         print(*kinds)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.servers
 
 
 def test_a_file_system_that_blocks_is_left_and_made_again(blocking):
-    store = FsspecStore("blocking://root", read_timeout=0.3, connect_timeout=0.2)
+    store = FsspecStore("blocking://root", timeouts=(0.2, 0.3))
     store.put_many(dict.fromkeys(NAMES, b"content"))
     made_before = blocking.made
     blocking.hangs.set()

@@ -101,13 +101,13 @@ def test_no_bucket_is_told_from_no_object(started, name):
 def test_a_host_without_an_address_is_unreachable():
     options = {"key": "k", "secret": "s", "endpoint_url": "http://no-such-host.invalid"}
     for opened in (open_plain, open_fast):
-        [error] = opened("s3://bucket/x", options, read_timeout=2.0).get_many(["a"])
+        [error] = opened("s3://bucket/x", options, timeouts=(2.0, 2.0)).get_many(["a"])
         assert error.kind == "unreachable"
 
 
 def test_a_store_that_is_gone_is_not_listed():
     """gcsfs would try for half a minute."""
-    store = FsspecStore("gs://bucket/x", {"token": "anon", "endpoint_url": "http://127.0.0.1:1"}, read_timeout=2.0)
+    store = FsspecStore("gs://bucket/x", {"token": "anon", "endpoint_url": "http://127.0.0.1:1"}, timeouts=(2.0, 2.0))
     began = time.monotonic()
     with pytest.raises(StoreError, match="could not list") as caught:
         list(store.scan())

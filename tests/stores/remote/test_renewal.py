@@ -147,7 +147,7 @@ def test_credentials_that_expire_are_renewed(started, monkeypatch, tmp_path, cap
     with FaultProxy(server.port) as proxy, getattr(own, "running", contextlib.nullcontext)():
         options = own.options(proxy.port)
         own.use(0)
-        remote = opened(server.url(bucket, "root"), options, connect_timeout=30.0, read_timeout=60.0)
+        remote = opened(server.url(bucket, "root"), options, timeouts=(30.0, 60.0))
         store = ResilientStore(remote, clock=lambda: now[0], sleep=lambda _: None).child("features")
         assert store.put_many({"a": b"A"}) == {}
         assert store.get_many(["a", "b"]) == [b"A", None]
