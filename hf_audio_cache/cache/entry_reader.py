@@ -53,12 +53,7 @@ class EntryReader(Generic[KeyT]):
             return name, key, found, exc
 
     def pick_found(
-        self,
-        name: str,
-        key: KeyT,
-        found: bytes | StoreError | None,
-        opened: Entry | Exception | None,
-        pick: Pick,
+        self, name: str, key: KeyT, found: bytes | StoreError | None, opened: Entry | Exception | None, pick: Pick
     ) -> tuple[Any, float]:
         """Return what `pick` gives of an entry and what it took to compute; None where it is not a good one."""
         if isinstance(opened, Entry):

@@ -59,7 +59,7 @@ class EntryName:
     sampling_rate: int
     max_length_ms: int  # 0 for no cap
     auto_resample: bool
-    channels: Channels
+    channels: Channels = "mean"
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,7 @@ class OpenRoot:
     """
 
     def __init__(
-        self,
-        root: str | os.PathLike[str] | CacheRoot,
-        *,
-        counters: Counters | None = None,
-        run: Run | None = None,
+        self, root: str | os.PathLike[str] | CacheRoot, *, counters: Counters | None = None, run: Run | None = None
     ) -> None:
         self.root = as_cache_root(root)
         self.store = self.root.open_store()

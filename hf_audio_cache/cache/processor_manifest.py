@@ -99,10 +99,7 @@ def parse_manifest(found: object, processor_sha: str, signing_keys: SigningKeys 
 def read_manifest(
     store: Store, processor_sha: str, signing_keys: SigningKeys | None = None, *, strict: bool = False
 ) -> Manifest | None:
-    """Return the manifest of a processor, or None if it is missing or unreadable.
-
-    Raises StoreError if `strict` and the store fails.
-    """
+    """Return the manifest of a processor; None if it is missing or unreadable; StoreError if `strict` and not read."""
     [found] = store.get_many([manifest_name(processor_sha)])
     if strict and isinstance(found, StoreError):
         raise found

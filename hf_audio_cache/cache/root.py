@@ -239,8 +239,5 @@ def _secret_access(storage_options: Mapping[str, Any] | None, filesystem: Any) -
 
 
 def as_cache_root(root: str | os.PathLike[str] | CacheRoot, *, compression: str | None = "blosc") -> CacheRoot:
-    """Return the root that a path or a URL stands for; a `CacheRoot` as it is.
-
-    Raises InvalidRootError if it is none of these.
-    """
+    """Return the root that a path or a URL stands for, a `CacheRoot` as it is; InvalidRootError if it is neither."""
     return root if isinstance(root, CacheRoot) else CacheRoot(absolute_root(root), compression=compression)

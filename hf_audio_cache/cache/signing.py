@@ -99,8 +99,7 @@ def _read_key_file(path: str) -> list[bytes]:
             content = file.read()
     except OSError as exc:
         raise SigningKeyError(
-            f"The file of signing keys {path} could not be read: {exc.strerror}. Nothing was opened.",
-            path=path,
+            f"The file of signing keys {path} could not be read: {exc.strerror}. Nothing was opened.", path=path
         ) from exc
     if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
         raise SigningKeyError(

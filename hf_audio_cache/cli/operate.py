@@ -28,7 +28,7 @@ def config(
 
     where = root.open()
     given = {"root": root.root, "near tier": root.near, "storage options": root.storage_option}
-    settings = settings_of(where, given=[name for name, option in given.items() if option])
+    settings = settings_of(where, [name for name, option in given.items() if option])
     if quiet:
         show_names([where.url])
         return

@@ -22,11 +22,8 @@ class Setting:
     source: str
 
 
-def settings_of(root: CacheRoot, *, given: Collection[str] = ()) -> list[Setting]:
-    """Return the settings of a root; nothing is contacted.
-
-    `given` are the names of settings that the caller was given.
-    """
+def settings_of(root: CacheRoot, given: Collection[str]) -> list[Setting]:
+    """Return the settings of a root, of which the caller was `given` some; nothing is contacted."""
     return [Setting(name, value, "given here" if name in given else source) for name, value, source in _settings(root)]
 
 

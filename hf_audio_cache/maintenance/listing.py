@@ -31,7 +31,7 @@ _OPERATORS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListedEntry(EntryName):
     """An entry, as a listing shows it."""
 
@@ -166,10 +166,7 @@ def _entries(store: Store) -> Iterator[ListedEntry]:
 
 
 def find_entries(store: Store, what: Sequence[str]) -> list[ListedEntry]:
-    """Return the entries that names, as a listing gives them, or the beginnings of clips' shas stand for.
-
-    Raises ValueError if one matches nothing.
-    """
+    """Return the entries that names or the beginnings of clips' shas stand for; ValueError if one matches nothing."""
     objects = {match.name: match for one in what for match in _matches(store, one)}
     uses = last_uses(store)
     entries = [entry for match in objects.values() if (entry := parse_entry(match, uses))]

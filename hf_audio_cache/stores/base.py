@@ -168,10 +168,7 @@ class Store(ABC):
         return (found.name for found in self.scan(prefix))
 
     def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None if there is no such object.
-
-        Raises StoreError if it cannot be read.
-        """
+        """Return an object's bytes; None if there is no such object; StoreError if it cannot be read."""
         [found] = self.get_many([name])
         if isinstance(found, StoreError):
             raise found

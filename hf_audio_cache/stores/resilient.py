@@ -57,11 +57,7 @@ class _Health:
     """What is known of the remote store; a `ResilientStore` and its children share it."""
 
     def __init__(
-        self,
-        location: str,
-        renew: Callable[[], bool],
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
+        self, location: str, renew: Callable[[], bool], clock: Callable[[], float], sleep: Callable[[float], None]
     ) -> None:
         self.evidence = Evidence(clock)
         self._renew, self._renewed = renew, -_RENEWAL_LASTS

@@ -32,10 +32,7 @@ __all__ = [
 _JSON, _NPY = JsonCodec(), NpyCodec()
 
 # The codecs of each compression, by its name; the first one that can hold an array does.
-COMPRESSIONS: dict[str | None, tuple[Codec, ...]] = {
-    None: (),
-    "blosc": (Pcm16Codec(), BloscCodec()),
-}
+COMPRESSIONS: dict[str | None, tuple[Codec, ...]] = {None: (), "blosc": (Pcm16Codec(), BloscCodec())}
 _BY_NAME = {codec.name: codec for codecs in COMPRESSIONS.values() for codec in (_JSON, _NPY, *codecs)}
 
 

@@ -80,10 +80,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, name: str, value: Any) -> Encoded | None:
-        """Return the output `name` as this codec writes it; None if it cannot.
-
-        Raises UnstorableOutputError if no codec can.
-        """
+        """Return the output `name` as this codec writes it; None if it cannot; UnstorableOutputError if none can."""
 
     @abstractmethod
     def decode(self, member: Member, header: bytes, payload: memoryview, place: npt.NDArray[Any] | None = None) -> Any:

@@ -42,12 +42,10 @@ _AWAY = ("unreachable", "throttled", "circuit open", "no bucket", "unauthenticat
 class Catalog:
     """Finds entries in the packs of a root.
 
-    The folder of packs is listed at the first use, and again when an entry is missing and the last listing is some
-    seconds old. What others delete from packs is noticed too: a far folder is listed anew after `usual_seconds`, a
-    local one when its time shows a change. There are no locks: two threads may list at once, and each leaves a whole
-    state. `error` says why the last listing failed, where a later one may know more. The folder is listed again after
-    `missing_seconds` if an entry is missing, after `usual_seconds` in any case; after `look_seconds` it is looked at
-    whether a local one has changed.
+    The folder of packs is listed at the first use; again after `missing_seconds` if an entry is missing, and after
+    `usual_seconds` in any case, so that what others delete from packs is noticed. A local one is listed, too, when its
+    time shows a change, which is looked at after `look_seconds`. There are no locks: two threads may list at once, and
+    each leaves a whole state. `error` says why the last listing failed, where a later one may know more.
     """
 
     def __init__(

@@ -13,10 +13,7 @@ from .tar import read_entries, rows_of
 
 
 def check_packs(catalog: Catalog) -> dict[str, str]:
-    """Return what is wrong with the files of the packs, by name; their entries are not looked at.
-
-    Raises StoreError if they cannot be listed or read.
-    """
+    """Return what is wrong with the files of the packs, by name, not with entries; StoreError if they are not read."""
     state = catalog.refresh()
     problems = dict(state.damaged)
     files = {name: index for name, index in {**state.indexes, **state.gone}.items() if not name.endswith(".tar")}

@@ -39,14 +39,11 @@ _Object: TypeAlias = "tuple[str, bytes, float]"  # name, content, time of writin
 
 @dataclass
 class Packer:
-    """Moves entries into packs.
-
-    `is_good` tells whether an entry, by name and content, may be packed.
-    """
+    """Moves entries into packs."""
 
     store: PackedStore
     pack_bytes: int = PACK_BYTES
-    is_good: Callable[[str, bytes], bool] = lambda name, content: True
+    is_good: Callable[[str, bytes], bool] = lambda name, content: True  # whether an entry may be packed
     n_packed: int = 0
     n_bytes: int = 0
     n_packs: int = 0  # that were written
@@ -55,10 +52,7 @@ class Packer:
     _waiting: list[tuple[float, list[StoredObject], dict[str, Location]]] = field(default_factory=list)
 
     def pack(self, entries: Iterable[StoredObject]) -> None:
-        """Pack single entries, in this order, and delete them.
-
-        Raises StoreError if the root cannot be read or written; what was packed until then stays packed.
-        """
+        """Pack single entries, in this order, and delete them; after a StoreError what was packed stays packed."""
         objects: list[_Object] = []
         n_bytes = 0
         for name, content, modified in self._contents(entries):
@@ -154,10 +148,7 @@ def settled_packs(catalog: Catalog) -> set[str]:
 
 
 def publish(store: PackedStore, objects: Sequence[_Object]) -> dict[str, Location]:
-    """Write a pack of these entries (name, content, time of writing) and its index; return where each is.
-
-    Raises StoreError if that failed.
-    """
+    """Write a pack of these entries and its index; return where each is, by name; StoreError if that failed."""
     content, entries = encode_pack(objects)
     name = new_name(PACK)
     pack = id_of(name, PACK) or ""

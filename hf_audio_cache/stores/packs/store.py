@@ -32,7 +32,7 @@ class PackedStore(WrappingStore):
 
     def __init__(self, wrapped: Store, catalog: Catalog, inside: str = "") -> None:
         super().__init__(wrapped)
-        self._catalog = catalog
+        self.catalog = catalog
         self._inside = inside
 
     @classmethod
@@ -41,19 +41,14 @@ class PackedStore(WrappingStore):
         return cls(store, Catalog(store, near))
 
     @property
-    def catalog(self) -> Catalog:
-        """What finds entries in the packs."""
-        return self._catalog
-
-    @property
     def single(self) -> Store:
         """The store of the objects that are in no pack, and of the packs themselves."""
         return self._wrapped
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
-        known_error = self._catalog.error
-        state = self._catalog.state()
-        error = None if self._catalog.error is known_error else self._catalog.error  # of a listing just now
+        known_error = self.catalog.error
+        state = self.catalog.state()
+        error = None if self.catalog.error is known_error else self.catalog.error  # of a listing just now
         found: dict[str, bytes | StoreError | None] = {}
         found |= self._read_packed(names) if state.packs else {}
         others = [name for name in names if name not in found]
@@ -81,15 +76,15 @@ class PackedStore(WrappingStore):
         later: dict[str, bytes | StoreError | None] = {}
         lost = [name for name, found in zip(names, answers, strict=True) if found is None]
         for _ in range(_LOOKS):
-            if not lost or not self._catalog.look_again(since):
+            if not lost or not self.catalog.look_again(since):
                 break
-            since = self._catalog.state()
+            since = self.catalog.state()
             later |= self._read_packed(lost)
             lost = [name for name in lost if later.get(name) is None]
             # Put anew meanwhile, which deletes it from the packs.
             later.update(zip(lost, self._wrapped.get_many(lost), strict=True))
             lost = [name for name in lost if later[name] is None]
-        error = self._catalog.error
+        error = self.catalog.error
         return [
             found if found is not None else self._unknown(name, error)
             for name, found in ((name, later.get(name, found)) for name, found in zip(names, answers, strict=True))
@@ -106,7 +101,7 @@ class PackedStore(WrappingStore):
         found = {}
         for name in names:
             key = self._key(name)
-            place = None if key is None else self._catalog.find(key)
+            place = None if key is None else self.catalog.find(key)
             if place is not None:
                 found[name] = place
         return found
@@ -119,7 +114,7 @@ class PackedStore(WrappingStore):
         found = self._read_places(places, n_last)
         lost = [name for name in places if name not in found]
         if lost:  # a pack was written anew
-            self._catalog.refresh()
+            self.catalog.refresh()
             found |= self._read_places(self._find(lost), n_last)
         return found
 
@@ -128,7 +123,7 @@ class PackedStore(WrappingStore):
         for pack, offset, length in places.values():
             n_bytes = length if n_last is None else min(length, n_last)
             ranges.append((pack_name(pack), offset + length - n_bytes, n_bytes))
-        store = self._catalog.store
+        store = self.catalog.store
         contents = store.get_ranges(ranges) if store.is_local else _get_together(store, ranges)
         return {
             name: content
@@ -142,33 +137,33 @@ class PackedStore(WrappingStore):
         return [found.get(str(number)) for number in range(len(places))]
 
     def ends_many(self, names: Sequence[str], n_bytes: int) -> list[bytes | StoreError | None]:
-        packed = self._read_packed(names, n_last=n_bytes) if self._catalog.state().packs else {}
+        packed = self._read_packed(names, n_last=n_bytes) if self.catalog.state().packs else {}
         others = [name for name in names if name not in packed]
         ends = dict(zip(others, self._wrapped.ends_many(others, n_bytes), strict=True)) if others else {}
         return [packed[name] if name in packed else ends[name] for name in names]
 
     def get_again(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         """Return what else there is of entries that turned out to be bad: an object of its own, or in another pack."""
-        places = self._find(names) if self._catalog.state().packs else {}
+        places = self._find(names) if self.catalog.state().packs else {}
         if not places:
             return self._wrapped.get_again(names)
         found = dict(zip(names, self._wrapped.get_many(names), strict=True))
         bad = [name for name, content in found.items() if name in places and not isinstance(content, bytes)]
         others = {}
         for name in bad:
-            now = [*self._catalog.places(self._key(name) or b"")]  # none, if an index turned out to be damaged
+            now = [*self.catalog.places(self._key(name) or b"")]  # none, if an index turned out to be damaged
             if now and (now[-1] != places[name] or not self.is_local):  # a network may have damaged what it brought
                 others[name] = now[-1]
         found.update(dict.fromkeys(bad), **self._read_places(others, None))
         return [found[name] for name in names]
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
-        state = self._catalog.state()
+        state = self.catalog.state()
         packed = self._find(names) if state.packs else {}
         others = [name for name in names if name not in packed]
         there = dict(zip(others, self._wrapped.exists_many(others), strict=True)) if others else {}
         absent = [name for name, is_there in there.items() if not is_there]
-        if absent and self._catalog.look_again(state):
+        if absent and self.catalog.look_again(state):
             packed |= self._find(absent)
             absent = [name for name in absent if name not in packed]
             there.update(zip(absent, self._wrapped.exists_many(absent), strict=True))
@@ -176,7 +171,7 @@ class PackedStore(WrappingStore):
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         # Before the put: a packer may be quick, and what it packs next is the new entry.
-        old = self._all_places(objects) if self._catalog.state().packs else {}
+        old = self._all_places(objects) if self.catalog.state().packs else {}
         failed = self._wrapped.put_many(objects)
         # Otherwise the old entry would hide the new one. If that fails, the next `pack` does it.
         self.forget_places(place for name, places in old.items() if name not in failed for place in places)
@@ -188,13 +183,13 @@ class PackedStore(WrappingStore):
         entries = [name for name in names if self._key(name) is not None]
         if not entries:
             return failed
-        before = self._catalog.refresh().packs
-        failed |= {name: error for name in entries if (error := self._unknown(name, self._catalog.error)) is not None}
+        before = self.catalog.refresh().packs
+        failed |= {name: error for name in entries if (error := self._unknown(name, self.catalog.error)) is not None}
         if not before:
             return failed  # what a packer has in memory, it deletes itself
         failed |= self._forget(entries)
         # Who writes packs anew may have read some of them. Whatever it publishes later, it sees that these are gone.
-        if self._catalog.refresh().packs.keys() - before.keys():
+        if self.catalog.refresh().packs.keys() - before.keys():
             failed |= self._forget(entries)
         return failed
 
@@ -207,7 +202,7 @@ class PackedStore(WrappingStore):
     def _all_places(self, names: Iterable[str]) -> dict[str, list[tuple[bytes, Location]]]:
         """Return the places in packs of those entries that have any, with their keys."""
         keys = {name: key for name in names if (key := self._key(name)) is not None}
-        found = {name: [(key, place) for place in self._catalog.places(key)] for name, key in keys.items()}
+        found = {name: [(key, place) for place in self.catalog.places(key)] for name, key in keys.items()}
         return {name: places for name, places in found.items() if places}
 
     def forget_places(self, places: Iterable[tuple[bytes, Location]]) -> StoreError | None:
@@ -218,10 +213,10 @@ class PackedStore(WrappingStore):
         packs = sorted({place.pack for _, place in listed})
         error = None
         try:
-            put_index(self._catalog.store, make_rows(listed, packs), packs, DELETED)
+            put_index(self.catalog.store, make_rows(listed, packs), packs, DELETED)
         except StoreError as exc:
             error = exc
-        self._catalog.refresh()
+        self.catalog.refresh()
         return error
 
     def tidy(self) -> None:
@@ -235,7 +230,7 @@ class PackedStore(WrappingStore):
         if (self._inside + prefix).startswith(folder):
             yield from self._wrapped.scan(prefix)
             return
-        had_packs = bool(self._catalog.refresh().packs)
+        had_packs = bool(self.catalog.refresh().packs)
         singles: set[int] = set()  # hashes, as far as there may be doubles
         for found in self._wrapped.scan(prefix):
             if not (self._inside + found.name).startswith(folder):
@@ -243,13 +238,13 @@ class PackedStore(WrappingStore):
                     singles.add(hash(found.name))
                 yield found
         if had_packs:
-            self._catalog.refresh()  # what was packed meanwhile
+            self.catalog.refresh()  # what was packed meanwhile
             yield from (found for found in self._scan_packs(prefix) if hash(found.name) not in singles)
 
     def _scan_packs(self, prefix: str) -> Iterator[StoredObject]:
         clip = _CLIP.fullmatch(prefix)
-        for pack in self._catalog.packs_with(clip[1][:16] if clip else ""):
-            for entry in self._catalog.alive_in(pack):
+        for pack in self.catalog.packs_with(clip[1][:16] if clip else ""):
+            for entry in self.catalog.alive_in(pack):
                 if entry.name.startswith(self._inside + prefix):
                     yield StoredObject(entry.name[len(self._inside) :], entry.length, entry.modified)
 
@@ -261,34 +256,24 @@ class PackedStore(WrappingStore):
 
 def _get_together(store: Store, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
     """Return what `get_ranges` does, with one request for neighbours."""
-    spans: list[Range] = []
-    span_of: dict[Range, Range] = {}
-    together: list[Range] = []
-
-    def close() -> None:
-        name, start, _ = together[0]
-        span = (name, start, max(one[1] + one[2] for one in together) - start)
-        spans.append(span)
-        span_of.update(dict.fromkeys(together, span))
-        together.clear()
-
+    groups: list[list[Range]] = []
     for one in sorted(set(ranges)):
         name, start, n_bytes = one
-        if together:
-            first_name, first_start, _ = together[0]
-            _, last_start, last_bytes = together[-1]
+        if groups:
+            first_name, first_start, _ = groups[-1][0]
+            _, last_start, last_bytes = groups[-1][-1]
             is_near = name == first_name and start - (last_start + last_bytes) <= _MOST_APART
-            if not is_near or start + n_bytes - first_start > _MOST_AT_ONCE:
-                close()
-        together.append(one)
-    if together:
-        close()
-    found = dict(zip(spans, store.get_ranges(spans), strict=True))
-
-    def part(one: Range) -> bytes | StoreError | None:
-        span = span_of[one]
-        content = found[span]
-        begin = one[1] - span[1]
-        return content[begin : begin + one[2]] if isinstance(content, bytes) else content
-
-    return [part(one) for one in ranges]
+            if is_near and start + n_bytes - first_start <= _MOST_AT_ONCE:
+                groups[-1].append(one)
+                continue
+        groups.append([one])
+    spans = []
+    for group in groups:
+        name, begin, _ = group[0]
+        spans.append((name, begin, max(start + n_bytes for _, start, n_bytes in group) - begin))
+    found: dict[Range, bytes | StoreError | None] = {}
+    for group, (_, begin, _), content in zip(groups, spans, store.get_ranges(spans), strict=True):
+        for one in group:
+            at = one[1] - begin
+            found[one] = content[at : at + one[2]] if isinstance(content, bytes) else content
+    return [found[one] for one in ranges]

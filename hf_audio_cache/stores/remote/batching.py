@@ -115,13 +115,7 @@ def on_loop(
 
 
 def in_threads(
-    ask: Callable[[int], Any],
-    count: int,
-    *,
-    at_once: int,
-    limit: float,
-    patience: float,
-    is_silent: IsSilent,
+    ask: Callable[[int], Any], count: int, *, at_once: int, limit: float, patience: float, is_silent: IsSilent
 ) -> list[Any]:
     """Do what `on_loop` does in threads, for a driver without an event loop.
 
