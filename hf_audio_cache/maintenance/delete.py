@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,10 +87,8 @@ class Contents:
     @classmethod
     def of(cls, root: str | os.PathLike[str] | CacheRoot) -> Contents:
         """List a root, and not what this machine's near tier has of it; StoreError if it cannot be listed."""
-        store, near = OpenRoot.for_maintenance(root).store, as_cache_root(root).open_near_tier()
-        now, uses = time.time(), last_uses(store)
-        objects = [one for one in store.scan() if is_ours(one.name)]
-        return cls(store, near, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
+        store = OpenRoot.for_maintenance(root).store
+        return cls._list(store, as_cache_root(root).open_near_tier(), last_uses(store))
 
     @classmethod
     def of_near_tier(cls, root: str | os.PathLike[str] | CacheRoot) -> Contents:
@@ -99,8 +97,13 @@ class Contents:
         near = root.open_near_tier()
         if near is None:
             raise ValueError(f"there is no near tier of {root.url} on this machine; nothing was deleted.")
-        objects = [one for one in near.scan() if is_ours(one.name)]
-        return cls(near, None, time.time(), objects, [entry for one in objects if (entry := parse_entry(one))])
+        return cls._list(near, None, {})
+
+    @classmethod
+    def _list(cls, store: Store, near: Store | None, uses: Mapping[str, float]) -> Contents:
+        now = time.time()
+        objects = [one for one in store.scan() if is_ours(one.name)]
+        return cls(store, near, now, objects, [entry for one in objects if (entry := parse_entry(one, uses))])
 
     def unfinished(self) -> list[StoredObject]:
         """Return the unfinished files that are older than an hour."""

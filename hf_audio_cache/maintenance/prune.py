@@ -83,7 +83,8 @@ def prune(
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
     if given:
-        excess = max(_beyond(contents, max_bytes), _lacking(contents.store, keep_free))
+        beyond = 0 if max_bytes is None else sum(entry.n_bytes for entry in contents.entries) - max_bytes
+        excess = max(beyond, _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
         going = list(_first_to_go(contents, may_go, excess, oldest))
     elif processor is not None or cache is not None or runs:
@@ -108,11 +109,6 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
         check_processor(processor, names, (entry.processor for entry in contents.entries))
         may_go = [entry for entry in may_go if is_processor(entry.processor, processor, names)]
     return may_go
-
-
-def _beyond(contents: Contents, max_bytes: int | None) -> int:
-    """Return by how many bytes the entries exceed their maximum size."""
-    return 0 if max_bytes is None else sum(entry.n_bytes for entry in contents.entries) - max_bytes
 
 
 def _lacking(store: Store, keep_free: float | None) -> float:

@@ -136,16 +136,12 @@ def _run(step: ForkStep, moment: str) -> None:
         call()
 
 
-def _register() -> None:
+if hasattr(os, "register_at_fork"):  # a system without it has no forks
     # The hook that was registered last is called first before a fork, and last after it. One registration a step:
     # Python goes on with the others when one raises.
-    for step in reversed(ForkStep):
+    for _step in reversed(ForkStep):
         os.register_at_fork(
-            before=functools.partial(_run, step, "before"),
-            after_in_parent=functools.partial(_run, step, "in_parent"),
-            after_in_child=functools.partial(_run, step, "in_child"),
+            before=functools.partial(_run, _step, "before"),
+            after_in_parent=functools.partial(_run, _step, "in_parent"),
+            after_in_child=functools.partial(_run, _step, "in_child"),
         )
-
-
-if hasattr(os, "register_at_fork"):  # a system without it has no forks
-    _register()

@@ -18,7 +18,6 @@ __all__ = [
     "COMPRESSIONS",
     "MAX_TAIL_BYTES",
     "OUTPUT_NAME",
-    "Encoded",
     "Form",
     "Member",
     "decode",

@@ -47,17 +47,14 @@ def tidy(store: PackedStore, *, anew: Iterable[str] = ()) -> None:
     _drop_dead(store, old, frozenset(anew))
     for kind in (INDEX, DELETED):
         _merge(catalog, kind)
-    unfinished = [one.name for one in _listed(catalog) if _is_unfinished(one.name) and _age(one) > UNFINISHED_AFTER]
+    latest = time.time() - UNFINISHED_AFTER
+    unfinished = [one.name for one in _listed(catalog) if _is_unfinished(one.name) and one.modified < latest]
     _delete(catalog.store, unfinished)
     catalog.refresh()
 
 
 def _listed(catalog: Catalog) -> list[StoredObject]:
     return catalog.store.listing(f"{PACKS}/")
-
-
-def _age(found: StoredObject) -> float:
-    return time.time() - found.modified
 
 
 def _is_unfinished(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import StoreError
@@ -220,9 +220,6 @@ def store_error(action: str, location: object, name: str, exc: BaseException, re
         errno=number if isinstance(number, int) else None,
         kind=kind_of(exc),
     )
-    error.__cause__ = exc if _is_clean(_chain(exc), redact) else _QuotedError(said)
+    is_clean = all(redact(text) == text for link in _chain(exc) for text in (str(link), repr(link)))
+    error.__cause__ = exc if is_clean else _QuotedError(said)
     return error
-
-
-def _is_clean(links: Iterable[BaseException], redact: Redactor) -> bool:
-    return all(redact(text) == text for link in links for text in (str(link), repr(link)))

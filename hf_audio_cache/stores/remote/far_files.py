@@ -72,7 +72,8 @@ class FarFiles:
             answers = self._ask(wanted, at_once)
             for url, answer in answers.items():
                 if answer is not NOT_ASKED or url not in found:
-                    found[url] = self._answer(url, answer)
+                    failed = isinstance(answer, Exception)
+                    found[url] = store_error("read", url, url, answer, self._store.redact) if failed else bytes(answer)
             kinds = {url: answer.kind for url in wanted if isinstance(answer := found[url], StoreError)}
             repeated = {"throttled", "unreachable"}
             if attempt == 0 and repeated.isdisjoint(kinds.values()) and kinds and self._store.renew():
@@ -134,20 +135,14 @@ class FarFiles:
         return listing.versions or {}
 
     def _by_url(self, folder: str, listing: Iterable[Mapping[str, Any]]) -> dict[str, FileVersion]:
-        versions: dict[str, FileVersion] = {}
-        for found in listing:
-            version = _version(found)
-            if version is not None:
-                versions[f"{folder}/{str(found['name']).rpartition('/')[2]}"] = version
-        return versions
+        return {
+            f"{folder}/{str(found['name']).rpartition('/')[2]}": version
+            for found in listing
+            if (version := _version(found)) is not None
+        }
 
     def _path(self, url: str) -> str:
         return url.removeprefix(self._base).removeprefix("/")
-
-    def _answer(self, url: str, answer: Any) -> bytes | StoreError:
-        if isinstance(answer, Exception):
-            return store_error("read", url, url, answer, self._store.redact)
-        return bytes(answer)
 
 
 def _folder(url: str) -> str:
