@@ -246,14 +246,6 @@ class EntryCache(Generic[KeyT]):
         """Return whether a name under the root of such a cache is that of an entry, finished or not."""
         return is_entry(finished_name(f"{cls._folder}/{name}"))
 
-    def check_many(self, names: Sequence[str]) -> list[HfAudioCacheError | None]:
-        """Return, for the entry of each name, what is wrong with it; each is read whole and decoded."""
-        return [
-            # Else deleted since it was listed, or why it could not be read.
-            self.check(name, found) if isinstance(found, bytes) else found
-            for name, found in zip(names, self._store.get_many(names), strict=True)
-        ]
-
     def check(self, name: str, found: bytes) -> HfAudioCacheError | None:
         """Return what is wrong with the bytes of an entry of this name; all of it is decoded."""
         try:

@@ -18,6 +18,7 @@ from ..support.report import Report, Table
 from ..support.units import format_seconds, format_size
 from .listing import ListedEntry, find_entries
 from .processors import processor_names
+from .verify import check_object
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +72,7 @@ def _inspect(root: OpenRoot, entry: ListedEntry, processor_name: str) -> Inspect
     content = root.store.get(entry.name)
     problem: HfAudioCacheError | str | None = "it was deleted meanwhile"
     if content is not None:
-        problem = root.caches[entry.cache].check(entry.name.partition("/")[2], content)
+        problem = check_object(root, entry.name, content)
     if content is None or problem is not None:
         return InspectedEntry(entry.name, entry, processor_name, problem=str(problem))
     opened = open_entry(content, None)

@@ -20,14 +20,14 @@ from typing import IO
 from ..cache.layout import FEATURES, PROCESSORS, WAVEFORMS, is_entry, parse_manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot
-from ..errors import ArchiveError, HfAudioCacheError, StoreError
+from ..errors import ArchiveError, StoreError
 from ..stores import Store
 from ..support.batches import batches
 from ..support.report import Report, Table
 from ..support.units import format_size
 from .listing import check_processor, is_processor, parse_entry
 from .processors import processor_names
-from .verify import check_manifest
+from .verify import check_object
 
 _BATCH = 64  # objects that are read or put at once
 _BATCH_BYTES = 64 << 20  # of an archive
@@ -68,14 +68,6 @@ class TransferReport(Report):
         return [Table(f"{self.source} -> {self.target}", (), figures), *reasons]
 
 
-def _check(root: OpenRoot, name: str, content: bytes) -> HfAudioCacheError | None:
-    """Return why an object must not be stored under a root by this name; None if it may."""
-    folder, _, inside = name.partition("/")
-    if folder == PROCESSORS:
-        return check_manifest(name, content, root.signing_keys)
-    return root.caches[folder].check(inside, content)
-
-
 def _selected(
     store: Store, clips: Collection[str] | None, processor: str | None, *, waveforms: bool
 ) -> tuple[list[str], list[str]]:
@@ -107,7 +99,7 @@ def _good(root: OpenRoot, objects: Mapping[str, bytes], report: TransferReport) 
     """Return the objects that may be stored under a root."""
     good: dict[str, bytes] = {}
     for name, content in objects.items():
-        error = _check(root, name, content)
+        error = check_object(root, name, content)
         if error is None:
             good[name] = content
         else:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from ..cache.access_records import check_use
-from ..cache.layout import TAG_NAME, is_entry, is_ours, manifest_name, parse_manifest_name
+from ..cache.layout import PROCESSORS, TAG_NAME, is_entry, is_ours, manifest_name
 from ..cache.open_root import OpenRoot
 from ..cache.processor_manifest import Manifest
 from ..cache.root import CacheRoot
@@ -132,16 +132,13 @@ def verify(root: str | os.PathLike[str] | CacheRoot, *, repair: bool = False) ->
     entries = (found for found in store.scan() if _is_to_be_read(found, report, now))
     for batch in batches(entries, _BATCH):
         note_progress(report.n_entries)
-        for folder, cache in opened.caches.items():
-            inside = [found for found in batch if found.name.startswith(f"{folder}/")]
-            names = [found.name.partition("/")[2] for found in inside]
-            for found, error in zip(inside, cache.check_many(names), strict=True):
+        for found, content in zip(batch, store.get_many([found.name for found in batch]), strict=True):
+            if is_entry(found.name):
                 report.n_entries += 1
                 report.n_bytes += found.n_bytes
-                _note(report, found.name, error)
-        for found in batch:
-            if not is_entry(found.name):
-                _note(report, found.name, _check_other(store, found.name, opened.signing_keys))
+            # Else deleted since it was listed, or why it could not be read.
+            error = check_object(opened, found.name, content) if isinstance(content, bytes) else content
+            _note(report, found.name, error)
     _check_packs(store, report, now)
     return repair_root(root, report) if repair else report
 
@@ -180,8 +177,15 @@ def _is_to_be_read(found: StoredObject, report: VerifyReport, now: float) -> boo
     return False
 
 
-def check_manifest(name: str, content: bytes, keys: SigningKeys | None) -> HfAudioCacheError | None:
-    """Return what is wrong with the manifest of a processor under this name."""
+def check_object(root: OpenRoot, name: str, content: bytes) -> HfAudioCacheError | None:
+    """Return what is wrong with an entry, a manifest or a record of use that has this name under a root."""
+    folder, _, inside = name.partition("/")
+    if folder in root.caches:
+        return root.caches[folder].check(inside, content)
+    return _check_manifest(name, content, root.signing_keys) if folder == PROCESSORS else check_use(name, content)
+
+
+def _check_manifest(name: str, content: bytes, keys: SigningKeys | None) -> HfAudioCacheError | None:
     try:
         manifest = Manifest.from_bytes(content, keys)
         if manifest_name(manifest.identity.sha) != name:
@@ -191,14 +195,6 @@ def check_manifest(name: str, content: bytes, keys: SigningKeys | None) -> HfAud
     except Exception as exc:  # noqa: BLE001 - whatever JSON of another form makes of it
         return CorruptEntryError(f"it is no manifest ({type(exc).__name__}: {exc})")
     return None
-
-
-def _check_other(store: Store, name: str, keys: SigningKeys | None) -> HfAudioCacheError | None:
-    """Return what is wrong with a manifest or a record of use."""
-    [found] = store.get_many([name])
-    if not isinstance(found, bytes):
-        return found
-    return check_manifest(name, found, keys) if parse_manifest_name(name) else check_use(name, found)
 
 
 def _note(report: VerifyReport, name: str, error: HfAudioCacheError | None) -> None:
