@@ -25,7 +25,7 @@ def entry_name(number: int, processor: str = "0123456789ab", folder: str = "feat
 def open_packed(root: str | Path | Store, near: Path | None = None) -> PackedStore:
     """Return a store that always looks again for missing entries. Its packer does not wait for other processes."""
     store = root if isinstance(root, Store) else LocalStore(root)
-    packed = PackedStore.at_root(store, None if near is None else LocalStore(near))
+    packed = PackedStore(store, None if near is None else LocalStore(near))
     packed.catalog.missing_seconds = packed.catalog.look_seconds = 0.0
     return packed
 

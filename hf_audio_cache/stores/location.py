@@ -107,7 +107,7 @@ def open_store(
     folder = None
     if not read_only:
         folder = near_folder(url, near=near, storage_options=storage_options, filesystem=filesystem)
-    store = PackedStore.at_root(store, None if folder is None else LocalStore(folder))
+    store = PackedStore(store, None if folder is None else LocalStore(folder))
     if read_only:
         return ReadOnlyStore(store)
     if folder is None:

@@ -48,15 +48,12 @@ class Catalog:
     each leaves a whole state. `error` says why the last listing failed, where a later one may know more.
     """
 
-    def __init__(
-        self, store: Store, near: LocalStore | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: Store, near: LocalStore | None) -> None:
         self.store = store
         self.files = PackFiles(store, near)
         self.error: StoreError | None = None
         self.missing_seconds, self.usual_seconds = _LOCAL_SECONDS if store.is_local else _FAR_SECONDS
         self.look_seconds = _LOOK_SECONDS
-        self._clock = clock
         self._state = State()
         self._listed_at = self._looked_at = float("-inf")
         self._listed_time = 0
@@ -67,7 +64,7 @@ class Catalog:
 
     def state(self) -> State:
         """Return the packs as of the last listing, which is not very old."""
-        now = self._clock()
+        now = time.monotonic()
         if now - self._listed_at > self.usual_seconds:
             self.refresh()
         elif self._state.packs and now - self._looked_at >= self.look_seconds:
@@ -85,7 +82,7 @@ class Catalog:
 
     def look_again(self, since: State) -> bool:
         """List the packs once more, as an entry was not found in `since`; return whether anything is new."""
-        is_known = self._clock() - self._listed_at < self.missing_seconds and self._listed_time != _UNSURE
+        is_known = time.monotonic() - self._listed_at < self.missing_seconds and self._listed_time != _UNSURE
         return (self._state if is_known else self.refresh()) is not since
 
     def find(self, key: bytes) -> Location | None:
@@ -133,7 +130,7 @@ class Catalog:
         """List the packs, open what is new, and return the state; without an answer it stays as it was."""
         self.error = None
         for _ in range(_TRIES):
-            self._listed_at, self._listed_time, changed = self._clock(), _UNSURE, self._folder_time()
+            self._listed_at, self._listed_time, changed = time.monotonic(), _UNSURE, self._folder_time()
             try:
                 self._state = self._state_of(self.store.listing(_FOLDER))
             except ChangedError:

@@ -26,19 +26,13 @@ class PackedStore(WrappingStore):
 
     What is read is looked for in the packs first, since that takes no request; then as an object of its own. What is
     put is an object of its own, and the entry of that name in a pack is deleted. Deleting an entry in a pack adds its
-    place to a list of deleted ones; `tidy` gives the room back. `inside` is the folder of `wrapped` under the root of
-    the packs, with a slash; "" for the root itself.
+    place to a list of deleted ones; `tidy` gives the room back. `near` keeps copies of the indexes of a far root.
     """
 
-    def __init__(self, wrapped: Store, catalog: Catalog, inside: str = "") -> None:
-        super().__init__(wrapped)
-        self.catalog = catalog
-        self._inside = inside
-
-    @classmethod
-    def at_root(cls, store: Store, near: LocalStore | None = None) -> PackedStore:
-        """Return a root with its packs."""
-        return cls(store, Catalog(store, near))
+    def __init__(self, root: Store, near: LocalStore | None = None) -> None:
+        super().__init__(root)
+        self.catalog = Catalog(root, near)
+        self._inside = ""  # the folder under the root, with a slash
 
     @property
     def single(self) -> Store:
