@@ -116,25 +116,7 @@ def _add_member(npz: NpzWriter, name: str, value: Any, compression: str | None) 
 
 
 class Entry:
-    """The outputs of one entry, decoded when they are asked for.
-
-    Attributes
-    ----------
-    names
-        The outputs, in the order in which they were stored.
-    main
-        The one that a model takes: the only one, or ``input_features``, or ``input_values``, or the first.
-    forms
-        Dtype and shape of each array by name.
-    compute_seconds
-        What it took to compute them; 0.0 where that is not known.
-    key
-        The fields of the key that it was stored under; if it does not say, those that it was opened with, or None.
-    length
-        Length of the waveform that they were computed from; None where it does not say.
-    places
-        Arrays, by name, that the outputs of their form are decoded into, each once.
-    """
+    """The outputs of one entry, decoded when they are asked for."""
 
     def __init__(
         self,
@@ -145,18 +127,20 @@ class Entry:
         length: ClipLength | None = None,
     ) -> None:
         self._outputs = outputs
-        self.forms = forms
-        self.compute_seconds = compute_seconds
-        self.key = key
-        self.length = length
-        self.places: dict[str, npt.NDArray[Any]] = {}
+        self.forms = forms  # of each array by name
+        self.compute_seconds = compute_seconds  # 0.0 where that is not known
+        self.key = key  # the fields of the key that it was stored or, if it does not say, opened with
+        self.length = length  # of the waveform that the outputs are of; None where it does not say
+        self.places: dict[str, npt.NDArray[Any]] = {}  # that the outputs of their form are decoded into, each once
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The outputs, in the order in which they were stored."""
         return tuple(self._outputs)
 
     @property
     def main(self) -> str:
+        """The one that a model takes: the only one, or ``input_features``, or ``input_values``, or the first."""
         return next((name for name in _MODEL_INPUTS if name in self._outputs), None) or next(iter(self._outputs))
 
     def read(self, name: str) -> Any:

@@ -137,13 +137,10 @@ class BadClip:
 class Counters:
     """The figures of `Stats`, shared by the processes that a pickle or a fork of this object reaches.
 
-    Parameters
-    ----------
-    directory
-        Where the processes keep their files; "" for nowhere, which leaves each process its own figures. By default a
-        new one among the system's temporary files, which is named now, made at the first count, and removed with the
-        object that named it. Where there is no place for temporary files each process has its own figures only:
-        counting must not end a run.
+    `directory` is where the processes keep their files; "" for nowhere, which leaves each process its own figures. By
+    default it is a new one among the system's temporary files, which is named now, made at the first count, and removed
+    with the object that named it. Where there is no place for temporary files each process has its own figures only:
+    counting must not end a run.
     """
 
     def __init__(self, directory: str | None = None) -> None:

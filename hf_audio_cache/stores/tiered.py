@@ -22,20 +22,10 @@ class TieredStore(WrappingStore):
     remote store is what counts: a failure of the near tier is warned of once, and otherwise changes nothing. A listing
     has what either holds.
 
-    Parameters
-    ----------
-    near
-        Directory of the near tier. Of its files only entries are ever deleted to make room; nothing is looked at now.
-    remote
-        The store behind it.
-    write
-        Where puts and deletions go. ``"both"``: a put fails if the remote store fails, though the near tier may have
-        it. ``"near"``: the remote store is only read. ``"none"``: a put is refused by a `StoreError` of the kind
-        "read-only" for each name; what is read is still kept in the near tier, and a deletion removes it only there.
-    near_max_bytes
-        How many bytes the entries in the near tier may take, about: processes that share it find each other's files
-        a little late. The least recently used make room, but none that this run has read or written; when only those
-        are left, nothing more is kept.
+    `write` says where puts and deletions go. ``"both"``: a put fails if the remote store fails, though the near tier
+    may have it. ``"near"``: the remote store is only read. ``"none"``: a put is refused by a `StoreError` of the kind
+    "read-only"; what is read is still kept in the near tier, and a deletion removes it only there. `near_max_bytes` is
+    what `NearTier` keeps to.
     """
 
     is_local = False

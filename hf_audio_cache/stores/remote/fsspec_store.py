@@ -30,19 +30,10 @@ class FsspecStore(Store):
     makes a file system of its own, since none survives a fork. Raises InvalidRootError if no store can be there, or its
     driver is not installed.
 
-    Parameters
-    ----------
-    root
-        A URL such as ``s3://bucket/folder``; with `filesystem`, a path in it.
-    storage_options
-        Options of the file system, as `datasets` and fsspec take them.
-    filesystem
-        An fsspec file system to use as it is; a forked process makes another one with the same arguments.
-    timeouts
-        Seconds to wait for a connection, if the driver has such a setting; and that an object may take, from the
-        request to its last byte. Entries of hundreds of megabytes need more.
-    concurrency
-        How many objects are read or written at once, if the driver can do that.
+    `root` is a URL, or a path in `filesystem`, which is used as it is (a forked process makes another one with the same
+    arguments). `timeouts` are the seconds to wait for a connection, where the driver has such a setting, and for an
+    object, from the request to its last byte. `concurrency` is how many objects are read or written at once, where the
+    driver can do that.
     """
 
     def __init__(
