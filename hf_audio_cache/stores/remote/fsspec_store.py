@@ -50,31 +50,48 @@ class FsspecStore(Store):
 
     def get_many(self, names: Sequence[str]) -> list[bytes | StoreError | None]:
         paths = [self._path(check_name(name)) for name in names]
-        results = self.ask("cat_file", [(path,) for path in paths])
-        return [self._read(name, got) for name, got in zip(names, results, strict=True)]
+        return self.contents(names, self.ask("cat_file", [(path,) for path in paths]))
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
         # By keywords: the second argument of s3fs is a version.
         places = [{"start": start, "end": start + n_bytes} for _, start, n_bytes in ranges]
-        results = self.ask("cat_file", [(self._path(check_name(name)),) for name, _, _ in ranges], places)
-        return [self._read(one[0], got) for one, got in zip(ranges, results, strict=True)]
+        names = [check_name(name) for name, _, _ in ranges]
+        return self.contents(names, self.ask("cat_file", [(self._path(name),) for name in names], places))
+
+    def contents(self, names: Iterable[str], results: Iterable[Any]) -> list[bytes | StoreError | None]:
+        """Return the results of reads, with errors in the place of exceptions."""
+
+        def content(name: str, result: Any) -> Any:
+            if not isinstance(result, Exception):
+                return result
+            return None if is_missing(result) else self.error("read", name, result)
+
+        return [content(name, result) for name, result in zip(names, results, strict=True)]
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         results = self.ask("pipe_file", [(self._path(check_name(name)), objects[name]) for name in objects])
+        return self.put_errors(objects, results)
+
+    def put_errors(self, names: Iterable[str], results: Sequence[Any]) -> dict[str, StoreError]:
+        """Return the errors among the results of puts."""
         failed = {}
-        for name, result in zip(objects, results, strict=True):
+        for name, result in zip(names, results, strict=True):
             if isinstance(result, Exception):
-                failed[name] = self._error("write", name, result)
-                if is_missing(result) and not failed[name].kind:  # an object store has no folders that could be missing
+                failed[name] = self.error("write", name, result)
+                if is_missing(result):  # an object store has no folders that could be missing
                     failed[name].kind = "no bucket"
         return failed
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         paths = [self._path(check_name(name)) for name in names]
         results = self.ask("info", [(path,) for path in paths])
-        if results and all(isinstance(result, Exception) and not is_missing(result) for result in results):
-            raise self._error("look for", names[0], results[0])
+        self.check_answered(names, results)
         return [isinstance(result, Mapping) and result.get("type") == "file" for result in results]
+
+    def check_answered(self, names: Sequence[str], results: Sequence[Any]) -> None:
+        """Raise StoreError if none of some requests was answered."""
+        if results and all(isinstance(result, Exception) and not is_missing(result) for result in results):
+            raise self.error("look for", names[0], results[0])
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
         wanted = list(dict.fromkeys(names))
@@ -82,7 +99,7 @@ class FsspecStore(Store):
         failed = {}
         for name, result in zip(wanted, results, strict=True):
             if isinstance(result, Exception) and not is_missing(result) and kind_of(result) != "no bucket":
-                failed[name] = self._error("delete", name, result)
+                failed[name] = self.error("delete", name, result)
         return failed
 
     def renew(self) -> bool:
@@ -94,13 +111,13 @@ class FsspecStore(Store):
         while folders:
             now, folders = folders[: self._files.concurrency], folders[self._files.concurrency :]
             if (silence := self._silence()) is not None:
-                raise self._error("list", now[0], silence)
+                raise self.error("list", now[0], silence)
             listings = self.ask("ls", [(self._path(folder),) for folder in now])
             for folder, listing in zip(now, listings, strict=True):
                 if isinstance(listing, Exception):
                     if is_missing(listing):
                         continue
-                    raise self._error("list", folder, listing)
+                    raise self.error("list", folder, listing)
                 inner, files = self._sort_out(listing, folder, prefix)
                 yield from files
                 folders = inner + folders
@@ -204,12 +221,8 @@ class FsspecStore(Store):
         [found] = self.ask("cat_file", [(self._path(_ANY_NAME),)])
         return found if _is_silent(found) else None
 
-    def _read(self, name: str, result: Any) -> Any:
-        if not isinstance(result, Exception):
-            return result
-        return None if is_missing(result) else self._error("read", name, result)
-
-    def _error(self, action: str, name: str, exc: Exception) -> StoreError:
+    def error(self, action: str, name: str, exc: Exception) -> StoreError:
+        """Return the error for an object, from its driver's exception."""
         return store_error(action, self.location() + f"/{name}" * bool(name), name, exc, self.redact)
 
 

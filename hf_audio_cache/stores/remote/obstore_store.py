@@ -16,7 +16,7 @@ from ...support.process_local import ForkStep, at_fork
 from ..base import Range, Store, StoredObject, check_name
 from ..wrapper import WrappingStore
 from .batching import in_threads
-from .errors import is_missing, kind_of, store_error
+from .errors import is_missing, kind_of
 from .fsspec_store import FsspecStore
 from .obstore_options import NoEquivalentError, Target
 
@@ -79,10 +79,11 @@ class ObstoreStore(WrappingStore):
     NoEquivalentError if obstore would not do the same as fsspec.
     """
 
+    _wrapped: FsspecStore
+
     def __init__(self, plain: FsspecStore, retarget: Callable[[], Target]) -> None:
         target = retarget()
         super().__init__(plain)
-        self._redact = plain.redact
         self._client = _Client(retarget, target, plain.timeouts)
         self._prefix = f"{target.prefix}/" if target.prefix else ""
 
@@ -90,9 +91,8 @@ class ObstoreStore(WrappingStore):
         paths = [self._prefix + check_name(name) for name in names]
         if self._is_plain():
             return super().get_many(names)
-        return self._contents(
-            names, self._ask(lambda store, number: bytes(store.get(paths[number]).bytes()), len(paths))
-        )
+        results = self._ask(lambda store, number: bytes(store.get(paths[number]).bytes()), len(paths))
+        return self._wrapped.contents(names, results)
 
     def get_ranges(self, ranges: Sequence[Range]) -> list[bytes | StoreError | None]:
         if self._is_plain():
@@ -103,13 +103,7 @@ class ObstoreStore(WrappingStore):
             _, start, n_bytes = ranges[number]
             return bytes(store.get_range(paths[number], start=start, length=n_bytes))
 
-        return self._contents([name for name, _, _ in ranges], self._ask(read, len(paths)))
-
-    def _contents(self, names: Sequence[str], results: Sequence[Any]) -> list[bytes | StoreError | None]:
-        return [
-            result if isinstance(result, bytes) else None if is_missing(result) else self._error("read", name, result)
-            for name, result in zip(names, results, strict=True)
-        ]
+        return self._wrapped.contents([name for name, _, _ in ranges], self._ask(read, len(paths)))
 
     def put_many(self, objects: Mapping[str, bytes]) -> dict[str, StoreError]:
         paths = [self._prefix + check_name(name) for name in objects]
@@ -117,20 +111,14 @@ class ObstoreStore(WrappingStore):
             return super().put_many(objects)
         contents = list(objects.values())
         results = self._ask(lambda store, number: store.put(paths[number], contents[number]), len(paths))
-        failed = {name: self._error("write", name, e) for name, e in zip(objects, results, strict=True) if _failed(e)}
-        for error in failed.values():
-            # An object store has no folders that could be missing.
-            if error.__cause__ is not None and is_missing(error.__cause__):
-                error.kind = "no bucket"
-        return failed
+        return self._wrapped.put_errors(objects, results)
 
     def exists_many(self, names: Sequence[str]) -> list[bool]:
         paths = [self._prefix + check_name(name) for name in names]
         if self._is_plain():
             return super().exists_many(names)
         results = self._ask(lambda store, number: store.head(paths[number]), len(paths))
-        if results and all(_failed(result) and not is_missing(result) for result in results):
-            raise self._error("look for", names[0], results[0])
+        self._wrapped.check_answered(names, results)
         return [not _failed(result) for result in results]
 
     def delete(self, names: Iterable[str]) -> dict[str, StoreError]:
@@ -148,7 +136,7 @@ class ObstoreStore(WrappingStore):
             if _failed(result) and kind_of(result) in ("", "no bucket"):
                 failed |= super().delete(part)
             elif _failed(result):
-                failed |= {name: self._error("delete", name, result) for name in part}
+                failed |= {name: self._wrapped.error("delete", name, result) for name in part}
         return failed
 
     def scan(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -163,7 +151,7 @@ class ObstoreStore(WrappingStore):
                     name = found["path"].removeprefix(self._prefix)
                     yield StoredObject(name, found["size"], found["last_modified"].timestamp())
         if not (isinstance(page, StopIteration) or is_missing(page)):
-            raise self._error("list", prefix, page)
+            raise self._wrapped.error("list", prefix, page)
 
     listing = Store.listing  # by `scan` of this store
     __repr__ = Store.__repr__
@@ -193,10 +181,6 @@ class ObstoreStore(WrappingStore):
             patience=0.9 * min(self._client.timeouts),
             is_silent=lambda exc: kind_of(exc) == "unreachable",
         )
-
-    def _error(self, action: str, name: str, exc: Exception) -> StoreError:
-        where = f"{self.location()}/{name}" if name else self.location()
-        return store_error(action, where, name, exc, self._redact)
 
 
 def _next_page(pages: Iterator[Any]) -> Any:
