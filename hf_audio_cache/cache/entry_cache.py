@@ -15,12 +15,13 @@ from typing import Any, Generic
 from ..audio.length import ClipLength
 from ..errors import CorruptEntryError, HfAudioCacheError, SigningKeyError, StoreError, UnknownVersionError
 from ..stores import Store
+from ..stores.folders import finished_name
 from ..support.threads import in_threads
 from .bad_entries import BadEntries
 from .entry import Entry, encode_entry
 from .entry_reader import EntryReader, Pick, give_places
 from .keys import KeyT
-from .layout import finished_name, is_entry
+from .layout import is_entry
 from .presence import Presence
 from .root import CacheRoot, as_cache_root
 from .stats import Counters, Stats

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..audio.channels import Channels
+from ..stores.folders import finished_name
 from ..stores.packs.names import is_pack_file
 
 FEATURES, WAVEFORMS, PROCESSORS, ACCESS, RUNS = "features", "waveforms", "processors", "access", "runs"
@@ -46,7 +47,6 @@ _RUN = r"(?P<run>[0-9]{8}T[0-9]{6}-[0-9a-f]{8})"
 _ACCESS = re.compile(rf"{ACCESS}/(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})/{_RUN}-[0-9a-f]{{12}}-[0-9]+\.gz")
 _RUN_RECORD = re.compile(rf"{RUNS}/{_RUN}/(?:[0-9a-f]{{12}}|references)\.json")
 _FIGURES = re.compile(rf"{RUNS}/{_RUN}/figures-[0-9a-f]{{12}}\.json")
-_TEMPORARY = re.compile(r"(?P<folder>(?:.*/)?)\.(?P<name>[^/]+)\.[0-9]+-[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,6 @@ def parse_record_name(name: str) -> RecordName | None:
     """Return what the name of a finished record says, of the access log or of a run; None for another name."""
     match = _ACCESS.fullmatch(name) or _RUN_RECORD.fullmatch(name)
     return None if match is None else RecordName(match["run"], match.groupdict().get("day"))
-
-
-def finished_name(name: str) -> str:
-    """Return the name that a temporary file would have got; another name as it is."""
-    match = _TEMPORARY.fullmatch(name)
-    return name if match is None else match["folder"] + match["name"]
 
 
 def is_ours(name: str) -> bool:

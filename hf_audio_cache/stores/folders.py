@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import threading
@@ -28,6 +29,7 @@ _OPEN_STEP = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _EVERYWHERE
 OPEN_FILE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _EVERYWHERE
 MAKE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _EVERYWHERE
 TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(rf"(?P<folder>(?:.*/)?)\.(?P<name>[^/]+)\.[0-9]+-[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 _TRIES, _PAUSE = 10, 0.01  # to replace a file that somebody reads, which Windows refuses
 
 
@@ -71,6 +73,12 @@ def unlink_in(folder: Folder, name: str) -> None:
 def temporary_name(name: str) -> str:
     """Return a name for a file that is to get this one."""
     return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+
+
+def finished_name(name: str) -> str:
+    """Return the name that a temporary file would have got; another name as it is."""
+    match = _TEMPORARY.fullmatch(name)
+    return name if match is None else match["folder"] + match["name"]
 
 
 def unlink_unchanged(folder: Folder, name: str, listed: StoredObject) -> None:

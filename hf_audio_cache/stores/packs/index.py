@@ -166,6 +166,12 @@ class Index:
             if len(rows):
                 yield rows
 
+    def offsets(self) -> Iterator[tuple[str, Rows]]:
+        """Yield where entries of a pack start, with the pack, which may come several times; raises what `find` does."""
+        for rows in self.rows():
+            for number in np.unique(rows["pack"]).tolist():
+                yield self.packs[number], rows["offset"][rows["pack"] == number]
+
 
 def _numbers(content: bytes) -> array[int]:
     numbers = array("Q")

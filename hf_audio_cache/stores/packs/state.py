@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-
 from ...errors import CorruptEntryError
 from .index import Index, Location
 
@@ -44,8 +42,6 @@ class State:
         found: dict[str, set[int]] = {}
         for gone in self.gone.values():
             with contextlib.suppress(CorruptEntryError, OSError):
-                for rows in gone.rows():
-                    for number in np.unique(rows["pack"]):
-                        offsets = rows["offset"][rows["pack"] == number].tolist()
-                        found.setdefault(gone.packs[number], set()).update(offsets)
+                for pack, offsets in gone.offsets():
+                    found.setdefault(pack, set()).update(offsets.tolist())
         return found

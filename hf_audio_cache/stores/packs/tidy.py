@@ -19,7 +19,8 @@ import numpy as np
 from ...errors import CorruptEntryError, StoreError
 from ...support.batches import batches
 from ..base import Store, StoredObject
-from ..local import UNFINISHED_AFTER, is_temporary
+from ..folders import finished_name
+from ..local import UNFINISHED_AFTER
 from .catalog import Catalog
 from .files import put_index
 from .index import ROW, Index, Location, Rows, sort_rows
@@ -47,20 +48,14 @@ def tidy(store: PackedStore, *, anew: Iterable[str] = ()) -> None:
     _drop_dead(store, old, frozenset(anew))
     for kind in (INDEX, DELETED):
         _merge(catalog, kind)
-    latest = time.time() - UNFINISHED_AFTER
-    unfinished = [one.name for one in _listed(catalog) if _is_unfinished(one.name) and one.modified < latest]
-    _delete(catalog.store, unfinished)
+    latest = time.time() - UNFINISHED_AFTER  # what is older, a killed writer left
+    left = [one.name for one in _listed(catalog) if not is_pack_file(one.name) and one.modified < latest]
+    _delete(catalog.store, [name for name in left if is_pack_file(finished_name(name))])
     catalog.refresh()
 
 
 def _listed(catalog: Catalog) -> list[StoredObject]:
     return catalog.store.listing(f"{PACKS}/")
-
-
-def _is_unfinished(name: str) -> bool:
-    """Return whether this is what a killed writer left of a file of ours: ``packs/.<file>.<pid>-<digits>.tmp``."""
-    folder, _, file_name = name.rpartition("/")
-    return is_temporary(name) and is_pack_file(f"{folder}/{'.'.join(file_name[1:].split('.')[:2])}")
 
 
 def _delete(store: Store, names: Sequence[str]) -> None:
@@ -100,10 +95,9 @@ def _drop_dead(store: PackedStore, old: Collection[str], anew: Collection[str]) 
     state = catalog.state()
     offsets: dict[str, list[Rows]] = {pack: [] for pack in state.packs}
     for index in state.indexes.values():
-        for rows in index.rows():
-            for number in np.unique(rows["pack"]).tolist():
-                if index.packs[number] in offsets:
-                    offsets[index.packs[number]].append(rows["offset"][rows["pack"] == number])
+        for pack, starts in index.offsets():
+            if pack in offsets:
+                offsets[pack].append(starts)
     dead, mostly = [], []
     for pack, parts in offsets.items():
         n_rows = len(np.unique(np.concatenate(parts))) if parts else 0
