@@ -34,11 +34,15 @@ def _check_sha(field: str, sha: object) -> None:
         )
 
 
+def _as_int(number: object) -> int | None:
+    """Return an integer, NumPy's included, as an ``int``; ``True`` is no number."""
+    return int(number) if isinstance(number, (int, np.integer)) and not isinstance(number, bool) else None
+
+
 def _check_int(field: str, number: object, at_least: int, unit: str) -> int:
-    """Return `number` as an ``int``, NumPy's integers included; ``True`` is no number."""
-    is_integer = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-    if is_integer and int(number) >= at_least:  # type: ignore[call-overload]  # an integer, as was seen
-        return int(number)  # type: ignore[call-overload, no-any-return]
+    whole = _as_int(number)
+    if whole is not None and whole >= at_least:
+        return whole
     raise InvalidKeyError(
         f"{field} must be an integer of at least {at_least} ({unit}), not {number!r}; no key was made.",
         field=field,
@@ -62,9 +66,9 @@ def check_channels(channels: object) -> Channels:
     """Return channels as a key has them; InvalidKeyError if they are none."""
     if isinstance(channels, str) and channels in ("mean", "all"):
         return channels  # type: ignore[return-value]  # which mypy cannot see
-    is_number = isinstance(channels, (int, np.integer)) and not isinstance(channels, bool)
-    if is_number and 0 <= int(channels) < _MOST_CHANNELS:  # type: ignore[call-overload]  # an integer, as was seen
-        return int(channels)  # type: ignore[call-overload, no-any-return]
+    whole = _as_int(channels)
+    if whole is not None and 0 <= whole < _MOST_CHANNELS:
+        return whole
     raise InvalidKeyError(
         f'channels must be "mean", "all" or the number of a channel, from 0 on, not {channels!r}; no key was made.',
         field="channels",
