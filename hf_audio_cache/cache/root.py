@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import InvalidRootError
 from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, local_path, near_folder, open_store
 from ..support.paths import default_root
 from ..support.secrets import Secret, check_options
@@ -125,7 +126,7 @@ class CacheRoot:
         url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)
         if filesystem is not None and not storage_options and (path := local_path(filesystem, url)) is not None:
             url, filesystem = path, None  # a store of our own, whose puts are atomic
-        near = near if near is None or near == "auto" else absolute_root(near)
+        near = _absolute_near(near)
         if filesystem is None:  # one that is handed over is its owner's matter
             check_root(url, storage_options=storage_options, near=near)
         vars(self).update(
@@ -219,6 +220,17 @@ class CacheRoot:
 
 _TOLD = ("near", "near_max_bytes", "write", "read_only", "timeouts", "strict", "compression")
 _DEFAULTS = {name: inspect.signature(CacheRoot).parameters[name].default for name in _TOLD}
+
+
+def _absolute_near(near: object) -> str | None:
+    if near is None or near == "auto":
+        return near
+    path = absolute_root(near) if near and isinstance(near, (str, os.PathLike)) else ""
+    if not path or "://" in path:
+        raise InvalidRootError(
+            f'near must be a folder or "auto" (or None, for none), not {near!r}; nothing was opened.', root=str(near)
+        )
+    return path
 
 
 def _two_seconds(timeouts: Any) -> tuple[float, float]:

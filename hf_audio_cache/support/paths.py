@@ -6,6 +6,7 @@ import functools
 import os
 import tempfile
 
+from ..errors import InvalidRootError
 from .mounts import is_network_mount
 
 
@@ -21,12 +22,15 @@ def near_root() -> str:
     """Return the default directory of the near tiers.
 
     It is ``$HF_AUDIO_CACHE_NEAR``, else ``$HF_HOME/audio_cache_near``, else ``~/.cache/huggingface/audio_cache_near``;
-    if that is on a network mount, a directory of this user's in the system's directory of temporary files.
+    if that is on a network mount, a directory of this user's in the system's directory of temporary files. Raises
+    InvalidRootError if the variable is a URL.
     """
     named = os.environ.get("HF_AUDIO_CACHE_NEAR")
+    if named and "://" in named:
+        raise InvalidRootError(f"HF_AUDIO_CACHE_NEAR must be a folder, not {named!r}; nothing was opened.", root=named)
     if named:
-        return os.path.expanduser(named)
-    path = os.path.expanduser(os.path.join(_home(), "audio_cache_near"))
+        return os.path.abspath(os.path.expanduser(named))
+    path = os.path.abspath(os.path.expanduser(os.path.join(_home(), "audio_cache_near")))
     if is_network_mount(path):
         return os.path.join(tempfile.gettempdir(), f"hf-audio-cache-near-{_user()}")
     return path

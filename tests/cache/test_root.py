@@ -172,6 +172,13 @@ def test_a_setting_that_is_invalid_is_refused(settings):
         CacheRoot("memory://cache", **settings)
 
 
+@pytest.mark.parametrize("near", ["", 3, True, "memory://near", "s3://bucket/near"])
+@pytest.mark.parametrize("given", [{}, {"filesystem": fsspec.filesystem("memory")}], ids=["URL", "filesystem"])
+def test_a_near_tier_that_is_no_folder_is_refused(near, given):
+    with pytest.raises(InvalidRootError, match=rf"^near must be a folder or .* not {near!r}; nothing was opened"):
+        CacheRoot("memory://cache", near=near, **given)
+
+
 @pytest.mark.parametrize("url", ["", 3, "s3://me:password@bucket/cache"])
 def test_a_root_that_is_none_is_refused_without_its_password(url):
     with pytest.raises(InvalidRootError) as caught:

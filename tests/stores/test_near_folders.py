@@ -10,7 +10,8 @@ import fsspec
 import pytest
 
 from hf_audio_cache import CacheRoot
-from hf_audio_cache.stores import near_folder
+from hf_audio_cache.errors import InvalidRootError
+from hf_audio_cache.stores import near_folder, near_limit
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +134,20 @@ def test_a_user_without_a_home_has_near_folders_too(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # whom the system does not know
     assert near_folder("s3://bucket/cache", near="auto", storage_options={})
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_AUDIO_CACHE_NEAR"])
+def test_a_folder_of_near_tiers_may_be_given_relative_to_where_one_is(variable, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_AUDIO_CACHE_NEAR")
+    monkeypatch.setenv(variable, "some/folder")
+    folder = CacheRoot("s3://bucket/cache").near_path
+    assert Path(folder).is_relative_to(tmp_path / "some/folder")
+    assert near_limit(folder) > 0
+    assert CacheRoot("s3://bucket/cache").open_store().copies.location() == Path(folder)
+
+
+def test_a_url_is_no_folder_of_near_tiers(monkeypatch):
+    monkeypatch.setenv("HF_AUDIO_CACHE_NEAR", "s3://bucket/near")
+    with pytest.raises(InvalidRootError, match="HF_AUDIO_CACHE_NEAR must be a folder, not 's3://bucket/near'; nothing"):
+        CacheRoot("s3://bucket/cache").open_store()
