@@ -57,7 +57,14 @@ def look_up(
         ]
     sources = reader.read_unknown(cells, hashes, versions)
     clips: Clips[KeyT, FoundT] = Clips(sources, {}, {})
-    _find_new(clips, key_of, find)
+
+    def find_new() -> None:
+        new = {blob_sha: key_of(blob_sha) for blob_sha in clips.each() if blob_sha not in clips.keys}
+        answers = zip(new, find(list(new.values())), strict=True) if new else ()
+        clips.found.update((blob_sha, answer) for blob_sha, answer in answers if answer is not None)
+        clips.keys.update(new)
+
+    find_new()
     unread = [
         row
         for row, source in enumerate(sources)
@@ -66,21 +73,5 @@ def look_up(
     again = reader.read_unknown([cells[row] for row in unread], [None] * len(unread), [versions[row] for row in unread])
     for row, source in zip(unread, again, strict=True):
         sources[row] = source
-    _find_new(clips, key_of, find)  # files that changed since their hash was looked up
+    find_new()  # files that changed since their hash was looked up
     return clips
-
-
-def _find_new(
-    clips: Clips[KeyT, FoundT],
-    key_of: Callable[[str], KeyT],
-    find: Callable[[list[KeyT]], list[FoundT | None]],
-) -> None:
-    """Look up the clips that have no key yet."""
-    new = {
-        source.blob_sha: key_of(source.blob_sha)
-        for source in clips.sources
-        if isinstance(source, AudioSource) and source.blob_sha not in clips.keys
-    }
-    answers = zip(new, find(list(new.values())), strict=True) if new else ()
-    clips.found.update((blob_sha, answer) for blob_sha, answer in answers if answer is not None)
-    clips.keys.update(new)
