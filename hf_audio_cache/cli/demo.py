@@ -21,7 +21,7 @@ import soundfile
 import soxr
 import typer
 
-from ..audio.decode import AUDIO_SUFFIXES
+from ..audio import AUDIO_SUFFIXES
 from ..support.report import Report, Table
 from ..support.threads import n_cores
 from ..support.units import format_size

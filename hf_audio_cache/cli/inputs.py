@@ -64,7 +64,7 @@ def _audio_folder(folder: Path, audio_column: str) -> datasets.Dataset:
     """Return the audio files under a folder as a dataset; `datasets`' own would need torchcodec."""
     import datasets
 
-    from ..audio.decode import AUDIO_SUFFIXES
+    from ..audio import AUDIO_SUFFIXES
 
     files = sorted(
         os.path.join(parent, name)
@@ -87,7 +87,7 @@ def load_ray_dataset(name: str, *, split: str | None, subset: str | None, audio_
     """
     import ray
 
-    from ..audio.decode import AUDIO_SUFFIXES
+    from ..audio import AUDIO_SUFFIXES
     from ..audio.source import check_column, flat_columns
     from ..errors import AudioColumnError
 

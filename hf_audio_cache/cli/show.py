@@ -170,7 +170,7 @@ def show(
 
         hf-audio-cache show features/ab/ab….npz --plot features.png
     """
-    from ..audio.decode import AUDIO_SUFFIXES
+    from ..audio import AUDIO_SUFFIXES
     from ..audio.source import read_source
     from ..maintenance.inspect import inspect_entries, plot_entry
 

@@ -6,3 +6,17 @@ module of its own: `look_up` identifies the clips and asks the cache, `waveforms
 and `settings` holds all settings as frozen values. `WaveformPipeline` is the part of it before the processor;
 `ClipPipeline` what both share.
 """
+
+from .feature_pipeline import FeaturePipeline
+from .settings import FeatureSettings, ResultSettings, WaveformSettings
+from .storage_policy import Policy
+from .waveform_pipeline import WaveformPipeline
+
+__all__ = [
+    "FeaturePipeline",
+    "FeatureSettings",
+    "Policy",
+    "ResultSettings",
+    "WaveformPipeline",
+    "WaveformSettings",
+]

@@ -19,10 +19,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_audio_cache import CacheRoot
 from hf_audio_cache.errors import AudioError, RandomOutputError
+from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings, missing_clips
 from hf_audio_cache.pipeline import at_once as module
-from hf_audio_cache.pipeline import missing_clips
-from hf_audio_cache.pipeline.feature_pipeline import FeaturePipeline
-from hf_audio_cache.pipeline.settings import FeatureSettings, WaveformSettings
 from hf_audio_cache.processors.determinism import difference
 from hf_audio_cache.support import threads
 from hf_audio_cache.support.process_local import ProcessLocal

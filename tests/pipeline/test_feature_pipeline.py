@@ -8,10 +8,8 @@ import soundfile
 
 from hf_audio_cache import CacheRoot
 from hf_audio_cache.errors import AudioError, AudioSourceError, StoreError
+from hf_audio_cache.pipeline import FeaturePipeline, FeatureSettings, WaveformSettings, store, waveforms
 from hf_audio_cache.pipeline import clip_pipeline as module
-from hf_audio_cache.pipeline import store, waveforms
-from hf_audio_cache.pipeline.feature_pipeline import FeaturePipeline
-from hf_audio_cache.pipeline.settings import FeatureSettings, WaveformSettings
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from hf_audio_cache import AudioCacheKey, CachedFeatures, WaveformCacheKey
-from hf_audio_cache.pipeline.settings import FeatureSettings, WaveformSettings
+from hf_audio_cache.pipeline import FeatureSettings, WaveformSettings
 from hf_audio_cache.support.secrets import secret_options
 
 BLOB, PROCESSOR = "ab" * 32, "cd" * 32
