@@ -362,7 +362,7 @@ def make_rows(prompts, letters, sentences, tmp_path_factory):
 
 @pytest.fixture
 def rows(faults, make_rows):
-    found = make_rows(faults.times(200, 1000))
+    found = make_rows(faults.times(160, 1000))
     assert sum(row.is_bad for row in found) == 3 * len(found) // 10
     return found
 

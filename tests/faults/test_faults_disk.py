@@ -25,7 +25,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import configs
 import numpy as np
 import pytest
 import soundfile
@@ -38,14 +37,19 @@ from hf_audio_cache.support import threads
 from hf_audio_cache.support.process_local import ProcessLocal
 
 RATE = 8000  # that of the prompts: their waveforms are what soundfile reads
-PROCESSOR = "seamless_m4t"  # two outputs, one of two axes
 
 pytestmark = pytest.mark.timeout(900)
 
 
+def front_end(waveform, sampling_rate):
+    """Return two outputs, one of two axes, which cost next to nothing."""
+    frames = waveform[: len(waveform) // 80 * 80].reshape(-1, 80)
+    return {"frames": frames.copy(), "is_loud": (np.abs(frames).max(axis=1) > 0.1).astype(np.int32)}
+
+
 @dataclass(frozen=True)
 class Clip:
-    """A clip, and what the processor makes of it, found without the cache."""
+    """A clip, and what the front end makes of it, found without the cache."""
 
     name: str
     encoded: bytes
@@ -55,13 +59,10 @@ class Clip:
 @pytest.fixture(scope="module")
 def clips(prompts):
     """Ten prompts of 1 to 5 seconds."""
-    processor = configs.make_processor(PROCESSOR, sampling_rate=RATE)
-    found = []
-    for path in sorted(prompts, key=lambda path: (path.stat().st_size, path))[150:500:35]:
-        waveform, _ = soundfile.read(path, dtype="float32")
-        made = processor([waveform], sampling_rate=RATE, return_tensors="np")
-        found.append(Clip(path.name, path.read_bytes(), {name: array[0] for name, array in made.items()}))
-    return found
+    paths = sorted(prompts, key=lambda path: (path.stat().st_size, path))[150:500:35]
+    return [
+        Clip(path.name, path.read_bytes(), front_end(soundfile.read(path, dtype="float32")[0], RATE)) for path in paths
+    ]
 
 
 # The job --------------------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class Job:
         cells = [{"bytes": clip.encoded, "path": clip.name} for clip in clips]
         self.dataset = Dataset.from_dict({"audio": cells}).cast_column("audio", Audio(decode=False))
         self.cached_features = CachedFeatures(
-            configs.make_processor(PROCESSOR, sampling_rate=RATE), root, waveforms="always"
+            front_end, root, identity="frames", sampling_rate=RATE, waveforms="always"
         )
 
     def run(self, *forms: Callable[[], Any]) -> Outcome:
@@ -445,7 +446,20 @@ def samples(clips: Sequence[Clip], times: int) -> list[list[Clip]]:
     return [random.Random(seed).sample(clips, len(clips)) for seed in range(times)]
 
 
-@pytest.mark.parametrize("name", [*DISKS, *MOUNTED])
+# Each fails as another one does: at the same calls, with the same error, or with entries there or not.
+ALIKE = {
+    "a root without permission",
+    "a read-only root",
+    "too many open files, with half the entries",
+    "writes that fail with EIO",
+    "a disk without inodes",
+    "a disk mounted read-only, half its entries there",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in ALIKE else ()) for name in [*DISKS, *MOUNTED]]
+)
 def test_a_run_goes_on_with_right_features_and_the_cache_works_again_afterwards(name, clips, public_folder, faults):
     disk = {**DISKS, **MOUNTED}[name]
     if name in MOUNTED and not can_mount(public_folder):

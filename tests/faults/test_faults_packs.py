@@ -27,7 +27,7 @@ from hf_audio_cache.stores.packs.index import ROW, encode_index, sort_rows
 from hf_audio_cache.stores.packs.names import entry_key
 
 PROCESSOR = "7d865e95" * 8
-N = 150
+N = 60
 
 
 def key_of(number: int) -> AudioCacheKey:
@@ -166,7 +166,7 @@ def check(root: Path, beside: Beside, faults, fault: str, tried: int) -> None:
 
 
 def test_a_packer_is_killed_at_any_moment(root, faults, all_are_quick):
-    kills = faults.times(12, 200)
+    kills = faults.times(6, 200)
     moments = random.Random(0)
     beside = Beside(root)
     for seed in range(kills):
@@ -180,7 +180,7 @@ def test_a_packer_is_killed_at_any_moment(root, faults, all_are_quick):
 
 
 def test_packers_work_at_once(root, faults, all_are_quick):
-    rounds = faults.times(2, 20)
+    rounds = faults.times(1, 20)
     beside = Beside(root)
     for seed in range(rounds):
         packers = [start_child(functools.partial(pack_for_ever, is_alone=False), root, 2 * seed + n) for n in range(2)]
@@ -293,7 +293,7 @@ def packed_root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed") / "root"
     put(folder, range(N + 20))
     with without_waiting():
-        pack(folder, pack_bytes=50_000)
+        pack(folder, pack_bytes=20_000)
     AudioCache(folder / "features")._store.delete([key_of(number).name() for number in range(N, N + 20)])
     assert len(packs(folder)) >= 3
     assert list((folder / "packs").glob("*.deleted"))
@@ -303,7 +303,7 @@ def packed_root(tmp_path_factory):
 @pytest.mark.parametrize("damage", [flip, cut, zero, swap_files, foreign, lose, hostile])
 def test_packs_are_damaged(damage, packed_root, tmp_path, faults):
     outcomes = Outcomes()
-    for seed in range(faults.times(8, 400)):
+    for seed in range(faults.times(4, 400)):
         rng = random.Random(seed)
         root = tmp_path / str(seed)
         shutil.copytree(packed_root, root)
