@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -33,9 +34,13 @@ def energy(waveform, sampling_rate):
 def cached_by_all(root: Path | CacheRoot, **settings: Any) -> list[CachedFeatures]:
     """Return a cache on `root` for each of three processors, which stores all; they share the waveforms."""
     settings = {"features": "always", "waveforms": "always", **settings}
-    extractors = [configs.make_processor(name, sampling_rate=RATE) for name in ("wav2vec2", "seamless_m4t")]
-    caches = [CachedFeatures(extractor, root, **settings) for extractor in extractors]
+    caches = [CachedFeatures(extractor, root, **settings) for extractor in _extractors()]
     return [*caches, CachedFeatures(energy, root, identity="energy-v1", sampling_rate=RATE, **settings)]
+
+
+@functools.cache
+def _extractors() -> list[Any]:
+    return [configs.make_processor(name, sampling_rate=RATE) for name in ("wav2vec2", "seamless_m4t")]
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +59,10 @@ def fill(root: CacheRoot, clips: list[Path]) -> None:
         shutil.rmtree(Path(root.url, folder))
 
 
-@pytest.fixture(scope="module")
-def full_roots(clips, tmp_path_factory):
+@pytest.fixture(scope="session")
+def full_roots(prompts, tmp_path_factory):
     """One root of each kind, to be copied: of three processors and six clips."""
-    folder = tmp_path_factory.mktemp("roots")
+    folder, clips = tmp_path_factory.mktemp("roots"), data.shortest(prompts, 200)[-N_CLIPS:]
     fill(CacheRoot(folder / "blosc"), clips)
     fill(CacheRoot(folder / "plain", compression=None), clips)
     fill(CacheRoot(folder / "signed", signing_key=SIGNING_KEY), clips)

@@ -12,7 +12,7 @@ from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, WaveformCache
 from hf_audio_cache.audio.length import ClipLength, Shortfall
 from hf_audio_cache.cache.entry import encode_entry
 from hf_audio_cache.cache.stats import Counters
-from hf_audio_cache.errors import InvalidRootError, UnstorableOutputError
+from hf_audio_cache.errors import UnstorableOutputError
 
 BLOB = "c0535e4b" * 8
 PROCESSOR = "7d865e95" * 8
@@ -91,28 +91,6 @@ def test_a_put_replaces(tmp_path, kind):
     assert len(listing(tmp_path)) == 1
 
 
-@both_caches
-@pytest.mark.parametrize(
-    "changes", [{"blob_sha": "c0" * 32}, {"sample_rate": 8000}, {"max_length_ms": 1}, {"auto_resample": True}]
-)
-def test_an_entry_is_not_served_for_another_key(tmp_path, kind, changes):
-    cache_type, key, array = CACHES[kind]
-    cache = cache_type(tmp_path)
-    cache.put(key, array)
-    other = type(key)(**{**vars(key), **changes})
-    assert cache.get(other) is None
-    assert not cache.exists(other)
-
-
-def test_an_entry_of_a_processor_with_the_same_first_digits_is_a_miss(tmp_path):
-    cache = AudioCache(tmp_path)
-    other = AudioCacheKey(BLOB, PROCESSOR[:12] + "0" * 52, 16000, 0)
-    cache.put(other, FEATURES)
-    assert cache.path_for(KEY) == cache.path_for(other)
-    assert cache.get(KEY) is None
-    assert cache.stats.bad_entries == 1
-
-
 def test_several_outputs_are_stored_together(tmp_path):
     cache = AudioCache(tmp_path)
     outputs = {"attention_mask": np.ones(30, np.int32), "input_features": FEATURES, "chunks": [[0, 1], None]}
@@ -123,13 +101,9 @@ def test_several_outputs_are_stored_together(tmp_path):
     assert is_same(cache.get(KEY, "attention_mask"), outputs["attention_mask"])
     assert cache.get(KEY, "chunks") == [[0, 1], None]
     assert cache.get(KEY, "input_values") is None
+    assert cache.get_all(replace(KEY, sample_rate=8000)) is None
     assert cache.exists(KEY)
     assert cache.stats.bad_entries == 0
-
-
-def test_no_entry_has_no_outputs(tmp_path):
-    assert AudioCache(tmp_path).get_all(KEY) is None
-    assert AudioCache(tmp_path).get(KEY, "input_features") is None
 
 
 def test_many_are_put_and_got_in_order(tmp_path):
@@ -141,20 +115,6 @@ def test_many_are_put_and_got_in_order(tmp_path):
     assert cache.exists_many(keys) == [True] * 4 + [False]
     assert cache.put_many({})
     assert cache.get_all_many([]) == []
-
-
-@pytest.mark.parametrize("root", [None, 5, "", "nosuch://bucket/cache"])
-@both_caches
-def test_a_root_that_cannot_be_one_is_an_error(kind, root):
-    with pytest.raises(InvalidRootError, match="nothing was opened"):
-        CACHES[kind][0](root)
-
-
-@both_caches
-@pytest.mark.parametrize("compression", ["zstd", "", True, 5])
-def test_an_unknown_compression_is_an_error(tmp_path, kind, compression):
-    with pytest.raises(ValueError, match='must be "blosc" or None'):
-        CACHES[kind][0](CacheRoot(tmp_path, compression=compression))
 
 
 @both_caches
@@ -220,51 +180,38 @@ def flipped(entry):
     return entry[:200] + bytes([entry[200] ^ 16]) + entry[201:]
 
 
-DAMAGE = {
-    "empty": lambda entry: b"",
-    "short": lambda entry: entry[:-1],
-    "flipped": flipped,
-    "pickle in a npz": lambda entry: pickled_npz(),
-}
+DAMAGE = [lambda entry: b"", lambda entry: entry[:-1], flipped, lambda entry: pickled_npz()]
 
 
 @both_caches
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, damage, warnings_logged):
+def test_a_bad_entry_is_a_miss_counted_deleted_and_replaced(tmp_path, kind, warnings_logged):
     cache_type, key, array = CACHES[kind]
-    cache = cache_type(tmp_path)
-    path = cache.put(key, array)
-    path.write_bytes(damage(path.read_bytes()))
-    assert cache.exists(key)
-    assert cache.get(key) is None
-    assert listing(tmp_path) == []
-    assert cache.stats.bad_entries == 1
-    [message] = warnings_logged()
-    assert message.startswith(f"the entry {path} is damaged and counts as a miss: ")
-    cache.put(key, array)
-    assert is_same(cache.get(key), array)
-    assert cache.stats.bad_entries == 1
+    for damage in DAMAGE:
+        cache = cache_type(tmp_path)
+        path = cache.put(key, array)
+        path.write_bytes(damage(path.read_bytes()))
+        assert cache.exists(key)
+        assert cache.get(key) is None
+        assert listing(tmp_path) == []
+        assert cache.stats.bad_entries == 1
+        [message] = warnings_logged()
+        assert message.startswith(f"the entry {path} is damaged and counts as a miss: ")
+        cache.put(key, array)
+        assert is_same(cache.get(key), array)
+        assert cache.stats.bad_entries == 1
 
 
-def test_one_bad_entry_does_not_spoil_a_batch(tmp_path):
-    cache = AudioCache(tmp_path)
-    keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, 0) for i in range(3)]
-    cache.put_many({key: {"x": np.full(3, i)} for i, key in enumerate(keys)})
-    cache.path_for(keys[1]).write_bytes(b"")
-    found = cache.get_all_many(keys)
-    assert [entry and int(entry["x"][0]) for entry in found] == [0, None, 2]
-
-
-def test_only_the_first_bad_entry_is_warned_of(tmp_path, warnings_logged, caplog):
+def test_bad_entries_do_not_spoil_a_batch_and_only_the_first_is_warned_of(tmp_path, warnings_logged, caplog):
     cache = AudioCache(tmp_path)
     keys = [AudioCacheKey(f"{i:064x}", PROCESSOR, 16000, 0) for i in range(5)]
-    cache.put_many({key: {"x": np.arange(3)} for key in keys})
-    for key in keys:
+    cache.put_many({key: {"x": np.full(3, i)} for i, key in enumerate(keys)})
+    for key in keys[1:4]:
         cache.path_for(key).write_bytes(b"bad")
-    assert cache.get_all_many(keys) == [None] * 5
-    assert len(caplog.records) == 5
+    found = cache.get_all_many(keys)
+    assert [entry and int(entry["x"][0]) for entry in found] == [0, None, None, None, 4]
+    assert len(caplog.records) == 3
     assert len(warnings_logged()) == 1
-    assert cache.stats.bad_entries == 5
+    assert cache.stats.bad_entries == 3
 
 
 @both_caches
@@ -288,19 +235,6 @@ def test_nothing_is_encoded_for_a_root_that_takes_nothing(tmp_path):
     assert AudioCache(CacheRoot(tmp_path, read_only=True)).put_many({KEY: outputs}) is False
     with pytest.raises(UnstorableOutputError):
         AudioCache(tmp_path).put_many({KEY: outputs})
-
-
-def test_a_root_that_becomes_a_file_loses_the_write_and_warns_once(tmp_path, warnings_logged):
-    cache = AudioCache(tmp_path / "root")
-    (tmp_path / "root").write_bytes(b"precious")
-    for _ in range(3):
-        assert cache.put(KEY, FEATURES) == tmp_path / "root" / "c0" / KEY.as_filename()
-        assert cache.get(KEY) is None
-    assert cache.stats.write_errors == 3
-    [message] = warnings_logged()
-    assert "could not write" in message
-    assert (tmp_path / "root").read_bytes() == b"precious"
-    assert cache.clear() == 0
 
 
 def test_arrays_of_as_many_axes_as_numpy_has_are_read_in_a_batch(tmp_path):

@@ -67,24 +67,27 @@ def random_array(dtype, shape, seed=0):
 
 @both_compressions
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_comes_back_bit_for_bit(dtype, layout, compression):
-    array = LAYOUTS[layout](random_array(dtype, (5, 4, 30)))
-    entry = open_entry(encode_entry(KEY, {"input_features": array}, compression=compression), KEY)
-    again = entry.read("input_features")
-    assert is_same(again, array)
-    assert again.flags.c_contiguous
-    assert again.flags.writeable
-    again[...] = 0
-    assert is_same(entry.read("input_features"), array)
+def test_every_dtype_comes_back_bit_for_bit(layout, compression):
+    for dtype in DTYPES:
+        array = LAYOUTS[layout](random_array(dtype, (5, 4, 30)))
+        entry = open_entry(encode_entry(KEY, {"input_features": array}, compression=compression), KEY)
+        again = entry.read("input_features")
+        assert is_same(again, array)
+        assert again.flags.c_contiguous
+        assert again.flags.writeable
+        again[...] = 0
+        assert is_same(entry.read("input_features"), array)
+
+
+SHAPES = [(), (0,), (1,), (0, 80), (80, 0), (1, 1, 1, 1), (16,), (17,), (2, 17), (1,) * 32]
 
 
 @both_compressions
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (0, 80), (80, 0), (1, 1, 1, 1), (16,), (17,), (2, 17), (1,) * 32])
 @pytest.mark.parametrize("dtype", ["|b1", "<f4", ">f8", "<c16"])
-def test_every_shape_comes_back(dtype, shape, compression):
-    array = random_array(dtype, shape)
-    assert is_same(read(encode_entry(KEY, {"x": array}, compression=compression))["x"], array)
+def test_every_shape_comes_back(dtype, compression):
+    for shape in SHAPES:
+        array = random_array(dtype, shape)
+        assert is_same(read(encode_entry(KEY, {"x": array}, compression=compression))["x"], array)
 
 
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, 1e-45, 65504.0], "<f4")
@@ -344,8 +347,7 @@ def test_pcm16_is_for_waveforms_only():
     assert codecs(encode_entry(WAVEFORM_KEY, {"waveform": PCM})) == ["raw"]
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0, np.nan, -1.5])
-@pytest.mark.parametrize("shape", [(80, 1000), (1000,), (2, 3, 100)])
+@pytest.mark.parametrize(("shape", "value"), [((80, 1000), 0.0), ((1000,), -0.0), ((2, 3, 100), np.nan), ((99,), -1.5)])
 def test_a_constant_tail_is_left_out_and_comes_back(shape, value):
     array = random_array("<f4", shape).copy()
     array[..., 60:] = value
@@ -372,31 +374,17 @@ def test_a_tail_of_other_zeros_is_no_tail():
 # What cannot be stored ------------------------------------------------------------------------------------------------
 
 
+UNSTORABLE = [np.array([None, 1]), np.array(["a", "bc"]), np.array([b"a"]), np.zeros(3, [("a", "f4")])]
+UNSTORABLE += [np.zeros(3, "V4"), np.array(["2026-01-01"], "M8[D]"), np.array([1], "m8[s]"), np.float32(1)]
+UNSTORABLE += [[np.zeros(3)], object(), {1, 2}, b"bytes", float("nan"), [1.0, float("inf")]]
+
+
 @both_compressions
-@pytest.mark.parametrize(
-    "value",
-    [
-        np.array([None, 1]),
-        np.array(["a", "bc"]),
-        np.array([b"a"]),
-        np.array(["2026-01-01"], "M8[D]"),
-        np.array([1], "m8[s]"),
-        np.zeros(3, [("a", "f4")]),
-        np.zeros(3, "V4"),
-        object(),
-        {1, 2},
-        b"bytes",
-        float("nan"),
-        [1.0, float("inf")],
-        np.float32(1),
-        [np.zeros(3)],
-    ],
-    ids=lambda value: type(value).__name__ if not isinstance(value, np.ndarray) else value.dtype.str,
-)
-def test_an_output_that_no_entry_can_hold_is_named(value, compression):
-    with pytest.raises(UnstorableOutputError, match=r"'input_features'.*nothing was stored") as caught:
-        encode_entry(KEY, {"input_features": value}, compression=compression)
-    assert caught.value.name == "input_features"
+def test_an_output_that_no_entry_can_hold_is_named(compression):
+    for value in UNSTORABLE:
+        with pytest.raises(UnstorableOutputError, match=r"'input_features'.*nothing was stored") as caught:
+            encode_entry(KEY, {"input_features": value}, compression=compression)
+        assert caught.value.name == "input_features"
 
 
 def test_json_that_is_nested_too_deeply_cannot_be_stored():
@@ -407,10 +395,10 @@ def test_json_that_is_nested_too_deeply_cannot_be_stored():
         encode_entry(KEY, {"chunks": nested})
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../x", "a.b", "a b", "1a", "ä", "a\n", "x" * 201, 5, None])
-def test_a_name_that_is_no_identifier_cannot_be_stored(name):
-    with pytest.raises(UnstorableOutputError, match=r"must be an identifier.*nothing was stored"):
-        encode_entry(KEY, {name: np.zeros(3)})
+def test_a_name_that_is_no_identifier_cannot_be_stored():
+    for name in ("", "a/b", "../x", "a.b", "a b", "1a", "ä", "a\n", "x" * 201, 5, None):
+        with pytest.raises(UnstorableOutputError, match=r"must be an identifier.*nothing was stored"):
+            encode_entry(KEY, {name: np.zeros(3)})
 
 
 def test_an_entry_of_nothing_cannot_be_stored():
@@ -449,13 +437,13 @@ def test_every_truncation_and_every_flipped_bit_of_a_small_entry_is_refused(kind
 
 
 @both_compressions
-@pytest.mark.parametrize("more", [b"\0", b"\n", b"PK\x05\x06", b"PK\x05\x06" + bytes(18), b"x" * 70_000])
-def test_bytes_more_are_refused(compression, more):
+def test_bytes_more_are_refused(compression):
     data = encode_entry(KEY, OUTPUTS, compression=compression)
-    assert is_refused(data + more)
-    assert is_refused(data + data[-22:] + more)
-    assert is_refused(more + data)
     assert is_refused(data + data)
+    for more in (b"\0", b"\n", b"PK\x05\x06", b"PK\x05\x06" + bytes(18), b"x" * 70_000):
+        assert is_refused(data + more)
+        assert is_refused(data + data[-22:] + more)
+        assert is_refused(more + data)
 
 
 def test_an_entry_of_another_key_is_refused():
@@ -535,14 +523,15 @@ def test_compressed_and_positional_arrays_of_savez_are_entries():
     assert list(read(buffer.getvalue())) == ["arr_0", "arr_1"]
 
 
-def test_a_flip_of_each_bit_of_a_small_file_of_savez_gives_the_same_array_or_none():
-    array = np.arange(12, dtype="<f4").reshape(3, 4)
-    data = bytearray(savez(x=array))
+def test_a_flip_of_each_bit_of_a_small_file_of_savez_gives_the_same_arrays_or_none():
+    """Zip's checksums cover the arrays, and not the directory that lists them."""
+    outputs = {"x": np.arange(12, dtype="<f4").reshape(3, 4), "y": np.ones(3, bool)}
+    data = bytearray(savez(**outputs))
     wrong = []
     for at in range(len(data)):
         for bit in range(8):
             data[at] ^= 1 << bit
-            if not is_refused(bytes(data)) and not is_same(next(iter(read(bytes(data)).values())), array):
+            if not is_refused(bytes(data)) and not all_same(read(bytes(data)), outputs):
                 wrong.append((at, bit))
             data[at] ^= 1 << bit
     assert wrong == []

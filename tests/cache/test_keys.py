@@ -18,11 +18,12 @@ BLOB = "c0535e4be2b79ffd93291305436bf889314e4a3faec05ecffcbb7df31ad9e51a"
 PROCESSOR = "7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730"
 
 KINDS = {"features": {"blob_sha": BLOB, "processor_sha": PROCESSOR}, "waveforms": {"blob_sha": BLOB}}
+SETTINGS = {"sample_rate": 16000, "max_length_ms": 0, "auto_resample": False}
 TYPES = {"features": AudioCacheKey, "waveforms": WaveformCacheKey}
 
 
 def make_key(kind, **changes):
-    return TYPES[kind](**{**KINDS[kind], "sample_rate": 16000, "max_length_ms": 0, **changes})
+    return TYPES[kind](**{**KINDS[kind], **SETTINGS, **changes})
 
 
 # Names: the stored format, byte for byte ----------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def test_file_names_are_the_documented_ones(kind, settings, file_name):
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_resampling_is_not_asked_for_by_default(kind):
-    assert make_key(kind) == make_key(kind, auto_resample=False) != make_key(kind, auto_resample=True)
+    assert TYPES[kind](*KINDS[kind].values(), 16000, 0) == make_key(kind) != make_key(kind, auto_resample=True)
 
 
 def test_the_waveform_of_features_has_the_same_settings():
@@ -113,49 +114,39 @@ def test_a_name_says_its_key(key):
 
 # Fields ---------------------------------------------------------------------------------------------------------------
 
-NOT_SHAS = [
-    "",
-    BLOB[:63],
-    BLOB + "0",
-    BLOB.upper(),
-    "g" * 64,
-    f"{BLOB}\n",
-    f" {BLOB[1:]}",
-    "٣" * 64,
-    BLOB.encode(),
-    None,
-]
+NOT_SHAS = ["", BLOB[:63], BLOB + "0", BLOB.upper(), "g" * 64, f"{BLOB}\n", f" {BLOB[1:]}", "٣" * 64]
+NOT_SHAS += [BLOB.encode(), None]
 NOT_RATES = [0, -16000, True, False, 16000.0, "16000", None, math.nan, np.float32(16000), np.True_, [16000], int]
 NOT_RATES += [np.array([16000, 8000]), np.array([16000.0])]
 NOT_CAPS = [-1, True, False, 0.0, "0", None, math.inf, np.float64(1), np.False_, np.array([1, 2])]
 NOT_FLAGS = [0, 1, None, "rs", np.True_, []]
 
 
-@pytest.mark.parametrize(
-    ("kind", "field", "value"),
-    [
-        *((kind, "blob_sha", value) for kind in TYPES for value in NOT_SHAS),
-        *(("features", "processor_sha", value) for value in [*NOT_SHAS, PROCESSOR[:12]]),
-        *((kind, "sample_rate", value) for kind in TYPES for value in NOT_RATES),
-        *((kind, "max_length_ms", value) for kind in TYPES for value in NOT_CAPS),
-        *((kind, "auto_resample", value) for kind in TYPES for value in NOT_FLAGS),
-    ],
-    ids=lambda value: repr(value)[:20].strip("'\""),
-)
-def test_a_bad_field_is_named(kind, field, value):
-    with pytest.raises(InvalidKeyError, match=f"^{field} must be .* no key was made") as caught:
-        make_key(kind, **{field: value})
-    assert caught.value.field == field
-    assert caught.value.actual is value
+WRONG = {
+    "blob_sha": NOT_SHAS,
+    "processor_sha": [*NOT_SHAS, PROCESSOR[:12]],
+    "sample_rate": NOT_RATES,
+    "max_length_ms": NOT_CAPS,
+    "auto_resample": NOT_FLAGS,
+}
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind in TYPES for field in {**KINDS[kind], **SETTINGS}])
+def test_a_bad_field_is_named(kind, field):
+    for value in WRONG[field]:
+        with pytest.raises(InvalidKeyError, match=f"^{field} must be .* no key was made") as caught:
+            make_key(kind, **{field: value})
+        assert caught.value.field == field
+        assert caught.value.actual is value
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint16])
-def test_numpy_integers_become_plain_ones(kind, integer):
-    key = make_key(kind, sample_rate=integer(16000), max_length_ms=integer(5000))
-    assert (type(key.sample_rate), type(key.max_length_ms)) == (int, int)
-    assert key == make_key(kind, sample_rate=16000, max_length_ms=5000)
-    assert ".16000.5000." in key.name()
+def test_numpy_integers_become_plain_ones(kind):
+    for integer in (np.int64, np.int32, np.uint16):
+        key = make_key(kind, sample_rate=integer(16000), max_length_ms=integer(5000))
+        assert (type(key.sample_rate), type(key.max_length_ms)) == (int, int)
+        assert key == make_key(kind, sample_rate=16000, max_length_ms=5000)
+        assert ".16000.5000." in key.name()
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -175,63 +166,25 @@ def test_keys_of_the_two_caches_are_never_equal():
 # Caps -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("seconds", "milliseconds"),
-    [
-        (None, 0),
-        (30, 30000),
-        (30.0, 30000),
-        (0.0005, 1),
-        (0.001, 1),
-        (0.0014, 1),
-        (0.0016, 2),
-        (1.1, 1100),
-        (0.29, 290),  # 0.29 * 1000 is 289.99999999999994
-        (86400.0, 86400000),
-        (np.float64(2.5), 2500),
-        (np.float32(2.5), 2500),
-        (np.int64(3), 3000),
-    ],
-)
-def test_a_cap_in_seconds_becomes_whole_milliseconds(seconds, milliseconds):
-    assert max_length_ms(seconds) == milliseconds
-    assert type(max_length_ms(seconds)) is int
+CAPS = [(None, 0), (30, 30000), (30.0, 30000), (0.0005, 1), (0.001, 1), (0.0014, 1), (0.0016, 2), (1.1, 1100)]
+CAPS += [(0.29, 290), (86400.0, 86400000)]  # 0.29 * 1000 is 289.99999999999994
+CAPS += [(np.float64(2.5), 2500), (np.float32(2.5), 2500), (np.int64(3), 3000)]
+NO_CAPS = [0, 0.0, 0.0004, 0.00049999, 5e-324, -0.0, -1, -30.0, -0.001, math.nan, math.inf, -math.inf, 1e306, 10**400]
+NO_CAPS += [True, False, "30", [], {}, 1j, b"1", np.True_, np.float32("nan")]
 
 
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        0,
-        0.0,
-        0.0004,
-        0.00049999,
-        5e-324,
-        -0.0,
-        -1,
-        -30.0,
-        -0.001,
-        math.nan,
-        math.inf,
-        -math.inf,
-        True,
-        False,
-        "30",
-        [],
-        {},
-        1j,
-        b"1",
-        np.True_,
-        np.float32("nan"),
-        1e306,
-        10**400,
-    ],
-    ids=lambda value: repr(value)[:20].strip("'\""),
-)
-def test_a_cap_that_is_none_or_rounds_to_none_is_an_error(seconds):
-    with pytest.raises(InvalidKeyError, match=r"^max_length_seconds must be at least 0\.0005") as caught:
-        max_length_ms(seconds)
-    assert caught.value.field == "max_length_seconds"
-    assert caught.value.actual is seconds
+def test_a_cap_in_seconds_becomes_whole_milliseconds():
+    for seconds, milliseconds in CAPS:
+        assert max_length_ms(seconds) == milliseconds
+        assert type(max_length_ms(seconds)) is int
+
+
+def test_a_cap_that_is_none_or_rounds_to_none_is_an_error():
+    for seconds in NO_CAPS:
+        with pytest.raises(InvalidKeyError, match=r"^max_length_seconds must be at least 0\.0005") as caught:
+            max_length_ms(seconds)
+        assert caught.value.field == "max_length_seconds"
+        assert caught.value.actual is seconds
 
 
 @given(st.floats(0.0005, 1e6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,23 +33,23 @@ def parsed(name):
     return layout.parse_entry_name(name) or layout.parse_manifest_name(name) or layout.parse_record_name(name)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_a_name_says_what_it_is_of(name):
-    assert parsed(name) == GOLDEN[name]
-    assert layout.is_ours(name)
-    assert layout.is_entry(name) is isinstance(GOLDEN[name], EntryName)
-    assert layout.finished_name(name) == name
+def test_a_name_says_what_it_is_of():
+    for name, meaning in GOLDEN.items():
+        assert parsed(name) == meaning
+        assert layout.is_ours(name)
+        assert layout.is_entry(name) is isinstance(meaning, EntryName)
+        assert layout.finished_name(name) == name
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_a_file_that_is_not_finished_is_ours_and_nothing_else(name):
-    folder, separator, file_name = name.rpartition("/")
-    unfinished = f"{folder}{separator}.{file_name}.123-0a1b2c3d.tmp"
-    assert layout.is_ours(unfinished)
-    assert layout.finished_name(unfinished) == name
-    assert parsed(unfinished) is None
-    assert not layout.is_entry(unfinished)
-    assert is_temporary(unfinished)
+def test_a_file_that_is_not_finished_is_ours_and_nothing_else():
+    for name in GOLDEN:
+        folder, separator, file_name = name.rpartition("/")
+        unfinished = f"{folder}{separator}.{file_name}.123-0a1b2c3d.tmp"
+        assert layout.is_ours(unfinished)
+        assert layout.finished_name(unfinished) == name
+        assert parsed(unfinished) is None
+        assert not layout.is_entry(unfinished)
+        assert is_temporary(unfinished)
 
 
 def test_what_is_made_is_what_is_read():
@@ -79,37 +78,37 @@ def test_a_key_is_read_from_its_name(blob, processor, rate, cap, resampled):
 ENTRY = f"features/ab/{BLOB}.7d865e957d86.16000.0.npz"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "features/notes.txt",
-        ENTRY.replace("features", "waveforms"),
-        f"features/ab/{BLOB}.16000.0.wav.npz",
-        ENTRY.replace("/ab/", "/ac/"),
-        ENTRY.replace("16000", "016000"),
-        ENTRY.replace("16000", "0"),
-        ENTRY.removeprefix("features/"),
-        ENTRY + ".bak",
-        ENTRY + "\n",
-        ENTRY.replace(".npz", ".ch.npz"),
-        ENTRY.replace(".npz", ".ch01.npz"),
-        ENTRY.replace(".npz", ".chmean.npz"),
-        ENTRY.replace(".npz", ".ch1.rs.npz"),
-        f"features/ab/.{ENTRY[12:]}.tmp",
-        f"features/ab/.{ENTRY[12:]}.x-0a1b2c3d.tmp",
-        f"processors/{PROCESSOR}.txt",
-        f"processors/{PROCESSOR[:12]}.json",
-        f"access/{RUN}-0123456789ab-17.gz",
-        f"access/2026-01-01/{RUN}.gz",
-        f"runs/{RUN}/notes.json",
-        f"runs/{RUN}",
-        "deeper/CACHEDIR.TAG",
-        "",
-    ],
-)
-def test_strangers_are_none_of_ours(name):
-    assert not layout.is_ours(name)
-    assert parsed(name) is None
+STRANGERS = [
+    "features/notes.txt",
+    ENTRY.replace("features", "waveforms"),
+    f"features/ab/{BLOB}.16000.0.wav.npz",
+    ENTRY.replace("/ab/", "/ac/"),
+    ENTRY.replace("16000", "016000"),
+    ENTRY.replace("16000", "0"),
+    ENTRY.removeprefix("features/"),
+    ENTRY + ".bak",
+    ENTRY + "\n",
+    ENTRY.replace(".npz", ".ch.npz"),
+    ENTRY.replace(".npz", ".ch01.npz"),
+    ENTRY.replace(".npz", ".chmean.npz"),
+    ENTRY.replace(".npz", ".ch1.rs.npz"),
+    f"features/ab/.{ENTRY[12:]}.tmp",
+    f"features/ab/.{ENTRY[12:]}.x-0a1b2c3d.tmp",
+    f"processors/{PROCESSOR}.txt",
+    f"processors/{PROCESSOR[:12]}.json",
+    f"access/{RUN}-0123456789ab-17.gz",
+    f"access/2026-01-01/{RUN}.gz",
+    f"runs/{RUN}/notes.json",
+    f"runs/{RUN}",
+    "deeper/CACHEDIR.TAG",
+    "",
+]
+
+
+def test_strangers_are_none_of_ours():
+    for name in STRANGERS:
+        assert not layout.is_ours(name)
+        assert parsed(name) is None
 
 
 def test_a_name_with_more_in_it_is_like_an_entry_and_a_strangers():

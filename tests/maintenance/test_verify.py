@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import xxhash
 from children import become_nobody, in_child
+from entry_tools import savez
 from full_roots import N_CLIPS, RATE, SIGNING_KEY, age, cached_by_all, contents, entries, flip, manifests, n_bytes
 
 from hf_audio_cache import AudioCache, AudioCacheKey, CacheRoot, VerifyReport, prune, verify
@@ -82,10 +83,10 @@ def test_a_good_root_is_counted_whole_and_left_as_it_is(kind, copy_of):
     assert contents(root) == before
 
 
-@pytest.mark.parametrize("form", [str, Path, CacheRoot, lambda path: f"file://{path}"])
-def test_every_form_of_a_root_is_taken(form, root):
-    assert verify(form(root)) == report_of(root)
-    assert prune(form(root)).n_kept == len(entries(root))
+def test_every_form_of_a_root_is_taken(root):
+    for form in (root, str(root), CacheRoot(root), f"file://{root}"):
+        assert verify(form) == report_of(root)
+        assert prune(form).n_kept == len(entries(root))
 
 
 def test_a_root_of_more_entries_than_one_batch_is_read_to_its_end(tmp_path):
@@ -106,20 +107,7 @@ def test_a_root_of_more_entries_than_one_batch_is_read_to_its_end(tmp_path):
     assert entries(tmp_path) == []
 
 
-@pytest.mark.parametrize("root", [None, 5, "", "nosuch://host/x", b"/tmp"])
-def test_what_is_no_root_is_an_error(root):
-    for call in (verify, prune):
-        with pytest.raises(InvalidRootError, match="nothing was opened"):
-            call(root)
-
-
 # Damage, kind by kind -------------------------------------------------------------------------------------------------
-
-
-def savez(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
 
 
 def with_a_broken_frame(content: bytes) -> bytes:
@@ -177,20 +165,19 @@ def assert_repaired(root: Path, going: set[str], clips: list[Path], **settings: 
     assert decoded <= sum(name.startswith("waveforms/") for name in going & set(names))
 
 
-@pytest.mark.parametrize("damage", IN_AN_ENTRY)
-def test_a_damaged_entry_is_named_with_its_reason_and_repaired(damage, root, clips):
-    change, reason = IN_AN_ENTRY[damage]
-    damaged = one_of_each(root)
-    for name in damaged:
+def test_damaged_entries_are_named_with_their_reasons_and_repaired(root, clips):
+    names = [*entries(root, "waveforms")[:5], *entries(root, "features")[::2]]
+    damaged = dict(zip(names, IN_AN_ENTRY.values(), strict=True))
+    for name, (change, _) in damaged.items():
         (root / name).write_bytes(change((root / name).read_bytes()))
     before = contents(root)
     report = verify(root)
-    assert sorted(report.bad) == sorted(damaged)
-    assert all(reason in found for found in report.bad.values()), report.bad
+    assert {name: reason in report.bad[name] for name, (_, reason) in damaged.items()} == dict.fromkeys(names, True)
     assert report == report_of(root, bad=report.bad)
+    assert sorted(report.bad) == sorted(names)
     assert not report.is_clean
     assert contents(root) == before
-    assert_repaired(root, set(damaged), clips)
+    assert_repaired(root, set(names), clips)
 
 
 def test_an_entry_under_another_ones_name_is_bad(root, clips):
@@ -248,15 +235,14 @@ IN_A_MANIFEST: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", IN_A_MANIFEST)
-def test_a_damaged_manifest_is_named_with_its_reason_and_repaired(damage, root, clips):
-    change, reason = IN_A_MANIFEST[damage]
+def test_a_damaged_manifest_is_named_with_its_reason_and_repaired(root, clips):
     own, other, _ = manifests(root)
-    (root / own).write_bytes(change((root / own).read_bytes(), (root / other).read_bytes()))
-    report = verify(root)
-    assert list(report.bad) == [own]
-    assert report.bad[own].startswith(reason)
-    assert report == report_of(root, bad=report.bad)
+    good, of_other = (root / own).read_bytes(), (root / other).read_bytes()
+    for change, reason in IN_A_MANIFEST.values():
+        (root / own).write_bytes(change(good, of_other))
+        report = verify(root)
+        assert report.bad[own].startswith(reason)
+        assert report == report_of(root, bad={own: report.bad[own]})
     assert_repaired(root, {own}, clips)
 
 
@@ -552,7 +538,7 @@ def going_for(root: Path, order: list[str], max_bytes: int) -> list[str]:
     return order[: len(order) - len(left)]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99, 1.0, 2.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99, 1.0])
 def test_the_oldest_go_until_the_rest_is_small_enough(share, root):
     order = written_in_turn(root)
     total = n_bytes(root, order)
@@ -563,7 +549,7 @@ def test_the_oldest_go_until_the_rest_is_small_enough(share, root):
     assert_pruned(root, going, max_bytes=max_bytes)
 
 
-@pytest.mark.parametrize("days", [0, 1, 7, 23, 24, 1000])
+@pytest.mark.parametrize("days", [0, 7, 24])
 def test_what_was_written_too_long_ago_goes(days, root):
     order = written_in_turn(root)
     assert len(order) == 24
@@ -584,10 +570,11 @@ def test_without_a_limit_no_entry_goes(root):
     assert_pruned(root, [])
 
 
-@pytest.mark.parametrize("wrong", [-1, -0.5, float("nan"), float("-inf"), "5GB"])
-@pytest.mark.parametrize("limit", ["max_bytes", "older_than_seconds"])
-def test_a_limit_that_is_none_is_an_error_and_deletes_nothing(limit, wrong, root):
+def test_a_limit_that_is_none_is_an_error_and_deletes_nothing(root):
     before = contents(root)
-    with pytest.raises(ValueError, match=f"{limit} must be a number of at least 0, not .*; nothing was deleted"):
-        prune(root, **{limit: wrong})
+    for limit, wrong in itertools.product(
+        ("max_bytes", "older_than_seconds"), (-1, -0.5, float("nan"), float("-inf"), "5GB")
+    ):
+        with pytest.raises(ValueError, match=f"{limit} must be a number of at least 0, not .*; nothing was deleted"):
+            prune(root, **{limit: wrong})
     assert contents(root) == before

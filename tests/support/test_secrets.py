@@ -12,7 +12,6 @@ import pickle
 import threading
 from typing import Any
 
-import audio_datasets as data
 import pytest
 from children import in_child
 
@@ -137,6 +136,8 @@ print(json.dumps([sealed.value, again.value, repr(sealed), sealed == again]))
 
 
 def test_an_unrelated_process_gets_the_token_alone():
+    import audio_datasets as data  # not at the start: each process that is spawned here would import it
+
     sealed = seal()
     assert data.run_program(ELSEWHERE, pickle.dumps(sealed).hex()) == [None, None, repr(sealed), True]
 
