@@ -9,6 +9,7 @@ import hmac
 import importlib
 import importlib.util
 import io
+import itertools
 import json
 import logging
 import multiprocessing
@@ -205,48 +206,38 @@ def test_a_variable_that_is_empty_is_none(monkeypatch):
         signing_keys(None)
 
 
-@pytest.mark.parametrize(
-    "short", ["", b"", "x" * 15, b"x" * 15, ["long enough for a key", "x" * 15], [], (), "ä" * 7], ids=repr
-)
-def test_a_short_key_is_refused_with_how_to_make_one(short, tmp_path):
-    with pytest.raises(SigningKeyError, match=r"^A signing key has at least 16 bytes; found") as caught:
-        make(tmp_path / "root", short)
-    assert "secrets.token_hex(32)" in str(caught.value)
-    assert "long enough" not in str(caught.value)
+SHORT = ["", b"", "x" * 15, b"x" * 15, ["long enough for a key", "x" * 15], [], (), "ä" * 7]
+SHORT_IN_A_FILE = [b"", b"\n\n", b"x" * 15, b"long enough for a key\n" + b"y" * 3]
+NO_KEYS = [[None], [NEW, 3], bytearray(b"x" * 20), memoryview(b"x" * 20), [[NEW]], 5, 1.5, True, object(), {NEW: "x"}]
+
+
+def test_a_short_key_is_refused_with_how_to_make_one(tmp_path):
+    for short in itertools.chain(SHORT, (key_file(tmp_path, content) for content in SHORT_IN_A_FILE)):
+        with pytest.raises(SigningKeyError, match=r"^A signing key has at least 16 bytes; found") as caught:
+            make(tmp_path / "root", short)
+        assert "secrets.token_hex(32)" in str(caught.value)
+        assert "long enough" not in str(caught.value)
     assert not (tmp_path / "root").exists()
-
-
-def test_sixteen_bytes_are_enough(tmp_path):
     for key in ("x" * 16, b"\0" * 16, "ä" * 8):
         assert len(signing_keys(key).sign(b"")) == 64
 
 
-@pytest.mark.parametrize("short", [b"", b"\n\n", b"x" * 15, NEW.encode() + b"\n" + b"y" * 3])
-def test_a_file_with_a_short_key_is_refused(short, tmp_path):
-    with pytest.raises(SigningKeyError, match="at least 16 bytes") as caught:
-        make(tmp_path / "root", key_file(tmp_path, short))
-    assert NEW not in str(caught.value)
+def test_what_is_or_holds_no_key_is_refused(tmp_path):
+    for wrong in NO_KEYS:
+        with pytest.raises(SigningKeyError, match="Pass text, bytes, a list of them") as caught:
+            make(tmp_path / "root", wrong)
+        assert NEW not in str(caught.value)
 
 
-NO_KEYS = [[None], [NEW, 3], bytearray(b"x" * 20), memoryview(b"x" * 20), [[NEW]], 5, 1.5, True, object(), {NEW: "x"}]
-
-
-@pytest.mark.parametrize("wrong", NO_KEYS, ids=lambda wrong: type(wrong).__name__)
-def test_what_is_or_holds_no_key_is_refused(wrong, tmp_path):
-    with pytest.raises(SigningKeyError, match="Pass text, bytes, a list of them") as caught:
-        make(tmp_path / "root", wrong)
-    assert NEW not in str(caught.value)
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o620, 0o610, 0o601, 0o602, 0o777, 0o444])
-def test_a_file_that_others_may_use_is_refused(mode, tmp_path):
-    path = key_file(tmp_path, NEW.encode(), mode)
-    with pytest.raises(SigningKeyError, match=r"^Others can read the signing keys in") as caught:
-        make(tmp_path / "root", path)
-    assert caught.value.path == str(path)
-    assert f"mode {mode:04o}" in str(caught.value)
-    assert "chmod 600" in str(caught.value)
-    assert NEW not in str(caught.value)
+def test_a_file_that_others_may_use_is_refused(tmp_path):
+    for mode in (0o644, 0o640, 0o604, 0o660, 0o620, 0o610, 0o601, 0o602, 0o777, 0o444):
+        path = key_file(tmp_path, NEW.encode(), mode)
+        with pytest.raises(SigningKeyError, match=r"^Others can read the signing keys in") as caught:
+            make(tmp_path / "root", path)
+        assert caught.value.path == str(path)
+        assert f"mode {mode:04o}" in str(caught.value)
+        assert "chmod 600" in str(caught.value)
+        assert NEW not in str(caught.value)
 
 
 def test_a_file_of_another_user_is_refused(tmp_path):
@@ -540,13 +531,12 @@ def compute(cached_features: CachedFeatures, batch: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_process_that_is_started_here_has_the_key(method, tmp_path, batch, expected):
+    make(tmp_path)({"audio": batch["audio"][:3]})
     rows, stats = in_child(compute, make(tmp_path), batch, method=method)
     data.assert_rows(rows, expected)
-    assert stats.computed == 6
+    assert (stats.hits, stats.computed, stats.unsigned_entries) == (3, 3, 0)
+    assert len(npz_files(tmp_path)) > 6
     assert all(is_signed_by(MARKER, path.read_bytes()) for path in npz_files(tmp_path))
-    rows, stats = in_child(compute, make(tmp_path), batch, method=method)
-    data.assert_rows(rows, expected)
-    assert (stats.hits, stats.computed, stats.unsigned_entries) == (6, 0, 0)
 
 
 def read_rows(dataset: Any) -> list[dict[str, Any]]:
@@ -559,7 +549,7 @@ def read_rows(dataset: Any) -> list[dict[str, Any]]:
         ("references", "fork"),
         pytest.param("attached references", "fork", marks=pytest.mark.long),
         ("attached audio", "fork"),
-        ("references", "spawn"),
+        pytest.param("references", "spawn", marks=pytest.mark.long),
         ("attached references", "spawn"),
     ],
 )
@@ -570,41 +560,47 @@ def test_rows_are_read_through_the_key_in_a_process_that_is_started_here(
         request.applymarker(
             pytest.mark.xfail(reason="nothing brings the key to a spawned process that gets references alone")
         )
-    root = tmp_path / "root"
+    ours, theirs = (rows_in_form(form, tmp_path / name, clips) for name in ("ours", "theirs"))
+    replace_by_evil(tmp_path / "theirs", clips, None)
+    make(tmp_path / "theirs")
+    rows, of_theirs = in_child(read_both, ours, theirs, method=method)
+    data.assert_rows(rows, expected)
+    if form == "attached audio":
+        data.assert_rows(of_theirs, expected)
+    else:
+        assert of_theirs == "MissingEntryError"
+
+
+def rows_in_form(form: str, root: Path, clips: list[Path]) -> Any:
     cached_features = make(root)
     mapped = cached_features.map(data.in_memory(clips), remove_columns="audio")
-    dataset = {
+    return {
         "references": mapped,
         "attached references": cached_features.attach(mapped),
         "attached audio": cached_features.attach(data.in_memory(clips), remove_columns="audio"),
     }[form]
-    data.assert_rows(in_child(read_rows, dataset, method=method), expected)
 
+
+def replace_by_evil(root: Path, clips: list[Path], signing_key: str | None) -> None:
     shutil.rmtree(root)
-    make(root, None, function=evil).map(data.in_memory(clips))
-    make(root)
-    if form == "attached audio":
-        data.assert_rows(in_child(read_rows, dataset, method=method), expected)
-    else:
-        assert in_child(error_of_reading, dataset, method=method) == "MissingEntryError"
+    make(root, signing_key, function=evil).map(data.in_memory(clips))
 
 
-def error_of_reading(dataset: Any) -> str:
+def read_both(ours: Any, theirs: Any) -> Any:
+    """Return the rows of a root, and those of one that somebody else filled, or the error."""
     try:
-        read_rows(dataset)
+        return read_rows(ours), read_rows(theirs)
     except MissingEntryError as exc:
-        return type(exc).__name__
-    return "it was read"
+        return read_rows(ours), type(exc).__name__
 
 
 def test_a_spawned_process_reads_references_through_the_key_of_a_variable(tmp_path, clips, expected, monkeypatch):
-    root = tmp_path / "root"
-    mapped = make(root).map(data.in_memory(clips), remove_columns="audio")
+    ours, theirs = (rows_in_form("references", tmp_path / name, clips) for name in ("ours", "theirs"))
+    replace_by_evil(tmp_path / "theirs", clips, OLD)
     monkeypatch.setenv(KEY_VARIABLE, MARKER)
-    data.assert_rows(in_child(read_rows, mapped, method="spawn"), expected)
-    shutil.rmtree(root)
-    make(root, OLD, function=evil).map(data.in_memory(clips))
-    assert in_child(error_of_reading, mapped, method="spawn") == "MissingEntryError"
+    rows, of_theirs = in_child(read_both, ours, theirs, method="spawn")
+    data.assert_rows(rows, expected)
+    assert of_theirs == "MissingEntryError"
 
 
 ELSEWHERE = """
@@ -676,7 +672,7 @@ def apply(pickled: bytes, batch: Any) -> str:
     return "it was used"
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_a_worker_of_a_pool_that_was_started_before_says_so_and_changes_nothing(method, tmp_path, batch):
     with multiprocessing.get_context(method).Pool(1) as pool:
         pool.apply(abs, (1,))
