@@ -17,6 +17,21 @@ from hf_audio_cache.errors import InvalidNameError
 from hf_audio_cache.stores import Store
 
 BAD_NAMES = ["", "/", "/etc/passwd", "..", "../x", "a/../x", "a/..", ".", "./x", "a/./x", "a//x", "a/", "/x", "a\\x"]
+BAD_NAMES += ["a b", "a\n", "a\0", "ä", "~x/$HOME", "s3://x", "C:x", "*", "a/x?y", "a#b", "%2e%2e/x"]
+GOOD_NAMES = ["name", "ab/name.npz", "a/b/c/d", ".hidden", "-x", "A_1.b-c"]
+CONTENTS = [b"", b"\0", bytes(range(256)) * 40, b"\r\n\x1a\n", b"content", b"\xff\xfe"]
+# What there is of a/b/x, a/bc, a/x, ab, ab2/x and b.
+BY_PREFIX = {
+    "": {"a/b/x", "a/bc", "a/x", "ab", "ab2/x", "b"},
+    "a": {"a/b/x", "a/bc", "a/x", "ab", "ab2/x"},
+    "a/": {"a/b/x", "a/bc", "a/x"},
+    "a/b": {"a/b/x", "a/bc"},
+    "a/b/": {"a/b/x"},
+    "ab": {"ab", "ab2/x"},
+    "ab2/x": {"ab2/x"},
+    "c": set(),
+    "ab/": set(),
+}
 
 
 class StoreContract:
@@ -58,12 +73,12 @@ class StoreContract:
         store.child("folder")
         assert self.read_raw(store) == {}
 
-    @pytest.mark.parametrize("content", [b"", b"\0", bytes(range(256)) * 40, b"\r\n\x1a\n"], ids=len)
-    @pytest.mark.parametrize("name", ["name", "ab/name.npz", "a/b/c/d", ".hidden", "-x", "A_1.b-c"])
-    def test_what_is_put_is_there_byte_for_byte(self, store, name, content):
-        store.put(name, content)
-        assert self.read_raw(store) == {name: content}
-        assert store.get(name) == content
+    def test_what_is_put_is_there_byte_for_byte(self, store):
+        objects = dict(zip(GOOD_NAMES, CONTENTS, strict=True))
+        for name, content in objects.items():
+            store.put(name, content)
+            assert store.get(name) == content
+        assert self.read_raw(store) == objects
 
     def test_an_object_of_some_megabytes_is_whole(self, store):
         content = random.Random(0).randbytes(5_000_000)
@@ -116,26 +131,12 @@ class StoreContract:
         assert store.delete(["ab/x", "cd/x", "missing", "ab/x"]) == {}
         assert self.read_raw(store).keys() == {"ab/y", "abc"}
 
-    @pytest.mark.parametrize(
-        ("prefix", "names"),
-        [
-            ("", {"a/b/x", "a/bc", "a/x", "ab", "ab2/x", "b"}),
-            ("a", {"a/b/x", "a/bc", "a/x", "ab", "ab2/x"}),
-            ("a/", {"a/b/x", "a/bc", "a/x"}),
-            ("a/b", {"a/b/x", "a/bc"}),
-            ("a/b/", {"a/b/x"}),
-            ("ab", {"ab", "ab2/x"}),
-            ("ab2/x", {"ab2/x"}),
-            ("c", set()),
-            ("ab/", set()),
-        ],
-    )
-    def test_names_are_those_that_start_with_the_prefix(self, store, prefix, names):
-        for name in ("a/b/x", "a/bc", "a/x", "ab", "ab2/x", "b"):
+    def test_names_are_those_that_start_with_the_prefix(self, store):
+        for name in BY_PREFIX[""]:
             self.write_raw(store, name, b"content")
-        found = list(store.names(prefix))
-        assert set(found) == names
-        assert len(found) == len(names)
+        assert {prefix: sorted(store.names(prefix)) for prefix in BY_PREFIX} == {
+            prefix: sorted(names) for prefix, names in BY_PREFIX.items()
+        }
 
     def test_a_child_is_the_store_of_a_folder(self, store):
         child = store.child("features")
@@ -149,19 +150,18 @@ class StoreContract:
         store.put("ab/name", b"content")
         assert self.open_again(store).get("ab/name") == b"content"
 
-    @pytest.mark.parametrize("name", BAD_NAMES)
-    def test_a_name_that_could_leave_the_root_is_refused(self, store, name):
+    def test_a_name_that_could_leave_the_root_is_refused(self, store):
         calls = [
-            lambda: store.get(name),
-            lambda: store.get_many(["good", name]),
-            lambda: store.put(name, b"content"),
-            lambda: store.exists(name),
-            lambda: store.delete([name]),
-            lambda: store.child(name),
+            store.get,
+            lambda name: store.get_many(["good", name]),
+            lambda name: store.put(name, b"content"),
+            store.exists,
+            lambda name: store.delete([name]),
+            store.child,
         ]
-        for call in calls:
+        for name, call in itertools.product(BAD_NAMES, calls):
             with pytest.raises(InvalidNameError, match="must be a relative path") as caught:
-                call()
+                call(name)
             assert caught.value.name == name
         assert self.read_raw(store) == {}
 
@@ -187,7 +187,7 @@ class StoreContract:
         try:
             started = time.monotonic()
             # Longer where the writers of a far store first have to connect.
-            while time.monotonic() < started + (1 if len(seen) > 1 else 20):
+            while time.monotonic() < started + (0.4 if len(seen) > 1 else 20):
                 seen.add(store.get("ab/name"))
                 assert list(store.names("ab/name")) == ["ab/name"]
         finally:

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 from children import become_nobody, in_child, no_more_open_files
-from store_contract import BAD_NAMES, StoreContract, files_under
+from store_contract import StoreContract, files_under
 
 from hf_audio_cache.errors import InvalidRootError, StoreError
 from hf_audio_cache.stores import LocalStore, StoredObject, is_temporary, local, open_store
 from hf_audio_cache.support.paths import default_root
-
-BAD_NAMES += ["a b", "a\n", "a\0", "ä", "~x/$HOME", "s3://x", "C:x", "*", "a/x?y", "a#b", "%2e%2e/x"]
 
 
 class TestLocalStore(StoreContract):
@@ -32,13 +30,6 @@ class TestLocalStore(StoreContract):
 
 
 # Roots ----------------------------------------------------------------------------------------------------------------
-
-
-def test_making_a_local_store_makes_no_folder(tmp_path):
-    store = LocalStore(tmp_path / "root")
-    store.get("ab/name")
-    list(store.names())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_location_is_a_path(tmp_path):
@@ -56,23 +47,21 @@ def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch):
     assert files_under(tmp_path) == {"root/name": b"content"}
 
 
-@pytest.mark.parametrize("form", [str, Path, lambda path: f"file://{path}"])
-def test_every_form_of_a_local_root_opens_the_same_place(tmp_path, form):
-    open_store(form(tmp_path / "root")).put("name", b"content")
-    assert files_under(tmp_path) == {"root/name": b"content"}
+def test_every_form_of_a_local_root_opens_the_same_place(tmp_path):
+    for number, form in enumerate((str, Path, lambda path: f"file://{path}")):
+        open_store(form(tmp_path / "root")).put(f"{number}", b"content")
+    assert files_under(tmp_path).keys() == {"root/0", "root/1", "root/2"}
 
 
 def test_a_tilde_is_the_home_directory(session_home):
     assert open_store("~/cache").location() == session_home / "cache"
 
 
-@pytest.mark.parametrize(
-    "root", ["nosuch://bucket/x", "://x", "simplecache::s3://x/y", "", None, 5, b"/tmp/x", ["/tmp/x"], object()]
-)
-def test_a_root_that_no_store_can_serve_is_named(root):
-    with pytest.raises(InvalidRootError, match="nothing was opened") as caught:
-        open_store(root)
-    assert caught.value.root == str(root)
+def test_a_root_that_no_store_can_serve_is_named():
+    for root in ("nosuch://bucket/x", "://x", "simplecache::s3://x/y", "", None, 5, b"/tmp/x", ["/tmp/x"], object()):
+        with pytest.raises(InvalidRootError, match="nothing was opened") as caught:
+            open_store(root)
+        assert caught.value.root == str(root)
 
 
 def test_the_default_root_follows_the_environment(monkeypatch):
@@ -287,16 +276,14 @@ def put_under_umask(root, umask):
     LocalStore(root).put("ab/name", b"content")
 
 
-@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
-@pytest.mark.parametrize("more", [0, 0o020])
-def test_modes_are_those_of_the_umask(tmp_path, umask, file_mode, folder_mode, more):
-    umask &= ~more
+@pytest.mark.parametrize(
+    ("umask", "file_mode", "folder_mode"),
+    [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775), (0o057, 0o620, 0o720)],
+)
+def test_modes_are_those_of_the_umask(tmp_path, umask, file_mode, folder_mode):
     in_child(put_under_umask, tmp_path / "root", umask)
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
-    assert modes[tmp_path / "root/ab/name"] == 0o666 & ~umask
-    assert modes[tmp_path / "root/ab"] == modes[tmp_path / "root"] == 0o777 & ~umask
-    if not more:
-        assert (modes[tmp_path / "root/ab/name"], modes[tmp_path / "root/ab"]) == (file_mode, folder_mode)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"name": file_mode, "ab": folder_mode, "root": folder_mode}
 
 
 class StopWritingError(BaseException):
@@ -327,19 +314,9 @@ def test_an_interrupted_put_leaves_nothing_and_keeps_the_old_object(tmp_path, mo
     assert files_under(tmp_path) == {"ab/name": b"old"}
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("ab/.name.npz.123-0a1b2c3d.tmp", True),
-        (".name.1-0.tmp", True),
-        ("ab/name.npz", False),
-        ("ab/name.tmp", False),
-        (".hidden", False),
-        (".x.tmp/name", False),
-    ],
-)
-def test_a_temporary_name_is_told_from_others(name, expected):
-    assert is_temporary(name) is expected
+def test_a_temporary_name_is_told_from_others():
+    names = ["ab/.name.npz.123-0a1b2c3d.tmp", ".name.1-0.tmp", "ab/name.npz", "ab/name.tmp", ".hidden", ".x.tmp/name"]
+    assert [is_temporary(name) for name in names] == [True, True, False, False, False, False]
 
 
 def put_on_a_full_disk(root):
@@ -448,6 +425,4 @@ def test_what_was_replaced_since_it_was_listed_is_not_deleted(tmp_path):
     listed = list(store.scan())
     os.utime(tmp_path / "ab/replaced", (1, 1))
     assert store.delete_unchanged([*listed, StoredObject("ab/gone", 1, 1.0)]) == {}
-    assert {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {
-        "ab/replaced": b"old"
-    }
+    assert files_under(tmp_path) == {"ab/replaced": b"old"}
