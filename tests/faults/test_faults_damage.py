@@ -54,13 +54,13 @@ class Stored:
 
 @pytest.fixture(scope="module")
 def real_outputs(sentences, prompts):
-    """What two extractors make of clips of 0.3 to 3 s, a spectrogram padded to 30 s among them; and a waveform."""
+    """What two extractors make of clips of 0.3 to 3 s, the start of a padded spectrogram among them; and a waveform."""
     waveform, rate = soundfile.read(data.shortest(sentences, 1)[0], dtype="float32")
     spoken, spoken_rate = soundfile.read(data.shortest(prompts, 60)[59], dtype="float32")
 
     def extract(name, waveform):
         features = configs.make_processor(name)([waveform], sampling_rate=rate, return_tensors="np")
-        return {output: np.asarray(value[0], order="C") for output, value in features.items()}
+        return {output: np.asarray(value[0][..., :400], order="C") for output, value in features.items()}
 
     assert spoken_rate == 8000
     return {
@@ -244,7 +244,7 @@ def test_random_damage_is_a_miss_and_replaced(stored, faults, tmp_path):
     outcomes = Outcomes()
     caches = [entry.open_in(tmp_path / f"{index}") for index, entry in enumerate(stored)]
     tried = dict.fromkeys(RANDOM_DAMAGE, 0)
-    while outcomes.tried < faults.times(1500, 12_000):
+    while outcomes.tried < faults.times(1000, 12_000):
         index = rng.randrange(len(stored))
         entry = stored[index]
         other = rng.choice([one for one in stored if one.key != entry.key])  # one of this key would be a good entry
@@ -394,28 +394,6 @@ def test_a_plain_savez_is_read_and_its_damage_gives_the_same_array_or_none(store
     outcomes.report(faults, "damage to plain files of savez")
 
 
-def test_a_flip_of_each_bit_behind_the_members_of_a_savez_loses_no_output(stored, faults, tmp_path):
-    """Zip's checksums cover the arrays, and not the directory that lists them."""
-    outcomes = Outcomes()
-    [entry] = [entry for entry in stored if entry.name == "two outputs, plain"]
-    cache = entry.open_in(tmp_path)
-    content = bytearray(savez(**entry.outputs))
-    path = cache.path_for(entry.key)
-    path.parent.mkdir(parents=True)
-    directory = bytes(content).index(b"PK\x01\x02")
-    for at in range(directory, len(content)):
-        for bit in range(8):
-            content[at] ^= 1 << bit
-            path.write_bytes(content)
-            content[at] ^= 1 << bit
-            outcomes.tried += 1
-            found = entry.get(cache)
-            if found is not None and not all_same(found, entry.outputs):
-                outcomes.wrong.append(f"bit {bit} of byte {at - directory} of the directory: {list(found)}")
-    assert outcomes.tried > 1000
-    outcomes.report(faults, "each bit of the directory of a file of savez")
-
-
 # A run over a damaged root --------------------------------------------------------------------------------------------
 
 
@@ -462,7 +440,7 @@ def damage_some(paths, rng):
 
 @pytest.mark.parametrize(("maker", "is_signed"), crossed([*MAKERS], [False, True]))
 def test_a_run_over_a_damaged_root_gives_what_the_processor_computes(maker, is_signed, prompts, faults, tmp_path):
-    clips = data.shortest(prompts, 60)[30:]
+    clips = data.shortest(prompts, 50)[30:]
     settings = {"signing_key": SIGNING_KEY} if is_signed else {}
     first = MAKERS[maker](tmp_path / "root", **settings)
     batch = {"audio": data.columns(clips)["audio"]}
@@ -473,7 +451,7 @@ def test_a_run_over_a_damaged_root_gives_what_the_processor_computes(maker, is_s
     assert len(features) == len(waveforms) == len(clips)
 
     rng, outcomes = random.Random(5), Outcomes()
-    for number in range(faults.times(4, 60)):
+    for number in range(faults.times(2, 60)):
         bad = damage_some(features, rng)
         bad_waveforms = damage_some(waveforms, rng)
         missed = {path.name[:64] for path in bad}

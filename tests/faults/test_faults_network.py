@@ -17,7 +17,7 @@ from hf_audio_cache import CachedFeatures, CacheRoot, verify
 
 pytestmark = pytest.mark.servers
 
-N_CLIPS = 32
+N_CLIPS = 16
 TIMEOUTS = (0.5, 1.0)
 
 
@@ -61,7 +61,7 @@ def open_through(s3_server, bucket):
 
 def features_of(cached_features, clips):
     attached = cached_features.attach(data.in_memory(clips))
-    return [array for start in range(0, N_CLIPS, 8) for array in attached[start : start + 8]["input_features"]]
+    return [array for start in range(0, N_CLIPS, 4) for array in attached[start : start + 4]["input_features"]]
 
 
 def wrong_among(found, expected):
@@ -92,7 +92,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+# What a client makes of each status is shown in test_both_clients.
+ALIKE = {"429", "500"}
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=pytest.mark.long if name in ALIKE else ()) for name in NETWORKS]
+)
 def test_a_bad_network_costs_hits_and_nothing_else(network, faults, s3_server, bucket, open_through, clips, expected):
     wrong = inflicted = bytes_lost = 0
     for seed in range(faults.times(1, 10)):
@@ -136,16 +142,16 @@ def test_a_server_that_is_killed_is_noticed_and_then_costs_nothing(faults, own_s
         **FRONT_END,
     )
     attached = cached_features.attach(data.in_memory(clips))
-    found = list(attached[:8]["input_features"])
+    found = list(attached[:4]["input_features"])
     own_server.kill()
     started = time.monotonic()
-    found += attached[8:16]["input_features"]
+    found += attached[4:8]["input_features"]
     noticed_in = time.monotonic() - started
     started = time.monotonic()
-    found += attached[16:]["input_features"]
+    found += attached[8:]["input_features"]
     rest_took = time.monotonic() - started
     assert noticed_in < 30
-    assert rest_took < 15  # sixteen short clips, and no time-out of the store
+    assert rest_took < 15  # eight short clips, and no time-out of the store
     stats = cached_features.stats
     assert (stats.hits, stats.computed) == (0, N_CLIPS)
     assert stats.read_errors > 0 < stats.write_errors
