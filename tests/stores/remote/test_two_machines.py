@@ -16,7 +16,7 @@ from hf_audio_cache.maintenance.prune import clear, remove
 
 pytestmark = pytest.mark.servers
 
-N = 24
+N = 12
 FOLDER = "team/cache"
 
 
@@ -76,9 +76,14 @@ class Machines:
                 self.server.delete(self.bucket, name)
 
 
-@pytest.fixture(params=[None, b"a-key-of-more-than-sixteen-bytes"], ids=["plain", "signed"])
+@pytest.fixture
 def machines(request, s3_server, tmp_path, clips):
-    return Machines(s3_server, new_bucket(s3_server), tmp_path, clips, signing_key=request.param)
+    return Machines(s3_server, new_bucket(s3_server), tmp_path, clips, signing_key=getattr(request, "param", None))
+
+
+plain_and_signed = pytest.mark.parametrize(
+    "machines", [None, b"a-key-of-more-than-sixteen-bytes"], ids=["plain", "signed"], indirect=True
+)
 
 
 def test_cleared_by_one_filled_by_the_other_read_by_the_first(machines):
@@ -94,6 +99,7 @@ def test_cleared_by_one_filled_by_the_other_read_by_the_first(machines):
     assert machines.count() == (N, N, N)
 
 
+@plain_and_signed
 def test_what_was_cleared_is_put_again_by_the_machine_that_has_it_near(machines):
     machines.fill("a")
     assert machines.fill("b")[:2] == (N, 0)
@@ -114,6 +120,7 @@ def test_what_was_cleared_is_put_again_by_the_machine_that_has_it_near(machines)
         data.assert_same_bits(array, np.asarray(machines.open(None)({"audio": str(clip)})["input_features"]))
 
 
+@plain_and_signed
 def test_only_what_is_neither_far_nor_near_is_computed(machines):
     machines.fill("a")
     machines.lose(range(8))
@@ -178,7 +185,6 @@ def test_a_reference_is_not_made_for_a_colleague_who_cannot_read_it(machines):
         machines.open(None).attach(rows.remove_columns("audio"))[:]["input_features"]
 
 
-@pytest.mark.parametrize("machines", [None], indirect=True)
 def test_the_commands_count_what_is_far(machines, monkeypatch, processor_directory, tmp_path):
     folder = data.copies(machines.clips, tmp_path / "clips")[0].parent
     options = [
