@@ -105,14 +105,14 @@ def test_a_copy_by_pickle_is_the_same_transform(pickler, make_processor, batch, 
 # Hashes
 
 
-HASHES = """
+FRESH = """
 import json, sys
-import audio_datasets, configs, speech
+import audio_datasets, configs, datasets, speech
 from datasets.fingerprint import Hasher
 from hf_audio_cache import CachedFeatures, CacheRoot
 from transformers import AutoFeatureExtractor
 
-scratch, = sys.argv[1:]
+scratch, saved, *roots = sys.argv[1:]
 cells = audio_datasets.columns(audio_datasets.shortest(speech.clips("prompts"), 2))["audio"]
 hashes = {}
 for name in ("whisper_tiny", "seamless_m4t"):
@@ -131,21 +131,56 @@ for name in ("whisper_tiny", "seamless_m4t"):
 
 def prepare(batch):
     batch.update(transform(batch))
+    batch["length"] = [len(text) for text in batch["text"]]
     return batch
 
 hashes["function"] = {"": Hasher.hash(prepare)}
-print(json.dumps(hashes))
+
+ds = datasets.load_from_disk(saved)
+maps = []
+for root in roots:
+    transform = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True, features="always")
+    files = [ds.map(transform).cache_files, ds.map(prepare, batched=True).cache_files]
+    files.append(ds.map(transform, num_proc=2, remove_columns="audio").cache_files)
+    files.append(transform.map(ds).cache_files)
+    attached = transform.attach(ds)
+    maps.append({"files": files, "stats": transform.stats.to_dict(), "attached": attached._fingerprint})
+print(json.dumps([hashes, maps]))
 """
 
 
-# More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
-def test_the_hash_depends_on_what_decides_the_output_alone(tmp_path):
-    first = data.run_program(HASHES, tmp_path, PYTHONHASHSEED="1")
+@pytest.fixture(scope="module")
+def two_processes(clips, tmp_path_factory):
+    """The hashes in two fresh processes, one after the other, and the maps: the second's over another root too."""
+    folder = tmp_path_factory.mktemp("fresh")
+    data.saved(clips, folder / "saved")
+    (folder / "elsewhere").mkdir()
+    first = (folder, folder / "saved", folder / "root")
+    second = (folder / "elsewhere", folder / "saved", folder / "root", folder / "another-root")
+    return [
+        data.run_program(FRESH, *arguments, has_torch=False, PYTHONHASHSEED=seed)
+        for arguments, seed in ((first, "1"), (second, "2"))
+    ]
+
+
+def test_the_hash_depends_on_what_decides_the_output_alone(two_processes):
+    (first, _), (second, _) = two_processes
     for hashes in first.values():
         assert len(set(hashes.values())) == 1
     assert len({next(iter(hashes.values())) for hashes in first.values()}) == 3
-    (tmp_path / "elsewhere").mkdir()
-    assert data.run_program(HASHES, tmp_path / "elsewhere", PYTHONHASHSEED="2") == first
+    assert second == first
+
+
+def test_datasets_finds_its_own_cache_again_in_a_fresh_process(two_processes):
+    (_, [first]), (_, [again, elsewhere]) = two_processes
+    assert (first["stats"]["computed"], first["stats"]["hits"]) == (8, 24)
+    # Nothing is asked of the cache again, wherever that is; only references name their root.
+    assert set(again["stats"].values()) == {0}
+    assert again["files"] == first["files"]
+    assert again["attached"] == first["attached"]
+    assert elsewhere["files"][:3] == first["files"][:3]
+    assert elsewhere["files"][3] != first["files"][3]
+    assert (elsewhere["stats"]["computed"], elsewhere["stats"]["hits"]) == (8, 0)
 
 
 def test_the_hash_changes_with_whatever_changes_the_output(make_processor, tmp_path):
@@ -182,49 +217,6 @@ def test_a_dict_of_settings_in_another_order_has_the_same_hash(make_processor, t
     )
     assert first.processor_sha == second.processor_sha
     assert Hasher.hash(first) == Hasher.hash(second)
-
-
-MAP = """
-import json, sys
-import configs, datasets
-from hf_audio_cache import CachedFeatures
-
-saved, *roots = sys.argv[1:]
-ds = datasets.load_from_disk(saved)
-
-def prepare(batch):
-    batch.update(cached_features(batch))
-    batch["length"] = [len(text) for text in batch["text"]]
-    return batch
-
-found = []
-for root in roots:
-    cached_features = CachedFeatures(configs.make_processor("wav2vec2"), root, auto_resample=True, features="always")
-    files = []
-    files.append(ds.map(cached_features).cache_files)
-    files.append(ds.map(prepare, batched=True).cache_files)
-    files.append(ds.map(cached_features, num_proc=2, remove_columns="audio").cache_files)
-    files.append(cached_features.map(ds).cache_files)
-    attached = cached_features.attach(ds)
-    found.append({"files": files, "stats": cached_features.stats.to_dict(), "attached": attached._fingerprint})
-print(json.dumps(found))
-"""
-
-
-# More than ten seconds on a busy machine: two fresh processes, one after the other, import what extracts.
-def test_datasets_finds_its_own_cache_again_in_a_fresh_process(clips, tmp_path):
-    data.saved(clips, tmp_path / "saved")
-    [first] = data.run_program(MAP, tmp_path / "saved", tmp_path / "root", has_torch=False, PYTHONHASHSEED="1")
-    assert (first["stats"]["computed"], first["stats"]["hits"]) == (8, 24)
-    # Nothing is asked of the cache again, wherever that is; only references name their root.
-    roots = (tmp_path / "root", tmp_path / "another-root")
-    again, elsewhere = data.run_program(MAP, tmp_path / "saved", *roots, has_torch=False, PYTHONHASHSEED="2")
-    assert set(again["stats"].values()) == {0}
-    assert again["files"] == first["files"]
-    assert again["attached"] == first["attached"]
-    assert elsewhere["files"][:3] == first["files"][:3]
-    assert elsewhere["files"][3] != first["files"][3]
-    assert (elsewhere["stats"]["computed"], elsewhere["stats"]["hits"]) == (8, 0)
 
 
 WITHOUT_HOOK = """
@@ -279,7 +271,7 @@ from torch.utils.data import DataLoader
 
 torch.set_num_threads(2)
 clips = audio_datasets.shortest(speech.clips("prompts"), 8)
-whisper = configs.make_processor("whisper_tiny")
+whisper = configs.make_processor("whisper_tiny", chunk_length=5)
 expected = [audio_datasets.expected_features(whisper, clip, auto_resample=True) for clip in clips]
 (torch.rand(1000, 1000) @ torch.rand(1000, 1000)).sum()
 ds = audio_datasets.in_memory(clips)
