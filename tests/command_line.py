@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import typer.testing
+from children import python_path
 
 from hf_audio_cache.cli import app
 
@@ -31,13 +33,14 @@ def run_csv(*arguments: Any, code: int = 0) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv", code=code).out)))
 
 
-def program(*arguments: Any, **settings: Any) -> subprocess.Popen[str]:
-    """Start the program of the command line, as a process of its own."""
+def program(*arguments: Any, start_new_session: bool = False, **environment: str) -> subprocess.Popen[str]:
+    """Start the program of the command line, as a process of its own, which has no torch."""
     command = "import sys; from hf_audio_cache.cli import app; app(prog_name='hf-audio-cache')"
     return subprocess.Popen(
         [sys.executable, "-c", command, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": python_path(has_torch=False), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **settings,
+        start_new_session=start_new_session,
     )
