@@ -9,6 +9,7 @@ import audio_datasets as data
 import datasets
 import numpy as np
 import pytest
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures, CachedWaveforms
 from hf_audio_cache.errors import AudioColumnError, ProcessorError
@@ -182,8 +183,7 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["audio", "references", "audio after a transform"])
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize(("request_", "kind"), crossed([*REQUESTS], ["audio", "references", "audio after a transform"]))
 def test_a_request_without_features_neither_fails_nor_extracts(request_, kind, clips, cached_features):
     dataset = data.in_memory(clips)
     if kind == "references":

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures, CachedWaveforms
 from hf_audio_cache.errors import AudioError, AudioSourceError, MissingEntryError
@@ -67,8 +68,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", ["struct", "Audio"])
+@pytest.mark.parametrize(("form", "kind"), crossed([*FORMS], ["struct", "Audio"]))
 def test_each_form_gives_lists(form, kind, dataset, lists, wav2vec2, tmp_path):
     if kind == "Audio":
         decode = not form.startswith(("a stream", "callable"))  # which need no torchcodec then

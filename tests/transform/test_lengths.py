@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import encode
+from crossed import crossed
 
 from hf_audio_cache import AudioCache, CachedFeatures
 from hf_audio_cache.errors import AudioTooLongError, TruncatedAudioError
@@ -82,8 +83,7 @@ def lengths_of(dataset):
     return [row["input_length"] for row in dataset]
 
 
-@pytest.mark.parametrize("cap", [None, 1.25])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "cap"), crossed([*FORMS], [None, 1.25]))
 def test_lengths_are_those_of_the_decoded_clips_and_nothing_is_decoded_for_them(form, cap, make, dataset, files):
     expected = [length_of(encoded) for encoded in files.values()]
     assert len(set(expected)) >= 5
@@ -183,8 +183,7 @@ def lying(dataset, files):
     return data.of_cells(cells)
 
 
-@pytest.mark.parametrize("waveforms", ["always", "never"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "waveforms"), crossed([*FORMS], ["always", "never"]))
 def test_what_a_tolerant_run_stored_is_refused_by_a_strict_one(form, waveforms, make, lying, files, tmp_path):
     with pytest.raises(TruncatedAudioError) as first:
         list(FORMS[form](make(waveforms=waveforms), lying))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 from audio_files import encode
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioColumnError, AudioSourceError
@@ -77,8 +78,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", DATASETS)
+@pytest.mark.parametrize(("kind", "form"), crossed([*DATASETS], [*FORMS]))
 def test_rows_of_each_kind_have_their_features_in_each_form(kind, form, samples, cached_features, expected):
     dataset = DATASETS[kind](samples)
     if "bytes" in kind and "numpy" in form:  # in which NumPy has cut off zeros at their end

@@ -9,6 +9,7 @@ import audio_datasets as data
 import datasets
 import numpy as np
 import pytest
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import AudioExtractionError, ProcessorError, UnstorableOutputError
@@ -122,8 +123,7 @@ def test_map_and_attach_go_on(kind, clips, wanted, tmp_path):
     assert cached_features.stats.computed == 18
 
 
-@pytest.mark.parametrize("kind", UNSTORABLE)
-@pytest.mark.parametrize("on_error", ["raise", "null", "skip"])
+@pytest.mark.parametrize(("kind", "on_error"), crossed([*UNSTORABLE], ["raise", "null", "skip"]))
 def test_references_are_refused_before_the_first_row(kind, on_error, clips, tmp_path):
     cached_features = make(kind, tmp_path, on_error=on_error)
     with pytest.raises(UnstorableOutputError, match=r"^no entry can hold the outputs of .* references need entries"):
