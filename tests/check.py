@@ -8,6 +8,7 @@ import it. What needs torch, servers or Ray is left to `make test`.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -86,7 +87,12 @@ def _importers(modules: list[Path]) -> list[Path]:
 def _naming(pattern: str, folder: Path, names: str = "test_*.py") -> list[Path]:
     matches = re.compile(pattern, re.MULTILINE).search
     files = sorted((CHECKOUT / folder).rglob(names))
-    return [one.relative_to(CHECKOUT) for one in files if matches(one.read_text(encoding="utf-8"))]
+    return [one.relative_to(CHECKOUT) for one in files if matches(_text(one))]
+
+
+@functools.cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
