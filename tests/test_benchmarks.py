@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import servers
+from benchmark_passes import constant, failing, process_and_turn
 from pack_tools import without_waiting
 
-from benchmarks.harness import BenchmarkError, Comparison, Contender, Pass, compare
+from benchmarks.harness import BenchmarkError, Comparison, Contender, compare
 from benchmarks.report import Claim, Section, Spread
 
 RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
-
-
-def constant(value: float) -> Pass:
-    return Pass(2, lambda: [np.full(3, value), [np.full(3, value)]])
-
-
-def process_and_turn() -> Pass:
-    """Give the process, and how often it was asked."""
-    turns: list[int] = []
-
-    def read() -> Iterator[np.ndarray]:
-        turns.append(1)
-        yield np.array([os.getpid(), len(turns)])
-
-    return Pass(1, read)
-
-
-def failing() -> Pass:
-    raise ValueError("no clips here")
 
 
 def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
