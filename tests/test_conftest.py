@@ -59,11 +59,26 @@ def test_a_module_stays_on_one_worker_and_all_clusters_of_rays_too(tmp_path):
     """
     for name in ("test_one", "test_two", "test_ray_one", "test_ray_two"):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(module), "utf-8")
-    options = ("-p", "groups", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
+    options = (
+        "-p",
+        "xdist",
+        "-p",
+        "groups",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "2",
+        "--dist",
+        "loadscope",
+        "--no-loadscope-reorder",
+    )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "."],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": ""},
+        env={
+            **os.environ,
+            **{"PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        },
         capture_output=True,
         text=True,
         timeout=120,

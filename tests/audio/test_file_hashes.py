@@ -73,16 +73,10 @@ def sha_of(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def test_hashes_are_found_again_in_every_process(clips):
+def test_a_forked_process_finds_hashes_and_what_it_learns_others_find(clips):
     learn(clips[:5])
     expected = [sha_of(path) for path in clips[:5]] + [None] * 5
-    assert find(clips) == expected
-    for method in ("fork", "spawn"):
-        assert in_child(find, clips, method=method) == expected
-
-
-def test_what_a_forked_process_learns_others_find(clips):
-    learn(clips[:5])
+    assert find(clips) == in_child(find, clips) == expected
     in_child(learn, clips[5:])
     assert find(clips) == [sha_of(path) for path in clips]
 
@@ -306,11 +300,12 @@ def learn_and_find(paths):
             return found
 
 
-def test_processes_share_it(clips):
+def test_processes_learn_at_the_same_time_and_others_find_it(clips):
     paths = [str(path) for path in clips]
     with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(learn_and_find, [paths] * 2))
     assert results == [[True] * 10] * 2
+    assert find(clips) == [sha_of(path) for path in clips]
 
 
 @pytest.mark.parametrize("form", ["a dict", "a path"])

@@ -202,9 +202,15 @@ def test_datasets_finds_its_own_result_again_but_not_for_another_root(clips, war
     assert elsewhere._fingerprint != first._fingerprint
 
 
-@pytest.mark.parametrize("form", ["map", "materialize"])
-@pytest.mark.parametrize("num_proc", [None, 2])
-@pytest.mark.parametrize("name", ["cache_file_name", "new_fingerprint"])
+@pytest.mark.parametrize(
+    ("name", "num_proc", "form"),
+    [
+        ("cache_file_name", None, "map"),
+        ("cache_file_name", 2, "materialize"),
+        ("new_fingerprint", None, "materialize"),
+        ("new_fingerprint", 2, "map"),
+    ],
+)
 def test_a_file_or_fingerprint_of_a_chosen_name_does_not_bring_back_other_rows(
     name, num_proc, form, clips, wanted, warm, tmp_path
 ):
