@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 
@@ -27,26 +28,31 @@ def extractor():
     return configs.make_processor("wav2vec2")
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("s3", marks=pytest.mark.servers)])
-def open_root(request, tmp_path_factory, extractor):
-    """``open_root(**settings)``: the features of one root, opened anew, as on another machine."""
-    settings = {}
-    if request.param == "local":
-        root = tmp_path_factory.mktemp("root")
-    else:
-        server = request.getfixturevalue("s3_server")
-        server.make_bucket("streaming")
-        root = server.url("streaming", "audio-cache")
-        settings = {"near": None, "storage_options": server.storage_options, "timeouts": (30.0, 60.0)}
-    return lambda **more: CachedFeatures(
-        extractor, CacheRoot(root, **{**settings, **more}), auto_resample=True, features="always"
-    )
-
-
 @pytest.fixture(scope="module")
-def first_run(open_root, clips):
-    """The features of all clips as the first epoch computes them, by the clip's number."""
-    cached_features = open_root()
+def roots(request, tmp_path_factory, extractor, clips):
+    """``roots(place)``: what opens a root there, as on another machine, and what a first epoch put into it."""
+
+    @functools.cache
+    def filled(place):
+        settings = {}
+        if place == "local":
+            root = tmp_path_factory.mktemp("root")
+        else:
+            server = request.getfixturevalue("s3_server")
+            server.make_bucket("streaming")
+            root = server.url("streaming", "audio-cache")
+            settings = {"near": None, "storage_options": server.storage_options, "timeouts": (30.0, 60.0)}
+
+        def open_it():
+            return CachedFeatures(extractor, CacheRoot(root, **settings), auto_resample=True, features="always")
+
+        return open_it, first_epoch(open_it(), clips)
+
+    return filled
+
+
+def first_epoch(cached_features, clips):
+    """Return the features of all clips as they are computed, by the clip's number."""
     stream = data.in_memory(clips).to_iterable_dataset(num_shards=N_SHARDS)
     arrays = {row["number"]: row["input_values"] for row in cached_features.attach(stream, remove_columns="audio")}
     assert list(arrays) == list(range(N_CLIPS))
@@ -54,6 +60,21 @@ def first_run(open_root, clips):
     expected = data.expected_features(cached_features.processor, clips[100], auto_resample=True)
     data.assert_same_bits(arrays[100], expected["input_values"])
     return arrays
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.servers)])
+def place(request):
+    return request.param
+
+
+@pytest.fixture
+def open_root(place, roots):
+    return roots(place)[0]
+
+
+@pytest.fixture
+def first_run(place, roots):
+    return roots(place)[1]
 
 
 def from_memory(cached_features, clips, folder):
@@ -80,10 +101,19 @@ def from_references(cached_features, clips, folder):
     return references.to_iterable_dataset(num_shards=N_SHARDS)
 
 
-SOURCES = [from_memory, from_parquet, from_references]
+of_each_kind = pytest.mark.parametrize(
+    ("place", "warm"),
+    [
+        ("local", from_memory),
+        *(pytest.param("s3", source, marks=pytest.mark.servers) for source in (from_parquet, from_references)),
+        *(pytest.param("local", source, marks=pytest.mark.long) for source in (from_parquet, from_references)),
+        pytest.param("s3", from_memory, marks=[pytest.mark.servers, pytest.mark.long]),
+    ],
+    indirect=True,
+)
 
 
-@pytest.fixture(params=SOURCES, ids=lambda source: source.__name__)
+@pytest.fixture
 def warm(request, open_root, clips, first_run, tmp_path):
     """A `CachedFeatures` that finds everything, and the stream with its features."""
     cached_features = open_root()
@@ -104,6 +134,7 @@ def by_number(rows):
     return sorted(rows, key=lambda row: row["number"])
 
 
+@of_each_kind
 @pytest.mark.parametrize("n_nodes", [2, 3])
 def test_nodes_share_the_rows(n_nodes, warm, first_run):
     _, stream = warm
@@ -131,6 +162,7 @@ def rows_of(rows):
 
 @pytest.mark.torch
 @pytest.mark.timeout(120)
+@of_each_kind
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_workers_of_the_nodes_share_the_rows(n_workers, warm, first_run):
     from torch.utils.data import DataLoader
@@ -148,7 +180,8 @@ def test_workers_of_the_nodes_share_the_rows(n_workers, warm, first_run):
 
 
 @needs_resuming
-@pytest.mark.parametrize("given", [1, 30, 64, 100, 149])
+@of_each_kind
+@pytest.mark.parametrize("given", [30, 64, 149])
 def test_an_epoch_is_resumed_with_the_rows_that_remain(given, warm, first_run):
     _, stream = warm
     rows = list(itertools.islice(stream, given))
@@ -159,6 +192,7 @@ def test_an_epoch_is_resumed_with_the_rows_that_remain(given, warm, first_run):
 
 
 @needs_resuming
+@of_each_kind
 @pytest.mark.parametrize("n_nodes", [2, 3])
 def test_the_epoch_of_a_node_is_resumed_in_another_process_with_the_rows_that_remain(n_nodes, warm, first_run):
     _, stream = warm
