@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from assertions import rows_of
 from audio_files import decode_audio
+from crossed import crossed
 
 from hf_audio_cache import AudioCacheKey, CachedFeatures, processor_sha256
 from hf_audio_cache.errors import (
@@ -59,8 +60,7 @@ TORCHCODEC_TOO = [
 DECODERS = ["memory, decode=True", "parquet", "save_to_disk, decode=True", "audiofolder"]
 
 
-@pytest.mark.parametrize("batched", [False, True])
-@pytest.mark.parametrize("container", TORCHCODEC_TOO)
+@pytest.mark.parametrize(("container", "batched"), crossed(TORCHCODEC_TOO, [False, True]))
 def test_map_adds_the_features_of_each_clip(container, batched, clips, expected, cached_features, tmp_path):
     dataset = containers()[container](clips, tmp_path / "data")
     mapped = dataset.map(cached_features, batched=batched, batch_size=3)
@@ -97,16 +97,14 @@ def test_map_takes_decoders_through_their_encoded_bytes(
 
 @pytest.mark.parametrize("form", [None, "numpy", pytest.param("torch", marks=pytest.mark.torch), "arrow"])
 @pytest.mark.parametrize("batched", [False, True])
-def test_map_takes_every_format(form, batched, clips, make_processor, tmp_path):
-    extractor = make_processor("seamless_m4t")
-    expected = [data.expected_features(extractor, clip, auto_resample=True) for clip in clips]
+def test_map_takes_every_format(form, batched, clips, wanted, seamless, tmp_path):
     dataset = data.in_memory(clips).with_format(form)
-    cached_features = CachedFeatures(extractor, tmp_path / "root", auto_resample=True)
+    cached_features = CachedFeatures(seamless, tmp_path / "root", auto_resample=True)
     mapped = dataset.map(cached_features, batched=batched, batch_size=5)
     assert mapped.format["type"] == form
-    data.assert_stored(mapped, expected)
+    data.assert_stored(mapped, wanted)
     with_types = dataset.map(cached_features, batched=batched, features=cached_features.features(dataset.features))
-    data.assert_stored(with_types, expected)
+    data.assert_stored(with_types, wanted)
     assert with_types[:]["number"] is not None
     assert with_types.with_format(None)["text"][:] == [clip.stem for clip in clips]
     assert cached_features.stats.computed == len(clips)
@@ -224,18 +222,18 @@ def test_map_uses_what_the_users_function_put_in_the_place_of_the_audio(clips, e
     data.assert_stored(data.in_memory(clips).map(swap, batched=True, remove_columns="audio"), expected[::-1])
 
 
-@pytest.mark.parametrize("bad", [None, {"bytes": b"", "path": None}, {"bytes": b"no audio at all", "path": None}])
-@pytest.mark.parametrize(
-    ("form", "place"),
-    [
-        ("call", "row 2 of the batch"),
-        ("ds.map", "row 2 of the batch"),
-        ("attach", "row 1 of the batch"),
-        ("map", "row 66 of the dataset"),
-        ("map by two", "row 66 of the dataset"),
-    ],
-)
-def test_an_error_says_in_which_row_its_clip_is_and_that_it_can_be_left_out(form, place, bad, clips, cached_features):
+PLACES = {
+    "call": "row 2 of the batch",
+    "ds.map": "row 2 of the batch",
+    "attach": "row 1 of the batch",
+    "map": "row 66 of the dataset",
+    "map by two": "row 66 of the dataset",
+}
+BAD = [None, {"bytes": b"", "path": None}, {"bytes": b"no audio at all", "path": None}]
+
+
+@pytest.mark.parametrize(("form", "bad"), crossed([*PLACES], BAD))
+def test_an_error_says_in_which_row_its_clip_is_and_that_it_can_be_left_out(form, bad, clips, cached_features):
     few = [*data.columns(clips)["audio"][:2], bad]
     many = data.of_cells([few[0]] * 66 + [bad])
     forms = {
@@ -247,7 +245,9 @@ def test_an_error_says_in_which_row_its_clip_is_and_that_it_can_be_left_out(form
     }
     with pytest.raises(AudioError) as caught:
         forms[form]()
-    assert str(caught.value).endswith(f' It is {place}. To go on without such clips, pass on_error="null" or "skip".')
+    assert str(caught.value).endswith(
+        f' It is {PLACES[form]}. To go on without such clips, pass on_error="null" or "skip".'
+    )
     [noted] = cached_features.bad_clips
     assert "on_error" not in noted.reason
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from audio_files import encode, reference
+from crossed import crossed
 
 from hf_audio_cache import CachedArray, CachedFeatures, CachedWaveforms, CacheRoot, WaveformCache, WaveformCacheKey
 from hf_audio_cache.errors import (
@@ -87,8 +88,7 @@ def make(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("array_column", [None, "wave"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "array_column"), crossed([*FORMS], [None, "wave"]))
 def test_every_form_gives_what_soundfile_and_soxr_do_and_decodes_once(form, array_column, make, dataset, files):
     expected = [reference(encoded, RATE).astype(np.float32) for encoded in files.values()]
     for has_entries in (False, True):

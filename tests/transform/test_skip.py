@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 from assertions import rows_of
+from crossed import crossed
 
 from hf_audio_cache import CachedFeatures
 from hf_audio_cache.errors import CannotSkipError, ProcessorError
@@ -607,8 +608,7 @@ COLLISIONS = {
 }
 
 
-@pytest.mark.parametrize("pattern", ["ggg", "bbb", "bgg"])
-@pytest.mark.parametrize("form", COLLISIONS)
+@pytest.mark.parametrize(("form", "pattern"), crossed([*COLLISIONS], ["ggg", "bbb", "bgg"]))
 def test_a_reason_column_of_an_outputs_name_is_refused(form, pattern, rows, tmp_path):
     name = "beginning" if pattern == "bgg" else "start"
     colliding = make(tmp_path / "root", "null", reason_column=name, output_names={"start": name})
