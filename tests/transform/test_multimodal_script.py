@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from test_training_scripts import RATE, is_in_range, rows_of_speech, run_two_ranks, train
+from test_training_scripts import RATE, is_in_range, rows_of_speech, train
 
 from hf_audio_cache import CachedFeatures, CachedWaveforms
 
@@ -186,7 +185,7 @@ def rows(sentences, prompts):
     return rows_of_speech(sentences, prompts)
 
 
-def train_two_epochs(form: Callable[..., Any], rows: Any, root: Any, out: Any, **arguments: Any) -> Any:
+def train_two_epochs(form: Callable[..., Any], rows: Any, root: Any, out: Any) -> Any:
     """Train; return the losses and the sha256 of the weights, and how many clips were extracted in each epoch."""
     from transformers import TrainerCallback
 
@@ -198,7 +197,7 @@ def train_two_epochs(form: Callable[..., Any], rows: Any, root: Any, out: Any, *
 
     dataset = form(script, rows, root)
     prepared = script.cached.stats.computed if script.cached else 0
-    arguments = {"max_steps": -1, "num_train_epochs": 2, **arguments}
+    arguments = {"max_steps": -1, "num_train_epochs": 2}
     trained = train(script, dataset, out, arguments, callbacks=[Count()])
     return trained, [prepared, *np.diff([prepared, *extracted])]
 
@@ -218,24 +217,3 @@ def test_qwen2_audio_trains_the_same(form, rows, trained_without, tmp_path, call
         assert train_two_epochs(form, rows, tmp_path / "root", tmp_path / "out") == (trained_without, extracted)
         # The stand-in compares the first batch with its extractor's, and answers all others.
         assert len(calls) == (form is not mapped_features)
-
-
-def train_rank(folder: str) -> None:
-    """Train without the cache and in two forms with it, as one rank of two; print what came of it."""
-    import torch
-
-    rows = datasets.load_from_disk(f"{folder}/rows")
-    found = []
-    for form in (without_cache, mapped_waveforms, mapped_features):
-        trained, _ = train_two_epochs(form, rows, f"{folder}/root", f"{folder}/out", ddp_backend="gloo")
-        found.append(trained)
-        assert torch.distributed.get_world_size() == 2
-    assert found[1:] == [found[0]] * 2
-    sys.stdout.write(f"\n{found[0][1]}\n")
-
-
-@pytest.mark.long  # as test_training_scripts.py has it of another script
-def test_two_ranks_train_the_same(rows, tmp_path):
-    rows.save_to_disk(tmp_path / "rows")
-    program = "import sys, test_multimodal_script as script; script.train_rank(sys.argv[1])"
-    assert len(set(run_two_ranks(program, tmp_path))) == 1
