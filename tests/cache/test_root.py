@@ -162,18 +162,18 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("near", ["", 3, True, "memory://near", "s3://bucket/near"])
-@pytest.mark.parametrize("given", [{}, {"filesystem": fsspec.filesystem("memory")}], ids=["URL", "filesystem"])
-def test_a_near_tier_that_is_no_folder_is_refused(near, given):
-    with pytest.raises(InvalidRootError, match=rf"^near must be a folder or .* not {near!r}; nothing was opened"):
-        CacheRoot("memory://cache", near=near, **given)
-
-
 def test_a_setting_that_is_invalid_is_refused():
     for name, values in WRONG.items():
         for value in values:
             with pytest.raises(ValueError, match=name):
                 CacheRoot("memory://cache", **{name: value})
+
+
+@pytest.mark.parametrize("near", ["", 3, True, "memory://near", "s3://bucket/near"])
+@pytest.mark.parametrize("given", [{}, {"filesystem": fsspec.filesystem("memory")}], ids=["URL", "filesystem"])
+def test_a_near_tier_that_is_no_folder_is_refused(near, given):
+    with pytest.raises(InvalidRootError, match=rf"^near must be a folder or .* not {near!r}; nothing was opened"):
+        CacheRoot("memory://cache", near=near, **given)
 
 
 def test_a_root_that_is_none_is_refused_without_its_password():
