@@ -59,26 +59,12 @@ def test_a_module_stays_on_one_worker_and_all_clusters_of_rays_too(tmp_path):
     """
     for name in ("test_one", "test_two", "test_ray_one", "test_ray_two"):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(module), "utf-8")
-    options = (
-        "-p",
-        "xdist",
-        "-p",
-        "groups",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        "2",
-        "--dist",
-        "loadscope",
-        "--no-loadscope-reorder",
-    )
+    options = "-p xdist -p groups -p no:cacheprovider -n 2 --dist loadscope --no-loadscope-reorder"
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": options, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "."],
+        [sys.executable, "-m", "pytest", "."],
         cwd=tmp_path,
-        env={
-            **os.environ,
-            **{"PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        },
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         timeout=120,
