@@ -120,7 +120,10 @@ class CacheRoot:
             raise ValueError(f'write must be "both", "near" or "none", not {write!r}; nothing was opened.')
         if near_max_bytes is not None:
             check_number("near_max_bytes", near_max_bytes, "nothing was opened", is_positive=True)
-        if compression not in COMPRESSIONS:
+        for name, flag in (("read_only", read_only), ("strict", strict)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name} must be True or False, not {flag!r}; nothing was opened.")
+        if compression not in (*COMPRESSIONS,):
             known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
             raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
         url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)

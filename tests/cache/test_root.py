@@ -158,7 +158,9 @@ WRONG = {
     "near_max_bytes": [0, "100GB"],
     "timeouts": [5, (5,), (0, 5)],
     "storage_options": ["key"],
-    "compression": ["zip", "", True, 5],
+    "compression": ["zip", "", True, 5, ["blosc"]],
+    "read_only": ["false", 1],  # as a file of settings gives them
+    "strict": ["false", None],
 }
 
 
