@@ -75,6 +75,7 @@ CALLS = {
 }
 OFTEN = {"default", "max_length", "max_length, mask", "max_length, uncut", "device", "no rate"}
 MASKED = {"longest, mask", "longest, truncated", "multiple", "odd multiple", "no multiple"}
+OF_PADDING = {"default", "longest", "longest, no mask", "max_length", "max_length, mask", *MASKED}
 OF_FEW = {"default", "longest", "no rate", "unknown", "fusion"}
 # By extractor: the form of tensors, the calls, and those of them that the cache answers for two clips of two lengths.
 ANSWERED = {
@@ -83,10 +84,7 @@ ANSWERED = {
     "wav2vec2": (None, {*CALLS}, {*OFTEN, *MASKED, "unpadded", "normalised"} - {"max_length, uncut"}),
     "hubert": (None, {*CALLS}, {*OFTEN, *MASKED, "longest", "unpadded", "normalised"}),
     "seamless_m4t": (None, OF_FEW, {"default", "longest", "no rate"}),
-    "w2v_bert": (
-        *("np", {*CALLS}),
-        {*OFTEN, *MASKED, "longest", "longest, no mask", "normalised"} - {"odd multiple", "no multiple"},
-    ),
+    "w2v_bert": ("np", OF_PADDING, OF_PADDING - {"odd multiple", "no multiple"}),
     "ast": (None, OF_FEW, OF_FEW - {"unknown"}),
     "clap_unfused": (None, OF_FEW, {"default", "longest", "no rate"}),
 }
