@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-import hf_audio_cache
-
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 # One that needs nothing is run where there is no torch, by `make test-bare`, and not once more with it.
 WITHOUT_TORCH = pytest.mark.skipif(HAS_TORCH, reason="`make test-bare` runs it")
@@ -156,7 +154,7 @@ def test_runs_and_shows_what_is_committed(notebook, tmp_path, request):
 
     *cells, probe = code_cells(json.loads(copy.read_text("utf-8")))
     said = ["".join(output["text"]) for output in probe["outputs"] if output.get("name") == "stdout"]
-    assert "".join(said).split() == [sys.executable, hf_audio_cache.__file__]
+    assert "".join(said).split() == [sys.executable, importlib.util.find_spec("hf_audio_cache").origin]
     assert {cell["id"]: kinds(cell) for cell in cells} == {cell["id"]: kinds(cell) for cell in code_cells(committed)}
     assert findings(cells) == findings(code_cells(committed))
 
