@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib.util
@@ -226,6 +227,34 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gcs
     """fake-gcs-server, on a folder."""
     with servers.fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
         yield server
+
+
+_CLUSTER: list[Any] = []
+_AFTER_RAY = contextlib.ExitStack()
+
+
+@pytest.fixture(scope="session")
+def count_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the extractor of `counting` writes what it has processed on the cluster."""
+    return tmp_path_factory.mktemp("counted") / "clips"
+
+
+@pytest.fixture
+def cluster(count_file: Path) -> Any:
+    """A Ray cluster, at first of one node, for all tests of Ray: its workers take long to import everything."""
+    if not _CLUSTER:
+        import clusters  # not before the environment is set
+
+        _CLUSTER.append(_AFTER_RAY.enter_context(clusters.cluster(has_torch=False, COUNTED=str(count_file))))
+    return _CLUSTER[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End the cluster after the last test of Ray, not with the session: Ray takes over signals."""
+    if nextitem is None or not nextitem.get_closest_marker("ray"):
+        _CLUSTER.clear()
+        _AFTER_RAY.close()
 
 
 @pytest.fixture

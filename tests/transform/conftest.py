@@ -5,12 +5,9 @@ The extractor is Wav2Vec2's; tests of references take SeamlessM4T's, which has t
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from typing import Any
 
 import audio_datasets as data
-import clusters
 import configs
 import pytest
 
@@ -84,45 +81,3 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(ExtractorCache, "call", counted)
     return calls
-
-
-@pytest.fixture(scope="session")
-def count_file(tmp_path_factory):
-    return tmp_path_factory.mktemp("counted") / "clips"
-
-
-_RUNNING: list[Any] = []
-_AT_THE_END = contextlib.ExitStack()
-
-
-@pytest.fixture
-def cluster(count_file):
-    """A Ray cluster, at first of one node, for all tests of Ray here: its workers take long to import everything."""
-    if not _RUNNING:
-        _RUNNING.append(_AT_THE_END.enter_context(clusters.cluster(has_torch=False, COUNTED=str(count_file))))
-    return _RUNNING[0]
-
-
-@pytest.fixture
-def nodes(cluster):
-    """The same with two nodes, for a test that may leave it with more."""
-    while len(cluster.list_all_nodes()) < 2:
-        clusters.add_node(cluster)
-    return cluster
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item, nextitem):
-    """End the cluster after the last test of Ray here, not with the session: Ray takes over signals."""
-    if nextitem is None or nextitem.path.parent != item.path.parent or not nextitem.get_closest_marker("ray"):
-        _RUNNING.clear()
-        _AT_THE_END.close()
-
-
-@pytest.fixture
-def counted(count_file):
-    """``counted()``: what `counting.CountingExtractor` has processed on the workers, in this test."""
-    import counting  # which imports transformers
-
-    count_file.write_text("")
-    return lambda: counting.counted(count_file)
