@@ -38,21 +38,22 @@ def is_same(a, b):
 # The audio part of a processor ----------------------------------------------------------------------------------------
 
 
-def test_a_feature_extractor_is_its_own_audio_part(make_processor):
-    extractor = make_processor("whisper_tiny")
-    assert audio_part(extractor) is extractor
+PART = Extractor()
 
 
-def test_the_audio_part_of_a_processor_is_its_feature_extractor(make_processor):
-    extractor = make_processor("whisper_tiny")
-    assert audio_part(SimpleNamespace(feature_extractor=extractor, tokenizer=object())) is extractor
-
-
-def test_the_audio_part_of_a_newer_processor_is_its_audio_processor(make_processor):
-    extractor = make_processor("whisper_tiny")
-    assert audio_part(SimpleNamespace(audio_processor=extractor)) is extractor
-    assert audio_part(SimpleNamespace(audio_processor=extractor, feature_extractor=Extractor())) is extractor
-    assert audio_part(SimpleNamespace(audio_processor=None, feature_extractor=extractor)) is extractor
+@pytest.mark.parametrize(
+    "processor",
+    [
+        PART,
+        SimpleNamespace(feature_extractor=PART, tokenizer=object()),
+        SimpleNamespace(audio_processor=PART),
+        SimpleNamespace(audio_processor=PART, feature_extractor=Extractor()),
+        SimpleNamespace(audio_processor=None, feature_extractor=PART),
+    ],
+    ids=lambda value: ", ".join(vars(value)),
+)
+def test_the_audio_part_is_the_audio_processor_or_the_feature_extractor_or_all(processor):
+    assert audio_part(processor) is PART
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def model():
     )
 
 
+RETURNED = "Pass what AutoFeatureExtractor.from_pretrained or AutoProcessor.from_pretrained returns."
 NAMED = "Pass AutoFeatureExtractor.from_pretrained(name), with the name of the model."
 
 
@@ -75,16 +76,8 @@ NAMED = "Pass AutoFeatureExtractor.from_pretrained(name), with the name of the m
             "the name 'openai/whisper-tiny'",
             "Pass AutoFeatureExtractor.from_pretrained('openai/whisper-tiny').",
         ),
-        (
-            lambda: {"a": "b" * 500},
-            "\\{'a': 'b{193}…",
-            "Pass what AutoFeatureExtractor.from_pretrained or AutoProcessor.from_pretrained returns.",
-        ),
-        (
-            lambda: None,
-            "None",
-            "Pass what AutoFeatureExtractor.from_pretrained or AutoProcessor.from_pretrained returns.",
-        ),
+        (lambda: {"a": "b" * 500}, "\\{'a': 'b{193}…", RETURNED),
+        (lambda: None, "None", RETURNED),
     ],
 )
 def test_what_is_no_processor_is_told_what_it_is(make, found, remedy, tmp_path):
@@ -165,25 +158,17 @@ def test_a_model_of_one_s_own_as_a_front_end_is_none_of_these(tmp_path):
 # In the place of an example
 
 
+OF_A_STREAM = "cached_features.attach(ds) or ds.map(cached_features)"
+OF_A_DATASET = f"cached_features.map(ds), {OF_A_STREAM}"
+
+
 @pytest.mark.parametrize(
     ("whole", "name", "forms"),
     [
-        (lambda ds: ds, "Dataset", "cached_features.map(ds), cached_features.attach(ds) or ds.map(cached_features)"),
-        (
-            lambda ds: datasets.DatasetDict(train=ds),
-            "DatasetDict",
-            "cached_features.map(ds), cached_features.attach(ds) or ds.map(cached_features)",
-        ),
-        (
-            lambda ds: ds.to_iterable_dataset(),
-            "IterableDataset",
-            "cached_features.attach(ds) or ds.map(cached_features)",
-        ),
-        (
-            lambda ds: ds.to_iterable_dataset()["audio"],
-            "IterableColumn",
-            "cached_features.attach(ds) or ds.map(cached_features)",
-        ),
+        (lambda ds: ds, "Dataset", OF_A_DATASET),
+        (lambda ds: datasets.DatasetDict(train=ds), "DatasetDict", OF_A_DATASET),
+        (lambda ds: ds.to_iterable_dataset(), "IterableDataset", OF_A_STREAM),
+        (lambda ds: ds.to_iterable_dataset()["audio"], "IterableColumn", OF_A_STREAM),
     ],
 )
 def test_a_whole_dataset_is_told_its_forms(whole, name, forms, cached_features, clips):
