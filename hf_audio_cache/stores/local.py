@@ -268,6 +268,9 @@ class LocalStore(Store):
         if kept is not None and kept.is_at(self._path):
             return kept
         if make:
+            if os.path.islink(self._root) and not os.path.exists(self._root):  # to a disk that is not mounted, say
+                said = f"the root is a link to {os.readlink(self._root)}, which is not there"
+                raise FileExistsError(errno.EEXIST, said)
             os.makedirs(self._root, exist_ok=True)
         self._kept = top = open_top(self._root, self._folders, make=make)
         _with_open_folder.append(weakref.ref(self))

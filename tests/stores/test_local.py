@@ -173,6 +173,16 @@ def test_a_root_may_itself_be_a_link(tmp_path):
     assert LocalStore(tmp_path / "root").get("ab/name") == b"content"
 
 
+def test_a_root_that_is_a_link_to_nothing_says_so_and_works_once_it_is_there(tmp_path):
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    store = LocalStore(tmp_path / "root")
+    [error] = store.put_many({"name": b"content"}).values()
+    assert f"the root is a link to {tmp_path / 'disk'}, which is not there" in str(error)
+    (tmp_path / "disk").mkdir()
+    assert store.put_many({"name": b"content"}) == {}
+    assert (tmp_path / "disk/name").read_bytes() == b"content"
+
+
 @pytest.mark.parametrize("kept_in", ["root", "root/features"])
 def test_a_folder_that_was_moved_away_gets_nothing_more(tmp_path, kept_in):
     store = LocalStore(tmp_path / "root").child("features")
