@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 
@@ -11,6 +12,8 @@ import pytest
 import servers
 from fsspec.implementations.memory import MemoryFileSystem
 from remote_stores import BlockingFileSystem
+
+SHARED = {"seaweedfs": "s3_server", "fake_gcs": "gcs_server"}
 
 
 @pytest.fixture(autouse=True)
@@ -23,22 +26,22 @@ def _own_environment(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def started(tmp_path_factory):
+def started(request, tmp_path_factory):
     """``started(name)``: that server, started when first asked for."""
-    running = {}
     with contextlib.ExitStack() as stack:
 
+        @functools.cache
         def start(name):
-            if name not in running:
-                running[name] = stack.enter_context(getattr(servers, name)(tmp_path_factory.mktemp(name)))
-            return running[name]
+            if name in SHARED:
+                return request.getfixturevalue(SHARED[name])
+            return stack.enter_context(getattr(servers, name)(tmp_path_factory.mktemp(name)))
 
         yield start
 
 
 @pytest.fixture
-def weed(started):
-    return started("seaweedfs")
+def weed(s3_server):
+    return s3_server
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import time
 import traceback
 
 import pytest
+from crossed import crossed
 from fault_proxy import Fault, FaultProxy
 from remote_stores import (
     BOTH,
@@ -48,13 +49,10 @@ def test_a_store_shows_nothing_of_its_options(opened):
         assert SECRET not in str(caught.value)
 
 
-@BOTH
-@pytest.mark.parametrize(
-    "changed", [{"secret": SECRET}, {"key": SECRET}, {"token": SECRET}], ids=["secret", "key", "token"]
-)
+@pytest.mark.parametrize(("opened", "changed"), crossed([open_plain, open_fast], ["secret", "key", "token"]))
 def test_wrong_credentials_are_denied_and_not_told(weed, caplog, opened, changed):
     caplog.set_level(logging.DEBUG, "hf_audio_cache")
-    store = opened(weed.url(new_bucket(weed)), {**weed.storage_options, **changed})
+    store = opened(weed.url(new_bucket(weed)), {**weed.storage_options, changed: SECRET})
     errors = [store.get_many(["a"])[0], store.put_many({"a": b"content"})["a"]]
     with pytest.raises(StoreError) as caught:
         list(store.scan())
@@ -241,8 +239,7 @@ def use(store):
     return got, failed, store.exists_many(NAMES[:2]), sorted(store.names("0")), store.delete([NAMES[16]])
 
 
-@BOTH
-@pytest.mark.parametrize("used_before", [True, False])
+@pytest.mark.parametrize(("opened", "used_before"), crossed([open_plain, open_fast], [True, False]))
 def test_a_forked_child_reads_and_writes_as_its_parent_did(weed, opened, used_before):
     bucket = new_bucket(weed)
     store = opened(weed.url(bucket, "root"), weed.storage_options)
@@ -250,6 +247,5 @@ def test_a_forked_child_reads_and_writes_as_its_parent_did(weed, opened, used_be
         weed.write(bucket, f"root/{name}", content)
     if used_before:
         assert store.get_many(NAMES[:17]) == CONTENTS[:17]
-    for _ in range(2):
-        assert in_fork(use, store) == (CONTENTS[:16], {}, [True, True], NAMES[:16], {})
+    assert in_fork(use, store) == (CONTENTS[:16], {}, [True, True], NAMES[:16], {})
     assert store.get_many(NAMES[:17]) == [*CONTENTS[:16], None]

@@ -19,7 +19,7 @@ from hf_audio_cache.stores.tiered import TieredStore
 
 pytestmark = pytest.mark.servers
 
-OBJECTS = {entry_name(number): f"content {number}".encode() * (1 + number % 9) for number in range(120)}
+OBJECTS = {entry_name(number): f"content {number}".encode() * (1 + number % 9) for number in range(40)}
 
 
 @BOTH
@@ -34,17 +34,17 @@ def test_packed_objects_are_read_by_ranges(weed, opened, tmp_path):
     assert first.put_many(OBJECTS) == {}
     before = store()
     assert before.get_many(list(OBJECTS)[:2]) == list(OBJECTS.values())[:2]
-    pack_all(first, 30_000)
+    pack_all(first, 20_000)
     assert not [one for one in first.single.names() if not one.startswith("packs/")]
     for one in (before, store(), TieredStore(LocalStore(tmp_path / "near"), store(tmp_path / "near"))):
         assert one.get_many([*OBJECTS, entry_name(-1)]) == [*OBJECTS.values(), None]
         assert one.exists_many([*OBJECTS, entry_name(-1)]) == [True] * len(OBJECTS) + [False]
         assert set(one.names()) == OBJECTS.keys()
         assert one.ends_many(list(OBJECTS)[:3], 4) == [content[-4:] for content in list(OBJECTS.values())[:3]]
-    first.delete(list(OBJECTS)[:60])
+    first.delete(list(OBJECTS)[:20])
     store().tidy()
     again = store(tmp_path / "near")
-    assert again.get_many(list(OBJECTS)) == [None] * 60 + list(OBJECTS.values())[60:]
+    assert again.get_many(list(OBJECTS)) == [None] * 20 + list(OBJECTS.values())[20:]
     assert {name for name in files_under(tmp_path / "near") if name.startswith("packs/")} <= set(
         again.single.names("packs/")
     )
