@@ -35,7 +35,7 @@ def without_posix(program, *arguments):
     return done.stdout
 
 
-# More than ten seconds: it is a suite of its own, of more than 150 tests.
+# More than ten seconds: it is a suite of its own, of some hundred tests.
 def test_a_part_of_the_suite_runs_without_posix():
     done = subprocess.run(
         [sys.executable, HERE / "bare_os.py"],
@@ -45,7 +45,7 @@ def test_a_part_of_the_suite_runs_without_posix():
         env={**os.environ, "PYTHONPATH": python_path(has_torch=False)},
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 150
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 90
 
 
 def test_the_main_job_and_upkeep_run_without_posix(prompts, tmp_path):
