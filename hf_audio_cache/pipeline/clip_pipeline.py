@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -25,6 +26,8 @@ from .settings import ResultSettings
 from .store import EntryWriter
 from .unstorable import errors_of_clips
 from .waveforms import WaveformReader
+
+logger = logging.getLogger(__name__)
 
 IdentityT = TypeVar("IdentityT", bound=ProcessorIdentity | None)
 
@@ -56,6 +59,7 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         self.audio_reader = AudioReader(settings.data_dir, settings.audio_storage_options)
         self.waveforms = WaveformReader(self.waveform_cache, settings.waveform, settings.waveforms, self.counters)
         self.writer = EntryWriter(opened)
+        self._has_told_of_bad_clips = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -138,7 +142,20 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
         results.update(self._refused({blob_sha: found.length for blob_sha, found in clips.found.items()}, clips))
         results.update(self._compute(clips.missing(), clips.keys, identity, is_stored=is_stored))
         self._end(self.writer.wait(), identity)
-        return self._rows(clips, results)
+        rows = self._rows(clips, results)
+        self._tell_of_bad_clips(rows)
+        return rows
+
+    def _tell_of_bad_clips(self, results: Sequence[ClipFeatures | AudioError]) -> None:
+        """Warn of the first clip that gives nothing, unless its error is raised."""
+        first = next((result for result in results if isinstance(result, AudioError)), None)
+        if first is not None and self.settings.on_error != "raise" and not self._has_told_of_bad_clips:
+            self._has_told_of_bad_clips = True
+            becomes = "are left out" if self.settings.on_error == "skip" else "have None in their place"
+            logger.warning(
+                "rows without %s %s; the first: %s (cached_%s.bad_clips lists them; each process warns once)",
+                *(self.what, becomes, first, self.what),
+            )
 
     def _read(self, keys: list[KeyT]) -> list[ClipFeatures | None]:
         """Return the results that the cache has. If lengths are needed, an entry without one is a miss."""

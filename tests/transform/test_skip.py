@@ -650,8 +650,26 @@ def test_a_run_ends_with_a_warning_of_how_many_clips_are_bad(on_error, fate, num
     assert len(cached_features.bad_clips) == 3
 
 
-def test_a_run_without_bad_clips_says_nothing(rows, skipping, warnings_logged):
+ONE_BY_ONE = {
+    "ds.map": lambda cached_features, dataset: dataset.map(cached_features, batched=True, batch_size=2),
+    "stream": lambda cached_features, dataset: list(cached_features.attach(dataset.to_iterable_dataset())),
+}
+
+
+@pytest.mark.parametrize("use", ONE_BY_ONE)
+@pytest.mark.parametrize(("on_error", "fate"), [("skip", "are left out"), ("null", "have None in their place")])
+def test_where_no_run_ends_the_first_bad_clip_is_warned_of(on_error, fate, use, rows, tmp_path, warnings_logged):
+    cached_features = make(tmp_path / "root", on_error)
+    ONE_BY_ONE[use](cached_features, rows("gbgbbg").dataset())
+    [warning] = warnings_logged()
+    first = cached_features.bad_clips[0].reason
+    assert warning.startswith(f"rows without features {fate}; the first: {first} (cached_features.bad_clips lists them")
+
+
+@pytest.mark.parametrize("use", ONE_BY_ONE)
+def test_a_run_without_bad_clips_says_nothing(use, rows, skipping, warnings_logged):
     skipping.map(rows("ggg").dataset())
+    ONE_BY_ONE[use](skipping, rows("ggg").dataset())
     assert warnings_logged() == []
 
 
