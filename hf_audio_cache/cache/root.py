@@ -8,13 +8,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ..errors import InvalidRootError
 from ..stores import LocalStore, Store, WritePolicy, absolute_root, check_root, local_path, near_folder, open_store
+from ..support.checks import check_choice, check_number
 from ..support.paths import default_root
 from ..support.secrets import Secret, check_options
-from ..support.units import check_number
 from .codecs import COMPRESSIONS
 from .signing import SigningKey, SigningKeys, signing_keys
 
@@ -116,16 +116,13 @@ class CacheRoot:
         compression: str | None = "blosc",
     ) -> None:
         check_options("storage_options", storage_options)
-        if write not in ("both", "near", "none"):
-            raise ValueError(f'write must be "both", "near" or "none", not {write!r}; nothing was opened.')
+        check_choice("write", write, get_args(WritePolicy), "nothing was opened")
+        check_choice("compression", compression, COMPRESSIONS, "nothing was opened")
         if near_max_bytes is not None:
             check_number("near_max_bytes", near_max_bytes, "nothing was opened", is_positive=True)
         for name, flag in (("read_only", read_only), ("strict", strict)):
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False, not {flag!r}; nothing was opened.")
-        if compression not in (*COMPRESSIONS,):
-            known = ", ".join(f'"{name}"' for name in COMPRESSIONS if name)
-            raise ValueError(f"compression must be {known} or None, not {compression!r}; nothing was opened.")
         url = absolute_root(default_root() if url is None else url, is_in_filesystem=filesystem is not None)
         if filesystem is not None and not storage_options and (path := local_path(filesystem, url)) is not None:
             url, filesystem = path, None  # a store of our own, whose puts are atomic
@@ -221,8 +218,9 @@ class CacheRoot:
         return None if self._access is None else (self._access.token, self._access.value)
 
 
+_PARAMETERS = inspect.signature(CacheRoot).parameters
 _TOLD = ("near", "near_max_bytes", "write", "read_only", "timeouts", "strict", "compression")
-_DEFAULTS = {name: inspect.signature(CacheRoot).parameters[name].default for name in _TOLD}
+_DEFAULTS = {name: _PARAMETERS[name].default for name in _TOLD}
 
 
 def _absolute_near(near: object) -> str | None:

@@ -141,7 +141,7 @@ def _from_hub(name: str, split: str | None, subset: str | None, audio_column: st
 
 
 def _audio_cells(table: pa.Table, audio_column: str) -> pa.Table:
-    """Return a column of audio for what `ray.data.read_binary_files` returns."""
+    """Return a table of one audio column, made of the columns that `ray.data.read_binary_files` gives."""
     import pyarrow as pa
 
     fields = [table[name].combine_chunks() for name in ("bytes", "path")]

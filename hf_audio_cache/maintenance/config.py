@@ -23,7 +23,7 @@ class Setting:
 
 
 def settings_of(root: CacheRoot, given: Collection[str]) -> list[Setting]:
-    """Return the settings of a root, of which the caller was `given` some; nothing is contacted."""
+    """Return the settings of a root without contacting it. `given` are the names of those that the user passed."""
     return [Setting(name, value, "given here" if name in given else source) for name, value, source in _settings(root)]
 
 

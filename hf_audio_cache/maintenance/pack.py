@@ -18,8 +18,9 @@ from ..stores import Store, StoredObject
 from ..stores.packs.names import PACKS
 from ..stores.packs.packer import PACK_BYTES, Packer
 from ..stores.packs.store import PackedStore
+from ..support.checks import check_number
 from ..support.report import Report, Table
-from ..support.units import check_number, format_size
+from ..support.units import format_size
 from .listing import check_cache, check_processor, is_processor, parse_entry
 from .processors import processor_names
 

@@ -17,7 +17,7 @@ from ..cache.entry import open_entry
 from ..cache.layout import is_ours
 from ..cache.root import CacheRoot
 from ..stores import Store
-from ..support.units import check_number
+from ..support.checks import check_number
 from .delete import Contents, PruneReport
 from .listing import ListedEntry, check_cache, check_processor, find_copies, find_listed, is_processor
 from .processors import processor_names
@@ -75,21 +75,25 @@ def prune(
         If there is no folder at a path; if the root cannot be listed, or an entry not be deleted.
     """
     check_cache(cache, processor, "nothing was deleted")
-    limits = {"max_bytes": max_bytes, "older_than_seconds": older_than_seconds, "keep_free": keep_free}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    for name, limit in given.items():
-        check_number(name, limit, "nothing was deleted", most=1 if name == "keep_free" else math.inf)
+    has_limit = _check_limits(max_bytes=max_bytes, older_than_seconds=older_than_seconds, keep_free=keep_free)
     contents, going = Contents.of(root), []
     runs = [keep_run] if isinstance(keep_run, str) else list(keep_run)
     may_go = [entry for entry in _candidates(contents, processor, runs) if cache in (None, entry.cache)]
-    if given:
-        beyond = 0 if max_bytes is None else sum(entry.n_bytes for entry in contents.entries) - max_bytes
-        excess = max(beyond, _lacking(contents.store, keep_free))
+    if has_limit:
+        excess = max(_beyond(contents, max_bytes), _lacking(contents.store, keep_free))
         oldest = float("-inf") if older_than_seconds is None else contents.now - older_than_seconds
         going = list(_first_to_go(contents, may_go, excess, oldest))
     elif processor is not None or cache is not None or runs:
         going = may_go
     return contents.delete(going, dry_run=dry_run)
+
+
+def _check_limits(**limits: float | None) -> bool:
+    """Return whether any of these limits is given; ValueError if one is invalid."""
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    for name, limit in given.items():
+        check_number(name, limit, "nothing was deleted", most=1 if name == "keep_free" else math.inf)
+    return bool(given)
 
 
 def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) -> list[ListedEntry]:
@@ -109,6 +113,11 @@ def _candidates(contents: Contents, processor: str | None, runs: Sequence[str]) 
         check_processor(processor, names, (entry.processor for entry in contents.entries))
         may_go = [entry for entry in may_go if is_processor(entry.processor, processor, names)]
     return may_go
+
+
+def _beyond(contents: Contents, max_bytes: int | None) -> float:
+    """Return how many bytes to delete until no more than these are left."""
+    return 0 if max_bytes is None else sum(entry.n_bytes for entry in contents.entries) - max_bytes
 
 
 def _lacking(store: Store, keep_free: float | None) -> float:

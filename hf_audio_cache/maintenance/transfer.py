@@ -256,7 +256,7 @@ def _end_of(file: IO[bytes]) -> int:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, report: TransferReport) -> bytes | None:
-    """Return the content of a member; None for what is no object of a cache."""
+    """Return the content of an archive member. A member that is no entry and no manifest is refused: then None."""
     name = member.name
     limit = _MAX_MANIFEST_BYTES if name.startswith(f"{PROCESSORS}/") else _MAX_ENTRY_BYTES
     if not member.isreg() or member.issparse() or not (is_entry(name) or parse_manifest_name(name)):

@@ -21,8 +21,9 @@ from ..cache.open_root import OpenRoot
 from ..cache.root import CacheRoot, as_cache_root
 from ..stores import Store, StoredObject
 from ..stores.packs.names import PACKS, is_pack_file
+from ..support.checks import check_number
 from ..support.report import Report, Table
-from ..support.units import check_number, format_size
+from ..support.units import format_size
 from .processors import processor_names
 
 _DAY = 86_400.0  # seconds

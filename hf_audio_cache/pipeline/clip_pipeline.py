@@ -148,8 +148,10 @@ class ClipPipeline(Generic[KeyT, IdentityT]):
 
     def _tell_of_bad_clips(self, results: Sequence[ClipFeatures | AudioError]) -> None:
         """Warn of the first clip that gives nothing, unless its error is raised."""
+        if self._has_told_of_bad_clips or self.settings.on_error == "raise":
+            return
         first = next((result for result in results if isinstance(result, AudioError)), None)
-        if first is not None and self.settings.on_error != "raise" and not self._has_told_of_bad_clips:
+        if first is not None:
             self._has_told_of_bad_clips = True
             becomes = "are left out" if self.settings.on_error == "skip" else "have None in their place"
             logger.warning(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -11,15 +11,11 @@ from ..audio.length import ClipLength, Longer, Truncated
 from ..cache.keys import AudioCacheKey, WaveformCacheKey, check_channels, check_sampling_rate
 from ..processors.precision import FloatType
 from ..processors.soundness import Nonfinite
+from ..support.checks import check_choice
 from ..support.secrets import Secret
 from .storage_policy import Policy
 
-
-def _check_choice(name: str, value: object, known: Sequence[str | None]) -> None:
-    """Raise ValueError for a value of a setting that is none of those known."""
-    if value not in known:
-        *first, last = (f'"{one}"' if one else "None" for one in known)
-        raise ValueError(f"{name} must be {', '.join(first)} or {last}, not {value!r}; nothing was opened.")
+_OUTCOME = "nothing was opened"
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,8 @@ class WaveformSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampling_rate", check_sampling_rate(self.sampling_rate))
         object.__setattr__(self, "channels", check_channels(self.channels))
-        _check_choice("longer", self.longer, get_args(Longer))
-        _check_choice("truncated", self.truncated, get_args(Truncated))
+        check_choice("longer", self.longer, get_args(Longer), _OUTCOME)
+        check_choice("truncated", self.truncated, get_args(Truncated), _OUTCOME)
         if self.longer == "error" and not self.max_length_ms:
             raise ValueError('longer="error" needs max_length_seconds=, which says how long a clip may be.')
 
@@ -89,7 +85,7 @@ class ResultSettings:
         column: object = self.audio_column
         if not isinstance(column, str) or not column:
             raise ValueError(f"audio_column must be the name of a column, not {column!r}; nothing was opened.")
-        _check_choice("on_error", self.on_error, ("raise", "null", "skip"))
+        check_choice("on_error", self.on_error, ("raise", "null", "skip"), _OUTCOME)
         if self.reason_column is not None and self.on_error != "null":
             raise ValueError(
                 f'reason_column needs on_error="null", and on_error is {self.on_error!r}: then no row that is returned '
@@ -98,7 +94,7 @@ class ResultSettings:
         for name in ("reason_column", "length_column"):
             if getattr(self, name) in ("", self.audio_column):
                 raise ValueError(f"{name} must be a name of its own, not {getattr(self, name)!r}; nothing was opened.")
-        _check_choice("waveforms", self.waveforms, get_args(Policy))
+        check_choice("waveforms", self.waveforms, get_args(Policy), _OUTCOME)
 
     def form_of_results(self) -> dict[str, Any]:
         """Return the settings that decide what a call returns, apart from those in the processor's identity."""
@@ -131,6 +127,6 @@ class FeatureSettings(ResultSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "processor_kwargs", _copied("processor_kwargs", self.processor_kwargs))
-        _check_choice("dtype", self.dtype, (*get_args(FloatType), None))
-        _check_choice("nonfinite", self.nonfinite, get_args(Nonfinite))
-        _check_choice("features", self.features, get_args(Policy))
+        check_choice("dtype", self.dtype, (*get_args(FloatType), None), _OUTCOME)
+        check_choice("nonfinite", self.nonfinite, get_args(Nonfinite), _OUTCOME)
+        check_choice("features", self.features, get_args(Policy), _OUTCOME)

@@ -235,7 +235,7 @@ def _call(extractor: Any, waveform: npt.NDArray[np.float32], arguments: Mapping[
 
 
 def _missing_libraries(extractor: Any, error: ImportError | NameError) -> list[str]:
-    """Return the libraries for want of which an extractor raised an error, as far as that can be told."""
+    """Return the missing libraries that made an extractor fail. The list is empty if none is known."""
     libraries = list(getattr(type(extractor), "__backends", ()))  # set by transformers' @requires
     if not libraries:  # imported under `if is_torch_available():`, so that a missing one is a NameError
         module = vars(sys.modules.get(type(extractor).__module__, object))

@@ -167,7 +167,7 @@ class Outline:
         if not isinstance(found, str):
             function, arguments, state, items, pairs = [*found, None, None, None][:5]
             found = function, arguments, state, [*(items or ())], [*(pairs or ())]
-        # What the hooks return, items as lists; or a name. Kept, so that no other object gets their ids.
+        # The hooks' result, with iterators as lists, or a global name. It is kept alive: `_outline` compares by `id`.
         self.reduced = found
         self._text = _outline(found, 0)
 

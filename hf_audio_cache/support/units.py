@@ -1,9 +1,7 @@
-"""Checking numbers; parsing and formatting of sizes, times and shares."""
+"""Parsing and formatting of sizes, times and shares."""
 
 from __future__ import annotations
 
-import math
-import numbers
 import re
 
 _SIZES = {"": 1, "B": 1}
@@ -11,16 +9,6 @@ _SIZES |= {f"{prefix}{unit}": 1000**power for power, prefix in enumerate("KMGTP"
 _SIZES |= {f"{prefix}{unit}": 1024**power for power, prefix in enumerate("KMGTP", 1) for unit in ("I", "IB")}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _NUMBER = re.compile(r"([0-9]{1,30}(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
-
-
-def check_number(name: str, value: object, outcome: str, *, is_positive: bool = False, most: float = math.inf) -> None:
-    """Raise ValueError if the argument `name` is no number of at least 0, and at most `most`, or no positive one."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if is_number and 0 <= value <= most and not (is_positive and value == 0):  # type: ignore[operator]  # as was seen
-        return
-    wanted = "number of at least 0" if most == math.inf else f"number between 0 and {most:g}"
-    wanted = "positive number" if is_positive else wanted
-    raise ValueError(f"{name} must be a {wanted}, not {value!r}; {outcome}.")
 
 
 def parse_size(text: str) -> int:

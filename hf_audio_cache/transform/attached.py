@@ -15,7 +15,7 @@ from .feature_reader import FeatureReader
 
 
 class LateColumns(dict[str, Any]):
-    """A batch of columns, of which some are made when any of them is looked at, or all columns at once.
+    """A batch with lazy columns. They are computed together, at the first access to one of them or to all columns.
 
     `datasets` asks an attached dataset for a whole batch where one column is wanted (``ds["label"][:]``, a batched
     filter or map). Columns that are there already cost nothing then. `late` makes the others by name, and is called

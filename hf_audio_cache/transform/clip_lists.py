@@ -38,7 +38,7 @@ class ListLayout:
 
     @classmethod
     def of(cls, cells: Sequence[Any]) -> ListLayout:
-        """Return the layout of a batch of cells, some of which may be lists."""
+        """Return the layout of a batch of cells. A cell is a clip or a list of clips."""
         sizes = tuple(len(cell) if is_list_of_clips(cell) else None for cell in cells)
         return cls(sizes, any(size is not None for size in sizes))
 

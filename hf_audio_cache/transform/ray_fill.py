@@ -52,9 +52,9 @@ def fill_by_ray(
 ) -> FillReport:
     """Compute and store the missing features of a Ray dataset, on the cluster that this process is connected to.
 
-    Bad clips are reported, whatever ``on_error`` is. The ``storage_options`` of the root and of the audio are sent to
-    the workers over Ray's own connections. Signing keys are not: set their variable where the workers run. `on_rows` is
-    called with the number of rows that are done, again and again.
+    Bad clips are reported, with any ``on_error``. Ray sends the ``storage_options`` of the root and of the audio to the
+    workers. It does not send signing keys: set their environment variable on the workers. `on_rows` is called
+    repeatedly with the number of rows done so far.
 
     Raises UnstorableOutputError if no entry can hold the outputs of the processor; ClusterError if the workers fail, or
     clips are missing in the end since workers were lost again and again. What was stored stays, so the same call goes
